@@ -1,0 +1,147 @@
+"""What distgate needs from the world, as small protocols; each has a real driver beside this file.
+
+A record is frozen and holds only what the caller may rely on: strings, numbers and paths on this host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from distgate.packages import Nevra
+
+Progress = Callable[[str], None]
+"""Receives one line for the person who watches; it must not raise."""
+
+
+@dataclass(frozen=True)
+class BuildTask:
+    """One task of a Koji build: ``state`` is FREE, OPEN, CLOSED, CANCELED, ASSIGNED or FAILED."""
+
+    task_id: int
+    method: str
+    arch: str
+    state: str
+    children: tuple[BuildTask, ...] = ()
+
+    def lines(self, indent: int = 0) -> list[str]:
+        """The tree as a terminal shows it, one task a line."""
+        own = f"{'  ' * indent}{self.task_id} {self.method} ({self.arch}) {self.state}"
+        return [own, *(line for child in self.children for line in child.lines(indent + 1))]
+
+
+class BuildHub(Protocol):
+    """A Koji hub as a scratch build needs it."""
+
+    def submit(self, source: str, target: str, arch: str) -> int:
+        """Start a scratch build of ``git+URL#REV`` and return its task ID. An unknown target is refused here."""
+
+    def wait(self, task_id: int, timeout: float, progress: Progress) -> BuildTask:
+        """Return the task tree when the build is CLOSED.
+
+        Raises PackageError with the builder's text when it FAILED, Cancelled when it was CANCELED, TimedOut
+        (after cancelling the task) when ``timeout`` seconds passed.
+        """
+
+    def download(self, task_id: int, into: Path, arch: str) -> list[Path]:
+        """Fetch RPMs (``arch``, noarch, src) and logs of the whole task tree; also works for a FAILED build,
+        whose logs are then all there is."""
+
+
+@dataclass(frozen=True)
+class BaseImage:
+    """A qualified base: a bootable qcow2 whose root file system starts at ``root_offset`` bytes."""
+
+    path: Path
+    identity: str
+    root_offset: int
+    ssh_key: Path
+    repositories: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ComposedImage:
+    """A bootable qcow2 with the packages under test; ``installed`` was read back from the image's RPM database.
+
+    ``base`` is the identity of the base image, whose file ``backing`` the overlay needs (None: standalone).
+    """
+
+    path: Path
+    base: str
+    backing: Path | None
+    installed: tuple[Nevra, ...]
+    requested: tuple[Nevra, ...]
+    size: int
+    transaction: str = ""
+
+
+class ImageComposer(Protocol):
+    """Puts RPMs into a bootable image without booting it."""
+
+    def compose(
+        self, base: BaseImage, repository: Path, packages: Sequence[Nevra], into: Path
+    ) -> ComposedImage:
+        """Install exactly ``packages`` from ``repository`` (a directory with repodata) offline.
+
+        ``into`` is the qcow2 to write. Raises PackageError with the solver's or the scriptlet's words when the
+        packages cannot be installed, InfrastructureError for everything else; leaves no mount either way.
+        """
+
+
+@dataclass(frozen=True)
+class CommandResult:
+    """What a command in the guest said."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+class Guest(Protocol):
+    """A running virtual machine that answers ssh on loopback."""
+
+    name: str
+    port: int
+    key: Path
+    console: Path
+
+    def run(self, command: str, timeout: float) -> CommandResult:
+        """Run a shell command as root. Raises InfrastructureError when the guest cannot be reached."""
+
+    def console_tail(self, size: int = 2000) -> str:
+        """The end of the serial console: the evidence of every wait."""
+
+
+class GuestHost(Protocol):
+    """Starts guests and never leaves one behind."""
+
+    def boot(self, image: Path, key: Path, workdir: Path, timeout: float) -> AbstractContextManager[Guest]:
+        """A guest on a throw-away overlay of ``image``, entered once ssh answers, destroyed on exit.
+
+        Logs and the serial console stay in ``workdir``. ``timeout`` is in seconds under KVM and is scaled by the
+        accelerator that the probe found. Raises TimedOut with the console's tail.
+        """
+
+
+@dataclass(frozen=True)
+class SuiteRun:
+    """What was observed when one test suite ran: the input of the verdict (distgate.verdict)."""
+
+    suite: str
+    returncode: int
+    artifacts: Path
+    unreachable: bool = False
+    timed_out: bool = False
+    tasks: Mapping[str, int] = field(default_factory=dict)
+
+
+class SuiteRunner(Protocol):
+    """Runs one Standard Test Interface suite against a guest."""
+
+    def run(
+        self, playbook: Path, guest: Guest, artifacts: Path, variables: Mapping[str, str], timeout: float
+    ) -> SuiteRun:
+        """Run ``playbook`` with tag classic; never raises for what the suite does, only for a broken bed."""

@@ -1,0 +1,72 @@
+"""The exception tree: the class of an error says who is to blame, its hint says what to do next.
+
+Only infrastructure is ever retried. A test bed that broke is not a failed test, and a package that
+does not build is not our breakage: the class decides which message the packager reads.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+Blame = Literal["package", "tests", "infrastructure", "configuration", "cancelled", "bug"]
+
+
+class DistgateError(Exception):
+    """Any situation distgate knows: one sentence, a hint, and the evidence (output, log tail)."""
+
+    blame: ClassVar[Blame] = "bug"
+    exit_code: ClassVar[int] = 2
+
+    def __init__(self, message: str, *, hint: str = "", evidence: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.evidence = evidence
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Prefect pickles the exceptions of tasks; keyword-only arguments need a hand.
+        return (_rebuild, (type(self), self.message, self.hint, self.evidence))
+
+
+def _rebuild(kind: type[DistgateError], message: str, hint: str, evidence: str) -> DistgateError:
+    return kind(message, hint=hint, evidence=evidence)
+
+
+class PackageError(DistgateError):
+    """The change itself is at fault: it does not build, install or boot."""
+
+    blame = "package"
+    exit_code = 1
+
+
+class TestsError(DistgateError):
+    """The package's own tests are at fault: they cannot be read or run as they are written."""
+
+    __test__ = False  # not a pytest class
+    blame = "tests"
+    exit_code = 1
+
+
+class InfrastructureError(DistgateError):
+    """Our machines, the network or a service failed; the same attempt may succeed later."""
+
+    blame = "infrastructure"
+
+
+class TimedOut(InfrastructureError):
+    """A named condition did not come true before its deadline."""
+
+
+class ConfigurationError(DistgateError):
+    """A setting, a file or a call is wrong; repeating it will not help."""
+
+    blame = "configuration"
+
+
+class Cancelled(DistgateError):
+    """Somebody asked for the end."""
+
+    blame = "cancelled"

@@ -1,0 +1,161 @@
+"""The one place that starts processes: argument lists, a listed environment, a deadline, a group to kill."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shlex
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from distgate.errors import ConfigurationError, DistgateError, InfrastructureError
+
+log = logging.getLogger(__name__)
+
+#: What a child sees of our environment unless the caller lists more: no credential ever travels by default.
+PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "USER", "LOGNAME")
+TAIL = 4000
+
+
+@dataclass(frozen=True)
+class Completed:
+    """A process that ended by itself: its exit status and its output (stderr merged in unless split)."""
+
+    argv: tuple[str, ...]
+    returncode: int
+    output: str
+    errors: str = ""
+
+
+class ProcessFailed(InfrastructureError):
+    """A process ended with a status that the caller did not allow; ``evidence`` is its output's end."""
+
+    def __init__(
+        self, message: str, *, hint: str = "", evidence: str = "", completed: Completed | None = None
+    ) -> None:
+        super().__init__(message, hint=hint, evidence=evidence)
+        self.completed = completed
+
+
+class ProcessTimedOut(InfrastructureError):
+    """A process was killed, with its whole group, at its deadline."""
+
+
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment of a child: the few harmless names of PASSED_ON, and what ``extra`` lists."""
+    return {name: os.environ[name] for name in PASSED_ON if name in os.environ} | dict(extra or {})
+
+
+def run(
+    argv: Sequence[str | os.PathLike[str]],
+    *,
+    timeout: float,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    stdin: str | None = None,
+    log_to: Path | None = None,
+    allowed: Sequence[int] = (0,),
+    split_errors: bool = False,
+    error: type[DistgateError] | None = None,
+    hint: str = "",
+) -> Completed:
+    """Run ``argv`` to its end and return its output, decoded with replacement.
+
+    ``env`` is added to the few names of PASSED_ON; ``log_to`` appends the output to a file instead of keeping
+    it in memory (``output`` is then that file's tail); ``error`` is the class to raise for a status outside
+    ``allowed`` (ProcessFailed unless given). Raises ProcessTimedOut after ``timeout`` seconds, and
+    ConfigurationError when the program does not exist.
+    """
+    words = [os.fspath(word) for word in argv]
+    log.debug("run: %s", shlex.join(words))
+    sink = log_to.open("ab") if log_to else None
+    try:
+        child = _start(words, env, cwd, stdin is not None, sink, split_errors)
+        out, err = _communicate(child, stdin, timeout, words, log_to)
+    finally:
+        if sink:
+            sink.close()
+    output = tail_of(log_to) if log_to else out
+    completed = Completed(tuple(words), child.returncode, output, err)
+    if child.returncode not in allowed:
+        raise _failure(completed, error, hint)
+    return completed
+
+
+def tail_of(path: Path, size: int = TAIL) -> str:
+    """The last ``size`` bytes of a file as text, or nothing when it does not exist."""
+    if not path.exists():
+        return ""
+    with path.open("rb") as stream:
+        stream.seek(max(0, path.stat().st_size - size))
+        return stream.read().decode("utf-8", "replace")
+
+
+def kill_group(pid: int, sig: int = signal.SIGKILL) -> None:
+    """Signal a whole process group; one that is gone already is no error."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, sig)
+
+
+def on_path(program: str) -> bool:
+    """Whether ``program`` can be started here (also from sbin, which ordinary users often lack)."""
+    import shutil
+
+    return shutil.which(program, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin") is not None
+
+
+def _start(
+    words: list[str],
+    env: Mapping[str, str] | None,
+    cwd: Path | None,
+    fed: bool,
+    sink: IO[bytes] | None,
+    split: bool,
+) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(
+            words,
+            env=environment(env),
+            cwd=cwd,
+            stdin=subprocess.PIPE if fed else subprocess.DEVNULL,
+            stdout=sink or subprocess.PIPE,
+            stderr=subprocess.PIPE if split else subprocess.STDOUT,
+            start_new_session=True,
+        )
+    except FileNotFoundError as missing:
+        raise ConfigurationError(
+            f"cannot start {words[0]}: {missing.strerror}", hint="./run installs what distgate needs"
+        ) from missing
+
+
+def _communicate(
+    child: subprocess.Popen[bytes], stdin: str | None, timeout: float, words: list[str], log_to: Path | None
+) -> tuple[str, str]:
+    try:
+        out, err = child.communicate(stdin.encode() if stdin is not None else None, timeout=timeout)
+    except subprocess.TimeoutExpired:
+        kill_group(child.pid)
+        out, _ = child.communicate()
+        seen = tail_of(log_to) if log_to else (out or b"").decode("utf-8", "replace")[-TAIL:]
+        raise ProcessTimedOut(
+            f"{Path(words[0]).name} was killed after {timeout:g} s: {shlex.join(words)}", evidence=seen
+        ) from None
+    except BaseException:
+        kill_group(child.pid)
+        child.wait()
+        raise
+    return (out or b"").decode("utf-8", "replace"), (err or b"").decode("utf-8", "replace")
+
+
+def _failure(completed: Completed, error: type[DistgateError] | None, hint: str) -> DistgateError:
+    said = (completed.errors or completed.output)[-TAIL:]
+    command = shlex.join(completed.argv)
+    text = f"{Path(completed.argv[0]).name} ended with status {completed.returncode}: {command}"
+    if error is None:
+        return ProcessFailed(text, hint=hint, evidence=said, completed=completed)
+    return error(text, hint=hint, evidence=said)
