@@ -67,9 +67,7 @@ def read_rpms(paths: list[Path]) -> list[RpmFile]:
     )
     lines = [line for line in said.output.splitlines() if line]
     if len(lines) != len(paths):
-        raise InfrastructureError(
-            f"rpm described {len(lines)} of {len(paths)} packages", evidence=said.errors
-        )
+        raise InfrastructureError(f"rpm described {len(lines)} of {len(paths)} packages", evidence=said.errors)
     return [RpmFile(path, _of_kind(path, Nevra.parse(line))) for path, line in zip(paths, lines, strict=True)]
 
 

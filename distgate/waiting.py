@@ -46,7 +46,5 @@ def wait_for(
         if value is not None and value is not False:
             return value
         if end.passed:
-            raise TimedOut(
-                f"gave up after {end.seconds:g} s waiting for {condition}", hint=hint, evidence=evidence()
-            )
+            raise TimedOut(f"gave up after {end.seconds:g} s waiting for {condition}", hint=hint, evidence=evidence())
         time.sleep(min(interval, end.remaining()))

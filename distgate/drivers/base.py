@@ -81,9 +81,7 @@ class ComposedImage:
 class ImageComposer(Protocol):
     """Puts RPMs into a bootable image without booting it."""
 
-    def compose(
-        self, base: BaseImage, repository: Path, packages: Sequence[Nevra], into: Path
-    ) -> ComposedImage:
+    def compose(self, base: BaseImage, repository: Path, packages: Sequence[Nevra], into: Path) -> ComposedImage:
         """Install exactly ``packages`` from ``repository`` (a directory with repodata) offline.
 
         ``into`` is the qcow2 to write. Raises PackageError with the solver's or the scriptlet's words when the
