@@ -1,0 +1,167 @@
+"""A change: one commit on one branch of one dist-git repository, normalised from whatever the bus said.
+
+Three wrappings are met (CONTRACT.md, "Incoming pushes"): a fedora-messaging body, a fedmsg envelope around it,
+and files that hold either. Two topics speak of pushes: ``git.receive`` (one message per commit) and
+``pagure.git.receive`` (one per push, forks included).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from distgate.errors import ConfigurationError
+
+#: Longest text that we carry along; a summary is for people, not a place for a diff.
+MAX_TEXT = 300
+
+#: Ends of the topics that speak of a push, whatever environment prefix they carry.
+PUSH_TOPICS = (".git.receive",)
+
+_SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]*\Z")
+_REV = re.compile(r"[0-9a-f]{40}\Z")
+
+
+class MalformedMessage(ConfigurationError):
+    """A bus message that does not say which commit it speaks of; the text names the field."""
+
+
+class UnrelatedMessage(ConfigurationError):
+    """A bus message about something else than a push."""
+
+
+class Change(BaseModel):
+    """The identity of a change (namespace, repo, rev, branch) and who pushed it.
+
+    Strict, small and strings only: what the bus says reaches Prefect's templates through this model alone, so
+    that no dictionary of a stranger is ever evaluated there.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    namespace: str = Field(description="dist-git namespace, such as rpms", max_length=64)
+    repo: str = Field(description="Name of the dist-git repository", max_length=128)
+    rev: str = Field(description="Commit, 40 hexadecimal digits", pattern="^[0-9a-f]{40}$")
+    branch: str = Field(description="Branch that the commit was pushed to", max_length=128)
+    username: str = Field("", description="Account of the committer", max_length=128)
+    summary: str = Field("", description="First line of the commit message", max_length=MAX_TEXT)
+
+    @property
+    def key(self) -> str:
+        """What makes a change one change: the same for every message about it."""
+        return f"{self.namespace}/{self.repo}@{self.branch}#{self.rev}"
+
+    @property
+    def title(self) -> str:
+        """Readable in a list: ``dos2unix f41 7a1b2c3``."""
+        return f"{self.repo} {self.branch} {self.rev[:7]}"
+
+
+class Push(BaseModel):
+    """A normalised push message: the change, and what triage needs beside it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    topic: str
+    change: Change
+    fork: str = ""
+
+
+def normalise(topic: str, body: Any) -> Push:
+    """The change that a message speaks of. ``topic`` may be empty when ``body`` is an envelope that has one.
+
+    Raises UnrelatedMessage for another topic, MalformedMessage with the field's name. Unknown fields are tolerated and dropped, a patch among them.
+    """
+    topic, body = unwrap(topic, body)
+    if topic and not topic.endswith(PUSH_TOPICS):
+        raise UnrelatedMessage(f"topic {topic} does not speak of a push")
+    if topic.endswith(".pagure.git.receive") or (not topic and "repo" in body and "end_commit" in body):
+        return _from_pagure(topic, body)
+    return _from_commit(topic, body)
+
+
+def unwrap(topic: str, body: Any) -> tuple[str, Mapping[str, Any]]:
+    """Take a fedmsg envelope (``topic``, ``msg``) or a dumped fedora-messaging message (``topic``, ``body``) off."""
+    if not isinstance(body, Mapping):
+        raise MalformedMessage(
+            f"the message is a {type(body).__name__}, not an object", hint="expected a JSON object"
+        )
+    for inner in ("msg", "body"):
+        if isinstance(body.get(inner), Mapping):
+            said = body.get("topic")
+            return (topic or (said if isinstance(said, str) else "")), body[inner]
+    return topic, body
+
+
+def _from_commit(topic: str, body: Mapping[str, Any]) -> Push:
+    commit = body.get("commit")
+    if not isinstance(commit, Mapping):
+        raise MalformedMessage("the message has no commit", hint="git.receive carries an object named commit")
+    change = Change(
+        namespace=_name(commit, "namespace"),
+        repo=_name(commit, "repo"),
+        rev=_rev(commit, "rev"),
+        branch=_branch(commit),
+        username=_text(commit.get("username") or body.get("agent") or commit.get("agent"), 128),
+        summary=_text(commit.get("summary"), MAX_TEXT),
+    )
+    path = commit.get("path")
+    fork = path if isinstance(path, str) and "/forks/" in path else ""
+    return Push(topic=topic, change=change, fork=fork[:MAX_TEXT])
+
+
+def _from_pagure(topic: str, body: Mapping[str, Any]) -> Push:
+    repo = body.get("repo")
+    if not isinstance(repo, Mapping):
+        raise MalformedMessage("the message has no repo", hint="pagure.git.receive carries an object named repo")
+    change = Change(
+        namespace=_name(repo, "namespace"),
+        repo=_name(repo, "name"),
+        rev=_rev(body, "end_commit"),
+        branch=_branch(body),
+        username=_text(body.get("agent"), 128),
+        summary="",
+    )
+    fullname = _text(repo.get("fullname"), MAX_TEXT)
+    fork = fullname if fullname.startswith("forks/") or repo.get("parent") else ""
+    return Push(topic=topic, change=change, fork=fork)
+
+
+def _required(source: Mapping[str, Any], field: str) -> str:
+    value = source.get(field)
+    if not isinstance(value, str) or not value:
+        raise MalformedMessage(f"the field {field} is missing or not text", hint="the message names no single commit")
+    return value
+
+
+def _name(source: Mapping[str, Any], field: str) -> str:
+    value = _required(source, field)
+    if len(value) > 128 or not _SAFE_NAME.match(value) or ".." in value:
+        raise MalformedMessage(
+            f"the field {field} is no name of a dist-git repository: {value[:60]!r}",
+            hint="letters, digits and . _ + - are allowed, a leading - or . is not",
+        )
+    return value
+
+
+def _rev(source: Mapping[str, Any], field: str) -> str:
+    value = _required(source, field)
+    if not _REV.match(value):
+        raise MalformedMessage(
+            f"the field {field} is no commit: {value[:60]!r}", hint="40 hexadecimal digits, please"
+        )
+    return value
+
+
+def _branch(source: Mapping[str, Any]) -> str:
+    value = _required(source, "branch").removeprefix("refs/heads/")
+    if len(value) > 128 or ".." in value or not re.match(r"[A-Za-z0-9_][A-Za-z0-9._/+-]*\Z", value):
+        raise MalformedMessage(f"the field branch is no branch name: {value[:60]!r}", hint="see git-check-ref-format")
+    return value
+
+
+def _text(value: Any, limit: int) -> str:
+    return value[:limit] if isinstance(value, str) else ""

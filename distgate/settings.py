@@ -1,0 +1,58 @@
+"""The one reader of the environment: every setting, described, with the prefix DISTGATE_."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """What a process of distgate may be told from outside; secrets of remote services live in Prefect blocks."""
+
+    model_config = SettingsConfigDict(env_prefix="DISTGATE_", extra="ignore", frozen=True)
+
+    site: str = Field("fedora", description="Name of the block documents to work with: fedora, lab, staging")
+    ledger_url: str = Field(
+        "sqlite:///distgate-ledger.db", description="SQLAlchemy URL of the ledger; PostgreSQL beyond one host"
+    )
+    amqp_url: str = Field(
+        "amqp://guest:guest@127.0.0.1:5672/%2F", description="Broker to consume from and publish to"
+    )
+    exchange: str = Field("amq.topic", description="Topic exchange of the message bus")
+    queue: str = Field("distgate.triggers", description="Durable queue that the intake consumes")
+    main_topic: str = Field(
+        "org.centos.prod", description="First part of every topic we send; org.centos.stage to try"
+    )
+    ui_url: str = Field(
+        "http://127.0.0.1:4200", description="Where people reach the Prefect UI; build_url points there"
+    )
+    deployment: str = Field("all-packages/production", description="Deployment that the sweeper starts runs of")
+    artifacts_dir: Path = Field(Path("artifacts"), description="One directory per run is kept below this one")
+    artifacts_url: str = Field("", description="Where artifacts_dir is served over http; empty: links are file paths")
+    namespaces: tuple[str, ...] = Field(("rpms",), description="dist-git namespaces that are tested")
+    branches: tuple[str, ...] = Field(
+        ("rawhide", "main", "master", "f[2-9][0-9]"), description="Branches that are watched, as shell patterns"
+    )
+    legacy_ignore: bool = Field(
+        False, description="Atomic Host: send the old topic package.ignore, not package.ignored"
+    )
+    sweep_after: float = Field(
+        60, description="Seconds after which an accepted change without a run is started again"
+    )
+    lab_state: Path = Field(Path(".lab"), description="State directory of the lab")
+    cache_dir: Path = Field(
+        Path("~/.cache/distgate/lab"), description="Where the lab keeps what is costly to make, by recipe"
+    )
+
+    @property
+    def cache(self) -> Path:
+        return self.cache_dir.expanduser()
+
+
+@lru_cache(maxsize=1)
+def settings() -> Settings:
+    """The settings of this process, read once."""
+    return Settings()
