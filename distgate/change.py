@@ -18,6 +18,9 @@ from distgate.errors import ConfigurationError
 #: Longest text that we carry along; a summary is for people, not a place for a diff.
 MAX_TEXT = 300
 
+#: The committer of a message that names none; the contract leaves no username empty.
+UNKNOWN = "unknown"
+
 #: Ends of the topics that speak of a push, whatever environment prefix they carry.
 PUSH_TOPICS = (".git.receive",)
 
@@ -46,7 +49,7 @@ class Change(BaseModel):
     repo: str = Field(description="Name of the dist-git repository", max_length=128)
     rev: str = Field(description="Commit, 40 hexadecimal digits", pattern="^[0-9a-f]{40}$")
     branch: str = Field(description="Branch that the commit was pushed to", max_length=128)
-    username: str = Field("", description="Account of the committer", max_length=128)
+    username: str = Field("unknown", min_length=1, description="Account of the committer", max_length=128)
     summary: str = Field("", description="First line of the commit message", max_length=MAX_TEXT)
 
     @property
@@ -73,7 +76,8 @@ class Push(BaseModel):
 def normalise(topic: str, body: Any) -> Push:
     """The change that a message speaks of. ``topic`` may be empty when ``body`` is an envelope that has one.
 
-    Raises UnrelatedMessage for another topic, MalformedMessage with the field's name. Unknown fields are tolerated and dropped, a patch among them.
+    Raises UnrelatedMessage for another topic, MalformedMessage with the field's name.
+    Unknown fields are tolerated and dropped, a patch among them.
     """
     topic, body = unwrap(topic, body)
     if topic and not topic.endswith(PUSH_TOPICS):
@@ -97,7 +101,8 @@ def unwrap(topic: str, body: Any) -> tuple[str, Mapping[str, Any]]:
 
 
 def _from_commit(topic: str, body: Mapping[str, Any]) -> Push:
-    commit = body.get("commit")
+    # The documents' key=value rendering is the commit alone, without the object around it.
+    commit = body.get("commit") if "commit" in body or "rev" not in body else body
     if not isinstance(commit, Mapping):
         raise MalformedMessage("the message has no commit", hint="git.receive carries an object named commit")
     change = Change(
@@ -105,7 +110,7 @@ def _from_commit(topic: str, body: Mapping[str, Any]) -> Push:
         repo=_name(commit, "repo"),
         rev=_rev(commit, "rev"),
         branch=_branch(commit),
-        username=_text(commit.get("username") or body.get("agent") or commit.get("agent"), 128),
+        username=_text(commit.get("username") or body.get("agent") or commit.get("agent"), 128) or UNKNOWN,
         summary=_text(commit.get("summary"), MAX_TEXT),
     )
     path = commit.get("path")
@@ -122,7 +127,7 @@ def _from_pagure(topic: str, body: Mapping[str, Any]) -> Push:
         repo=_name(repo, "name"),
         rev=_rev(body, "end_commit"),
         branch=_branch(body),
-        username=_text(body.get("agent"), 128),
+        username=_text(body.get("agent"), 128) or UNKNOWN,
         summary="",
     )
     fullname = _text(repo.get("fullname"), MAX_TEXT)
