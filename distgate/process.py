@@ -18,7 +18,8 @@ from distgate.errors import ConfigurationError, DistgateError, InfrastructureErr
 log = logging.getLogger(__name__)
 
 #: What a child sees of our environment unless the caller lists more: no credential ever travels by default.
-PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "USER", "LOGNAME")
+#: DISTGATE_LAB names the lab a process belongs to: `lab down` finds by it what nobody else remembers.
+PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "USER", "LOGNAME", "DISTGATE_LAB")
 TAIL = 4000
 
 
@@ -85,6 +86,24 @@ def run(
     if child.returncode not in allowed:
         raise _failure(completed, error, hint)
     return completed
+
+
+def spawn(
+    argv: Sequence[str | os.PathLike[str]],
+    *,
+    log_to: Path,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start a process that outlives this call, in its own session, with its output appended to ``log_to``.
+
+    It reads nothing and sees only PASSED_ON and ``env``. Whoever calls this must end and reap it. Raises
+    ConfigurationError when the program does not exist.
+    """
+    words = [os.fspath(word) for word in argv]
+    log.debug("spawn: %s", shlex.join(words))
+    with log_to.open("ab") as sink:
+        return _start(words, env, cwd, False, sink, False)
 
 
 def tail_of(path: Path, size: int = TAIL) -> str:
