@@ -36,6 +36,7 @@ BASE_FIELDS = (
 NVR_FIELDS = ("nvr", "original_spec_nvr")
 CONSTANTS: Mapping[str, str] = {"CI_TYPE": "custom", "message-content": "", "test_guidance": QUOTES}
 
+_UNBUILT = dict.fromkeys(NVR_FIELDS, "")
 _TRIGGER = ("queued", "ignored", "ignore")
 _ALL = ("queued", "running", "complete")
 _WORK = ("running", "complete")
@@ -65,7 +66,9 @@ _IMAGE = (*_COMPOSE, "image_name", "image_url", "type")
 
 STAGES: Mapping[str, Mapping[str, Stage]] = {
     "allpackages": _rows(
-        Stage("package", (*_TRIGGER[:2], *_WORK), NVR_FIELDS),
+        Stage(
+            "package", (*_TRIGGER[:2], *_WORK), NVR_FIELDS, dict.fromkeys(("queued", "ignored", "running"), _UNBUILT)
+        ),
         Stage("image", _ALL, (*NVR_FIELDS, "type"), {"running": {"type": QUOTES}}),
         Stage("image.test.smoke", _ALL, (*NVR_FIELDS, "type")),
         Stage("package.test.functional", _ALL, NVR_FIELDS),
@@ -77,7 +80,7 @@ STAGES: Mapping[str, Mapping[str, Stage]] = {
             (*_TRIGGER, *_WORK),
             (*NVR_FIELDS, "compose_rev"),
             {
-                "running": {"nvr": "", "original_spec_nvr": "", "compose_rev": ""},
+                "running": {**_UNBUILT, "compose_rev": ""},
                 "complete": {"compose_rev": ""},
             },
             bare=_TRIGGER,

@@ -1,0 +1,88 @@
+"""Announcements: a run's stage messages, written into the ledger's outbox once each and in order.
+
+Task hooks call these (tasks.hooks). A hook may fire twice, and after a retry for stages that are long done; the
+ledger's unique key (run, topic, attempt) absorbs that. Message IDs are made from the same three, so that a message
+that is sent twice is recognised by its ID.
+"""
+
+from __future__ import annotations
+
+import uuid
+
+from distgate.change import Change
+from distgate.ledger import Ledger, Run
+from distgate.rendering import Facts, render
+from distgate.settings import Settings
+from distgate.stages import Pipeline, Status
+
+#: Names our message IDs apart from everybody else's; never to be changed.
+_ID_SPACE = uuid.UUID("6b1f4c0e-6c52-4d0f-9d1e-2f2b7f5c8a11")
+
+
+class Announcer:
+    """Writes the messages of runs into one ledger."""
+
+    def __init__(self, ledger: Ledger, settings: Settings, pipeline: Pipeline = "allpackages") -> None:
+        self._ledger = ledger
+        self._settings = settings
+        self._pipeline: Pipeline = pipeline
+
+    def stage(self, run_id: str, suffix: str, state: str, status: Status | None = None) -> bool:
+        """Say that a stage of a run is queued, running or complete; ``status`` None is the run's status so far.
+
+        False when there is nothing to say: the run holds no change, or said it before.
+        """
+        run = self._ledger.run(run_id)
+        if run is None:
+            return False
+        body = self._body(run, suffix, state, status or run.status)
+        return self._ledger.post(
+            run_id,
+            run.attempt,
+            message_id(run_id, body["topic"], run.attempt),
+            body,
+            open_stage=None if state == "complete" else suffix,
+            last=not suffix,
+        )
+
+    def close(self, run_id: str, status: Status | None = None) -> bool:
+        """End a run: the open stage's ``complete``, if one is open, and then the pipeline's; once only."""
+        run = self._ledger.run(run_id)
+        if run is None or run.ended:
+            return False
+        if run.open_stage is not None:
+            self.stage(run_id, run.open_stage, "complete", status)
+        return self.stage(run_id, "", "complete", status)
+
+    def ignored(self, change: Change) -> bool:
+        """Say that the trigger rejected a change: its ID on the wire is the change's own, as there is no run."""
+        trigger = str(uuid.uuid5(_ID_SPACE, change.key))
+        ignore = self._pipeline == "atomic" and self._settings.legacy_ignore
+        facts = self._facts(change) | {
+            "suffix": "package",
+            "state": "ignore" if ignore else "ignored",
+            "build_id": trigger,
+            "build_url": f"{self._settings.ui_url}/automations",
+        }
+        body = render(Facts.model_validate(facts))
+        return self._ledger.post(trigger, 1, message_id(trigger, body["topic"], 1), body)
+
+    def _body(self, run: Run, suffix: str, state: str, status: str) -> dict[str, str]:
+        known = {name: value for name, value in run.facts.items() if name in Facts.model_fields}
+        own = {
+            "suffix": suffix,
+            "state": state,
+            "status": status,
+            "build_id": run.build_id,
+            "build_url": run.build_url,
+        }
+        return render(Facts.model_validate(self._facts(run.change) | known | own))
+
+    def _facts(self, change: Change) -> dict[str, str]:
+        identity = change.model_dump(include={"namespace", "repo", "rev", "branch", "username"})
+        return {**identity, "pipeline": self._pipeline, "main_topic": self._settings.main_topic}
+
+
+def message_id(run_id: str, topic: str, attempt: int) -> str:
+    """The same ID whenever the same thing is said."""
+    return str(uuid.uuid5(_ID_SPACE, f"{run_id}\n{topic}\n{attempt}"))

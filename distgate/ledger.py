@@ -1,0 +1,370 @@
+"""The ledger: accepted changes, the runs that claimed them, and the outbox, in one database.
+
+The bus and Prefect's events deliver at least once at best and sometimes not at all; the ledger is what is true.
+A change stands here under its unique key before anybody is told of it, a run claims the key before it works, and
+a message stands in the outbox before it is sent. SQLAlchemy on a URL: SQLite in WAL mode on one host, PostgreSQL
+beyond (notes: prefect, section 10).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Engine, Row
+from sqlalchemy.exc import IntegrityError, OperationalError
+
+from distgate.change import Change
+from distgate.errors import InfrastructureError
+from distgate.triage import Decision
+
+_META = sa.MetaData()
+
+CHANGES = sa.Table(
+    "changes",
+    _META,
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("change", sa.Text, nullable=False),
+    sa.Column("decision", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("rule", sa.Text, nullable=False),
+    sa.Column("seen", sa.Integer, nullable=False, default=1),
+    sa.Column("accepted_at", sa.Float, nullable=False),
+    sa.Column("offered_at", sa.Float, nullable=False),
+    sa.Column("run_id", sa.Text),
+)
+RUNS = sa.Table(
+    "runs",
+    _META,
+    sa.Column("run_id", sa.Text, primary_key=True),
+    sa.Column("key", sa.Text, sa.ForeignKey("changes.key"), nullable=False, index=True),
+    sa.Column("build_url", sa.Text, nullable=False),
+    sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("open_stage", sa.Text),
+    sa.Column("facts", sa.Text, nullable=False),
+    sa.Column("claimed_at", sa.Float, nullable=False),
+    sa.Column("ended_at", sa.Float),
+)
+OUTBOX = sa.Table(
+    "outbox",
+    _META,
+    sa.Column("seq", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("message_id", sa.Text, nullable=False, unique=True),
+    sa.Column("run_id", sa.Text, nullable=False, index=True),
+    sa.Column("topic", sa.Text, nullable=False),
+    sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.Column("created_at", sa.Float, nullable=False),
+    sa.Column("sent_at", sa.Float),
+    sa.Column("tries", sa.Integer, nullable=False, default=0),
+    sa.Column("error", sa.Text),
+    sa.UniqueConstraint("run_id", "topic", "attempt"),
+)
+
+
+@dataclass(frozen=True)
+class Acceptance:
+    """What the ledger says of a decided change: ``new`` is False when its key stood there before."""
+
+    key: str
+    new: bool
+    decision: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that holds a change. ``attempt`` counts its complete sets of messages, from 1."""
+
+    run_id: str
+    change: Change
+    build_url: str
+    attempt: int
+    status: str
+    open_stage: str | None
+    facts: dict[str, str]
+    ended: bool
+
+    @property
+    def build_id(self) -> str:
+        """The ID on the wire: a retry after the last message is a run of its own there."""
+        return self.run_id if self.attempt == 1 else f"{self.run_id}.{self.attempt}"
+
+
+@dataclass(frozen=True)
+class Letter:
+    """A message in the outbox."""
+
+    seq: int
+    message_id: str
+    topic: str
+    body: dict[str, str]
+    created_at: float
+    sent_at: float | None
+    tries: int
+    error: str | None
+
+
+class Ledger:
+    """One connection pool on the ledger's database; every method is one transaction and safe to repeat."""
+
+    def __init__(self, url: str) -> None:
+        _make_parent(url)
+        timeout = {"timeout": 60} if url.startswith("sqlite") else {}
+        self._engine: Engine = sa.create_engine(url, connect_args=timeout)
+        if url.startswith("sqlite"):
+            sa.event.listen(self._engine, "connect", _prepare_sqlite)
+            sa.event.listen(self._engine, "begin", _begin_sqlite)
+        with self._transaction() as connection:
+            _META.create_all(connection)
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        except OperationalError as broken:
+            raise InfrastructureError(
+                f"the ledger cannot be written: {broken.orig}",
+                hint="is its disk full, or DISTGATE_LEDGER_URL wrong?",
+            ) from broken
+
+    # -- changes -------------------------------------------------------------------------------------------------
+
+    def record(self, change: Change, decision: Decision) -> Acceptance:
+        """Write a decided change under its key; a repeat is counted and changes nothing."""
+        now = time.time()
+        row = {
+            "key": change.key,
+            "change": change.model_dump_json(),
+            "decision": decision.decision,
+            "reason": decision.reason,
+            "rule": decision.rule,
+            "accepted_at": now,
+            "offered_at": now,
+        }
+        with self._transaction() as connection:
+            if _insert(connection, CHANGES, row):
+                return Acceptance(change.key, True, decision.decision)
+            connection.execute(CHANGES.update().where(CHANGES.c.key == change.key).values(seen=CHANGES.c.seen + 1))
+            known = connection.execute(sa.select(CHANGES.c.decision).where(CHANGES.c.key == change.key)).scalar_one()
+            return Acceptance(change.key, False, known)
+
+    def unclaimed(self, older_than: float) -> list[Change]:
+        """Accepted changes that no run has claimed and that were last offered ``older_than`` seconds ago."""
+        query = sa.select(CHANGES.c.change).where(
+            CHANGES.c.decision == "queued",
+            CHANGES.c.run_id.is_(None),
+            CHANGES.c.offered_at < time.time() - older_than,
+        )
+        with self._transaction() as connection:
+            rows = connection.execute(query.order_by(CHANGES.c.accepted_at)).scalars()
+            return [Change.model_validate_json(row) for row in rows]
+
+    def offered(self, key: str) -> None:
+        """Note that the change was offered to Prefect just now."""
+        with self._transaction() as connection:
+            connection.execute(CHANGES.update().where(CHANGES.c.key == key).values(offered_at=time.time()))
+
+    # -- runs ----------------------------------------------------------------------------------------------------
+
+    def claim(self, change: Change, run_id: str, build_url: str, *, again: bool = False) -> Run | None:
+        """Take the change for a run; None when another run holds it and ``again`` does not ask for a re-run.
+
+        The run that holds it gets it again: that is a retry, and a new attempt if its last message was written.
+        """
+        asked = Decision("queued", "started by hand", "manual")
+        self.record(change, asked)
+        with self._transaction() as connection:
+            mine = sa.or_(CHANGES.c.run_id.is_(None), CHANGES.c.run_id == run_id)
+            where = CHANGES.c.key == change.key
+            taken = connection.execute(
+                CHANGES.update().where(where if again else sa.and_(where, mine)).values(run_id=run_id)
+            )
+            if taken.rowcount != 1:
+                return None
+            self._open_run(connection, change, run_id, build_url)
+        return self.run(run_id)
+
+    def _open_run(self, connection: Connection, change: Change, run_id: str, build_url: str) -> None:
+        row = {
+            "run_id": run_id,
+            "key": change.key,
+            "build_url": build_url,
+            "attempt": 1,
+            "status": "SUCCESS",
+            "facts": "{}",
+            "claimed_at": time.time(),
+        }
+        if _insert(connection, RUNS, row):
+            return
+        # A run that said its last word begins a new set of messages; what it learnt stays true.
+        ended = sa.and_(RUNS.c.run_id == run_id, RUNS.c.ended_at.is_not(None))
+        connection.execute(
+            RUNS.update()
+            .where(ended)
+            .values(attempt=RUNS.c.attempt + 1, status="SUCCESS", ended_at=None, open_stage=None)
+        )
+
+    def run(self, run_id: str) -> Run | None:
+        """The run as the ledger knows it, or None."""
+        query = sa.select(RUNS, CHANGES.c.change).join(CHANGES, CHANGES.c.key == RUNS.c.key)
+        with self._transaction() as connection:
+            row = connection.execute(query.where(RUNS.c.run_id == run_id)).one_or_none()
+        return _run(row) if row else None
+
+    def runs_of(self, key: str) -> list[Run]:
+        """Every run that ever held the change, oldest first."""
+        query = sa.select(RUNS, CHANGES.c.change).join(CHANGES, CHANGES.c.key == RUNS.c.key)
+        with self._transaction() as connection:
+            rows = connection.execute(query.where(RUNS.c.key == key).order_by(RUNS.c.claimed_at)).all()
+        return [_run(row) for row in rows]
+
+    def learn(self, run_id: str, **facts: str) -> None:
+        """Keep facts of a run, such as its NVR, for every later message."""
+        with self._transaction() as connection:
+            known = connection.execute(sa.select(RUNS.c.facts).where(RUNS.c.run_id == run_id)).scalar_one()
+            merged = json.dumps(json.loads(known) | facts, sort_keys=True)
+            connection.execute(RUNS.update().where(RUNS.c.run_id == run_id).values(facts=merged))
+
+    # -- outbox --------------------------------------------------------------------------------------------------
+
+    def post(
+        self,
+        run_id: str,
+        attempt: int,
+        message_id: str,
+        body: dict[str, str],
+        *,
+        open_stage: str | None = None,
+        last: bool = False,
+    ) -> bool:
+        """Put a message in the outbox and its status into the run, in one transaction.
+
+        False when this run said it before in this attempt, or has said its last message: nothing is changed then.
+        """
+        with self._transaction() as connection:
+            ended = sa.select(RUNS.c.ended_at).where(RUNS.c.run_id == run_id, RUNS.c.ended_at.is_not(None))
+            if connection.execute(ended).first():
+                return False
+            if not _insert(connection, OUTBOX, _letter_row(run_id, attempt, message_id, body)):
+                return False
+            news: dict[str, Any] = {"status": body["status"], "open_stage": open_stage}
+            connection.execute(
+                RUNS.update()
+                .where(RUNS.c.run_id == run_id)
+                .values(**news, **({"ended_at": time.time()} if last else {}))
+            )
+            return True
+
+    def unsent(self, limit: int = 50) -> list[Letter]:
+        """The oldest messages that the broker has not confirmed, in their order."""
+        query = sa.select(OUTBOX).where(OUTBOX.c.sent_at.is_(None)).order_by(OUTBOX.c.seq).limit(limit)
+        with self._transaction() as connection:
+            return [_letter(row) for row in connection.execute(query)]
+
+    def letters_of(self, run_id: str) -> list[Letter]:
+        """Every message of a run, in order."""
+        query = sa.select(OUTBOX).where(OUTBOX.c.run_id == run_id).order_by(OUTBOX.c.seq)
+        with self._transaction() as connection:
+            return [_letter(row) for row in connection.execute(query)]
+
+    def sent(self, seq: int) -> None:
+        """The broker confirmed this message."""
+        with self._transaction() as connection:
+            connection.execute(OUTBOX.update().where(OUTBOX.c.seq == seq).values(sent_at=time.time(), error=None))
+
+    def unsendable(self, seq: int, error: str) -> None:
+        """Sending failed for now; the message keeps its place."""
+        with self._transaction() as connection:
+            connection.execute(
+                OUTBOX.update().where(OUTBOX.c.seq == seq).values(tries=OUTBOX.c.tries + 1, error=error[:500])
+            )
+
+    def counts(self) -> dict[str, int]:
+        """How many changes stand under each decision, how many runs there are, and messages sent and unsent."""
+        with self._transaction() as connection:
+            decided = connection.execute(sa.select(CHANGES.c.decision, sa.func.count()).group_by(CHANGES.c.decision))
+            counted = {str(decision): int(count) for decision, count in decided}
+            counted["runs"] = connection.execute(sa.select(sa.func.count()).select_from(RUNS)).scalar_one()
+            sent = sa.select(sa.func.count(OUTBOX.c.sent_at), sa.func.count())
+            counted["sent"], every = connection.execute(sent).one()
+            counted["unsent"] = every - counted["sent"]
+        return counted
+
+
+def _insert(connection: Connection, table: sa.Table, row: dict[str, Any]) -> bool:
+    """Insert unless a unique key is taken; a savepoint keeps PostgreSQL's transaction alive."""
+    try:
+        with connection.begin_nested():
+            connection.execute(table.insert().values(**row))
+    except IntegrityError:
+        return False
+    return True
+
+
+def _letter_row(run_id: str, attempt: int, message_id: str, body: dict[str, str]) -> dict[str, Any]:
+    return {
+        "message_id": message_id,
+        "run_id": run_id,
+        "topic": body["topic"],
+        "attempt": attempt,
+        "body": json.dumps(body, sort_keys=True),
+        "created_at": time.time(),
+    }
+
+
+def _letter(row: Row[Any]) -> Letter:
+    return Letter(
+        seq=row.seq,
+        message_id=row.message_id,
+        topic=row.topic,
+        body=json.loads(row.body),
+        created_at=row.created_at,
+        sent_at=row.sent_at,
+        tries=row.tries,
+        error=row.error,
+    )
+
+
+def _run(row: Row[Any]) -> Run:
+    return Run(
+        run_id=row.run_id,
+        change=Change.model_validate_json(row.change),
+        build_url=row.build_url,
+        attempt=row.attempt,
+        status=row.status,
+        open_stage=row.open_stage,
+        facts=json.loads(row.facts),
+        ended=row.ended_at is not None,
+    )
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    # Other processes write too: wait for them, and lose nothing that was confirmed when the power goes.
+    # The driver's own transactions are switched off: they begin late, and a read that turns into a write then
+    # fails at once when another writer was faster.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=60000", "foreign_keys=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _make_parent(url: str) -> None:
+    path = sa.make_url(url).database if url.startswith("sqlite") else None
+    if path and path != ":memory:":
+        Path(path).parent.mkdir(parents=True, exist_ok=True)

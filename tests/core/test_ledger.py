@@ -1,0 +1,142 @@
+"""The ledger: one change, one claim; one message, one place in the outbox."""
+
+import multiprocessing
+from pathlib import Path
+
+import pytest
+
+from distgate.announcements import Announcer
+from distgate.change import Change
+from distgate.ledger import Ledger
+from distgate.settings import Settings
+from distgate.triage import Decision
+
+CHANGE = Change(namespace="rpms", repo="dos2unix", rev="ab" * 20, branch="f41", username="jane")
+QUEUED = Decision("queued", "is tested", "accepted", change=CHANGE)
+URL = "http://ui/run"
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    return Ledger(f"sqlite:///{tmp_path}/ledger.db")
+
+
+@pytest.fixture
+def announcer(ledger: Ledger) -> Announcer:
+    return Announcer(ledger, Settings())
+
+
+def test_the_same_push_three_times_is_one_change(ledger: Ledger) -> None:
+    assert [ledger.record(CHANGE, QUEUED).new for _ in range(3)] == [True, False, False]
+    assert ledger.counts()["queued"] == 1
+
+
+def test_one_run_claims_a_change_and_a_second_gets_nothing(ledger: Ledger) -> None:
+    ledger.record(CHANGE, QUEUED)
+    first = ledger.claim(CHANGE, "run-1", URL)
+    assert first is not None
+    assert first.build_id == "run-1"
+    assert ledger.claim(CHANGE, "run-2", URL) is None
+    assert ledger.claim(CHANGE, "run-1", URL) == first
+    assert ledger.claim(CHANGE, "run-2", URL, again=True) is not None
+    assert len(ledger.runs_of(CHANGE.key)) == 2
+
+
+def test_what_nobody_claimed_is_found_until_somebody_does(ledger: Ledger) -> None:
+    ledger.record(CHANGE, QUEUED)
+    assert ledger.unclaimed(older_than=-1) == [CHANGE]
+    assert ledger.unclaimed(older_than=3600) == []
+    ledger.claim(CHANGE, "run-1", URL)
+    assert ledger.unclaimed(older_than=-1) == []
+
+
+def test_ignored_changes_are_never_offered(ledger: Ledger, announcer: Announcer) -> None:
+    ledger.record(CHANGE, Decision("ignored", "not watched", "branch", change=CHANGE))
+    assert ledger.unclaimed(older_than=-1) == []
+    assert [announcer.ignored(CHANGE), announcer.ignored(CHANGE)] == [True, False]
+    (letter,) = ledger.unsent()
+    assert letter.topic == "org.centos.prod.ci.pipeline.allpackages.package.ignored"
+    assert letter.body["status"] == "SUCCESS"
+
+
+def test_messages_carry_the_status_so_far_and_the_nvr_once_it_is_known(ledger: Ledger, announcer: Announcer) -> None:
+    ledger.claim(CHANGE, "run-1", URL)
+    announcer.stage("run-1", "package", "queued")
+    announcer.stage("run-1", "package", "running")
+    ledger.learn("run-1", nvr="dos2unix-7.5-1.fc41", original_spec_nvr="dos2unix-7.5-1.fc41")
+    announcer.stage("run-1", "package", "complete")
+    announcer.stage("run-1", "package.test.functional", "complete", "UNSTABLE")
+    announcer.close("run-1")
+    said = [(x.topic.split("allpackages.")[1], x.body["status"], x.body["nvr"]) for x in ledger.letters_of("run-1")]
+    assert said == [
+        ("package.queued", "SUCCESS", ""),
+        ("package.running", "SUCCESS", ""),
+        ("package.complete", "SUCCESS", "dos2unix-7.5-1.fc41"),
+        ("package.test.functional.complete", "UNSTABLE", "dos2unix-7.5-1.fc41"),
+        ("complete", "UNSTABLE", "dos2unix-7.5-1.fc41"),
+    ]
+
+
+def test_nothing_is_said_twice_and_nothing_after_the_last_word(ledger: Ledger, announcer: Announcer) -> None:
+    ledger.claim(CHANGE, "run-1", URL)
+    assert announcer.stage("run-1", "package", "queued")
+    assert not announcer.stage("run-1", "package", "queued")
+    assert announcer.close("run-1", "ABORTED")
+    assert not announcer.close("run-1")
+    assert not announcer.stage("run-1", "image", "queued")
+    said = [(letter.topic.split("allpackages.")[1], letter.body["status"]) for letter in ledger.letters_of("run-1")]
+    assert said == [("package.queued", "SUCCESS"), ("package.complete", "ABORTED"), ("complete", "ABORTED")]
+
+
+def test_a_retry_after_the_last_word_is_a_run_of_its_own_on_the_wire(ledger: Ledger, announcer: Announcer) -> None:
+    ledger.claim(CHANGE, "run-1", URL)
+    ledger.learn("run-1", koji_task="7", nvr="dos2unix-7.5-1.fc41")
+    announcer.close("run-1", "ABORTED")
+    again = ledger.claim(CHANGE, "run-1", URL)
+    assert again is not None
+    assert (again.build_id, again.status, again.facts["koji_task"]) == ("run-1.2", "SUCCESS", "7")
+    announcer.stage("run-1", "package", "running")
+    assert ledger.letters_of("run-1")[-1].body["nvr"] == ""
+    assert announcer.close("run-1")
+    ids = [letter.message_id for letter in ledger.letters_of("run-1")]
+    assert len(set(ids)) == 3
+
+
+def test_a_run_without_a_change_says_nothing(announcer: Announcer) -> None:
+    assert not announcer.stage("nobody", "package", "queued")
+    assert not announcer.close("nobody")
+
+
+def _write_many(url: str, run: str) -> None:
+    ledger = Ledger(url)
+    announcer = Announcer(ledger, Settings())
+    change = CHANGE.model_copy(update={"rev": run * 40})
+    ledger.claim(change, run, URL)
+    for suffix, state in [
+        ("package", "queued"),
+        ("package", "running"),
+        ("package", "complete"),
+        ("image", "queued"),
+    ]:
+        announcer.stage(run, suffix, state)
+    announcer.close(run)
+
+
+def test_many_processes_write_at_once_and_each_run_keeps_its_order(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/ledger.db"
+    ledger = Ledger(url)
+    runs = "01234567"
+    with multiprocessing.get_context("spawn").Pool(4) as pool:
+        pool.starmap(_write_many, [(url, run) for run in runs])
+    letters = ledger.unsent(limit=1000)
+    assert len(letters) == len(runs) * 6
+    for run in runs:
+        said = [letter.topic.rsplit("allpackages.")[1] for letter in letters if letter.body["rev"] == run * 40]
+        assert said == [
+            "package.queued",
+            "package.running",
+            "package.complete",
+            "image.queued",
+            "image.complete",
+            "complete",
+        ]
