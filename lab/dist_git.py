@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import argparse
 import gzip
-import html
-import mimetypes
 import re
 import shutil
 import tempfile
@@ -18,17 +16,16 @@ import threading
 from email.message import Message
 from email.parser import Parser
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from distgate.errors import InfrastructureError
 from distgate.process import run
 from lab.bare_repository import PLAIN_GIT
+from lab.static_files import FileHandler
 
 _GIT = re.compile(r"^(?P<repo>/[a-z]+/[A-Za-z0-9][\w.+-]*?)(\.git)?(?P<service>/info/refs|/git-upload-pack)$")
-_TEXT = {".log", ".txt", ".yml", ".yaml", ".json", ".md", ".ks", ".spec", ""}
 _REQUEST_LIMIT = 1 << 20
 _CLONE_SECONDS = 300.0
 
@@ -57,22 +54,20 @@ class DistGitServer(ThreadingHTTPServer):
         self.server_close()
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(FileHandler):
     server: DistGitServer
-    protocol_version = "HTTP/1.1"
     server_version = "dist-git"
-    timeout = 60
 
     def do_GET(self) -> None:
         path = unquote(urlsplit(self.path).path)
         if path == "/health":
-            self._answer(HTTPStatus.OK, "text/plain; charset=utf-8", b"ok\n")
+            self.send_body(HTTPStatus.OK, "text/plain; charset=utf-8", b"ok\n")
         elif _GIT.match(path):
             self._git(path)
         elif path.startswith("/repo/pkgs/"):
-            self._file(self.server.root / "lookaside", path.removeprefix("/repo/pkgs/"))
+            self.send_path(self.server.root / "lookaside", path.removeprefix("/repo/pkgs/"))
         elif path.startswith("/artifacts/"):
-            self._file(self.server.artifacts, path.removeprefix("/artifacts/"))
+            self.send_path(self.server.artifacts, path.removeprefix("/artifacts/"))
         else:
             self.send_error(HTTPStatus.NOT_FOUND)
 
@@ -148,51 +143,6 @@ class _Handler(BaseHTTPRequestHandler):
             self.end_headers()
             if self.command != "HEAD":
                 shutil.copyfileobj(stream, self.wfile)
-
-    def _file(self, base: Path, relative: str) -> None:
-        path = (base / relative).resolve()
-        if not path.is_relative_to(base) or not path.exists():
-            return self.send_error(HTTPStatus.NOT_FOUND)
-        if path.is_dir():
-            return self._directory(path)
-        with path.open("rb") as stream:
-            self._head(HTTPStatus.OK, _content_type(path), path.stat().st_size)
-            if self.command != "HEAD":
-                shutil.copyfileobj(stream, self.wfile)
-
-    def _directory(self, path: Path) -> None:
-        if not urlsplit(self.path).path.endswith("/"):
-            self.send_response(HTTPStatus.MOVED_PERMANENTLY)
-            self.send_header("Location", f"{urlsplit(self.path).path}/")
-            self.send_header("Content-Length", "0")
-            return self.end_headers()
-        names = [entry.name + "/" * entry.is_dir() for entry in sorted(path.iterdir())]
-        rows = "".join(f'<li><a href="{quote(name)}">{html.escape(name)}</a></li>\n' for name in names)
-        page = f"<!doctype html><meta charset=utf-8><title>{html.escape(path.name)}</title><ul>\n{rows}</ul>\n"
-        self._answer(HTTPStatus.OK, "text/html; charset=utf-8", page.encode())
-
-    def _answer(self, status: HTTPStatus, content_type: str, body: bytes) -> None:
-        self._head(status, content_type, len(body))
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    def _head(self, status: HTTPStatus, content_type: str, size: int) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", content_type)
-        self.send_header("Content-Length", str(size))
-        # A package's own tests write these files: a browser must never run what they hold.
-        self.send_header("X-Content-Type-Options", "nosniff")
-        self.send_header("Content-Security-Policy", "sandbox")
-        self.end_headers()
-
-    def log_message(self, format: str, *args: Any) -> None:
-        print(f"{self.log_date_time_string()} {self.command or '-'} {format % args}", flush=True)
-
-
-def _content_type(path: Path) -> str:
-    if path.suffix in _TEXT or path.suffix in (".html", ".svg", ".xml"):
-        return "text/plain; charset=utf-8"
-    return mimetypes.guess_type(path.name)[0] or "application/octet-stream"
 
 
 def main() -> None:
