@@ -99,7 +99,7 @@ def test_a_retry_after_the_last_word_is_a_run_of_its_own_on_the_wire(ledger: Led
     assert ledger.letters_of("run-1")[-1].body["nvr"] == ""
     assert announcer.close("run-1")
     ids = [letter.message_id for letter in ledger.letters_of("run-1")]
-    assert len(set(ids)) == 3
+    assert len(set(ids)) == 4
 
 
 def test_a_run_without_a_change_says_nothing(announcer: Announcer) -> None:
