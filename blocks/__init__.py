@@ -1,0 +1,8 @@
+"""Places and credentials as Prefect blocks. Importing this package registers every block type."""
+
+from blocks.dist_git import DistGit
+from blocks.guest_host import GuestMachine
+from blocks.image_store import ImageStore
+from blocks.koji_instance import KojiInstance
+
+__all__ = ["DistGit", "GuestMachine", "ImageStore", "KojiInstance"]

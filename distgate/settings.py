@@ -42,6 +42,9 @@ class Settings(BaseSettings):
     sweep_after: float = Field(
         60, description="Seconds after which an accepted change without a run is started again"
     )
+    build_timeout: float = Field(14400, description="Seconds that a Koji scratch build may take, queueing included")
+    boot_timeout: float = Field(120, description="Seconds from power-on to ssh under KVM; scaled without it")
+    suite_timeout: float = Field(14400, description="Seconds that one test suite may take")
     lab_state: Path = Field(Path(".lab"), description="State directory of the lab")
     cache_dir: Path = Field(
         Path("~/.cache/distgate/lab"), description="Where the lab keeps what is costly to make, by recipe"

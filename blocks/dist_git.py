@@ -1,0 +1,37 @@
+"""Where a change's sources are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import Field
+
+from blocks.site import SiteBlock
+from distgate.change import Change
+from distgate.drivers.dist_git import checkout
+
+
+class DistGit(SiteBlock):
+    """A dist-git server that is read over git's own protocols."""
+
+    _block_type_name: ClassVar[str | None] = "dist-git"
+    _block_type_slug: ClassVar[str | None] = "dist-git"
+    _description: ClassVar[str | None] = "Address of the dist-git repositories that Koji and the test stage read."
+
+    url: str = Field(
+        "https://src.fedoraproject.org/{namespace}/{repo}.git",
+        description="Address of a repository; {namespace} and {repo} are filled in",
+    )
+
+    def address(self, change: Change) -> str:
+        """The repository's address."""
+        return self.url.format(namespace=change.namespace, repo=change.repo)
+
+    def source(self, change: Change) -> str:
+        """The address as Koji wants it: ``git+URL#REV``."""
+        return f"git+{self.address(change)}#{change.rev}"
+
+    def checkout(self, change: Change, into: Path) -> Path:
+        """The commit's files in ``into``; no hook of the repository is run."""
+        return checkout(self.address(change), change.rev, into)

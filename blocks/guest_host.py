@@ -1,0 +1,28 @@
+"""The host that guests run on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import Field
+
+from blocks.site import SiteBlock
+from distgate.drivers.base import GuestHost
+from distgate.drivers.guests import LibvirtGuests
+
+
+class GuestMachine(SiteBlock):
+    """This worker's own libvirt, embedded in the process: no daemon, and no guest outlives its run."""
+
+    _block_type_name: ClassVar[str | None] = "Guest machine"
+    _block_type_slug: ClassVar[str | None] = "guest-machine"
+    _description: ClassVar[str | None] = "How guests are started on the worker's host."
+
+    state: str = Field("/var/lib/distgate/guests", description="Directory for the state of running guests")
+    memory: int = Field(768, description="Memory of a guest in MiB")
+    cpus: int = Field(1, description="Virtual processors of a guest")
+
+    def guests(self) -> GuestHost:
+        """What starts guests here."""
+        return LibvirtGuests(Path(self.state), memory=self.memory, cpus=self.cpus)

@@ -1,0 +1,42 @@
+"""How long each stage took, read from the times of its messages in the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from distgate.ledger import Letter
+
+
+@dataclass(frozen=True)
+class StageTime:
+    """A stage of one run: when it began to work and ended (epoch seconds), and its status at that moment."""
+
+    suffix: str
+    state: str
+    status: str
+    began: float
+    ended: float | None
+
+    @property
+    def seconds(self) -> float | None:
+        return None if self.ended is None else self.ended - self.began
+
+    def row(self) -> dict[str, str]:
+        """For a table: stage, status, seconds with one decimal."""
+        known = "" if self.seconds is None else f"{self.seconds:.1f}"
+        return {"stage": self.suffix, "status": self.status if self.state == "complete" else self.state, "seconds": known}
+
+
+def stage_times(letters: Iterable[Letter], build_id: str) -> list[StageTime]:
+    """The stages that the messages of one build ID speak of, in their order, without the pipeline's own."""
+    found: dict[str, StageTime] = {}
+    for letter in letters:
+        suffix, _, state = letter.topic.split(".ci.pipeline.", 1)[1].removeprefix("allpackages.").rpartition(".")
+        if not suffix or letter.body["build_id"] != build_id:
+            continue
+        before = found.get(suffix)
+        began = letter.created_at if before is None or state == "running" else before.began
+        ended = letter.created_at if state == "complete" else None
+        found[suffix] = StageTime(suffix, state, letter.body["status"], began, ended)
+    return list(found.values())

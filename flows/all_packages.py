@@ -1,0 +1,47 @@
+"""The All Packages pipeline: scratch build, image, smoke test, the package's own tests, one verdict."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
+
+from distgate.change import Change
+from tasks.build import build_package
+from tasks.claim import claim_change
+from tasks.compose import compose_image
+from tasks.functional import find_tests, run_tests
+from tasks.smoke import smoke_test
+from tasks.stage import end_of_run
+from tasks.summary import reported
+
+_LAST_WORD = [end_of_run]
+
+
+@flow(
+    name="all-packages",
+    flow_run_name="{change.title}",
+    on_completion=_LAST_WORD,
+    on_failure=_LAST_WORD,
+    on_cancellation=_LAST_WORD,
+    on_crashed=_LAST_WORD,
+)
+def all_packages(change: Change, site: str | None = None, again: bool = False) -> State[Any]:
+    """Test one commit and say so on the bus.
+
+    ``change`` is the commit; ``site`` names the block documents to work with (the worker's own by default);
+    ``again`` asks for a re-run of a change that another run holds.
+    """
+    job = claim_change(change, site, again)
+    if job is None:
+        return Completed(name="Duplicate", message="another run holds this change")
+    with reported(job) as report:
+        built = report.built = build_package(job)
+        image = report.image = compose_image(job, built)
+        report.smoke = smoke_test(job, built, image)
+        plan = report.plan = find_tests(job)
+        if plan.suites:
+            report.verdict = run_tests(job, plan, image)
+    return report.state()

@@ -1,0 +1,48 @@
+"""The first act of a run: take the change, or learn that another run has it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from prefect import get_client, get_run_logger, task
+from prefect.runtime import flow_run
+
+from distgate.change import Change
+from distgate.run_directory import RunDirectory
+from distgate.settings import settings
+from tasks.stage import ledger
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every stage of one run shares: the change, the site it works with, and its artifacts."""
+
+    run_id: str
+    change: Change
+    site: str
+    room: RunDirectory
+
+
+@task(name="claim the change", retries=3, retry_delay_seconds=5)
+def claim_change(change: Change, site: str | None, again: bool) -> Job | None:
+    """The run's job; None when another run holds the change and ``again`` does not ask for a re-run."""
+    run_id = str(flow_run.id)
+    run = ledger().claim(change, run_id, build_url(run_id), again=again)
+    if run is None:
+        get_run_logger().warning("%s is already held by another run; nothing is done twice", change.key)
+        return None
+    with get_client(sync_client=True) as client:
+        client.update_flow_run(UUID(run_id), tags=set(tags_of(change)))
+    room = RunDirectory(settings().artifacts_dir.resolve() / run_id, settings().artifacts_url)
+    return Job(run_id, change, site or settings().site, room)
+
+
+def build_url(run_id: str) -> str:
+    """The page of a run in the Prefect UI."""
+    return f"{settings().ui_url.rstrip('/')}/runs/flow-run/{run_id}"
+
+
+def tags_of(change: Change) -> list[str]:
+    """What a run is found by in the UI."""
+    return [change.namespace, change.repo, change.branch, change.rev]

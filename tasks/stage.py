@@ -1,0 +1,130 @@
+"""A stage is a task whose hooks announce it: queued when entered, running at work, complete at its end."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, Generic, ParamSpec, TypeVar, cast
+
+from prefect import Task, task
+from prefect.flows import Flow
+from prefect.runtime import flow_run
+from prefect.client.schemas.objects import FlowRun, State, TaskRun
+
+from distgate.announcements import Announcer
+from distgate.errors import Cancelled, InfrastructureError
+from distgate.ledger import Ledger
+from distgate.settings import settings
+from distgate.stages import Status
+
+log = logging.getLogger(__name__)
+P = ParamSpec("P")
+R = TypeVar("R")
+
+#: Seconds before the second and third try of a stage that broke on our side.
+RETRY_DELAYS = [5, 30]
+
+
+@lru_cache(maxsize=1)
+def ledger() -> Ledger:
+    """The ledger of this process."""
+    return Ledger(settings().ledger_url)
+
+
+@lru_cache(maxsize=1)
+def announcer() -> Announcer:
+    """What writes this process's messages."""
+    return Announcer(ledger(), settings())
+
+
+class Stage(Generic[P, R]):
+    """A pipeline stage: calling it announces ``queued`` and then runs its task."""
+
+    def __init__(self, suffix: str, run: Task[P, R]) -> None:
+        self.suffix = suffix
+        self.task = run
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        announcer().stage(str(flow_run.id), self.suffix, "queued")
+        return self.task(*args, **kwargs)
+
+
+def stage(suffix: str, name: str) -> Callable[[Callable[P, R]], Stage[P, R]]:
+    """Make a function a stage with the topic's middle ``suffix``; ``name`` is what the UI shows.
+
+    Infrastructure errors are retried; what the package did is not. Results are kept under the flow run's ID, so
+    that a retried run resumes at the stage that failed.
+    """
+
+    def wrap(function: Callable[P, R]) -> Stage[P, R]:
+        made = task(
+            name=name,
+            retries=len(RETRY_DELAYS),
+            retry_delay_seconds=list(RETRY_DELAYS),
+            retry_condition_fn=_is_infrastructure,
+            persist_result=True,
+            cache_key_fn=_once_per_run,
+            on_running=[_announcing(suffix, "running")],
+            on_completion=[_announcing(suffix, "complete")],
+            on_failure=[_announcing(suffix, "complete", failed=True)],
+        )(function)
+        return Stage(suffix, made)
+
+    return wrap
+
+
+def verdict_of(suffix: str) -> str:
+    """The name of the run's fact that holds a stage's own status, when it is not SUCCESS."""
+    return f"status of {suffix}"
+
+
+def end_of_run(_flow: Flow[Any, Any], run: FlowRun, state: State[Any]) -> None:
+    """Flow hook: the last message of the run, after closing a stage that was left open."""
+    try:
+        announcer().close(str(run.id), _last_status(str(run.id), state))
+    except Exception:
+        # Prefect swallows what a hook raises; the operator must find it in the log.
+        log.exception("run %s ended as %s, and its last message could not be written", run.id, state.name)
+        raise
+
+
+def _last_status(run_id: str, state: State[Any]) -> Status | None:
+    if state.is_crashed() or state.is_cancelled() or state.name == "TimedOut":
+        return "ABORTED"
+    run = ledger().run(run_id)
+    said = run is not None and run.status in ("FAILURE", "ABORTED")
+    return "FAILURE" if state.is_failed() and not said else None
+
+
+def _announcing(
+    suffix: str, word: str, *, failed: bool = False
+) -> Callable[[Task[..., Any], TaskRun, State[Any]], None]:
+    def hook(_task: Task[..., Any], run: TaskRun, state: State[Any]) -> None:
+        try:
+            run_id = str(run.flow_run_id)
+            announcer().stage(run_id, suffix, word, _blame(state) if failed else _own_status(run_id, suffix, word))
+        except Exception:
+            log.exception("stage %s is %s, and its message could not be written", suffix, word)
+            raise
+
+    hook.__name__ = f"announce_{word}"
+    return hook
+
+
+def _blame(state: State[Any]) -> Status:
+    return "ABORTED" if isinstance(state.result(raise_on_failure=False), Cancelled) else "FAILURE"
+
+
+def _own_status(run_id: str, suffix: str, word: str) -> Status | None:
+    run = ledger().run(run_id)
+    said = run.facts.get(verdict_of(suffix)) if run and word == "complete" else None
+    return cast("Status | None", said)
+
+
+def _is_infrastructure(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
+    return isinstance(state.result(raise_on_failure=False), InfrastructureError)
+
+
+def _once_per_run(context: Any, _parameters: dict[str, Any]) -> str:
+    return f"{context.task_run.flow_run_id}-{context.task.name}"
