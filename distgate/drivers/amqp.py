@@ -1,0 +1,245 @@
+"""The message bus: fedora-messaging to publish and to consume, set up in code and never from /etc.
+
+Nothing here depends on process-wide state of fedora-messaging but its few options: every Publisher and every
+consumer owns its connection, so that a test can talk to several brokers. What needs no fedora-messaging is in
+amqp_queues and can be had here as well.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import Any, NoReturn
+
+import crochet
+import pika.exceptions
+from fedora_messaging import config as options
+from fedora_messaging import exceptions as refused
+from fedora_messaging.message import Message
+from fedora_messaging.twisted.service import FedoraMessagingServiceV2
+from jsonschema import ValidationError  # type: ignore[import-untyped]
+from tenacity import before_sleep_log, retry, retry_if_exception_type, stop_after_delay, wait_exponential
+from twisted.internet import defer
+
+from distgate.drivers.amqp_queues import (
+    Delivery,
+    Subscription,
+    check_exchange,
+    consumers_of,
+    declare_queue,
+    follow,
+    messages_in,
+)
+from distgate.errors import ConfigurationError, DistgateError, InfrastructureError
+
+__all__ = [
+    "Delivery",
+    "Publisher",
+    "Subscription",
+    "check_exchange",
+    "configure",
+    "consume",
+    "consumers_of",
+    "declare_queue",
+    "follow",
+    "messages_in",
+    "publish",
+]
+
+log = logging.getLogger(__name__)
+
+PUBLISH_SECONDS = 10.0
+#: fedora-messaging waits up to an hour between attempts to reconnect; our broker is missed sooner than that.
+LONGEST_RECONNECT = 5
+PREFETCH = 4
+#: RabbitMQ takes a message away from a consumer that holds it for 30 minutes: give up before.
+HANDLE_SECONDS = 20 * 60.0
+FOREVER = 2.0**31
+
+Callback = Callable[[Message], None]
+
+
+class Publisher:
+    """Publishes messages and returns once the broker has confirmed them.
+
+    Connects at the first message, and again after a failure, having looked whether the exchange exists. Safe to
+    use from several threads, not after a fork. To be closed, or used as a context manager.
+    """
+
+    def __init__(self, url: str, exchange: str, *, app: str = "distgate", timeout: float = PUBLISH_SECONDS) -> None:
+        self.url, self.exchange, self.timeout = url, exchange, timeout
+        self._service: FedoraMessagingServiceV2 | None = None
+        configure(app)
+
+    def __enter__(self) -> Publisher:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def publish(self, message: Message) -> None:
+        """Send ``message`` and wait for the broker's confirmation, at most ``timeout`` seconds.
+
+        Raises InfrastructureError when the broker is away or does not confirm (the message may arrive all the
+        same: repeat it with the same id), ConfigurationError when the topic or the exchange is not ours to use,
+        DistgateError when the message does not fit its own schema: repeating it will not help.
+        """
+        service = self._service or self._open()
+        try:
+            _in_reactor(lambda: _send(service, message, self.exchange), self.timeout)
+        except Exception as error:  # noqa: BLE001 - raised again by _explain, as what it means to the caller
+            # A lost or refused connection is given up: fedora-messaging would try on in the background, for ever.
+            self.close()
+            _explain(error, message)
+
+    def publish_plain(self, topic: str, body: Mapping[str, Any]) -> str:
+        """Send a message without a schema of its own and return its id; raises what ``publish`` raises."""
+        message = Message(topic=topic, body=dict(body))
+        self.publish(message)
+        return message.id
+
+    def close(self) -> None:
+        """Leave the broker; a later ``publish`` connects again."""
+        service, self._service = self._service, None
+        if service:
+            _stop(service)
+
+    def _open(self) -> FedoraMessagingServiceV2:
+        check_exchange(self.url, self.exchange)
+        self._service = _start(self.url)
+        return self._service
+
+
+def publish(topic: str, body: Mapping[str, Any], *, url: str, exchange: str) -> str:
+    """Publish one message without a schema of its own, over a connection of its own, and return its id."""
+    with Publisher(url, exchange) as publisher:
+        return publisher.publish_plain(topic, body)
+
+
+def consume(
+    callback: Callback,
+    *,
+    url: str,
+    exchange: str,
+    queue: str,
+    topics: Sequence[str],
+    app: str = "distgate",
+    patience: float = HANDLE_SECONDS,
+) -> None:
+    """Call ``callback`` for every message of ``queue``, one at a time, in a thread of its own, until it halts.
+
+    A message is acknowledged when the callback returns. InfrastructureError: the same message is tried again
+    with growing pauses for ``patience`` seconds, then it is given back to the queue and the error is raised
+    here. Any other exception: the message goes to the dead-letter queue ``<queue>.dead`` and the next one is
+    read, as does a message that is no JSON or does not fit its schema. A callback that raises
+    fedora_messaging's HaltConsumer ends the consumer in order: this function returns. Connections are made
+    again by themselves; then messages may come twice. Raises ConfigurationError when the queue is taken away.
+    """
+    configure(app)
+    settings = declare_queue(url, exchange, queue, topics)
+    bindings = [{"queue": queue, "exchange": exchange, "routing_keys": list(topics)}]
+    last: list[DistgateError] = []
+    service = _start(url)
+    try:
+        _in_reactor(lambda: _consuming(service, _judged(callback, patience, last), bindings, settings), FOREVER)
+    except refused.HaltConsumer:
+        if last:
+            raise last[0] from None
+    except (refused.ConsumerCanceled, refused.PermissionException) as gone:
+        raise ConfigurationError(f"the broker ended the consumer of {queue}: {gone or 'queue deleted'}") from gone
+    finally:
+        _stop(service)
+
+
+def configure(app: str) -> None:
+    """Set fedora-messaging's process-wide options in code: no file in /etc takes part."""
+    options.conf.loaded = True
+    properties = {**options.DEFAULTS["client_properties"], "app": app}
+    ours = {"client_properties": properties, "qos": {"prefetch_size": 0, "prefetch_count": PREFETCH}}
+    options.conf.update({**options.DEFAULTS, **ours})
+
+
+def _judged(callback: Callback, patience: float, last: list[DistgateError]) -> Callback:
+    attempt = retry(
+        retry=retry_if_exception_type(InfrastructureError),
+        wait=wait_exponential(multiplier=1, max=30),
+        stop=stop_after_delay(patience),
+        before_sleep=before_sleep_log(log, logging.WARNING),
+        reraise=True,
+    )(callback)
+
+    def handle(message: Message) -> None:
+        try:
+            attempt(message)
+        except (refused.HaltConsumer, refused.Drop):
+            raise
+        except InfrastructureError as away:
+            last.append(away)
+            raise refused.HaltConsumer(1, reason=str(away), requeue=True) from away
+        except Exception as poison:
+            # The ladder's last rung: whatever is wrong with one message must not stop the ones behind it.
+            log.exception("message %s (%s) goes to the dead letters", message.id, message.topic)
+            raise refused.Drop from poison
+
+    return handle
+
+
+@defer.inlineCallbacks
+def _consuming(
+    service: FedoraMessagingServiceV2, callback: Callback, bindings: Any, queues: Any
+) -> Generator[Any, Any, None]:
+    consumers = yield service.factory.consume(callback, bindings, queues)
+    yield consumers[0].result
+
+
+@defer.inlineCallbacks
+def _send(service: FedoraMessagingServiceV2, message: Message, exchange: str) -> Generator[Any, Any, None]:
+    # We cancel what timed out, and nobody is left who could be told.
+    try:
+        yield service.factory.publish(message, exchange)
+    except defer.CancelledError:
+        log.debug("gave up publishing %s", message.id)
+
+
+def _start(url: str) -> FedoraMessagingServiceV2:
+    crochet.setup()
+    service = FedoraMessagingServiceV2(url)
+    service.factory.maxDelay = LONGEST_RECONNECT
+    _in_reactor(service.startService, PUBLISH_SECONDS)
+    return service
+
+
+def _stop(service: FedoraMessagingServiceV2) -> None:
+    try:
+        _in_reactor(service.stopService, PUBLISH_SECONDS)
+    except Exception as untidy:  # noqa: BLE001 - the connection is given up, whatever it says to that
+        log.debug("the connection did not close in order: %r", untidy)
+
+
+def _in_reactor(call: Callable[[], Any], timeout: float) -> Any:
+    """Run ``call`` in Twisted's thread and wait for its result; crochet.TimeoutError cancels it."""
+    result = crochet.run_in_reactor(call)()
+    try:
+        return result.wait(timeout)
+    except crochet.TimeoutError:
+        result.cancel()
+        raise
+
+
+def _explain(error: Exception, message: Message) -> NoReturn:
+    what = f"message {message.id} ({message.topic})"
+    if isinstance(error, DistgateError):
+        raise error
+    if isinstance(error, ValidationError):
+        raise DistgateError(f"{what} does not fit its schema: {error.message}") from error
+    if isinstance(error, refused.PublishForbidden):
+        raise ConfigurationError(
+            f"the broker forbids {what}: {error}", hint="the user needs the right to write this topic"
+        ) from error
+    if isinstance(error, crochet.TimeoutError):
+        raise InfrastructureError(
+            f"the broker did not confirm {what} in time", hint="is it out of memory?"
+        ) from error
+    if isinstance(error, refused.BaseException | pika.exceptions.AMQPError | OSError):
+        raise InfrastructureError(f"{what} was not published: {error!r}") from error
+    raise error

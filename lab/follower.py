@@ -1,0 +1,50 @@
+"""Prints messages as they are read from a queue bound to the exchange: what the bus says, not what we meant."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+
+from distgate.drivers.amqp_queues import Delivery, follow
+from distgate.errors import DistgateError
+from distgate.settings import settings
+
+
+def line_of(delivery: Delivery, *, as_json: bool = False) -> str:
+    """One line about a message: its topic, status and package; or the whole of it as JSON."""
+    if as_json:
+        known = {"topic": delivery.topic, "id": delivery.message_id, "headers": delivery.headers}
+        return json.dumps({**known, "body": delivery.body}, sort_keys=True, default=str)
+    facts = [str(delivery.body[key]) for key in ("status", "repo", "branch", "nvr") if delivery.body.get(key)]
+    return "  ".join([delivery.topic, *facts])
+
+
+def lines(url: str, exchange: str, topics: list[str], *, queue: str = "", as_json: bool = False) -> Iterator[str]:
+    """A line for every message on ``topics``, as it arrives; the queue is bound before this returns."""
+    deliveries = follow(url, exchange, topics, queue=queue)
+    return (line_of(delivery, as_json=as_json) for delivery in deliveries)
+
+
+def main() -> int:
+    """``python -m lab.follower [TOPIC...]``: print messages of DISTGATE_AMQP_URL until interrupted."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("topics", nargs="*", default=["#"], help="topic patterns, as the broker knows them")
+    parser.add_argument("--queue", default="", help="durable queue that keeps messages while nobody reads")
+    parser.add_argument("--json", action="store_true", help="whole messages, one JSON object a line")
+    words = parser.parse_args()
+    try:
+        known = settings()
+        for line in lines(known.amqp_url, known.exchange, words.topics, queue=words.queue, as_json=words.json):
+            print(line, flush=True)
+    except KeyboardInterrupt:
+        return 0
+    except DistgateError as wrong:
+        print(f"follower: {wrong}", file=sys.stderr)
+        return wrong.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,143 @@
+"""The end of a lab: no process, mount or loop device of it stays, however it was started or broken off."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+import signal
+import time
+from pathlib import Path
+
+from distgate.drivers.base import Progress
+from distgate.errors import InfrastructureError
+from distgate.process import run
+from distgate.waiting import Deadline
+from lab import service as services
+from lab.process_table import ProcessId, ancestry, members
+from lab.supervisor import end, supervisor_of
+
+log = logging.getLogger(__name__)
+
+SWEEP_SECONDS = 15.0
+_TOLD_UP_TO = "up.json"
+
+
+def note_starting(state: Path, process: ProcessId) -> None:
+    """Record who is starting the lab, so that its end can be told to stop starting things."""
+    services.write_json(state / _TOLD_UP_TO, {"pid": process.pid, "started": process.started})
+
+
+def starting(state: Path) -> ProcessId | None:
+    """The process that is starting the lab at this moment."""
+    found = services.read_json(state / _TOLD_UP_TO)
+    process = ProcessId(**found) if found else None
+    return process if process and process.alive else None
+
+
+def note_started(state: Path) -> None:
+    """Nobody is starting the lab any more."""
+    (state / _TOLD_UP_TO).unlink(missing_ok=True)
+
+
+def down(state: Path, progress: Progress = log.info, *, remove: bool = False) -> None:
+    """End the lab in ``state``: its supervisor, its services in reverse order, then every process that is left.
+
+    Works on whatever it finds, also after a start that was killed half-way. What the lab wrote stays, unless
+    ``remove``. Raises InfrastructureError, saying what, when something would not go.
+    """
+    state = state.resolve()
+    _end_starter(state)
+    supervisor = supervisor_of(state)
+    if supervisor:
+        end([supervisor], 5)
+    _end_services(state, progress)
+    _sweep(state, progress)
+    _unmount(state, progress)
+    _detach(state, progress)
+    for name in ("services", "running", "held"):
+        shutil.rmtree(state / name, ignore_errors=True)
+    (state / "supervisor.json").unlink(missing_ok=True)
+    note_started(state)
+    if remove:
+        shutil.rmtree(state, ignore_errors=True)
+    progress("the lab is down")
+
+
+def leftovers(state: Path) -> list[str]:
+    """What of the lab is still there, one line each: processes, mounts, loop devices."""
+    state = state.resolve()
+    return [
+        *(f"process {process.pid}: {_command(process)}" for process in members(state)),
+        *(f"mount {path}" for path in mounts_below(state)),
+        *(f"loop device {device} on {backing}" for device, backing in loops_below(state)),
+    ]
+
+
+def mounts_below(state: Path) -> list[Path]:
+    """Mount points in or below ``state``, the innermost first."""
+    points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    # The kernel writes blanks and the like as octal escapes.
+    paths = [Path(point.encode().decode("unicode_escape")) for point in points]
+    return sorted((path for path in paths if path.is_relative_to(state)), key=lambda path: -len(path.parts))
+
+
+def loops_below(state: Path) -> list[tuple[str, Path]]:
+    """Loop devices whose backing file lies below ``state``."""
+    found = []
+    for entry in Path("/sys/block").glob("loop*/loop/backing_file"):
+        with contextlib.suppress(OSError):  # detached while we look
+            backing = Path(entry.read_text().strip().removesuffix(" (deleted)"))
+            if backing.is_relative_to(state):
+                found.append((f"/dev/{entry.parents[1].name}", backing))
+    return found
+
+
+def _end_starter(state: Path) -> None:
+    process = starting(state)
+    if process and process.pid not in ancestry():
+        end([process], 5)
+
+
+def _end_services(state: Path, progress: Progress) -> None:
+    for level in reversed(services.levels(services.wanted(state))):
+        starts = {one.name: services.last_start(state, one.name) for one in level}
+        running = {name: start.process for name, start in starts.items() if start and start.process.alive}
+        if running:
+            progress(f"ending {', '.join(running)}")
+            end(list(running.values()), max(one.grace for one in level))
+
+
+def _sweep(state: Path, progress: Progress) -> None:
+    # What dies may still be starting children, so look again until nothing is found.
+    deadline = Deadline(SWEEP_SECONDS)
+    asked: set[ProcessId] = set()
+    while left := members(state):
+        if deadline.passed:
+            raise InfrastructureError(f"processes of the lab would not end: {[one.pid for one in left]}")
+        for process in left:
+            # The second look is three quarters of a second later: long enough for what cleans up after itself.
+            process.signal(signal.SIGKILL if process in asked else signal.SIGTERM)
+        if new := set(left) - asked:
+            progress(f"ending {len(new)} more: {', '.join(sorted({_command(one)[:40] for one in new}))}")
+        asked |= set(left)
+        time.sleep(0.75)
+
+
+def _unmount(state: Path, progress: Progress) -> None:
+    for point in mounts_below(state):
+        progress(f"unmounting {point}")
+        run(["umount", "--lazy", point], timeout=30, hint="somebody has to unmount it by hand")
+
+
+def _detach(state: Path, progress: Progress) -> None:
+    for device, backing in loops_below(state):
+        progress(f"detaching {device} from {backing}")
+        run(["losetup", "--detach", device], timeout=30, hint="somebody has to detach it by hand")
+
+
+def _command(process: ProcessId) -> str:
+    with contextlib.suppress(OSError):
+        words = Path(f"/proc/{process.pid}/cmdline").read_bytes().split(b"\0")
+        return " ".join(word.decode("utf-8", "replace") for word in words).strip()
+    return "(gone)"
