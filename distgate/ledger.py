@@ -36,7 +36,7 @@ CHANGES = sa.Table(
     sa.Column("rule", sa.Text, nullable=False),
     sa.Column("seen", sa.Integer, nullable=False, default=1),
     sa.Column("accepted_at", sa.Float, nullable=False),
-    sa.Column("offered_at", sa.Float, nullable=False),
+    sa.Column("offered_at", sa.Float),
     sa.Column("run_id", sa.Text),
 )
 RUNS = sa.Table(
@@ -71,11 +71,13 @@ OUTBOX = sa.Table(
 
 @dataclass(frozen=True)
 class Acceptance:
-    """What the ledger says of a decided change: ``new`` is False when its key stood there before."""
+    """What the ledger says of a decided change: ``new`` is False when its key stood there before, ``offered`` is
+    True once Prefect was told of it or a run has claimed it."""
 
     key: str
     new: bool
     decision: str
+    offered: bool = False
 
 
 @dataclass(frozen=True)
@@ -142,29 +144,28 @@ class Ledger:
 
     def record(self, change: Change, decision: Decision) -> Acceptance:
         """Write a decided change under its key; a repeat is counted and changes nothing."""
-        now = time.time()
         row = {
             "key": change.key,
             "change": change.model_dump_json(),
             "decision": decision.decision,
             "reason": decision.reason,
             "rule": decision.rule,
-            "accepted_at": now,
-            "offered_at": now,
+            "accepted_at": time.time(),
         }
         with self._transaction() as connection:
             if _insert(connection, CHANGES, row):
                 return Acceptance(change.key, True, decision.decision)
             connection.execute(CHANGES.update().where(CHANGES.c.key == change.key).values(seen=CHANGES.c.seen + 1))
-            known = connection.execute(sa.select(CHANGES.c.decision).where(CHANGES.c.key == change.key)).scalar_one()
-            return Acceptance(change.key, False, known)
+            known = connection.execute(sa.select(CHANGES).where(CHANGES.c.key == change.key)).one()
+            offered = known.offered_at is not None or known.run_id is not None
+            return Acceptance(change.key, False, known.decision, offered)
 
     def unclaimed(self, older_than: float) -> list[Change]:
         """Accepted changes that no run has claimed and that were last offered ``older_than`` seconds ago."""
         query = sa.select(CHANGES.c.change).where(
             CHANGES.c.decision == "queued",
             CHANGES.c.run_id.is_(None),
-            CHANGES.c.offered_at < time.time() - older_than,
+            sa.func.coalesce(CHANGES.c.offered_at, CHANGES.c.accepted_at) < time.time() - older_than,
         )
         with self._transaction() as connection:
             rows = connection.execute(query.order_by(CHANGES.c.accepted_at)).scalars()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import AliasChoices, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -25,6 +25,11 @@ class Settings(BaseSettings):
     queue: str = Field("distgate.triggers", description="Durable queue that the intake consumes")
     main_topic: str = Field(
         "org.centos.prod", description="First part of every topic we send; org.centos.stage to try"
+    )
+    prefect_api_url: str = Field(
+        "http://127.0.0.1:4200/api",
+        validation_alias=AliasChoices("DISTGATE_PREFECT_API_URL", "PREFECT_API_URL"),
+        description="Prefect's REST API; PREFECT_API_URL is read as well",
     )
     ui_url: str = Field(
         "http://127.0.0.1:4200", description="Where people reach the Prefect UI; build_url points there"

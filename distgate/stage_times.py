@@ -25,7 +25,11 @@ class StageTime:
     def row(self) -> dict[str, str]:
         """For a table: stage, status, seconds with one decimal."""
         known = "" if self.seconds is None else f"{self.seconds:.1f}"
-        return {"stage": self.suffix, "status": self.status if self.state == "complete" else self.state, "seconds": known}
+        return {
+            "stage": self.suffix,
+            "status": self.status if self.state == "complete" else self.state,
+            "seconds": known,
+        }
 
 
 def stage_times(letters: Iterable[Letter], build_id: str) -> list[StageTime]:

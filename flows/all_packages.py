@@ -6,6 +6,7 @@ from typing import Any
 
 from prefect import flow
 from prefect.client.schemas.objects import State
+from prefect.flows import FlowStateHook
 from prefect.states import Completed
 
 from distgate.change import Change
@@ -17,7 +18,8 @@ from tasks.smoke import smoke_test
 from tasks.stage import end_of_run
 from tasks.summary import reported
 
-_LAST_WORD = [end_of_run]
+#: A run says its last word however it ends.
+_LAST_WORD: list[FlowStateHook[..., Any]] = [end_of_run]
 
 
 @flow(

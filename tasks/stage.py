@@ -8,9 +8,9 @@ from functools import lru_cache
 from typing import Any, Generic, ParamSpec, TypeVar, cast
 
 from prefect import Task, task
+from prefect.client.schemas.objects import FlowRun, State, TaskRun
 from prefect.flows import Flow
 from prefect.runtime import flow_run
-from prefect.client.schemas.objects import FlowRun, State, TaskRun
 
 from distgate.announcements import Announcer
 from distgate.errors import Cancelled, InfrastructureError

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -83,7 +83,10 @@ def _publish(report: Report) -> None:
     create_table_artifact([time.row() for time in times], key="stages", description="Stages, durations, statuses")
     for path in report.job.room.logs() if report.job.room.base_url else ():
         create_link_artifact(
-            report.job.room.url(path), link_text=path.name, key="log", description=str(path.relative_to(report.job.room.root))
+            report.job.room.url(path),
+            link_text=path.name,
+            key="log",
+            description=str(path.relative_to(report.job.room.root)),
         )
 
 
@@ -142,9 +145,9 @@ def _artifacts(report: Report) -> str:
     return f"## Logs and artifacts\n\nAll of it: `{room.root}`\n\n{links}" if links else ""
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[object, ...]] | list[tuple[str, str]]) -> str:
+def _table(head: tuple[str, ...], rows: Sequence[tuple[object, ...]]) -> str:
     def line(cells: tuple[object, ...]) -> str:
         # What packages say ends in a table here: a bar or a line break must not break it.
         return "| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
 
-    return "\n".join([line(head), "|" + "---|" * len(head), *(line(tuple(row)) for row in rows)])
+    return "\n".join([line(head), "|" + "---|" * len(head), *(line(row) for row in rows)])

@@ -1,0 +1,110 @@
+"""The command ``distgate``: the door to every room, opened lazily so that each command starts fast.
+
+JSON goes to standard output alone, everything else to standard error; a user's mistake never shows a traceback.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from distgate.errors import ConfigurationError, DistgateError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Per-commit CI for Fedora dist-git: build, image, boot, tests, and a message for every step.",
+)
+messages = typer.Typer(no_args_is_help=True, help="The messages on the bus.")
+app.add_typer(messages, name="messages")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+
+
+@app.command()
+def explain(
+    file: Annotated[str, typer.Argument(help="A message as JSON, enveloped or bare; - reads standard input")],
+    as_json: AsJson = False,
+) -> None:
+    """Say what the trigger does with a message, and why. No server is needed."""
+    from distgate.settings import settings
+    from distgate.triage import Decision, decide
+
+    try:
+        decision = decide("", json.loads(_read(file)), settings())
+    except (ValueError, RecursionError) as bad:
+        decision = Decision("rejected", f"the message is not JSON: {bad}", "malformed")
+    if as_json:
+        print(json.dumps(decision.as_json(), indent=1, ensure_ascii=False))
+        return
+    if decision.change:
+        print(f"change:   {decision.change.key} by {decision.change.username}")
+    print(f"decision: {decision.decision}\nrule:     {decision.rule}\nreason:   {decision.reason}")
+
+
+@messages.command("render")
+def render_message(
+    file: Annotated[str, typer.Argument(metavar="FACTS.json", help="The facts of a run; - reads standard input")],
+    as_json: AsJson = False,
+) -> None:
+    """Print the message that is sent for given facts: pipeline, suffix, state, and the known fields."""
+    from distgate.rendering import parse_facts, render
+
+    try:
+        given = json.loads(_read(file))
+    except ValueError as bad:
+        raise ConfigurationError(
+            f"{file} is not JSON: {bad}", hint="one object with pipeline, suffix, state"
+        ) from bad
+    body = render(parse_facts(given))
+    if as_json:
+        print(json.dumps(body, indent=1, sort_keys=True, ensure_ascii=False))
+    else:
+        print("\n".join(f"{name}={body[name]}" for name in sorted(body)))
+
+
+def main(argv: list[str] | None = None) -> NoReturn:
+    """Run the command line and leave with its exit status."""
+    arguments = sys.argv[1:] if argv is None else argv
+    if arguments[:1] == ["lab"]:
+        _open_lab()
+    try:
+        app(arguments, standalone_mode=True)
+    except DistgateError as error:
+        print(f"distgate: {error.message}", file=sys.stderr)
+        if error.evidence:
+            print(error.evidence.rstrip(), file=sys.stderr)
+        if error.hint:
+            print(f"hint: {error.hint}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, ConfigurationError) else error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(0)
+
+
+def _open_lab() -> None:
+    from lab.cli import lab
+
+    app.add_typer(lab, name="lab")
+
+
+def _read(file: str) -> str:
+    try:
+        return sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+    except OSError as missing:
+        raise ConfigurationError(
+            f"cannot read {file}: {missing.strerror}", hint="name a file, or - to pipe one in"
+        ) from missing
+    except UnicodeDecodeError as bad:
+        raise ConfigurationError(
+            f"{file} is not UTF-8 text: {bad.reason}", hint="a message is JSON in UTF-8"
+        ) from bad
+
+
+if __name__ == "__main__":
+    main()
