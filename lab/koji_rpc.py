@@ -1,0 +1,71 @@
+"""Koji's XML-RPC, seen from the hub: marshalling by the koji library itself, named arguments, faults, multicall."""
+
+from __future__ import annotations
+
+import inspect
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import koji
+import koji.xmlrpcplus
+
+#: What the hub can do: method name and the function behind it.
+Calls = Mapping[str, Callable[..., Any]]
+
+
+def answer(calls: Calls, body: bytes, before: Callable[[str], object], extended: bool = False) -> bytes:
+    """The XML of the response to the XML of a request; a failing call gives a fault, never an exception.
+
+    ``before`` is told the method first and may refuse by raising; ``extended`` puts whole tracebacks into faults,
+    as a hub with KojiTraceback does.
+    """
+    try:
+        params, method = koji.xmlrpcplus.loads(body.decode())
+        before(method)
+        if method == "multiCall":
+            result: Any = [_entry(calls, each) for each in params[0]]
+        else:
+            result = invoke(calls, method, params)
+        return bytes(koji.xmlrpcplus.dumps((result,), methodresponse=1).encode())
+    except Exception as error:  # noqa: BLE001 - a hub answers every error as a fault
+        told = fault_of(error)
+        if extended:
+            last = f"koji.{koji.convertFault(told).__class__.__name__}: {told.faultString}"
+            told = fault(told.faultCode, "".join(traceback.format_tb(error.__traceback__)) + last)
+            told.faultString = f"Traceback (most recent call last):\n{told.faultString}\n"
+        return bytes(koji.xmlrpcplus.dumps(told).encode())
+
+
+def fault(code: int, text: str) -> Any:
+    """A fault with one of koji's numbers."""
+    return koji.xmlrpcplus.Fault(code, text)
+
+
+def invoke(calls: Calls, method: str, params: Any) -> Any:
+    """Call ``method`` with koji's encoding of named arguments undone. Raises koji's own errors."""
+    if method not in calls:
+        raise koji.GenericError(f"Invalid method: {method}")
+    args, named = koji.decode_args(*params)
+    try:
+        inspect.signature(calls[method]).bind(*args, **named)
+    except TypeError as wrong:
+        raise koji.ParameterError(f"Error calling {method}: {wrong}") from wrong
+    return calls[method](*args, **named)
+
+
+def fault_of(error: Exception) -> Any:
+    """An error as XML-RPC has it: koji's number for koji's errors, 1 for all else."""
+    if isinstance(error, koji.xmlrpcplus.Fault):
+        return error
+    text = str(error) if isinstance(error, koji.GenericError) else f"{type(error)}: {error}"
+    return fault(getattr(error, "faultCode", 1), text)
+
+
+def _entry(calls: Calls, call: Mapping[str, Any]) -> Any:
+    # One call of a multicall: a list of one result, or a dictionary with the fault.
+    try:
+        return [invoke(calls, call["methodName"], call["params"])]
+    except Exception as error:  # noqa: BLE001
+        told = fault_of(error)
+        return {"faultCode": told.faultCode, "faultString": told.faultString, "traceback": [told.faultString]}
