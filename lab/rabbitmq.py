@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from distgate.errors import ConfigurationError
 from distgate.process import on_path
@@ -107,7 +108,7 @@ def scripts() -> Path:
 def prepare(directory: Path) -> Broker:
     """The broker that lives in ``directory``, made on the first call and the same on every later one."""
     record = directory / "broker.json"
-    known = read_json(record)
+    known: dict[str, Any] | None = read_json(record)
     if known is None:
         port, distribution, epmd = free_ports(3)
         known = {

@@ -8,6 +8,7 @@ amqp_queues and can be had here as well.
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -18,7 +19,16 @@ from fedora_messaging import exceptions as refused
 from fedora_messaging.message import Message
 from fedora_messaging.twisted.service import FedoraMessagingServiceV2
 from jsonschema import ValidationError  # type: ignore[import-untyped]
-from tenacity import before_sleep_log, retry, retry_if_exception_type, stop_after_delay, wait_exponential
+from tenacity import (
+    before_sleep_log,
+    retry,
+    retry_if_exception_type,
+    sleep_using_event,
+    stop_after_delay,
+    stop_any,
+    stop_when_event_set,
+    wait_exponential,
+)
 from twisted.internet import defer
 
 from distgate.drivers.amqp_queues import (
@@ -54,7 +64,7 @@ LONGEST_RECONNECT = 5
 PREFETCH = 4
 #: RabbitMQ takes a message away from a consumer that holds it for 30 minutes: give up before.
 HANDLE_SECONDS = 20 * 60.0
-FOREVER = 2.0**31
+LOOK_SECONDS = 0.25
 
 Callback = Callable[[Message], None]
 
@@ -125,6 +135,7 @@ def consume(
     topics: Sequence[str],
     app: str = "distgate",
     patience: float = HANDLE_SECONDS,
+    stop: threading.Event | None = None,
 ) -> None:
     """Call ``callback`` for every message of ``queue``, one at a time, in a thread of its own, until it halts.
 
@@ -132,18 +143,21 @@ def consume(
     with growing pauses for ``patience`` seconds, then it is given back to the queue and the error is raised
     here. Any other exception: the message goes to the dead-letter queue ``<queue>.dead`` and the next one is
     read, as does a message that is no JSON or does not fit its schema. A callback that raises
-    fedora_messaging's HaltConsumer ends the consumer in order: this function returns. Connections are made
-    again by themselves; then messages may come twice. Raises ConfigurationError when the queue is taken away.
+    fedora_messaging's HaltConsumer ends the consumer in order, and so does ``stop`` once it is set: the message
+    in hand is finished, or given back if it is being tried again, and this function returns. Connections are
+    made again by themselves; then messages may come twice. Raises ConfigurationError when the queue is taken away.
     """
     configure(app)
     settings = declare_queue(url, exchange, queue, topics)
     bindings = [{"queue": queue, "exchange": exchange, "routing_keys": list(topics)}]
+    asked = stop or threading.Event()
     last: list[DistgateError] = []
+    judged = _judged(callback, patience, asked, last)
     service = _start(url)
     try:
-        _in_reactor(lambda: _consuming(service, _judged(callback, patience, last), bindings, settings), FOREVER)
+        _until(asked, crochet.run_in_reactor(_consuming)(service, judged, bindings, settings))
     except refused.HaltConsumer:
-        if last:
+        if last and not asked.is_set():
             raise last[0] from None
     except (refused.ConsumerCanceled, refused.PermissionException) as gone:
         raise ConfigurationError(f"the broker ended the consumer of {queue}: {gone or 'queue deleted'}") from gone
@@ -159,11 +173,12 @@ def configure(app: str) -> None:
     options.conf.update({**options.DEFAULTS, **ours})
 
 
-def _judged(callback: Callback, patience: float, last: list[DistgateError]) -> Callback:
+def _judged(callback: Callback, patience: float, asked: threading.Event, last: list[DistgateError]) -> Callback:
     attempt = retry(
         retry=retry_if_exception_type(InfrastructureError),
         wait=wait_exponential(multiplier=1, max=30),
-        stop=stop_after_delay(patience),
+        stop=stop_any(stop_after_delay(patience), stop_when_event_set(asked)),
+        sleep=sleep_using_event(asked),
         before_sleep=before_sleep_log(log, logging.WARNING),
         reraise=True,
     )(callback)
@@ -214,6 +229,16 @@ def _stop(service: FedoraMessagingServiceV2) -> None:
         _in_reactor(service.stopService, PUBLISH_SECONDS)
     except Exception as untidy:  # noqa: BLE001 - the connection is given up, whatever it says to that
         log.debug("the connection did not close in order: %r", untidy)
+
+
+def _until(asked: threading.Event, result: Any) -> None:
+    """Wait for ``result``, however long, or until somebody asks for the end."""
+    while not asked.is_set():
+        try:
+            result.wait(LOOK_SECONDS)
+        except crochet.TimeoutError:
+            continue
+        return
 
 
 def _in_reactor(call: Callable[[], Any], timeout: float) -> Any:

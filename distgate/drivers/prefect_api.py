@@ -1,0 +1,219 @@
+"""Prefect's REST API, as the services need it: post events, start runs, read their states."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote
+from uuid import uuid4
+
+import httpx
+from tenacity import Retrying, before_sleep_log, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
+
+from distgate.errors import ConfigurationError, InfrastructureError
+
+log = logging.getLogger(__name__)
+
+#: One request; a busy server on SQLite may well take seconds.
+ANSWER_SECONDS = 30.0
+#: Prefect accepts more than 1.5 MB with "204 No Content" and then drops it without a word.
+LARGEST_EVENT = 1_000_000
+#: Prefect evaluates a mapping with this key wherever it meets one: templates, secrets of the workspace, anything.
+EVALUATED = "__prefect_kind"
+PAGE = 200
+
+
+@dataclass(frozen=True)
+class FlowRun:
+    """A run as the server knows it: ``state_type`` is PENDING, RUNNING, COMPLETED, ..., ``state_name`` finer."""
+
+    id: str
+    name: str
+    state_type: str
+    state_name: str
+    tags: tuple[str, ...]
+    created: datetime
+    run_count: int
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    deployment_id: str | None = None
+    idempotency_key: str | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the state is final: the run will do nothing more unless somebody retries it."""
+        return self.state_type in ("COMPLETED", "FAILED", "CANCELLED", "CRASHED")
+
+
+class PrefectApi:
+    """A client of the server at ``url`` (ending in /api); a context manager, safe to use from several threads.
+
+    A server that is away, restarts or is busy (5xx, 429) is asked again for ``patience`` seconds; after that every
+    call raises InfrastructureError. What the server refuses raises ConfigurationError with its words.
+    """
+
+    def __init__(self, url: str, *, patience: float = 60.0) -> None:
+        self.url, self.patience = url.rstrip("/"), patience
+        # trust_env=False: no proxy of the environment stands between us and our own server.
+        self._client = httpx.Client(timeout=ANSWER_SECONDS, trust_env=False)
+        self._deployments: dict[str, str] = {}
+
+    def __enter__(self) -> PrefectApi:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
+
+    def healthy(self) -> bool:
+        """Whether the server answers now; asks once and never raises."""
+        try:
+            return self._client.get(f"{self.url}/health", timeout=5).is_success
+        except httpx.HTTPError:
+            return False
+
+    def version(self) -> str:
+        """The server's version of Prefect."""
+        return str(self._call("GET", "/admin/version").json())
+
+    def post_event(self, event: Mapping[str, Any]) -> None:
+        """Send one event: event, resource, payload and what else Prefect's schema knows.
+
+        ``id`` and ``occurred`` are made here unless given, and stay the same however often it must be sent. A
+        success means that the server has it in memory, not that anything came of it; the same id twice is one
+        event only for a few minutes. Raises ConfigurationError for an event that would be dropped or evaluated.
+        """
+        _refuse_evaluated(event, "the event")
+        whole = {"id": str(uuid4()), "occurred": datetime.now(UTC).isoformat(), **event}
+        request = self._client.build_request("POST", f"{self.url}/events", json=[whole])
+        if len(request.content) > LARGEST_EVENT:
+            raise ConfigurationError(
+                f"the event has {len(request.content)} bytes: Prefect drops those above {LARGEST_EVENT} unseen",
+                hint="put into it what the run needs, and no patch",
+            )
+        self._call("POST", "/events", json=[whole])
+
+    def create_flow_run(
+        self,
+        deployment: str,
+        parameters: Mapping[str, Any],
+        *,
+        idempotency_key: str,
+        tags: Sequence[str] = (),
+        name: str = "",
+    ) -> FlowRun:
+        """Start a run of ``deployment`` ("flow/deployment"), or return the one that has the same key already."""
+        _refuse_evaluated(parameters, "the parameters")
+        wish = {
+            "parameters": dict(parameters),
+            "idempotency_key": idempotency_key,
+            "tags": list(tags),
+            "state": {"type": "SCHEDULED"},
+        }
+        found = self._call(
+            "POST",
+            f"/deployments/{self.deployment_id(deployment)}/create_flow_run",
+            json=wish | ({"name": name} if name else {}),
+        )
+        return _flow_run(found.json())
+
+    def deployment_id(self, deployment: str) -> str:
+        """The ID of "flow/deployment"; raises ConfigurationError when it was not deployed."""
+        # Remembered: a redeployment keeps the ID.
+        if deployment not in self._deployments:
+            path = f"/deployments/name/{quote(deployment)}"
+            hint = "`prefect deploy --all` makes the deployments of prefect.yaml"
+            self._deployments[deployment] = str(self._call("GET", path, hint=hint).json()["id"])
+        return self._deployments[deployment]
+
+    def flow_run(self, run_id: str) -> FlowRun | None:
+        """The run with this ID, or None when the server does not know it."""
+        found = self.flow_runs(ids=[run_id])
+        return found[0] if found else None
+
+    def flow_runs(
+        self,
+        *,
+        ids: Sequence[str] | None = None,
+        tags: Sequence[str] = (),
+        state_types: Sequence[str] = (),
+        deployment: str = "",
+        limit: int = PAGE,
+    ) -> list[FlowRun]:
+        """Runs, the latest first: those with one of ``ids``, all of ``tags``, one of ``state_types``."""
+        wish: dict[str, Any] = {}
+        if ids is not None:
+            wish["id"] = {"any_": list(ids)}
+        if tags:
+            wish["tags"] = {"all_": list(tags)}
+        if state_types:
+            wish["state"] = {"type": {"any_": list(state_types)}}
+        if deployment:
+            wish["deployment_id"] = {"any_": [self.deployment_id(deployment)]}
+        return self._pages(wish, limit)
+
+    def _pages(self, wish: Mapping[str, Any], limit: int) -> list[FlowRun]:
+        found: list[FlowRun] = []
+        while len(found) < limit:
+            size = min(PAGE, limit - len(found))
+            query = {"flow_runs": wish, "sort": "START_TIME_DESC", "limit": size, "offset": len(found)}
+            page = self._call("POST", "/flow_runs/filter", json=query).json()
+            found += [_flow_run(one) for one in page]
+            if len(page) < size:
+                break
+        return found
+
+    def _call(self, method: str, path: str, *, json: Any = None, hint: str = "") -> httpx.Response:
+        retrying = Retrying(
+            retry=retry_if_exception_type(InfrastructureError),
+            wait=wait_exponential_jitter(initial=0.3, max=8),
+            stop=stop_after_delay(self.patience),
+            before_sleep=before_sleep_log(log, logging.WARNING),
+            reraise=True,
+        )
+        answer: httpx.Response = retrying(self._once, method, path, json, hint)
+        return answer
+
+    def _once(self, method: str, path: str, json: Any, hint: str) -> httpx.Response:
+        try:
+            answer = self._client.request(method, f"{self.url}{path}", json=json)
+        except httpx.HTTPError as away:
+            raise InfrastructureError(
+                f"the Prefect server at {self.url} does not answer: {away!r}", hint="PREFECT_API_URL says where it is"
+            ) from away
+        if answer.is_success:
+            return answer
+        said = f"Prefect answers {answer.status_code} to {method} {path}"
+        if answer.status_code >= 500 or answer.status_code in (408, 429):
+            raise InfrastructureError(said, evidence=answer.text[:2000])
+        raise ConfigurationError(f"{said}: {answer.text[:200]}", hint=hint, evidence=answer.text[:2000])
+
+
+def _refuse_evaluated(value: Any, where: str) -> None:
+    if isinstance(value, Mapping):
+        if EVALUATED in value:
+            raise ConfigurationError(
+                f"{where} would be evaluated by Prefect: it holds {EVALUATED}",
+                hint="only validated strings belong there",
+            )
+        for inner in value.values():
+            _refuse_evaluated(inner, where)
+    elif isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        for inner in value:
+            _refuse_evaluated(inner, where)
+
+
+def _flow_run(known: Mapping[str, Any]) -> FlowRun:
+    return FlowRun(
+        id=known["id"],
+        name=known["name"],
+        state_type=known.get("state_type") or "",
+        state_name=known.get("state_name") or "",
+        tags=tuple(known.get("tags") or ()),
+        created=datetime.fromisoformat(known["created"].replace("Z", "+00:00")),
+        run_count=known.get("run_count") or 0,
+        parameters=known.get("parameters") or {},
+        deployment_id=known.get("deployment_id"),
+        idempotency_key=known.get("idempotency_key"),
+    )
