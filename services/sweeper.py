@@ -6,6 +6,7 @@ import logging
 import sys
 import threading
 
+from distgate.change import Change
 from distgate.drivers.prefect_api import PrefectApi
 from distgate.errors import InfrastructureError
 from distgate.ledger import Ledger
@@ -14,7 +15,10 @@ from services.lifetime import serve
 
 log = logging.getLogger(__name__)
 
+#: Seconds between two looks at the ledger.
 INTERVAL = 10
+#: Runs that are started for one change before the operator is called.
+TRIES = 3
 
 
 def sweep(ledger: Ledger, prefect: PrefectApi, deployment: str, older_than: float) -> int:
@@ -25,9 +29,19 @@ def sweep(ledger: Ledger, prefect: PrefectApi, deployment: str, older_than: floa
     waiting = ledger.unclaimed(older_than)
     for change in waiting:
         log.warning("%s was accepted and no run has claimed it: starting one", change.key)
-        prefect.create_flow_run(deployment, {"change": change.model_dump()}, idempotency_key=change.key)
+        _start(prefect, deployment, change)
         ledger.offered(change.key)
     return len(waiting)
+
+
+def _start(prefect: PrefectApi, deployment: str, change: Change) -> None:
+    # A run that we started before and that died before it claimed its change answers to the same key: pass it by.
+    for number in range(1, TRIES + 1):
+        key = f"{change.key} start {number}"
+        run = prefect.create_flow_run(deployment, {"change": change.model_dump()}, idempotency_key=key)
+        if not run.finished:
+            return
+    log.error("%s: %d runs ended before they claimed it; look at them in the UI", change.key, TRIES)
 
 
 def main(asked: threading.Event) -> None:

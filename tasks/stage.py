@@ -7,10 +7,9 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Generic, ParamSpec, TypeVar, cast
 
-from prefect import Task, task
+from prefect import Task, runtime, task
 from prefect.client.schemas.objects import FlowRun, State, TaskRun
 from prefect.flows import Flow
-from prefect.runtime import flow_run
 
 from distgate.announcements import Announcer
 from distgate.errors import Cancelled, InfrastructureError
@@ -46,7 +45,7 @@ class Stage(Generic[P, R]):
         self.task = run
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        announcer().stage(str(flow_run.id), self.suffix, "queued")
+        announcer().stage(str(runtime.flow_run.id), self.suffix, "queued")
         return self.task(*args, **kwargs)
 
 
@@ -79,13 +78,13 @@ def verdict_of(suffix: str) -> str:
     return f"status of {suffix}"
 
 
-def end_of_run(_flow: Flow[Any, Any], run: FlowRun, state: State[Any]) -> None:
+def end_of_run(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     """Flow hook: the last message of the run, after closing a stage that was left open."""
     try:
-        announcer().close(str(run.id), _last_status(str(run.id), state))
+        announcer().close(str(flow_run.id), _last_status(str(flow_run.id), state))
     except Exception:
         # Prefect swallows what a hook raises; the operator must find it in the log.
-        log.exception("run %s ended as %s, and its last message could not be written", run.id, state.name)
+        log.exception("run %s ended as %s, and its last message could not be written", flow_run.id, state.name)
         raise
 
 

@@ -1,0 +1,103 @@
+"""``distgate lab``: the local world for people."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from distgate.errors import ConfigurationError, DistgateError
+from distgate.settings import settings
+
+lab = typer.Typer(
+    no_args_is_help=True, help="A whole world on this machine: broker, Prefect, dist-git, Koji, images."
+)
+
+BREAK = "build, compose, smoke or tests: a commit that fails in just that stage"
+State = Annotated[Path | None, typer.Option(help="State directory of the lab  [default: .lab]")]
+
+
+def _state(given: Path | None) -> Path:
+    return (given or settings().lab_state).resolve()
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+@lab.command()
+def up(state: State = None) -> None:
+    """Start every service; what is costly to make is made once and kept in the cache."""
+    from lab.world import up as start
+
+    world = start(_state(state), settings().cache, _say)
+    print(f"Prefect UI  {world.prefect_ui_url}\nbroker      {world.amqp_url}\ndist-git    {world.dist_git_url}")
+
+
+@lab.command()
+def down(state: State = None) -> None:
+    """End every service and everything they started."""
+    from lab.world import down as end
+
+    end(_state(state), _say)
+
+
+@lab.command()
+def status(state: State = None) -> None:
+    """Show every service, its health and its log; exit status 1 when one is not healthy."""
+    from lab.supervisor import status as look
+
+    services = look(_state(state))
+    if not services:
+        raise ConfigurationError(f"no lab is up in {_state(state)}", hint="./run lab up starts one")
+    table = Table("service", "pid", "healthy", "restarts", "log")
+    for one in services:
+        table.add_row(one.name, str(one.pid or ""), "yes" if one.healthy else "no", str(one.restarts), str(one.log))
+    Console().print(table)
+    raise typer.Exit(0 if all(one.healthy for one in services) else 1)
+
+
+@lab.command()
+def push(
+    stage: Annotated[
+        str, typer.Option("--break", help="build, compose, smoke or tests: a commit that fails there")
+    ] = "",
+    branch: Annotated[str, typer.Option(help="Branch of the demo package to push to")] = "f41",
+    state: State = None,
+) -> None:
+    """Push a commit to the lab's dist-git and print its hash."""
+    from lab.demo_package import push_change
+    from lab.world import World
+
+    print(push_change(World.load(_state(state)).demo_repository, branch, stage))
+
+
+@lab.command()
+def demo(
+    stage: Annotated[
+        str, typer.Option("--break", help="build, compose, smoke or tests: a commit that fails there")
+    ] = "",
+    state: State = None,
+) -> None:
+    """Take a real commit through the whole pipeline; exit status 0 SUCCESS, 1 UNSTABLE or FAILURE, 2 broken lab."""
+    from lab.demo import demo as follow
+    from lab.demo_package import breaks
+    from lab.world import up as start
+
+    if stage and stage not in breaks():
+        raise ConfigurationError(f"no stage is called {stage}", hint=f"one of {', '.join(breaks())}")
+    try:
+        code = follow(start(_state(state), settings().cache, _say), stage, Console())
+    except DistgateError as error:
+        error_text = f"the lab broke: {error.message}"
+        _say(
+            "\n".join(
+                part for part in (error_text, error.evidence, f"hint: {error.hint}" if error.hint else "") if part
+            )
+        )
+        raise typer.Exit(2) from error
+    raise typer.Exit(code)

@@ -1,0 +1,155 @@
+"""The demo: a real commit through the whole pipeline, followed live, its messages as the broker hands them out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from distgate.drivers.amqp_queues import Delivery, Subscription
+from distgate.errors import InfrastructureError
+from distgate.waiting import Deadline
+from lab.demo_package import NAME, push_change
+from lab.run_page import last_log_line, latest_artifact
+from lab.world import World
+
+TOPICS = ("org.centos.prod.ci.pipeline.#",)
+#: Seconds after which a demo that does not end is given up: the lab is broken then.
+PATIENCE = 1200.0
+#: Seconds between looks at Prefect for the log line and the task tree.
+LOOK = 2.0
+STYLES = {"SUCCESS": "green", "UNSTABLE": "yellow", "FAILURE": "red", "ABORTED": "magenta"}
+EXIT = {"SUCCESS": 0, "UNSTABLE": 1, "FAILURE": 1, "ABORTED": 2}
+
+
+@dataclass
+class Row:
+    """A stage as the table shows it; times are seconds since the push."""
+
+    state: str
+    status: str
+    began: float
+    ended: float | None = None
+
+
+@dataclass
+class Followed:
+    """What was seen of one run so far."""
+
+    rev: str
+    pushed: float = field(default_factory=time.monotonic)
+    stages: dict[str, Row] = field(default_factory=dict)
+    bodies: list[dict[str, str]] = field(default_factory=list)
+    log_line: str = ""
+    koji: str = ""
+
+    @property
+    def verdict(self) -> str | None:
+        """The status of the last message, once it is there."""
+        last = self.bodies[-1] if self.bodies else None
+        return last["status"] if last and last["topic"].endswith(".allpackages.complete") else None
+
+    @property
+    def run_id(self) -> str:
+        """The flow run's ID, from the messages."""
+        return self.bodies[0]["build_id"].partition(".")[0] if self.bodies else ""
+
+    def see(self, body: dict[str, str]) -> None:
+        self.bodies.append(body)
+        suffix, _, state = body["topic"].split(".allpackages.", 1)[1].rpartition(".")
+        if not suffix:
+            return
+        now = time.monotonic() - self.pushed
+        row = self.stages.setdefault(suffix, Row(state, body["status"], now))
+        row.state, row.status = state, body["status"]
+        if state == "running":
+            row.began = now
+        if state == "complete":
+            row.ended = now
+
+    def table(self) -> Table:
+        table = Table("stage", "state", "status", "seconds", title=f"{NAME} f41 {self.rev[:7]}", title_justify="left")
+        for suffix, row in self.stages.items():
+            until = row.ended or time.monotonic() - self.pushed
+            status = Text(row.status, STYLES.get(row.status, "")) if row.ended else Text("")
+            table.add_row(suffix, row.state, status, f"{until - row.began:.1f}")
+        return table
+
+    def picture(self) -> RenderableType:
+        """The live view: the stages, Koji's task tree while it builds, and the last line of the run's log."""
+        parts: list[RenderableType] = [self.table()]
+        if self.koji and "package" in self.stages and self.stages["package"].ended is None:
+            parts.append(Text(self.koji, "dim"))
+        return Group(*parts, Text(self.log_line[:200], "dim", no_wrap=True, overflow="ellipsis"))
+
+
+def demo(world: World, stage: str, console: Console) -> int:
+    """Push a commit (``stage`` names what it breaks, or is empty), follow it to its end; the exit status.
+
+    0 for SUCCESS, 1 for UNSTABLE or FAILURE. Raises InfrastructureError when the lab broke.
+    """
+    with Subscription(world.amqp_url, world.exchange, TOPICS) as bus:
+        rev = push_change(world.demo_repository, stage=stage)
+        console.print(f"pushed {NAME} f41 {rev[:7]}" + (f", which breaks {stage}" if stage else ""))
+        followed = _follow(world, bus, Followed(rev), console)
+    _close(world, followed, console)
+    return EXIT[followed.verdict or "ABORTED"]
+
+
+def _follow(world: World, bus: Subscription, followed: Followed, console: Console) -> Followed:
+    deadline, looked = Deadline(PATIENCE), 0.0
+    with Live(console=console, refresh_per_second=4, transient=True, get_renderable=followed.picture) as live:
+        while followed.verdict is None:
+            delivery = bus.receive(0.3)
+            if delivery and delivery.body.get("rev") == followed.rev:
+                followed.see(delivery.body)
+                live.console.print(_line(delivery), soft_wrap=True, highlight=False)
+            if followed.run_id and time.monotonic() - looked > LOOK:
+                looked = time.monotonic()
+                _look(world.prefect_api_url, followed)
+            if deadline.passed:
+                raise InfrastructureError(
+                    f"the run did not end within {PATIENCE:g} s", hint="./run lab status shows what is wrong"
+                )
+    return followed
+
+
+def _line(delivery: Delivery) -> Text:
+    """One message as it was read from the broker: time, full topic, status, and the NVR once there is one."""
+    body: dict[str, Any] = delivery.body
+    text = Text(time.strftime("%H:%M:%S "), "dim")
+    text.append(delivery.topic).append(" ").append(body["status"], STYLES.get(body["status"], ""))
+    return text.append(f" nvr={body['nvr']}" if body.get("nvr") else "", "dim")
+
+
+def _look(api_url: str, followed: Followed) -> None:
+    followed.log_line = last_log_line(api_url, followed.run_id) or followed.log_line
+    followed.koji = latest_artifact(api_url, followed.run_id, "koji-tasks").strip("`\n") or followed.koji
+
+
+def _close(world: World, followed: Followed, console: Console) -> None:
+    console.print(followed.table())
+    total = time.monotonic() - followed.pushed
+    verdict = followed.verdict or "ABORTED"
+    console.print(Text(f"{verdict} after {total:.1f} s, {len(followed.bodies)} messages", STYLES.get(verdict, "")))
+    room = world.artifacts_dir / followed.run_id
+    for what, where in _places(world, followed, room):
+        console.print(f"{what:10} {where}", soft_wrap=True, highlight=False)
+
+
+def _places(world: World, followed: Followed, room: Path) -> Sequence[tuple[str, str]]:
+    images = sorted(room.glob("image/*.qcow2"))
+    return [
+        ("run page", followed.bodies[0]["build_url"]),
+        ("logs", f"{world.artifacts_url}/{followed.run_id}/"),
+        ("files", str(room)),
+        *(("image", str(image)) for image in images),
+        ("lab", "still up; ./run lab down ends it"),
+    ]
