@@ -73,7 +73,11 @@ def log_of(state: Path, name: str) -> Path:
 
 
 def save(state: Path, service: Service) -> None:
-    """Ask the supervisor of ``state`` to keep ``service`` running; the same name again replaces it."""
+    """Ask the supervisor of ``state`` to keep ``service`` running; the same name again replaces it.
+
+    Raises ConfigurationError when services would wait for each other.
+    """
+    levels([*(one for one in wanted(state) if one.name != service.name), service])
     write_json(_wanted(state) / f"{service.name}.json", asdict(service))
 
 
