@@ -1,0 +1,33 @@
+"""Saves the lab's block documents in its Prefect server: ``python -m lab.registration --world FILE``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from blocks import DistGit, GuestMachine, ImageStore, KojiInstance
+from blocks.site import SiteBlock
+from lab.world import World
+
+
+def blocks_of(world: World) -> list[SiteBlock]:
+    """The places of a lab: what a real site keeps under the name fedora."""
+    return [
+        DistGit(url=f"{world.dist_git_url}/{{namespace}}/{{repo}}.git"),
+        GuestMachine(state=str(world.guests_dir)),
+        ImageStore(records={"*": str(world.base_image)}),
+        KojiInstance(server=world.koji_hub_url, topurl=world.koji_topurl, auth="password", user="distgate", password="lab"),
+    ]
+
+
+def main() -> None:
+    """Save every block of the lab under the name of its site."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--world", type=Path, required=True)
+    world = World.read(parser.parse_args().world)
+    for block in blocks_of(world):
+        block.save(world.site, overwrite=True)
+
+
+if __name__ == "__main__":
+    main()
