@@ -1,4 +1,4 @@
-"""What an image definition asks for: a kickstart read by pykickstart into frozen records, refused when it is broken."""
+"""What an image definition asks for: a kickstart, read by pykickstart into frozen records or refused when broken."""
 
 from __future__ import annotations
 

@@ -53,6 +53,14 @@ _LDCONFIG = """%transfiletriggerin -n {name} -P 2000000 -- /usr/lib /usr/lib64
 %transfiletriggerpostun -n {name} -P 2000000 -- /usr/lib /usr/lib64
 /usr/sbin/ldconfig
 """
+# Both are mounted while anybody installs into an image; like Fedora's filesystem package, make them but do not
+# unpack them.
+_GHOSTS = ("/proc", "/sys")
+_MOUNT_POINTS = """%pretrans -n {name} -p <lua>
+posix.mkdir("/proc")
+posix.mkdir("/sys")
+"""
+_SCRIPTLETS = {"libc-bin": _LDCONFIG, LEFTOVERS: _MOUNT_POINTS}
 _ADDED = {
     "/etc/ld.so.conf.d/lib64.conf": "/usr/lib64\n",
     "/etc/rpm/macros.lab": "# Debian's rpm keeps its database in a home directory.\n%_dbpath /var/lib/rpm\n",
@@ -124,7 +132,7 @@ class Repacker:
             *(f"Provides: {given}" for given in self._provides(name, version, owned)),
             f"%description -n {name}",
             "Repacked from Debian.",
-            _LDCONFIG.format(name=name) if name == "libc-bin" else "",
+            _SCRIPTLETS.get(name, "").format(name=name),
             f"%files -n {name}" + (f" -f {listing}" if owned else ""),
         ]
         return "\n".join(line for line in lines if line) + "\n"
@@ -180,7 +188,7 @@ class Repacker:
         users, groups = self.users
         attributes = f"%attr({file.mode & 0o7777:o}, {users.get(file.uid, 'root')}, {groups.get(file.gid, 'root')})"
         if file.is_directory:
-            return f"%dir {attributes} {quoted}"
+            return f"{'%ghost ' if file.path in _GHOSTS else ''}%dir {attributes} {quoted}"
         return f"{'%config(noreplace) ' if file.path.startswith('/etc/') else ''}{attributes} {quoted}"
 
 

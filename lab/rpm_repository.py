@@ -76,27 +76,28 @@ def comps_xml(groups: Path = GROUPS) -> str:
     return ElementTree.tostring(comps, encoding="unicode", xml_declaration=True)
 
 
+@contextmanager
+def step(progress: Progress, what: str) -> Iterator[None]:
+    """Tell what is being made, and afterwards how many seconds it took."""
+    progress(f"making {what}")
+    start = time.monotonic()
+    yield
+    progress(f"made {what} in {time.monotonic() - start:.1f} s")
+
+
 def _make(into: Path, progress: Progress) -> None:
     with tempfile.TemporaryDirectory(prefix=".repack-", dir=into) as name:
         scratch = Path(name)
         root = scratch / "root"
-        with _step(progress, "a Debian root with everything the lab needs"):
+        with step(progress, "a Debian root with everything the lab needs"):
             debian_root.make_root(root, PACKAGES, into / "mmdebstrap.log")
-        with _step(progress, "a kernel with an initramfs"):
+        with step(progress, "a kernel with an initramfs"):
             placed = kernel.add_kernel(root, scratch)
-        with _step(progress, "RPMs of its packages"):
+        with step(progress, "RPMs of its packages"):
             repacker = repack.Repacker(root, dpkg.installed(root), placed)
             rpms = repacker.build(scratch / "rpmbuild", into / "rpmbuild.log")
         for rpm in sorted(rpms.rglob("*.rpm")):
             shutil.move(rpm, into / rpm.name)
         (into / "comps.xml").write_text(comps_xml())
-        with _step(progress, "the repository's metadata"):
+        with step(progress, "the repository's metadata"):
             run(["createrepo_c", "-q", "-g", "comps.xml", into], timeout=300, error=InfrastructureError)
-
-
-@contextmanager
-def _step(progress: Progress, what: str) -> Iterator[None]:
-    progress(f"making {what}")
-    start = time.monotonic()
-    yield
-    progress(f"made {what} in {time.monotonic() - start:.1f} s")
