@@ -101,10 +101,21 @@ class CommandResult:
 class Guest(Protocol):
     """A running virtual machine that answers ssh on loopback."""
 
-    name: str
-    port: int
-    key: Path
-    console: Path
+    @property
+    def name(self) -> str:
+        """Its name in logs."""
+
+    @property
+    def port(self) -> int:
+        """The loopback port that leads to its sshd."""
+
+    @property
+    def key(self) -> Path:
+        """The private key that root's authorized_keys in the guest knows."""
+
+    @property
+    def console(self) -> Path:
+        """The file that its serial console is written to."""
 
     def run(self, command: str, timeout: float) -> CommandResult:
         """Run a shell command as root. Raises InfrastructureError when the guest cannot be reached."""
