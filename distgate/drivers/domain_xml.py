@@ -1,0 +1,65 @@
+"""A throw-away guest as libvirt's domain XML."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from xml.sax.saxutils import escape, quoteattr
+
+
+@dataclass(frozen=True)
+class DomainSpec:
+    """What a guest is made of; ``memory_mib`` in MiB, ``domain_type`` is kvm or qemu."""
+
+    name: str
+    disk: Path
+    console: Path
+    emulator: str
+    domain_type: str
+    memory_mib: int = 768
+    vcpus: int = 1
+    isolated: bool = True
+
+
+def domain_xml(spec: DomainSpec) -> str:
+    """The domain: BIOS, a virtio disk, the serial console in a file, ssh forwarded from a free loopback port.
+
+    An isolated guest reaches nothing outside, not even the host it runs on; only the forwarded port leads in.
+    """
+    restrict = "on" if spec.isolated else "off"
+    # Port 0: the kernel chooses, and the monitor tells which (guests.py); a port chosen here could be lost.
+    network = f"user,id=guestnet,restrict={restrict},hostfwd=tcp:127.0.0.1:0-:22"
+    serial = f"<source path={quoteattr(str(spec.console))}/>"
+    # The disk is thrown away with the guest, so no write needs to reach the medium: cache=unsafe.
+    return f"""\
+<domain type={quoteattr(spec.domain_type)} xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
+  <name>{escape(spec.name)}</name>
+  <memory unit='MiB'>{spec.memory_mib}</memory>
+  <vcpu>{spec.vcpus}</vcpu>
+  <os><type arch='x86_64' machine='q35'>hvm</type></os>
+  <features><acpi/></features>
+  <cpu mode='maximum'/>
+  <on_poweroff>destroy</on_poweroff>
+  <on_reboot>restart</on_reboot>
+  <on_crash>destroy</on_crash>
+  <devices>
+    <emulator>{escape(spec.emulator)}</emulator>
+    <disk type='file' device='disk'>
+      <driver name='qemu' type='qcow2' cache='unsafe' discard='unmap'/>
+      <source file={quoteattr(str(spec.disk))}/>
+      <target dev='vda' bus='virtio'/>
+    </disk>
+    <controller type='usb' model='none'/>
+    <memballoon model='none'/>
+    <rng model='virtio'><backend model='random'>/dev/urandom</backend></rng>
+    <serial type='file'>{serial}<target port='0'/></serial>
+    <console type='file'>{serial}<target type='serial' port='0'/></console>
+  </devices>
+  <qemu:commandline>
+    <qemu:arg value='-netdev'/>
+    <qemu:arg value='{network}'/>
+    <qemu:arg value='-device'/>
+    <qemu:arg value='virtio-net-pci,netdev=guestnet,addr=0x10,romfile='/>
+  </qemu:commandline>
+</domain>
+"""
