@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from distgate.errors import ConfigurationError
-from distgate.process import on_path
+from distgate.process import on_path, run
 from lab.ports import free_ports
 from lab.service import Health, Service, read_json, write_json
 
@@ -20,6 +20,7 @@ from lab.service import Health, Service, read_json, write_json
 SCRIPTS = ("/usr/lib/rabbitmq/lib", "/usr/lib64/rabbitmq/lib", "/usr/local/lib/rabbitmq/lib", "/opt")
 EXCHANGE = "amq.topic"
 USER = "distgate"
+NODE = "distgate@localhost"
 
 # One scheduler that sleeps at once when idle: a broker for a few messages a minute must not cost a core.
 _ERLANG = "-kernel inet_dist_use_interface {127,0,0,1} +S 1:1 +sbwt none +sbwtdcpu none +sbwtdio none"
@@ -67,11 +68,17 @@ class Broker:
         )
         return [epmd, node]
 
+    def control(self, *words: str) -> str:
+        """What ``rabbitmqctl`` with these words prints; takes a second, for it starts an Erlang machine."""
+        argv = [str(scripts() / "rabbitmqctl"), "-n", NODE, *words]
+        environment = {**self._environment(), "RABBITMQ_CTL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}"}
+        return run(argv, timeout=60, env=environment).output
+
     def _environment(self) -> Mapping[str, str]:
         return {
             "PATH": _PATH,
             "HOME": str(self.directory / "home"),  # with an Erlang cookie of its own
-            "RABBITMQ_NODENAME": "distgate@localhost",
+            "RABBITMQ_NODENAME": NODE,
             "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
             "RABBITMQ_NODE_PORT": str(self.port),
             "RABBITMQ_DIST_PORT": str(self.distribution_port),

@@ -34,6 +34,7 @@ from twisted.internet import defer
 from distgate.drivers.amqp_queues import (
     Delivery,
     Subscription,
+    blocking_channel,
     check_exchange,
     consumers_of,
     declare_queue,
@@ -46,6 +47,7 @@ __all__ = [
     "Delivery",
     "Publisher",
     "Subscription",
+    "blocking_channel",
     "check_exchange",
     "configure",
     "consume",

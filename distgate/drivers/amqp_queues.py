@@ -18,6 +18,9 @@ from distgate.errors import ConfigurationError, InfrastructureError
 
 log = logging.getLogger(__name__)
 
+# pika logs a refused connection seven times, as errors with a traceback; our exceptions say it once.
+logging.getLogger("pika").setLevel(logging.CRITICAL)
+
 ANSWER_SECONDS = 10
 #: A named queue that nobody reads fills up: the broker removes it after this many seconds without a reader.
 ABANDONED_AFTER = 3600
@@ -210,6 +213,8 @@ def _hang_up(connection: pika.BlockingConnection) -> None:
 
 def _parameters(url: str) -> pika.URLParameters:
     hint = "amqp://user:password@host:port/%2F"
+    if not url.startswith(("amqp://", "amqps://")):  # pika takes any scheme for amqp
+        raise ConfigurationError("this is no AMQP URL: it begins neither with amqp:// nor with amqps://", hint=hint)
     try:
         parameters = pika.URLParameters(url)
     except (ValueError, TypeError, KeyError) as wrong:

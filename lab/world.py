@@ -1,0 +1,333 @@
+"""The whole lab: what is started in which order, where everything is, and its end."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+from collections.abc import Iterator
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from distgate.drivers.base import BaseImage, Progress
+from distgate.drivers.embedded_libvirt import reap
+from distgate.errors import ConfigurationError, InfrastructureError
+from distgate.process import run
+from distgate.waiting import Deadline
+from lab import demo_package, prefect_server, rabbitmq, teardown
+from lab import service as services
+from lab.bare_repository import install_hook, repository_path
+from lab.base_image import ensure_base
+from lab.ports import free_ports
+from lab.prefect_server import PrefectServer
+from lab.process_table import MARKER, identify
+from lab.rabbitmq import Broker
+from lab.rpm_repository import ensure_repository
+from lab.service import Health, Service
+from lab.supervisor import start_supervisor, supervisor_of, wait_healthy
+
+#: The directory with prefect.yaml: the worker runs flows from here.
+PROJECT = Path(__file__).parents[1]
+SITE = "lab"
+QUEUE = "distgate.triggers"
+DIST_GIT, KOJI = "dist-git", "koji-hub"
+#: The account that the lab's hub knows; its password is the same word.
+KOJI_USER = "distgate"
+#: Seconds for all services to be healthy once the images are there; a loaded machine needs most of a minute.
+START_SECONDS = 180.0
+#: Seconds that a lab which is up, but has just lost a service, gets to be whole again.
+HEAL_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class World:
+    """Where everything of a running lab is: URLs without a slash at the end, and directories on this host."""
+
+    state: Path
+    cache: Path
+    amqp_url: str
+    exchange: str
+    queue: str
+    prefect_api_url: str
+    prefect_ui_url: str
+    prefect_home: Path
+    dist_git_url: str
+    demo_repository: Path
+    koji_hub_url: str
+    koji_topurl: str
+    artifacts_dir: Path
+    artifacts_url: str
+    ledger_url: str
+    guests_dir: Path
+    base_image: Path
+    site: str = SITE
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a process of ours needs to work in this lab: the DISTGATE_ settings and Prefect's address."""
+        return {
+            "DISTGATE_SITE": self.site,
+            "DISTGATE_LEDGER_URL": self.ledger_url,
+            "DISTGATE_AMQP_URL": self.amqp_url,
+            "DISTGATE_EXCHANGE": self.exchange,
+            "DISTGATE_QUEUE": self.queue,
+            "DISTGATE_UI_URL": self.prefect_ui_url,
+            "DISTGATE_ARTIFACTS_DIR": str(self.artifacts_dir),
+            "DISTGATE_ARTIFACTS_URL": self.artifacts_url,
+            "DISTGATE_LAB_STATE": str(self.state),
+            "DISTGATE_CACHE_DIR": str(self.cache),
+            "PREFECT_API_URL": self.prefect_api_url,
+            "PREFECT_UI_URL": self.prefect_ui_url,
+            "PREFECT_HOME": str(self.prefect_home),
+            "DO_NOT_TRACK": "1",
+            "PYTHONUNBUFFERED": "1",
+            # Tools of the virtual environment first (ansible), and those that ordinary users lack on their PATH.
+            "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '/usr/bin:/bin')}:/usr/sbin:/sbin",
+        }
+
+    @classmethod
+    def load(cls, state: Path) -> World:
+        """The lab that is up in ``state``; raises ConfigurationError when none is."""
+        return cls.read(state.resolve() / "world.json")
+
+    @classmethod
+    def read(cls, path: Path) -> World:
+        """The lab described by the file ``path``."""
+        known = services.read_json(path)
+        if known is None:
+            raise ConfigurationError(f"no lab is up in {path.parent}", hint="./run lab up starts one")
+        for name in (one.name for one in fields(cls) if one.type == "Path"):
+            known[name] = Path(known[name])
+        return cls(**known)
+
+    def save(self, path: Path) -> None:
+        """Write what ``read`` reads."""
+        known: dict[str, Any] = asdict(self)
+        services.write_json(path, {name: str(value) for name, value in known.items()})
+
+
+def up(state: Path, cache: Path, progress: Progress) -> World:
+    """Start the lab in ``state`` and return when everything in it is healthy; one that is up is left as it is.
+
+    What is costly to make is made once below ``cache``. Raises ConfigurationError when the lab is half up or
+    somebody else is starting it, and whatever goes wrong on the way, having ended what was started.
+    """
+    state, cache = state.resolve(), cache.expanduser().resolve()
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _starting(state):
+        if supervisor_of(state) and (state / "world.json").exists():
+            return _already_up(state, progress)
+        _refuse_half_up(state)
+        teardown.down(state, lambda _: None)  # records of a lab that ended without us, as at a power cut
+        (state / "world.json").unlink(missing_ok=True)
+        own = identify(os.getpid())
+        if own:
+            teardown.note_starting(state, own)
+        return assemble(state, cache, progress)
+
+
+def assemble(state: Path, cache: Path, progress: Progress) -> World:
+    """What ``up`` does once it has looked: start what does not run yet, and return when the lab is whole."""
+    return _Start(state.resolve(), cache.expanduser().resolve(), progress).run()
+
+
+def down(state: Path, progress: Progress, *, remove: bool = False) -> None:
+    """End the lab, whatever is left of it; see lab.teardown. ``remove`` deletes what it wrote, too."""
+    state = state.resolve()
+    teardown.down(state, progress)
+    (state / "world.json").unlink(missing_ok=True)
+    reap(state / "guests")
+    if remove:
+        teardown.down(state, lambda _: None, remove=True)
+
+
+class _Start:
+    """One start of the lab: what can be done side by side is done in threads of one pool."""
+
+    def __init__(self, state: Path, cache: Path, progress: Progress) -> None:
+        self.state, self.cache, self.progress = state, cache, progress
+        self.broker: Broker = rabbitmq.prepare(state / "rabbitmq")
+        self.prefect: PrefectServer = prefect_server.prepare(state / "prefect")
+        self.world = _plan(state, cache, self.broker, self.prefect)
+        self.deadline = Deadline(START_SECONDS)
+
+    def run(self) -> World:
+        draft = self.state / "world.draft.json"
+        self.world.save(draft)
+        self.progress(f"starting the lab in {self.state}")
+        for one in (*self.broker.services(), self.prefect.server(), self._dist_git()):
+            services.save(self.state, one)
+        start_supervisor(self.state)
+        with ThreadPoolExecutor(4, thread_name_prefix="lab-up") as pool:
+            try:
+                _all([pool.submit(step) for step in (self._images, self._sources, self._prefect, self._bus)])
+                self._wait([one.name for one in services.wanted(self.state)])
+            except BaseException:
+                self.progress("the start failed; ending what was started")
+                teardown.down(self.state, self.progress)
+                raise
+        draft.rename(self.state / "world.json")
+        self.progress("the lab is up")
+        return self.world
+
+    def _images(self) -> None:
+        ensure_repository(self.cache, self.progress)
+        services.save(self.state, self._koji())
+        _describe(ensure_base(self.cache, self.progress), self.world.base_image)
+        # The first time this takes minutes; what waits for health counts from here.
+        self.deadline = Deadline(START_SECONDS)
+
+    def _sources(self) -> None:
+        repository = demo_package.seed(self.state / "dist-git", self.cache, self.progress)
+        install_hook(repository, {"url": self.world.amqp_url, "exchange": self.world.exchange})
+
+    def _prefect(self) -> None:
+        self._wait([prefect_server.SERVER])
+        prefect_server.ensure_pool(self.prefect)
+        for one in (self._ours("sweeper"), self.prefect.worker(self.world.environment, PROJECT)):
+            services.save(self.state, one)
+        register(self.state / "world.draft.json", self.world)
+        prefect_server.deploy(self.prefect, PROJECT, self.world.environment, self.progress)
+        # Only now: what the intake accepts must find its automation.
+        services.save(self.state, self._ours("intake", Health("consumer", f"{self.world.amqp_url}#{QUEUE}")))
+
+    def _bus(self) -> None:
+        self._wait(["rabbitmq"])
+        self.progress("the broker is there")
+        services.save(self.state, self._ours("relay"))
+
+    def _wait(self, names: list[str]) -> None:
+        wait_healthy(self.state, names, self.deadline)
+
+    def _dist_git(self) -> Service:
+        root, artifacts, url = self.state / "dist-git", self.world.artifacts_dir, self.world.dist_git_url
+        for directory in (root, artifacts):
+            directory.mkdir(parents=True, exist_ok=True)
+        words = ("--root", str(root), "--artifacts", str(artifacts), "--port", _port_of(url))
+        health = Health("http", f"{url}/health")
+        return Service(DIST_GIT, _module("lab.dist_git", *words), self.world.environment, health)
+
+    def _koji(self) -> Service:
+        url = self.world.koji_hub_url.removesuffix("/kojihub")
+        words = ("--state", self.state / "koji", "--cache", self.cache, "--dist-git", self.world.dist_git_url)
+        own = ("--user", KOJI_USER, "--port", _port_of(url))
+        return Service(
+            KOJI,
+            _module("lab.koji_hub", *map(str, words), *own),
+            self.world.environment,
+            Health("http", f"{url}/health"),
+            after=(DIST_GIT,),
+        )
+
+    def _ours(self, name: str, health: Health | None = None) -> Service:
+        after = {"relay": ("rabbitmq",), "sweeper": (prefect_server.SERVER,)}.get(
+            name, ("rabbitmq", prefect_server.SERVER)
+        )
+        return Service(name, _module(f"services.{name}"), self.world.environment, health or Health(), after)
+
+
+def register(description: Path, world: World) -> None:
+    """Save the lab's block documents in its Prefect server: a process of its own, for Prefect reads its settings
+    when it is imported."""
+    run(
+        _module("lab.registration", "--world", str(description)),
+        timeout=120,
+        env=world.environment,
+        hint="the lab's blocks are described in lab/registration.py",
+    )
+
+
+def _plan(state: Path, cache: Path, broker: Broker, prefect: PrefectServer) -> World:
+    record = state / "ports.json"
+    known = services.read_json(record)
+    if known is None:
+        dist_git, koji = free_ports(2)
+        known = {"dist_git": dist_git, "koji": koji}
+        services.write_json(record, known)
+    dist_git_url, koji_url = (f"http://127.0.0.1:{known[name]}" for name in ("dist_git", "koji"))
+    return World(
+        state=state,
+        cache=cache,
+        amqp_url=broker.url,
+        exchange=rabbitmq.EXCHANGE,
+        queue=QUEUE,
+        prefect_api_url=prefect.api_url,
+        prefect_ui_url=prefect.ui_url,
+        prefect_home=prefect.home,
+        dist_git_url=dist_git_url,
+        demo_repository=repository_path(state / "dist-git", demo_package.NAME),
+        koji_hub_url=f"{koji_url}/kojihub",
+        koji_topurl=f"{koji_url}/kojifiles",
+        artifacts_dir=state / "artifacts",
+        artifacts_url=f"{dist_git_url}/artifacts",
+        ledger_url=f"sqlite:///{state / 'ledger.db'}",
+        guests_dir=state / "guests",
+        base_image=state / "base-image.json",
+    )
+
+
+def _describe(base: BaseImage, path: Path) -> None:
+    known: dict[str, Any] = asdict(base)
+    services.write_json(path, known | {"path": str(base.path), "ssh_key": str(base.ssh_key)})
+
+
+def _already_up(state: Path, progress: Progress) -> World:
+    try:
+        wait_healthy(state, [one.name for one in services.wanted(state)], Deadline(HEAL_SECONDS))
+    except InfrastructureError as sick:
+        raise ConfigurationError(
+            f"the lab in {state} is half up: {sick.message}",
+            hint="./run lab status shows it, ./run lab down ends it",
+            evidence=sick.evidence,
+        ) from sick
+    progress("the lab is up already")
+    return World.load(state)
+
+
+def _refuse_half_up(state: Path) -> None:
+    left = teardown.leftovers(state)
+    if left:
+        raise ConfigurationError(
+            f"the lab in {state} is half up: {len(left)} things of it are there",
+            hint="./run lab down ends them",
+            evidence="\n".join(left),
+        )
+
+
+@contextmanager
+def _starting(state: Path) -> Iterator[None]:
+    """Hold the right to start this lab, and mark what we start on the way, also for our end by kill -9."""
+    with (state / "up.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as held:
+            raise ConfigurationError(
+                f"somebody else is starting the lab in {state}", hint="./run lab down ends that, too"
+            ) from held
+        before = os.environ.get(MARKER)
+        os.environ[MARKER] = str(state)
+        try:
+            yield
+        finally:
+            teardown.note_started(state)
+            os.environ.pop(MARKER)
+            if before is not None:
+                os.environ[MARKER] = before
+
+
+def _all(steps: list[Future[None]]) -> None:
+    """Return when every step is done; the first error is raised at once."""
+    done, _ = wait(steps, return_when=FIRST_EXCEPTION)
+    for step in done:
+        step.result()
+
+
+def _module(name: str, *words: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", name, *words)
+
+
+def _port_of(url: str) -> str:
+    return url.rpartition(":")[2]

@@ -1,0 +1,63 @@
+"""One broker, one Prefect server and one whole lab for all tests, each started when the first test asks for it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from distgate.waiting import Deadline
+from lab import prefect_server as prefect
+from lab import rabbitmq, supervisor, world
+from lab import service as services
+from lab.prefect_server import PrefectServer
+from lab.rabbitmq import Broker
+from lab.service import Service
+from lab.world import World
+
+START_SECONDS = 180.0
+
+
+@pytest.fixture(scope="session")
+def cache() -> Path:
+    """Where the lab keeps what is costly to make, across test runs."""
+    return Path(os.environ.get("DISTGATE_CACHE_DIR", "~/.cache/distgate/lab")).expanduser()
+
+
+@pytest.fixture(scope="session")
+def lab_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The state directory of the tests' lab; whatever was started in it is ended."""
+    state = tmp_path_factory.mktemp("lab").resolve()
+    yield state
+    world.down(state, print)
+
+
+@pytest.fixture(scope="session")
+def broker(lab_state: Path) -> Broker:
+    """A running RabbitMQ."""
+    running = rabbitmq.prepare(lab_state / "rabbitmq")
+    _start(lab_state, running.services())
+    return running
+
+
+@pytest.fixture(scope="session")
+def prefect_server(lab_state: Path) -> PrefectServer:
+    """A running Prefect server without work pool, worker and deployments."""
+    server = prefect.prepare(lab_state / "prefect")
+    _start(lab_state, [server.server()])
+    return server
+
+
+@pytest.fixture(scope="session")
+def lab(lab_state: Path, cache: Path) -> World:
+    """The whole lab, with the broker and the Prefect server that other tests use."""
+    return world.assemble(lab_state, cache, print)
+
+
+def _start(state: Path, wanted: list[Service]) -> None:
+    for one in wanted:
+        services.save(state, one)
+    supervisor.start_supervisor(state)
+    supervisor.wait_healthy(state, [one.name for one in wanted], Deadline(START_SECONDS))
