@@ -55,8 +55,8 @@ class LibvirtGuest:
 class LibvirtGuests:
     """A GuestHost on libvirt's embedded driver; see distgate.drivers.base.GuestHost.
 
-    ``memory`` is in MiB. ``state`` holds records for ``distgate.drivers.embedded_libvirt.reap``; ``isolated`` guests have no network
-    but the way in. Several guests may run at once, also from threads.
+    ``state`` holds records for ``distgate.drivers.embedded_libvirt.reap``, ``memory`` is in MiB, and ``isolated``
+    guests have no network but the way in. Several guests may run at once, also from threads.
     """
 
     def __init__(
