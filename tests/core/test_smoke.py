@@ -36,7 +36,7 @@ FC41 = "6.11.4-301.fc41.x86_64"
 CASES: list[tuple[list[Nevra], list[str], str, bool, str]] = [
     ([UNIX], [KEY, *lines(UNIX, MAKE)], FC41, True, "the guest boots with the package under test: dos2unix-7.5.2-3"),
     ([UNIX, MAKE], lines(UNIX, MAKE), FC41, True, "all 2 packages under test"),
-    ([UNIX], lines(UNIX) + [""], FC41, True, "dos2unix"),
+    ([UNIX], [*lines(UNIX), ""], FC41, True, "dos2unix"),
     ([UNIX], lines(MAKE), FC41, False, "not installed: dos2unix-7.5.2-3.fc41.x86_64"),
     ([UNIX], [], FC41, False, "not installed: dos2unix"),
     ([UNIX], lines(other(UNIX, release="2.fc41")), FC41, False, "dos2unix-7.5.2-2.fc41.x86_64 found"),
