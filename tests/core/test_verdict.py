@@ -1,0 +1,143 @@
+"""Who is to blame is decided from what a suite left, once, in a table."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from distgate.drivers.base import SuiteRun
+from distgate.errors import TestsError
+from distgate.suite_results import TestOutcome, read_results
+from distgate.verdict import SuiteVerdict, judge, run_verdict, unreadable
+
+
+@dataclass(frozen=True)
+class Case:
+    says: str
+    verdict: str
+    blame: str | None
+    evidence: str
+    rc: int = 0
+    results: str | None = None
+    log: str | None = None
+    unreachable: bool = False
+    timed_out: bool = False
+    tasks: Mapping[str, int] = field(default_factory=dict)
+
+
+PASSED = "results:\n- {result: pass, test: one, logs: [one.log]}\n"
+FAILED = "results:\n- {result: pass, test: one}\n- result: fail\n  test: two\n  logs: [two.log, more/two.log]\n"
+ERRORED = "results:\n- result: error\n  test: three\n"
+
+CASES = [
+    Case("results that all pass", "PASS", None, "1 of 1 tests passed", results=PASSED),
+    Case("a failing result, status 0", "FAIL", "package", "two (fail)", results=FAILED),
+    Case("a failing result, status 2", "FAIL", "package", "two (fail)", rc=2, results=FAILED),
+    Case("only an error", "FAIL", "tests", "three (error)", results=ERRORED),
+    Case(
+        "passing results but a failing log", "FAIL", "package", "test.log: x (fail)", results=PASSED, log="FAIL x\n"
+    ),
+    Case("passing results but status 2", "FAIL", "package", "status 2 although results.yml", rc=2, results=PASSED),
+    Case("a log that passes", "PASS", None, "2 of 2 tests passed", log="PASS a\nPASS b\n"),
+    Case("a log with a colon", "FAIL", "package", "b (fail)", log="PASS: a\nFAIL: b\n"),
+    Case("a log with an error", "FAIL", "tests", "b (error)", log="PASS a\nERROR b\n"),
+    Case("free text, status 0", "PASS", None, "test.log tells of no failure", log="all went well\n"),
+    Case("a free log, status 2", "FAIL", "package", "status 2 although test.log", rc=2, log="something\n"),
+    Case("an empty log, status 2", "FAIL", "package", "status 2", rc=2, log=""),
+    Case("words like FAIL", "PASS", None, "tells of no", log="FAILED: 0\n# FAIL: 0\nERRORS 0\n"),
+    Case("nothing left, status 0", "NOTHING_RUN", "tests", "neither results.yml nor test.log"),
+    Case("nothing left, tasks ran", "NOTHING_RUN", "tests", "3 tasks", tasks={"ok": 3}),
+    Case("an empty list of results", "NOTHING_RUN", "tests", "lists no test", results="results: []\n"),
+    Case("an empty list, but a log", "PASS", None, "1 of 1", results="results: []\n", log="PASS a\n"),
+    Case("nothing left, status 2", "ERROR", "infrastructure", "status 2 and left neither", rc=2),
+    Case("a playbook that is no YAML", "ERROR", "tests", "could not parse", rc=4),
+    Case("ansible's own bug", "ERROR", "infrastructure", "status 250", rc=250),
+    Case("no ansible", "ERROR", "infrastructure", "status 127", rc=127),
+    Case("unreachable", "ERROR", "infrastructure", "could not be reached", rc=4, unreachable=True),
+    Case("lost half-way", "ERROR", "infrastructure", "not be reached", rc=4, unreachable=True, log="PASS a\n"),
+    Case("late, with a log", "FAIL", "tests", "killed at its deadline", rc=254, timed_out=True, log="PASS a\n"),
+    Case("too late, without one", "ERROR", "tests", "left no test.log", rc=254, timed_out=True),
+    Case("results that are null", "ERROR", "tests", "results.yml line 1 column 10", results="results: null\n"),
+    Case("results without results", "ERROR", "tests", "results must be a list", results="tests: []\n"),
+    Case("a list at the top", "ERROR", "tests", "line 1 column 1: a mapping", results="- result: pass\n"),
+    Case("empty results", "ERROR", "tests", "results.yml: it is empty", results=""),
+    Case("broken YAML", "ERROR", "tests", "line 3 column", results="results:\n- result: pass\n test: x\n"),
+    Case("a tab", "ERROR", "tests", "results.yml line 2 column 1", results="results:\n\t- result: pass\n"),
+    Case("an odd word", "ERROR", "tests", "line 2 column 11: result must be", results="results:\n- result: good\n"),
+    Case("an odd entry", "ERROR", "tests", "line 2 column 3: each result", results="results:\n- pass\n"),
+    Case("malformed beats status 0", "ERROR", "tests", "results.yml", results="{", log="PASS a\n"),
+    Case("a capital", "FAIL", "package", "x (fail)", results="results:\n- {result: FAIL, test: x}\n"),
+    Case("aliases", "PASS", None, "2 of 2", results="results:\n- &a {result: pass, test: x}\n- *a\n"),
+    Case("no name", "FAIL", "package", "test 1 (fail)", results="results:\n- result: fail\n"),
+    Case("many failures", "FAIL", "package", "and 2 more", log="".join(f"FAIL t{n}\n" for n in range(7))),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.says)
+def test_a_suite_is_judged_by_what_it_left(case: Case, tmp_path: Path) -> None:
+    for name, text in (("results.yml", case.results), ("test.log", case.log)):
+        if text is not None:
+            (tmp_path / name).write_text(text)
+    run = SuiteRun("tests.yml", case.rc, tmp_path, case.unreachable, case.timed_out, case.tasks)
+    seen = judge(run)
+    assert (seen.verdict, seen.blame) == (case.verdict, case.blame), seen.evidence
+    assert case.evidence in seen.evidence
+    assert seen.retryable is (case.blame == "infrastructure")
+
+
+def test_the_tests_of_a_suite_are_listed_with_their_logs_inside_the_artifacts(tmp_path: Path) -> None:
+    (tmp_path / "results.yml").write_text(
+        "results:\n- {result: fail, test: two, logs: [two.log, /etc/shadow, ../up.log, more/two.log]}\n"
+    )
+    assert read_results(tmp_path) == (TestOutcome("two", "fail", ("two.log", "more/two.log")),)
+
+
+def test_bytes_that_are_no_text_do_not_stop_the_reading(tmp_path: Path) -> None:
+    (tmp_path / "test.log").write_bytes(b"\xff\x1b[31m\nFAIL caf\xe9\n")
+    assert judge(SuiteRun("s", 0, tmp_path)).verdict == "FAIL"
+
+
+def test_a_link_planted_as_results_shows_nothing_of_this_host(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("results:\n- {result: pass, test: secret}\n")
+    (tmp_path / "artifacts").mkdir()
+    (tmp_path / "artifacts" / "results.yml").symlink_to(tmp_path / "secret")
+    (tmp_path / "artifacts" / "test.log").symlink_to(tmp_path / "secret")
+    seen = judge(SuiteRun("s", 0, tmp_path / "artifacts"))
+    assert (seen.verdict, seen.blame, seen.tests) == ("ERROR", "tests", ())
+
+
+def test_a_pipe_planted_as_a_log_does_not_hang_us(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "test.log")
+    assert judge(SuiteRun("s", 0, tmp_path)).verdict == "NOTHING_RUN"
+
+
+def test_results_without_end_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "results.yml").write_bytes(b"#" * (5 << 20))
+    with pytest.raises(TestsError, match="longer than"):
+        read_results(tmp_path)
+
+
+RUNS = [
+    ([], "SUCCESS"),
+    (["PASS"], "SUCCESS"),
+    (["PASS", "FAIL"], "UNSTABLE"),
+    (["FAIL", "ERROR"], "FAILURE"),
+    (["PASS", "ERROR"], "FAILURE"),
+    (["PASS", "NOTHING_RUN"], "FAILURE"),
+    (["NOTHING_RUN"], "FAILURE"),
+]
+
+
+@pytest.mark.parametrize(("verdicts", "status"), RUNS)
+def test_a_run_is_as_good_as_its_worst_suite(verdicts: list[str], status: str) -> None:
+    suites = [SuiteVerdict("s", verdict, None, (), "") for verdict in verdicts]  # type: ignore[arg-type]
+    assert run_verdict(suites) == status
+
+
+def test_a_suite_that_cannot_be_read_is_its_own_fault() -> None:
+    seen = unreadable("tests.yml", "tests.yml line 3 column 1: broken")
+    assert (seen.verdict, seen.blame, seen.retryable) == ("ERROR", "tests", False)
