@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from distgate.waiting import Deadline
 from lab import prefect_server as prefect
-from lab import rabbitmq, supervisor, world
+from lab import rabbitmq, supervisor, teardown
 from lab import service as services
 from lab.prefect_server import PrefectServer
 from lab.rabbitmq import Broker
 from lab.service import Service
-from lab.world import World
+
+if TYPE_CHECKING:
+    from lab.world import World
 
 START_SECONDS = 180.0
 
@@ -31,7 +34,7 @@ def lab_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The state directory of the tests' lab; whatever was started in it is ended."""
     state = tmp_path_factory.mktemp("lab").resolve()
     yield state
-    world.down(state, print)
+    teardown.down(state, print)
 
 
 @pytest.fixture(scope="session")
@@ -53,6 +56,8 @@ def prefect_server(lab_state: Path) -> PrefectServer:
 @pytest.fixture(scope="session")
 def lab(lab_state: Path, cache: Path) -> World:
     """The whole lab, with the broker and the Prefect server that other tests use."""
+    from lab import world  # with all of the lab behind it: most tests do without
+
     return world.assemble(lab_state, cache, print)
 
 
