@@ -47,6 +47,9 @@ class Settings(BaseSettings):
     sweep_after: float = Field(
         60, description="Seconds after which an accepted change without a run is started again"
     )
+    retry_delays: tuple[float, ...] = Field(
+        (5, 30), description="Seconds before each new try of a stage that broke on our side; as many tries"
+    )
     build_timeout: float = Field(14400, description="Seconds that a Koji scratch build may take, queueing included")
     boot_timeout: float = Field(120, description="Seconds from power-on to ssh under KVM; scaled without it")
     suite_timeout: float = Field(14400, description="Seconds that one test suite may take")

@@ -42,7 +42,7 @@ def all_packages(change: Change, site: str | None = None, again: bool = False) -
     with reported(job) as report:
         built = report.built = build_package(job)
         image = report.image = compose_image(job, built)
-        report.smoke = smoke_test(job, built, image)
+        report.smoke = smoke_test(job, image)
         plan = report.plan = find_tests(job)
         if plan.suites:
             report.verdict = run_tests(job, plan, image)

@@ -21,9 +21,6 @@ log = logging.getLogger(__name__)
 P = ParamSpec("P")
 R = TypeVar("R")
 
-#: Seconds before the second and third try of a stage that broke on our side.
-RETRY_DELAYS = [5, 30]
-
 
 @lru_cache(maxsize=1)
 def ledger() -> Ledger:
@@ -56,11 +53,13 @@ def stage(suffix: str, name: str) -> Callable[[Callable[P, R]], Stage[P, R]]:
     that a retried run resumes at the stage that failed.
     """
 
+    delays = settings().retry_delays
+
     def wrap(function: Callable[P, R]) -> Stage[P, R]:
         made = task(
             name=name,
-            retries=len(RETRY_DELAYS),
-            retry_delay_seconds=list(RETRY_DELAYS),
+            retries=len(delays),
+            retry_delay_seconds=list(delays),
             retry_condition_fn=_is_infrastructure,
             persist_result=True,
             cache_key_fn=_once_per_run,
