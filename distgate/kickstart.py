@@ -61,7 +61,7 @@ class Kickstart:
 
     @property
     def requests(self) -> tuple[str, ...]:
-        """What to ask a package manager for: ``@group`` and package names, in the file's order."""
+        """What to ask a package manager for: ``@group`` and package names, each once."""
         return (*(f"@{group}" for group in self.groups), *self.packages)
 
     def with_source(self, source: PackageSource) -> Kickstart:
