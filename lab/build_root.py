@@ -19,6 +19,7 @@ from lab.task_process import run_logged
 BUILDER_UID = 64990
 _GROUP = "@buildsys-build"
 _DNF_SECONDS = 600.0
+_TEMPORARY = [word for place in ("/tmp", "/var/tmp") for word in ("--perms", "1777", "--tmpfs", place)]  # noqa: S108
 _CONF = """\
 [main]
 gpgcheck=0
@@ -70,7 +71,7 @@ class BuildRoots:
 
     def _install(self, into: Path, packages: Sequence[str], log: Path, stop: threading.Event) -> None:
         home = into / "home"
-        home.mkdir()
+        (home / "logdir").mkdir(parents=True)  # dnf makes the other directories itself
         (home / ".rpmmacros").write_text("%_dbpath /var/lib/rpm\n")
         (home / "dnf.conf").write_text(_CONF.format(url=self.repository.url))
         places = [f"--setopt={name}={home / name}" for name in ("cachedir", "logdir", "persistdir")]
@@ -101,7 +102,7 @@ class Sandbox:
         """The argument list that runs ``command`` inside."""
         box = ["bwrap", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--die-with-parent"]
         box += ["--new-session", "--hostname", "builder", "--ro-bind", str(self.root), "/"]
-        box += ["--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp", "--tmpfs", "/var/tmp"]  # noqa: S108
+        box += ["--dev", "/dev", "--proc", "/proc", *_TEMPORARY]
         box += ["--bind", str(self.work), "/builddir", "--chdir", "/builddir", "--clearenv"]
         for name, value in {"HOME": "/builddir", "PATH": "/usr/bin:/usr/sbin:/bin:/sbin", "LANG": "C.UTF-8"}.items():
             box += ["--setenv", name, value]

@@ -13,7 +13,6 @@ from typing import Any
 
 import koji
 
-from distgate.errors import DistgateError
 from lab.koji_tasks import State, Task, TaskFault, TaskStore
 from lab.package_builder import Job, PackageBuilder, architectures
 from lab.task_process import TaskStopped
@@ -91,7 +90,7 @@ class Builds:
         except TaskStopped:
             self._store.advance(task.id, State.CANCELED)
             return None
-        except (DistgateError, OSError, ValueError) as broken:
+        except Exception as broken:
             log.exception("task %d broke", task.id)
             self._store.advance(task.id, State.FAILED, [1000, f"GenericError: {broken}"])
             return None
