@@ -1,0 +1,106 @@
+"""The files that Koji tasks put out: which of them are wanted, and how they are fetched whole."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import httpx
+import koji
+
+from distgate.errors import InfrastructureError
+
+_CHUNK = 1 << 20
+_HTTP_SECONDS = 120.0
+_SAFE = re.compile(r"^[\w.+~^%-]+$")
+
+
+@dataclass(frozen=True)
+class TaskFile:
+    """One file of one task; ``size`` in bytes as the hub says, ``save_as`` the name it gets here."""
+
+    task_id: int
+    name: str
+    volume: str
+    size: int
+    save_as: str = ""
+
+    def url(self, topurl: str) -> str:
+        """Where the file lies below the hub's top URL."""
+        volume = None if self.volume == "DEFAULT" else self.volume
+        return f"{koji.PathInfo(topdir=topurl.rstrip('/')).task(self.task_id, volume)}/{self.name}"
+
+    def chunk(self, session: Any, offset: int, size: int) -> bytes:
+        """A part of the file through the hub's XML-RPC."""
+        return bytes(
+            session.downloadTaskOutput(self.task_id, self.name, offset=offset, size=size, volume=self.volume)
+        )
+
+
+def wanted(tasks: Mapping[int, Any], outputs: Mapping[int, Any], arch: str) -> list[TaskFile]:
+    """Of all output, the RPMs for ``arch`` (with noarch and src) and the logs, each name once.
+
+    ``tasks`` and ``outputs`` are what getTaskInfo and listTaskOutput (stat, all volumes) answer, by task ID.
+    """
+    chosen: dict[str, TaskFile] = {}
+    # Tasks that build for an architecture come first: their SRPM is the one with the buildroot's name on it.
+    for task_id in sorted(outputs, key=lambda number: (tasks[number]["method"] != "buildArch", number)):
+        task = tasks[task_id]
+        for name, volumes in sorted(outputs[task_id].items()):
+            save_as = _local_name(name, task.get("label") or task["arch"], arch)
+            if save_as and _SAFE.match(name):
+                volume, stat = next(iter(volumes.items()))
+                chosen.setdefault(save_as, TaskFile(task_id, name, volume, int(stat["st_size"]), save_as))
+    return list(chosen.values())
+
+
+def fetch(session: Any, topurl: str, serverca: str, file: TaskFile, into: Path) -> Path:
+    """Download ``file`` by HTTP, or in pieces through the hub when that fails. Raises InfrastructureError."""
+    target = into / file.save_as
+    partial = target.with_name(f".{file.save_as}.part")
+    problem = _over_http(file, topurl, serverca, partial)
+    if problem or partial.stat().st_size < file.size:
+        with partial.open("wb") as stream:
+            _over_rpc(session, file, stream)
+    got = partial.stat().st_size
+    if got < file.size:  # a log may have grown since the listing
+        partial.unlink()
+        raise InfrastructureError(
+            f"{file.name} of Koji task {file.task_id}: {got} of {file.size} bytes arrived", evidence=problem
+        )
+    return partial.rename(target)
+
+
+def _local_name(name: str, label: str, arch: str) -> str:
+    """What a file is called here; nothing when it is not wanted."""
+    if name.endswith(".log"):
+        return f"{name.removesuffix('.log')}.{label}.log"
+    if name.endswith(tuple(f".{kind}.rpm" for kind in (arch, "noarch", "src"))):
+        return name
+    return ""
+
+
+def _over_http(file: TaskFile, topurl: str, serverca: str, into: Path) -> str:
+    """The problem in words, or nothing when the file is here."""
+    try:
+        with (
+            httpx.Client(verify=serverca or True, timeout=_HTTP_SECONDS, follow_redirects=True) as client,
+            client.stream("GET", file.url(topurl)) as answer,
+            into.open("wb") as stream,
+        ):
+            answer.raise_for_status()
+            for chunk in answer.iter_bytes(_CHUNK):
+                stream.write(chunk)
+    except (httpx.HTTPError, httpx.InvalidURL) as failed:
+        return str(failed)
+    return ""
+
+
+def _over_rpc(session: Any, file: TaskFile, stream: IO[bytes]) -> None:
+    offset = 0
+    while chunk := file.chunk(session, offset, _CHUNK):
+        stream.write(chunk)
+        offset += len(chunk)
