@@ -1,0 +1,102 @@
+"""The whole lab as one: it comes up, says where everything is, heals, and refuses what would break it."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from distgate.drivers import amqp
+from distgate.drivers.prefect_api import PrefectApi
+from distgate.errors import ConfigurationError
+from distgate.waiting import Deadline, wait_for
+from lab import service as services
+from lab import supervisor, world
+from lab.service import Service
+from lab.world import World
+
+SOON = 90.0
+EXPECTED = {
+    "dist-git",
+    "intake",
+    "koji-hub",
+    "prefect-server",
+    "prefect-worker",
+    "rabbitmq",
+    "rabbitmq-epmd",
+    "relay",
+    "sweeper",
+}
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    """A lab of one small service."""
+    services.save(tmp_path, Service("sleeper", ("sleep", "600")))
+    supervisor.start_supervisor(tmp_path)
+    supervisor.wait_healthy(tmp_path, ["sleeper"], Deadline(SOON))
+    yield tmp_path
+    world.down(tmp_path, print)
+
+
+@pytest.mark.lab
+def test_every_service_of_a_lab_that_is_up_is_healthy_and_has_a_log(lab: World) -> None:
+    found = supervisor.status(lab.state)
+    assert {one.name for one in found} == EXPECTED
+    assert {one.name for one in found if not one.healthy or not one.log.exists()} == set()
+
+
+@pytest.mark.lab
+def test_a_lab_that_is_up_is_described_by_its_state_directory(lab: World) -> None:
+    assert World.load(lab.state) == lab
+    assert lab.base_image.exists()
+    assert lab.demo_repository.is_dir()
+    amqp.check_exchange(lab.amqp_url, lab.exchange)
+    with PrefectApi(lab.prefect_api_url) as api:
+        assert api.deployment_id("all-packages/production")
+
+
+@pytest.mark.lab
+def test_starting_a_lab_that_is_up_changes_nothing_and_says_so(lab: World) -> None:
+    before = {one.name: one.pid for one in supervisor.status(lab.state)}
+    said: list[str] = []
+    assert world.up(lab.state, lab.cache, said.append) == lab
+    assert said == ["the lab is up already"]
+    assert {one.name: one.pid for one in supervisor.status(lab.state)} == before
+
+
+@pytest.mark.lab
+@pytest.mark.parametrize("name", ["relay", "intake", "prefect-worker"])
+def test_a_killed_service_of_the_lab_comes_back_healthy(lab: World, name: str) -> None:
+    before = services.last_start(lab.state, name)
+    assert before
+    assert supervisor.kill(lab.state, name, signal.SIGKILL)
+    wait_for("another process", lambda: services.last_start(lab.state, name) != before, SOON)
+    supervisor.wait_healthy(lab.state, [name], Deadline(SOON))
+
+
+def test_a_lab_that_is_half_up_is_refused_and_down_is_named(small: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="half up") as caught:
+        world.up(small, tmp_path / "cache", print)
+    assert "lab down" in caught.value.hint
+    assert "lab.supervisor" in caught.value.evidence
+    assert supervisor.status(small)[0].healthy
+
+
+def test_two_starts_at_the_same_time_are_refused(tmp_path: Path) -> None:
+    with world._starting(tmp_path), pytest.raises(ConfigurationError, match="somebody else is starting"):
+        world.up(tmp_path, tmp_path / "cache", print)
+
+
+def test_asking_for_a_lab_that_is_not_up_says_how_to_start_one(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="no lab is up") as caught:
+        World.load(tmp_path)
+    assert "lab up" in caught.value.hint
+
+
+def test_down_without_a_lab_is_no_error(tmp_path: Path) -> None:
+    said: list[str] = []
+    world.down(tmp_path, said.append)
+    assert said == ["the lab is down"]
