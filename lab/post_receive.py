@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import importlib
 import json
 import os
 import sys
@@ -12,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from distgate.drivers import amqp
 from distgate.errors import DistgateError
 from lab.bare_repository import git
 from lab.git_receive import Publish, announce
@@ -47,8 +47,7 @@ def _publisher(repository: Path) -> Publish:
     if url.startswith("file://"):
         return partial(_append, Path(url.removeprefix("file://")))
     exchange = git("-C", repository, "config", "--default", "amq.topic", "distgate.exchange")
-    driver = importlib.import_module("distgate.drivers.amqp")
-    return partial(driver.publish, url=url, exchange=exchange)
+    return partial(amqp.publish, url=url, exchange=exchange)
 
 
 def _append(path: Path, topic: str, body: dict[str, Any]) -> None:

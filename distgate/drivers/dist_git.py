@@ -30,7 +30,7 @@ _ENVIRONMENT = {
 _SAFE = ("core.hooksPath=/dev/null", "core.fsmonitor=false", "core.symlinks=true", "transfer.fsckObjects=true")
 
 
-def check_out(url: str, rev: str, into: Path, *, timeout: float = 300.0, size_limit: int = 512 << 20) -> Path:
+def checkout(url: str, rev: str, into: Path, *, timeout: float = 300.0, size_limit: int = 512 << 20) -> Path:
     """Fetch the commit ``rev`` from the repository at ``url`` into the directory ``into`` and return it.
 
     ``into`` must not exist or be empty; after an error it is gone. The checkout has no history, no submodules

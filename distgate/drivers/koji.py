@@ -53,7 +53,7 @@ class KojiProfile:
     patience: float = 300.0
 
 
-class KojiHub:
+class KojiClient:
     """A BuildHub (drivers/base.py) on a real Koji. Every call has its own session, so threads may share one."""
 
     def __init__(self, profile: KojiProfile) -> None:
@@ -168,7 +168,7 @@ class KojiHub:
 class _Watch:
     """What one wait has seen: reports changes, and sits out a hub that is away for a while."""
 
-    def __init__(self, hub: KojiHub, task_id: int, progress: Progress) -> None:
+    def __init__(self, hub: KojiClient, task_id: int, progress: Progress) -> None:
         self._hub = hub
         self._task_id = task_id
         self._progress = progress
