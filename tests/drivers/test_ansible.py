@@ -1,4 +1,4 @@
-"""A suite reaches the guest and nothing else: not the runner, not our credentials, not the time after its deadline."""
+"""A suite reaches the guest and nothing else: not the runner, nor our credentials, nor time without end."""
 
 from __future__ import annotations
 
