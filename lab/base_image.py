@@ -10,7 +10,7 @@ from pathlib import Path
 
 import kickstarts
 from distgate import kickstart as reader
-from distgate.drivers import transaction, transaction_child
+from distgate.drivers import image_root, transaction, transaction_child
 from distgate.drivers.base import BaseImage, Progress
 from distgate.drivers.transaction import RepositorySource, Script, Transaction, perform
 from distgate.errors import ConfigurationError, InfrastructureError
@@ -36,7 +36,7 @@ def ensure_base(cache: Path, progress: Progress, kickstart: Path = KICKSTART) ->
     repository = ensure_repository(cache, progress)
     key = ensure_key(cache)
     text = kickstart.read_text(encoding="utf-8")
-    code = (inspect.getsource(module) for module in (disk, reader, transaction, transaction_child))
+    code = (inspect.getsource(module) for module in (disk, reader, transaction, transaction_child, image_root))
     identity = identity_of(repository.identity, text, key.with_suffix(".pub").read_text(), *code)
     entry = cache / "base" / identity
     base = BaseImage(
@@ -101,6 +101,10 @@ def _transaction(definition: Kickstart, root: Path, kickstart: Path) -> Transact
     outside = [script.line for script in definition.post if not script.in_chroot]
     if outside:
         raise ConfigurationError(f"{kickstart.name}, line {outside[0]}: the lab runs no %post --nochroot script")
+    if definition.excluded_groups:
+        raise ConfigurationError(
+            f"{kickstart.name}: the lab cannot exclude groups (-@{definition.excluded_groups[0]})"
+        )
     return Transaction(
         repositories=tuple(_source(source) for source in definition.sources),
         requests=definition.requests,
@@ -112,8 +116,9 @@ def _transaction(definition: Kickstart, root: Path, kickstart: Path) -> Transact
 
 
 def _source(source: PackageSource) -> RepositorySource:
+    cost = 1000 if source.cost is None else source.cost
     return RepositorySource(
-        source.name, source.baseurl, source.mirrorlist, source.metalink, source.cost or 99, source.excluded
+        source.name, source.baseurl, source.mirrorlist, source.metalink, cost=cost, excluded=source.excluded
     )
 
 

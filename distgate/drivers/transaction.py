@@ -20,17 +20,19 @@ from distgate.packages import Nevra
 from distgate.process import run, tail_of
 
 TRANSCRIPT = 20_000
+TRANSCRIPT_NAME = "transcript.log"
 
 
 @dataclass(frozen=True)
 class RepositorySource:
-    """A repository for dnf. A lower ``priority`` wins over newer versions elsewhere."""
+    """A repository for dnf. A lower ``priority`` wins over newer versions elsewhere, ``cost`` among equals."""
 
     name: str
     baseurl: str = ""
     mirrorlist: str = ""
     metalink: str = ""
     priority: int = 99
+    cost: int = 1000
     excluded: tuple[str, ...] = ()
 
     @classmethod
@@ -93,7 +95,7 @@ def perform(transaction: Transaction, scratch: Path, timeout: float) -> Outcome:
         )
     with tempfile.TemporaryDirectory(prefix="transaction-", dir=scratch) as name:
         workspace = Path(name)
-        task, answer, log = workspace / "task.json", workspace / "answer.json", workspace / "transcript.log"
+        task, answer, log = workspace / "task.json", workspace / "answer.json", workspace / TRANSCRIPT_NAME
         task.write_text(json.dumps(asdict(transaction), default=str))
         run(_in_namespaces(task), timeout=timeout, log_to=log, error=InfrastructureError, allowed=(0, 1))
         transcript = tail_of(log, TRANSCRIPT)

@@ -39,6 +39,12 @@ SPECS = (
     ("replacement", "Obsoletes: replaced < 9", ""),
     ("daemon", "", "%post\nsleep 3600 & :"),
     ("hanging", "", "%post\nsleep 3600"),
+    (
+        "confined",
+        "",
+        "%post\n! mknod /root/disk b 8 0 && ! mount -t tmpfs none /mnt && ! hostname other && chown 1 /root",
+    ),
+    ("tidy", "", '%post\ntest -z "$(ls -A /tmp)"'),
     ("needy", "Requires: unzip", ""),
     ("less", "", ""),
 )
@@ -141,6 +147,21 @@ def test_scriptlets_see_no_network_but_loopback(
     assert built["offline"] in image.installed
 
 
+def test_nothing_of_this_host_gets_into_the_image(
+    base_image: BaseImage, repository: Path, built: dict[str, Nevra], tmp_path: Path
+) -> None:
+    assert tmp_path.is_relative_to("/tmp")
+    image = OfflineInstaller().compose(base_image, repository, [built["tidy"]], tmp_path / "image.qcow2")
+    assert built["tidy"] in image.installed
+
+
+def test_scriptlets_make_no_device_mount_nothing_and_leave_the_host_alone(
+    base_image: BaseImage, repository: Path, built: dict[str, Nevra], tmp_path: Path
+) -> None:
+    image = OfflineInstaller().compose(base_image, repository, [built["confined"]], tmp_path / "image.qcow2")
+    assert built["confined"] in image.installed
+
+
 def test_the_exact_package_is_installed_even_where_the_base_has_a_newer_one(
     base_image: BaseImage, repository: Path, built: dict[str, Nevra], tmp_path: Path
 ) -> None:
@@ -223,6 +244,7 @@ def test_a_hanging_scriptlet_ends_with_the_deadline_and_leaves_nothing(
     with pytest.raises(InfrastructureError) as late:
         OfflineInstaller(timeout=5).compose(base_image, repository, [built["hanging"]], tmp_path / "image.qcow2")
     assert "killed after 5 s" in str(late.value)
+    assert "Running scriptlet: hanging" in late.value.evidence
     wait_for("the mounts to go", lambda: not left_behind(tmp_path) and not processes_of(tmp_path), 20)
     assert list(tmp_path.iterdir()) == []
 
