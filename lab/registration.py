@@ -7,7 +7,7 @@ from pathlib import Path
 
 from blocks import DistGit, GuestMachine, ImageStore, KojiInstance
 from blocks.site import SiteBlock
-from lab.world import World
+from lab.world import KOJI_USER, World
 
 
 def blocks_of(world: World) -> list[SiteBlock]:
@@ -16,7 +16,9 @@ def blocks_of(world: World) -> list[SiteBlock]:
         DistGit(url=f"{world.dist_git_url}/{{namespace}}/{{repo}}.git"),
         GuestMachine(state=str(world.guests_dir)),
         ImageStore(records={"*": str(world.base_image)}),
-        KojiInstance(server=world.koji_hub_url, topurl=world.koji_topurl, auth="password", user="distgate", password="lab"),
+        KojiInstance(
+            server=world.koji_hub_url, topurl=world.koji_topurl, auth="password", user=KOJI_USER, password=KOJI_USER
+        ),
     ]
 
 

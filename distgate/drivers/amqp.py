@@ -137,7 +137,7 @@ def consume(
     topics: Sequence[str],
     app: str = "distgate",
     patience: float = HANDLE_SECONDS,
-    stop: threading.Event | None = None,
+    until: threading.Event | None = None,
 ) -> None:
     """Call ``callback`` for every message of ``queue``, one at a time, in a thread of its own, until it halts.
 
@@ -145,14 +145,14 @@ def consume(
     with growing pauses for ``patience`` seconds, then it is given back to the queue and the error is raised
     here. Any other exception: the message goes to the dead-letter queue ``<queue>.dead`` and the next one is
     read, as does a message that is no JSON or does not fit its schema. A callback that raises
-    fedora_messaging's HaltConsumer ends the consumer in order, and so does ``stop`` once it is set: the message
+    fedora_messaging's HaltConsumer ends the consumer in order, and so does ``until`` once it is set: the message
     in hand is finished, or given back if it is being tried again, and this function returns. Connections are
     made again by themselves; then messages may come twice. Raises ConfigurationError when the queue is taken away.
     """
     configure(app)
     settings = declare_queue(url, exchange, queue, topics)
     bindings = [{"queue": queue, "exchange": exchange, "routing_keys": list(topics)}]
-    asked = stop or threading.Event()
+    asked = until or threading.Event()
     last: list[DistgateError] = []
     judged = _judged(callback, patience, asked, last)
     service = _start(url)

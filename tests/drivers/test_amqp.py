@@ -195,7 +195,7 @@ def test_a_consumer_that_is_asked_to_stop_gives_the_message_in_hand_back(broker:
         stop.set()
         raise InfrastructureError("Prefect is away")
 
-    consume(broker, topic, away, stop=stop)
+    consume(broker, topic, away, until=stop)
     wait_for("the message to be back", lambda: amqp.messages_in(broker.url, topic) == 1, SOON)
 
 
