@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+
+KEPT_UNUSED = 30 * 86400.0
+"""Seconds that an entry stays after its last use: composed images may still refer to it."""
 
 
 def identity_of(*parts: str | bytes) -> str:
@@ -24,10 +30,12 @@ def ensure_entry(cache: Path, kind: str, identity: str, make: Callable[[Path], N
     """Return ``cache/kind/identity``, calling ``make`` on an empty directory when it does not exist yet.
 
     Concurrent callers, of any process, wait for the one that makes it. A maker that fails or is killed leaves
-    no entry; what a killed one had written is removed by the next caller.
+    no entry; what a killed one had written is removed by the next caller. Making an entry removes those of its
+    kind that nobody asked for in thirty days.
     """
     entry = cache / kind / identity
     if entry.is_dir():
+        os.utime(entry)
         return entry
     entry.parent.mkdir(parents=True, exist_ok=True)
     with exclusive(cache / f"{kind}.lock"):
@@ -40,10 +48,17 @@ def ensure_entry(cache: Path, kind: str, identity: str, make: Callable[[Path], N
             make(making)
             making.chmod(0o755)
             making.rename(entry)
+            _forget_unused(entry.parent)
         except BaseException:
             shutil.rmtree(making, ignore_errors=True)
             raise
     return entry
+
+
+def _forget_unused(entries: Path) -> None:
+    for entry in entries.iterdir():
+        if time.time() - entry.stat().st_mtime > KEPT_UNUSED:
+            shutil.rmtree(entry)
 
 
 @contextmanager

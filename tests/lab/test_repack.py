@@ -134,10 +134,10 @@ def test_the_partition_table_is_what_tools_read(tmp_path: Path) -> None:
         stream.truncate(layout.size)
         stream.seek(446)
         stream.write(partition_table(layout))
-    said = run(["file", "-b", tmp_path / "disk"], timeout=10).output
-    assert "ID=0xe, active" in said
-    assert "startsector 2048, 131072 sectors" in said
-    assert f"startsector {layout.root_offset // 512}, 204800 sectors" in said
+    said = run(["partx", "-g", "-o", "START,SECTORS,TYPE,FLAGS", "--bytes", tmp_path / "disk"], timeout=10).output
+    boot, root = (line.split() for line in said.splitlines())
+    assert boot == ["2048", "131072", "0xe", "0x80"]
+    assert root[:3] == [str(layout.root_offset // 512), "204800", "0x83"]
 
 
 def test_an_entry_is_made_once_for_any_number_of_callers(tmp_path: Path) -> None:
@@ -164,6 +164,18 @@ def test_a_maker_that_fails_leaves_no_entry(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no"):
         ensure_entry(tmp_path, "kind", "1", fail)
     assert list((tmp_path / "kind").iterdir()) == []
+
+
+def test_entries_that_nobody_asked_for_in_a_month_make_room(tmp_path: Path) -> None:
+    def make(into: Path) -> None:
+        (into / "file").touch()
+
+    old, asked_for = (ensure_entry(tmp_path, "kind", name, make) for name in ("old", "asked-for"))
+    for entry in (old, asked_for):
+        os.utime(entry, (0, 0))
+    ensure_entry(tmp_path, "kind", "asked-for", make)
+    ensure_entry(tmp_path, "kind", "new", make)
+    assert sorted(path.name for path in (tmp_path / "kind").iterdir()) == ["asked-for", "new"]
 
 
 def test_the_borders_of_the_parts_count_for_an_identity() -> None:
