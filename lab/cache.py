@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-
 KEPT_UNUSED = 30 * 86400.0
 """Seconds that an entry stays after its last use: composed images may still refer to it."""
 
