@@ -44,6 +44,6 @@ def all_packages(change: Change, site: str | None = None, again: bool = False) -
         image = report.image = compose_image(job, built)
         report.smoke = smoke_test(job, image)
         plan = report.plan = find_tests(job)
-        if plan.suites:
+        if plan.tests.suites:
             report.verdict = run_tests(job, plan, image)
     return report.state()

@@ -6,7 +6,6 @@ import logging
 import sys
 import threading
 
-from fedora_messaging.exceptions import HaltConsumer
 from fedora_messaging.message import Message
 
 from distgate.announcements import Announcer
@@ -29,12 +28,11 @@ EVENT = "distgate.change.accepted"
 class Intake:
     """Handles one message at a time. Whatever it raises is decided by the consumer (distgate.drivers.amqp)."""
 
-    def __init__(self, ledger: Ledger, prefect: PrefectApi, settings: Settings, asked: threading.Event) -> None:
+    def __init__(self, ledger: Ledger, prefect: PrefectApi, settings: Settings) -> None:
         self._ledger = ledger
         self._announcer = Announcer(ledger, settings)
         self._prefect = prefect
         self._settings = settings
-        self._asked = asked
 
     def handle(self, message: Message) -> None:
         """Decide about a push; raises MalformedMessage, which sends an unreadable one to the dead letters."""
@@ -50,8 +48,6 @@ class Intake:
                 self._offer(decision.change)
             else:
                 log.info("%s is known already: one run answers it", decision.change.key)
-        if self._asked.is_set():
-            raise HaltConsumer
 
     def _offer(self, change: Change) -> None:
         self._prefect.post_event(event_of(change))
@@ -73,8 +69,8 @@ def event_of(change: Change) -> dict[str, object]:
 
 def main(asked: threading.Event) -> None:
     own = settings()
-    intake = Intake(Ledger(own.ledger_url), PrefectApi(own.prefect_api_url), own, asked)
-    consume(intake.handle, url=own.amqp_url, exchange=own.exchange, queue=own.queue, topics=TOPICS)
+    intake = Intake(Ledger(own.ledger_url), PrefectApi(own.prefect_api_url), own)
+    consume(intake.handle, url=own.amqp_url, exchange=own.exchange, queue=own.queue, topics=TOPICS, until=asked)
 
 
 if __name__ == "__main__":

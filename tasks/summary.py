@@ -19,7 +19,7 @@ from distgate.smoke import SmokeReport
 from distgate.stage_times import StageTime, stage_times
 from tasks.build import BuiltPackage
 from tasks.claim import Job
-from tasks.functional import FunctionalReport, Plan
+from tasks.functional import Plan, TestReport
 from tasks.stage import ledger
 
 
@@ -32,7 +32,7 @@ class Report:
     image: ComposedImage | None = None
     smoke: SmokeReport | None = None
     plan: Plan | None = None
-    verdict: FunctionalReport | None = None
+    verdict: TestReport | None = None
     error: Exception | None = None
 
     @property
@@ -50,15 +50,17 @@ class Report:
             return f"{title}: {type(self.error).__name__}: {self.error} (blame: a bug of distgate)"
         if self.verdict is not None:
             return f"{title}: {self.verdict.sentence}"
-        reason = self.plan.reason if self.plan else "no tests"
-        return f"{title}: built, booted and installed; functional tests skipped: {reason}"
+        return f"{title}: built and booted; functional tests skipped, {self.skipped}"
+
+    @property
+    def skipped(self) -> str:
+        """Why the functional tests were skipped."""
+        return self.plan.tests.reason if self.plan else ""
 
     def state(self) -> State[Any]:
         """The state that Prefect shows: Completed, or Unstable when tests ran and some did not pass."""
         if self.status == "UNSTABLE":
             return Completed(name="Unstable", message=self.sentence())
-        if self.verdict is not None and self.status == "FAILURE":
-            raise self.verdict.failure()
         return Completed(message=self.sentence())
 
 
@@ -133,7 +135,7 @@ def _facts(report: Report, run: Run | None) -> str:
 
 def _suites(report: Report) -> str:
     if report.verdict is None:
-        return f"## Tests\n\nSkipped: {report.plan.reason}" if report.plan else ""
+        return f"## Tests\n\nSkipped: {report.skipped}" if report.plan else ""
     rows = [(s.suite, s.verdict, test.name, test.result) for s in report.verdict.suites for test in s.tests]
     lines = "\n".join(f"- **{s.suite}**: {s.verdict}. {s.evidence}" for s in report.verdict.suites)
     return f"## Tests\n\n{lines}\n\n" + _table(("suite", "verdict", "test", "result"), rows)

@@ -1,0 +1,140 @@
+"""The intake against a real broker and a real Prefect server: written down, told, and only then acknowledged."""
+
+import json
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from distgate.drivers.amqp import Publisher
+from distgate.drivers.amqp_queues import consumers_of, messages_in
+from distgate.errors import DistgateError
+from distgate.ledger import Ledger
+from distgate.process import environment, tail_of
+from distgate.waiting import wait_for
+from lab.prefect_server import PrefectServer
+from lab.rabbitmq import EXCHANGE, Broker
+
+pytestmark = pytest.mark.lab
+TOPIC = "org.fedoraproject.prod.git.receive"
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A running intake with a queue and a ledger of its own, and what a test does with it."""
+
+    scratch: Path
+    url: str
+    queue: str
+    api: str
+
+    @property
+    def ledger(self) -> Ledger:
+        return Ledger(f"sqlite:///{self.scratch}/ledger.db")
+
+    def log(self) -> str:
+        return tail_of(self.scratch / "intake.log", 20_000)
+
+    def send(self, body: Any, times: int = 1) -> None:
+        with Publisher(self.url, EXCHANGE) as publisher:
+            for _ in range(times):
+                publisher.publish_plain(TOPIC, body)
+
+    def settle(self, known: int) -> dict[str, int]:
+        """The ledger's counts once ``known`` messages were handled."""
+        said = f"waiting for {known} messages to be handled"
+        wait_for(said, lambda: self.log().count(f"{TOPIC} ") >= known, 60, evidence=self.log)
+        wait_for("the queue to be empty", lambda: messages_in(self.url, self.queue) == 0, 30)
+        return self.ledger.counts()
+
+
+@pytest.fixture
+def bench(tmp_path: Path, broker: Broker, prefect_server: PrefectServer) -> Iterator[Bench]:
+    made = Bench(tmp_path, broker.url, f"t{uuid.uuid4().hex[:8]}", prefect_server.api_url)
+    own = {
+        "DISTGATE_LEDGER_URL": f"sqlite:///{tmp_path}/ledger.db",
+        "DISTGATE_AMQP_URL": broker.url,
+        "DISTGATE_EXCHANGE": EXCHANGE,
+        "DISTGATE_QUEUE": made.queue,
+        "PREFECT_API_URL": prefect_server.api_url,
+    }
+    with (tmp_path / "intake.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "services.intake"], env=environment(own), stdout=log, stderr=log
+        )
+    try:
+        wait_for("the intake to consume", lambda: _consumed(made), 60, evidence=made.log)
+        yield made
+    finally:
+        process.terminate()
+        assert process.wait(30) == 0
+
+
+def _consumed(bench: Bench) -> bool:
+    try:
+        return consumers_of(bench.url, bench.queue) > 0
+    except DistgateError:
+        return False
+
+
+def push(**fields: str) -> dict[str, Any]:
+    commit = {
+        "namespace": "rpms",
+        "repo": "tiny",
+        "rev": uuid.uuid4().hex + "0" * 8,
+        "branch": "f41",
+        "username": "jane",
+    }
+    return {"commit": commit | fields}
+
+
+def events_for(bench: Bench, rev: str) -> list[dict[str, Any]]:
+    wish = {
+        "filter": {"resource": {"labels": {"distgate.rev": [rev]}}, "event": {"name": ["distgate.change.accepted"]}}
+    }
+    found: list[dict[str, Any]] = httpx.post(f"{bench.api}/events/filter", json=wish, timeout=30).json()["events"]
+    return found
+
+
+def test_one_push_said_three_times_is_one_change_and_one_event(bench: Bench) -> None:
+    body = push()
+    bench.send(body, times=3)
+    assert bench.settle(3)["queued"] == 1
+    rev = body["commit"]["rev"]
+    (event,) = wait_for("the event", lambda: events_for(bench, rev) or None, 30)
+    assert event["payload"]["change"]["rev"] == rev
+    assert all(isinstance(value, str) for value in event["payload"]["change"].values())
+
+
+@pytest.mark.parametrize(
+    ("fields", "rule"),
+    [
+        ({"branch": "epel9"}, "branch"),
+        ({"namespace": "modules"}, "namespace"),
+        ({"path": "/srv/git/repositories/forks/joe/rpms/tiny.git"}, "fork"),
+    ],
+    ids=["unwatched branch", "another namespace", "fork"],
+)
+def test_what_is_ignored_is_said_once_and_starts_nothing(bench: Bench, fields: dict[str, str], rule: str) -> None:
+    body = push(**fields)
+    bench.send(body, times=2)
+    counts = bench.settle(2)
+    assert (counts["ignored"], counts["unsent"]) == (1, 1)
+    (letter,) = bench.ledger.unsent()
+    assert letter.topic.endswith(".allpackages.package.ignored")
+    assert letter.body["rev"] == body["commit"]["rev"]
+    assert events_for(bench, body["commit"]["rev"]) == []
+
+
+def test_poison_goes_to_the_dead_letters_and_the_next_push_is_read(bench: Bench) -> None:
+    bench.send({"commit": {"repo": "../x"}})
+    bench.send({"commit": json.loads('{"__prefect_kind": "jinja", "template": "{{ 7*7 }}"}')})
+    bench.send(push())
+    assert bench.settle(3)["queued"] == 1
+    assert messages_in(bench.url, f"{bench.queue}.dead") == 2
