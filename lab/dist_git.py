@@ -95,6 +95,7 @@ class _Handler(FileHandler):
                     log_to=Path(answer.name),
                     split_errors=True,
                     timeout=_CLONE_SECONDS,
+                    allowed=range(256),  # also when it fails: its answer tells the client why
                 )
             except InfrastructureError as failed:
                 self.log_error("git: %s", failed)
@@ -130,6 +131,8 @@ class _Handler(FileHandler):
         }
 
     def _cgi_answer(self, answer: Path) -> None:
+        if not answer.stat().st_size:
+            return self.send_error(HTTPStatus.INTERNAL_SERVER_ERROR)
         with answer.open("rb") as stream:
             head = iter(stream.readline, b"\r\n")
             headers: Message = Parser().parsestr(b"".join(head).decode("latin-1"))

@@ -54,6 +54,9 @@ class Builds:
         self._arch = arch
         self._pool = ThreadPoolExecutor(capacity, thread_name_prefix="build")
         self._stops: dict[int, threading.Event] = {}
+        self._rooms = store.state / "building"
+        shutil.rmtree(self._rooms, ignore_errors=True)  # what a killed hub left
+        self._rooms.mkdir()
 
     def submit(self, source: str, target: str, options: dict[str, Any], priority: int) -> int:
         """Queue a build and return its task ID; whatever is wrong with it shows in the task."""
@@ -107,7 +110,7 @@ class Builds:
             raise TaskFault(
                 koji.BuildError.faultCode, f"BuildError: {what or 'only scratch builds are allowed here'}"
             )
-        with tempfile.TemporaryDirectory(prefix=f"task-{task.id}-", dir=self._work_directory()) as scratch:
+        with tempfile.TemporaryDirectory(prefix=f"task-{task.id}-", dir=self._rooms) as scratch:
             return self._scratch_build(task, target, source, options.get("arch_override") or "", Path(scratch))
 
     def _scratch_build(self, task: Task, target: Target, source: str, arches: str, work: Path) -> dict[str, Any]:
@@ -169,11 +172,6 @@ class Builds:
     def _job(self, parent: Task, child: Task, target: Target, work: Path) -> Job:
         work.mkdir()
         return Job(work, self._store.output(child.id), target.fedora, self._stops[parent.id])
-
-    def _work_directory(self) -> Path:
-        path = self._store.state / "building"
-        path.mkdir(parents=True, exist_ok=True)
-        return path
 
     def _relative(self, task: Task, names: list[str]) -> list[str]:
         return [f"{self._store.relative_output(task.id)}/{name}" for name in names]

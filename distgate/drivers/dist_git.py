@@ -11,8 +11,8 @@ from pathlib import Path
 from distgate.errors import ConfigurationError, InfrastructureError, PackageError
 from distgate.process import ProcessFailed, ProcessTimedOut, run
 
-_REV = re.compile(r"^[0-9a-f]{40}$")
-_URL = re.compile(r"^(https?|file)://[^\s]+$")
+_REV = re.compile(r"[0-9a-f]{40}")
+_URL = re.compile(r"(https?|file)://\S+")
 #: git's own words for a commit that the server does not have (any more).
 _NO_SUCH_COMMIT = re.compile(
     r"not our ref|couldn't find remote ref|not a valid object|unable to read tree|did not match"
@@ -40,9 +40,9 @@ def checkout(url: str, rev: str, into: Path, *, timeout: float = 300.0, size_lim
     and file, PackageError when the repository has no such commit or is larger than allowed, InfrastructureError
     when it cannot be read in time.
     """
-    if not _REV.match(rev):
+    if not _REV.fullmatch(rev):
         raise ConfigurationError(f"{rev!r} is not a commit: 40 hexadecimal digits are needed")
-    if not _URL.match(url):
+    if not _URL.fullmatch(url):
         raise ConfigurationError(f"{url!r} is not the address of a repository", hint="http, https or file")
     if into.exists() and any(into.iterdir()):
         raise ConfigurationError(f"{into} is not empty", hint="give a fresh directory")
