@@ -79,8 +79,9 @@ class AnsibleSuites:
             private = Path(scratch)
             spec = self._specify(private, playbook.resolve(), guest, artifacts, variables, timeout)
             (private / "ansible.cfg").touch()
+            (private / "tmp").mkdir()
             (private / "spec.json").write_text(json.dumps(spec))
-            killed = self._run_child(private, artifacts, timeout)
+            killed = self._run_child(private, artifacts, playbook.resolve().parent, timeout)
             return _observed(playbook.name, private, artifacts, killed)
 
     def _specify(
@@ -107,10 +108,11 @@ class AnsibleSuites:
             "timeout": int(timeout) or 1,
         }
 
-    def _run_child(self, private: Path, artifacts: Path, timeout: float) -> bool:
+    def _run_child(self, private: Path, artifacts: Path, tests: Path, timeout: float) -> bool:
         """Whether the child had to be killed from outside."""
         env = _SETTINGS | {
             "HOME": str(private),
+            "TMPDIR": str(private / "tmp"),
             # Empty: no configuration of this host, and none of the package, has a part in it.
             "ANSIBLE_CONFIG": str(private / "ansible.cfg"),
             # ansible-playbook stands beside the interpreter in a virtual environment.
@@ -123,16 +125,28 @@ class AnsibleSuites:
         if self._roles_path:
             env["ANSIBLE_ROLES_PATH"] = ":".join(self._roles_path)
         try:
+            child = [sys.executable, "-m", "distgate.drivers.ansible_child", str(private / "spec.json")]
             run(
-                [sys.executable, "-m", "distgate.drivers.ansible_child", private / "spec.json"],
+                [*_confined(writable=[private, artifacts, tests]), *child],
                 timeout=timeout + _GRACE,
                 env=env,
                 log_to=artifacts / "ansible.txt",
-                hint="see ansible.txt",
+                hint="see ansible.txt; bwrap needs root or user namespaces",
             )
         except ProcessTimedOut:
             return True
         return False
+
+
+def _confined(writable: Sequence[Path]) -> list[str]:
+    """The words before a command that run it in a process namespace of its own, with only ``writable`` to write to.
+
+    What a suite starts on this side ends with it, even when the worker is killed: ansible-playbook makes a session of
+    its own, which no process group reaches. And it finds no other process in /proc to read the environment of.
+    """
+    binds = [word for path in writable for word in ("--bind", str(path), str(path))]
+    namespaces = ["--unshare-pid", "--unshare-ipc", "--die-with-parent"]
+    return ["bwrap", *namespaces, "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", *binds, "--"]
 
 
 def inventory_of(guest: Guest, interpreter: str = "/usr/bin/python3") -> dict[str, object]:

@@ -5,16 +5,14 @@ Its environment is the suite's environment, which is why it is not the worker's 
 
 from __future__ import annotations
 
-import ctypes
 import json
-import os
-import signal
 import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-_PR_SET_PDEATHSIG = 1
+import ansible_runner
+
 #: Events of ansible-runner that tell how one task went on one host.
 _COUNTED = {
     "runner_on_ok": "ok",
@@ -26,10 +24,6 @@ _COUNTED = {
 
 def main(specification: Path) -> None:
     """Run what ``specification`` (JSON, the arguments of ansible_runner.run) describes."""
-    _die_with_parent()
-    # Costs half a second, so nobody else should pay for it.
-    import ansible_runner
-
     tasks: Counter[str] = Counter()
 
     def count(event: dict[str, Any]) -> bool:
@@ -52,14 +46,6 @@ def main(specification: Path) -> None:
     draft = specification.with_name("outcome.new")
     draft.write_text(json.dumps(outcome))
     draft.replace(specification.with_name("outcome.json"))
-
-
-def _die_with_parent() -> None:
-    """A worker that is killed takes its suite along; ansible-playbook then loses its terminal and ends, too."""
-    parent = os.getppid()
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        sys.exit("the worker is gone")
 
 
 if __name__ == "__main__":

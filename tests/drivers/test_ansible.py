@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from distgate.drivers.ansible import AnsibleSuites, inventory_of
 from distgate.drivers.base import SuiteRun
+from distgate.drivers.guest_watchdog import start_time
 from distgate.drivers.guests import LibvirtGuest
 from distgate.errors import ConfigurationError
 from distgate.verdict import judge
+from distgate.waiting import wait_for
 
 
 @pytest.fixture
@@ -77,6 +82,15 @@ def test_no_host_pattern_leads_to_the_machine_that_runs_ansible(
     assert judge(seen).verdict in ("NOTHING_RUN", "ERROR")
 
 
+def test_a_suite_sees_no_process_of_ours_and_writes_only_where_it_may(tmp_path: Path, absent: LibvirtGuest) -> None:
+    look = "  - debug: {msg: \"process 1 is {{ lookup('pipe', 'cat /proc/1/comm') }}\"}\n"
+    write = f"  - debug: {{msg: \"{{{{ lookup('pipe', 'touch {tmp_path}/mark; echo tried') }}}}\"}}\n"
+    run(tmp_path, absent, play(look + write))
+    assert "process 1 is bwrap" in said(tmp_path)
+    assert "tried" in said(tmp_path)
+    assert not (tmp_path / "mark").exists()
+
+
 def test_every_group_that_suites_address_holds_the_guest_alone(absent: LibvirtGuest) -> None:
     groups = inventory_of(absent)
     assert {name: list(group["hosts"]) for name, group in groups.items()} == {  # type: ignore[index]
@@ -118,3 +132,37 @@ def test_an_artifacts_directory_that_holds_something_is_refused(tmp_path: Path, 
     (tmp_path / "artifacts" / "test.log").write_text("PASS of yesterday")
     with pytest.raises(ConfigurationError, match="not empty"):
         run(tmp_path, absent, play("  - debug:\n"))
+
+
+WORKER = """
+import sys
+from pathlib import Path
+from distgate.drivers.ansible import AnsibleSuites
+from distgate.drivers.guests import LibvirtGuest
+here = Path(sys.argv[1])
+guest = LibvirtGuest("guest-absent", 9, here / "key", here / "console.log")
+AnsibleSuites().run(here / "tests" / "tests_one.yml", guest, here / "artifacts", {}, 600)
+"""
+
+
+def test_a_worker_killed_by_kill_9_takes_its_suite_along(tmp_path: Path) -> None:
+    suite(tmp_path, play("  - pause: {minutes: 30}\n"))
+    worker = subprocess.Popen([sys.executable, "-c", WORKER, tmp_path])
+    try:
+        running = wait_for("ansible-playbook", lambda: suites_of(worker.pid) or None, 60)
+    finally:
+        worker.send_signal(signal.SIGKILL)
+        worker.wait()
+    wait_for("the end of the suite", lambda: not any(map(alive, running)), 30)
+
+
+def suites_of(pid: int) -> list[int]:
+    """The ansible processes below a process: none until ansible-playbook itself runs."""
+    children = [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    below = [found for child in children for found in [child, *suites_of(child)]]
+    started = any(b"ansible-playbook" in Path(f"/proc/{child}/cmdline").read_bytes() for child in below)
+    return below if started else []
+
+
+def alive(pid: int) -> bool:
+    return start_time(pid) != ""
