@@ -47,7 +47,8 @@ class AnsibleSuites:
     """A SuiteRunner on ansible-runner; see distgate.drivers.base.SuiteRunner.
 
     ``subjects`` is what is under test (the image's path), told to suites as TEST_SUBJECTS. ``roles_path`` lists
-    directories with roles such as standard-test-basic. ``interpreter`` is the guest's Python.
+    directories with roles such as standard-test-basic. ``interpreter`` is the guest's Python. ``scratch`` is where
+    private directories are made (the system's temporary directory); only a killed worker leaves one there.
     """
 
     def __init__(
@@ -56,10 +57,12 @@ class AnsibleSuites:
         *,
         roles_path: Sequence[Path] = (),
         interpreter: str = "/usr/bin/python3",
+        scratch: Path | None = None,
     ) -> None:
         self._subjects = shlex.join(os.fspath(subject) for subject in subjects)
         self._roles_path = [str(path.resolve()) for path in roles_path]
         self._interpreter = interpreter
+        self._scratch = scratch
 
     def run(
         self, playbook: Path, guest: Guest, artifacts: Path, variables: Mapping[str, str], timeout: float
@@ -75,7 +78,7 @@ class AnsibleSuites:
         if any(artifacts.iterdir()):
             raise ConfigurationError(f"the artifacts directory {artifacts} is not empty")
         # Private and short-lived: it holds the child's environment and the path of the key.
-        with tempfile.TemporaryDirectory(prefix="distgate-suite-") as scratch:
+        with tempfile.TemporaryDirectory(prefix="distgate-suite-", dir=self._scratch) as scratch:
             private = Path(scratch)
             spec = self._specify(private, playbook.resolve(), guest, artifacts, variables, timeout)
             (private / "ansible.cfg").touch()

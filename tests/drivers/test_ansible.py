@@ -141,7 +141,7 @@ from distgate.drivers.ansible import AnsibleSuites
 from distgate.drivers.guests import LibvirtGuest
 here = Path(sys.argv[1])
 guest = LibvirtGuest("guest-absent", 9, here / "key", here / "console.log")
-AnsibleSuites().run(here / "tests" / "tests_one.yml", guest, here / "artifacts", {}, 600)
+AnsibleSuites(scratch=here).run(here / "tests" / "tests_one.yml", guest, here / "artifacts", {}, 600)
 """
 
 
