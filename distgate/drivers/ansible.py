@@ -79,7 +79,7 @@ class AnsibleSuites:
             raise ConfigurationError(f"the artifacts directory {artifacts} is not empty")
         # Private and short-lived: it holds the child's environment and the path of the key.
         with tempfile.TemporaryDirectory(prefix="distgate-suite-", dir=self._scratch) as scratch:
-            private = Path(scratch)
+            private = Path(scratch).resolve()
             spec = self._specify(private, playbook.resolve(), guest, artifacts, variables, timeout)
             (private / "ansible.cfg").touch()
             (private / "tmp").mkdir()
