@@ -27,7 +27,7 @@ class RunDirectory:
         """Where people open ``path``: an address when artifacts are served, else the path itself."""
         if not self.base_url:
             return str(path)
-        return f"{self.base_url.rstrip('/')}/{self.root.name}/{quote(str(path.relative_to(self.root)))}"
+        return f"{self.base_url.rstrip('/')}/{quote(str(path.relative_to(self.root.parent)))}"
 
     def link(self, path: Path, text: str) -> str:
         """A markdown link to ``path``, or its path in code quotes."""

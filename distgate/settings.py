@@ -51,7 +51,7 @@ class Settings(BaseSettings):
         (5, 30), description="Seconds before each new try of a stage that broke on our side; as many tries"
     )
     build_timeout: float = Field(14400, description="Seconds that a Koji scratch build may take, queueing included")
-    boot_timeout: float = Field(120, description="Seconds from power-on to ssh under KVM; scaled without it")
+    boot_timeout: float = Field(60, description="Seconds from power-on to ssh under KVM; scaled without it")
     suite_timeout: float = Field(14400, description="Seconds that one test suite may take")
     lab_state: Path = Field(Path(".lab"), description="State directory of the lab")
     cache_dir: Path = Field(

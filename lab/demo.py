@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -95,7 +96,8 @@ def demo(world: World, stage: str, console: Console) -> int:
 
     0 for SUCCESS, 1 for UNSTABLE or FAILURE. Raises InfrastructureError when the lab broke.
     """
-    with Subscription(world.amqp_url, world.exchange, TOPICS) as bus:
+    # A queue with a name outlives the broker, and holds what arrives while it restarts.
+    with Subscription(world.amqp_url, world.exchange, TOPICS, queue=f"distgate.demo.{uuid.uuid4().hex[:8]}") as bus:
         rev = push_change(world.demo_repository, stage=stage)
         console.print(f"pushed {NAME} f41 {rev[:7]}" + (f", which breaks {stage}" if stage else ""))
         followed = _follow(world, bus, Followed(rev), console)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prefect import get_run_logger
-from prefect.artifacts import create_markdown_artifact
 
 from blocks import DistGit, KojiInstance
 from distgate.branches import koji_target
@@ -16,6 +15,7 @@ from distgate.errors import Cancelled, DistgateError, PackageError
 from distgate.packages import Nevra, RpmFile, read_rpms, under_test
 from distgate.settings import settings
 from tasks.claim import Job
+from tasks.live_text import LiveText
 from tasks.stage import ledger, stage
 
 ARCH = "x86_64"
@@ -64,9 +64,13 @@ def _task_of(job: Job, hub: BuildHub) -> int:
 
 
 def _progress(job: Job) -> Progress:
-    def show(text: str) -> None:
-        get_run_logger().info("%s: Koji: %s", job.change.title, text)
-        create_markdown_artifact(f"```\n{text}\n```", key="koji-tasks", description="Task tree of the scratch build")
+    tree = LiveText("koji-tasks", "Task tree of the scratch build")
+    lines: dict[str, str] = {}
+
+    def show(line: str) -> None:
+        get_run_logger().info("%s: Koji: %s", job.change.title, line.strip())
+        lines[line.split()[0]] = line  # a task's line begins with its ID
+        tree.show("\n".join(lines.values()))
 
     return show
 

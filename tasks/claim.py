@@ -24,7 +24,7 @@ class Job:
     room: RunDirectory
 
 
-@task(name="claim the change", retries=3, retry_delay_seconds=5)
+@task(name="Claim change", retries=3, retry_delay_seconds=5)
 def claim_change(change: Change, site: str | None, again: bool) -> Job | None:
     """The run's job; None when another run holds the change and ``again`` does not ask for a re-run."""
     run_id = str(flow_run.id)

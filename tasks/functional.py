@@ -52,8 +52,8 @@ class TestReport:
         """The verdict in one sentence."""
         bad = [suite for suite in self.suites if suite.verdict != "PASS"]
         if not bad:
-            count = sum(len(suite.tests) for suite in self.suites)
-            return f"built, booted, and its tests passed ({count} in {len(self.suites)} suites)"
+            tests, suites = sum(len(suite.tests) for suite in self.suites), len(self.suites)
+            return f"built, booted, and its tests passed: {tests} in {suites} {'suite' if suites == 1 else 'suites'}"
         said = "; ".join(f"{suite.suite}: {suite.evidence}" for suite in bad)
         return f"built and booted, but its tests did not all pass: {said} (blame: {bad[0].blame})"
 

@@ -83,13 +83,9 @@ def _publish(report: Report) -> None:
     get_run_logger().info("%s %s", report.status, report.sentence())
     create_markdown_artifact(_markdown(report, run, times), key="summary", description=report.sentence())
     create_table_artifact([time.row() for time in times], key="stages", description="Stages, durations, statuses")
-    for path in report.job.room.logs() if report.job.room.base_url else ():
-        create_link_artifact(
-            report.job.room.url(path),
-            link_text=path.name,
-            key="log",
-            description=str(path.relative_to(report.job.room.root)),
-        )
+    room = report.job.room
+    if room.base_url:
+        create_link_artifact(room.url(room.root), key="artifacts", link_text="logs and artifacts of this run")
 
 
 def _markdown(report: Report, run: Run | None, times: list[StageTime]) -> str:
