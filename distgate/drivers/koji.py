@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import time
 from collections.abc import Iterator
@@ -154,6 +155,7 @@ class KojiClient:
 
     @contextmanager
     def _session(self, login: bool = True) -> Iterator[Any]:
+        _check_files(self.profile)
         with _blaming(self.profile.server):
             session = koji.ClientSession(self.profile.server, _options(self.profile))
             try:
@@ -209,6 +211,14 @@ def last_line(text: str) -> str:
     lines = [line for line in text.strip().splitlines() if line.strip()]
     line = lines[-1].strip() if lines and "Traceback" in lines[0] else text.strip()
     return re.sub(r"^(<class 'koji\.(\w+)'>|koji\.(\w+)): (?=\S)", "", line)
+
+
+def _check_files(profile: KojiProfile) -> None:
+    # Each library below would put it differently, and some like a network failure.
+    for name in ("cert", "serverca", "keytab"):
+        path = getattr(profile, name)
+        if path and not os.access(path, os.R_OK):
+            raise ConfigurationError(f"cannot read {path}", hint=f"it is the {name} of the Koji block")
 
 
 def _options(profile: KojiProfile) -> dict[str, Any]:

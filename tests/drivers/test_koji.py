@@ -107,6 +107,14 @@ def test_a_build_that_fails_is_the_packages_fault_and_shows_its_log(
     assert evidence in failed.value.evidence
 
 
+def test_a_builder_that_cannot_clone_is_not_the_packages_fault(world: KojiWorld) -> None:
+    client = world.client()
+    task_id = client.submit(f"git+{world.dist_git.url}/rpms/nosuch.git#{'a' * 40}", "f41", "x86_64")
+    with pytest.raises(InfrastructureError, match='command "git clone') as failed:
+        client.wait(task_id, PATIENCE, silent)
+    assert "not found" in failed.value.evidence
+
+
 def test_the_logs_of_a_failed_build_can_be_downloaded(world: KojiWorld, tmp_path: Path) -> None:
     client = world.client()
     task_id = client.submit(world.commit(spec("exit 1")), "f41", "x86_64")
@@ -147,6 +155,10 @@ def test_an_unknown_target_is_refused_before_anything_is_submitted(world: KojiWo
 REFUSALS: list[tuple[dict[str, object], type[DistgateError], str]] = [
     ({"password": "wrong"}, ConfigurationError, "refused us: invalid username or password"),
     ({"auth": "none"}, ConfigurationError, "you must be logged in"),
+    ({"auth": "ssl", "cert": "/nonexistent.pem"}, ConfigurationError, r"cannot read /nonexistent\.pem"),
+    ({"serverca": "/nonexistent.pem"}, ConfigurationError, r"cannot read /nonexistent\.pem"),
+    ({"auth": "gssapi", "keytab": "/nonexistent.keytab"}, ConfigurationError, "cannot read"),
+    ({"auth": "gssapi"}, ConfigurationError, "gssapi auth failed"),
     ({"server": "http://127.0.0.1:9/kojihub"}, InfrastructureError, "cannot reach the hub"),
 ]
 

@@ -169,6 +169,15 @@ def test_a_refusal_is_the_recorded_fault(
     assert str(refused.value) == text
 
 
+def test_a_client_whose_session_has_expired_logs_in_again(world: KojiWorld) -> None:
+    opened = koji.ClientSession(world.profile.server, {"user": "koji", "password": "koji", "timeout": 20})
+    opened.login()
+    old = dict(opened.sinfo)
+    koji.ClientSession(world.profile.server, {"timeout": 20}, sinfo=old).logout()
+    assert opened.getLoggedInUser()["name"] == "koji"
+    assert opened.sinfo != old
+
+
 def test_a_multicall_answers_every_call_with_a_result_or_a_fault(session: Any, built: int, failed: int) -> None:
     with session.multicall() as many:
         states = [many.getTaskInfo(built), many.getTaskInfo(failed)]
