@@ -50,6 +50,7 @@ RUNS = sa.Table(
     sa.Column("open_stage", sa.Text),
     sa.Column("facts", sa.Text, nullable=False),
     sa.Column("claimed_at", sa.Float, nullable=False),
+    sa.Column("beat_at", sa.Float, nullable=False),
     sa.Column("ended_at", sa.Float),
 )
 OUTBOX = sa.Table(
@@ -205,9 +206,11 @@ class Ledger:
             "status": "SUCCESS",
             "facts": "{}",
             "claimed_at": time.time(),
+            "beat_at": time.time(),
         }
         if _insert(connection, RUNS, row):
             return
+        connection.execute(RUNS.update().where(RUNS.c.run_id == run_id).values(beat_at=time.time()))
         # A run that said its last word begins a new set of messages; what it learnt stays true.
         ended = sa.and_(RUNS.c.run_id == run_id, RUNS.c.ended_at.is_not(None))
         connection.execute(
@@ -222,6 +225,19 @@ class Ledger:
         with self._transaction() as connection:
             row = connection.execute(query.where(RUNS.c.run_id == run_id)).one_or_none()
         return _run(row) if row else None
+
+    def beat(self, run_id: str, attempt: int) -> bool:
+        """Say that the run is alive; False when it was given up, or another attempt of it has begun."""
+        with self._transaction() as connection:
+            mine = sa.and_(RUNS.c.run_id == run_id, RUNS.c.attempt == attempt, RUNS.c.ended_at.is_(None))
+            return connection.execute(RUNS.update().where(mine).values(beat_at=time.time())).rowcount == 1
+
+    def silent(self, seconds: float) -> list[Run]:
+        """Runs without a last message that have not said for ``seconds`` that they are alive."""
+        query = sa.select(RUNS, CHANGES.c.change).join(CHANGES, CHANGES.c.key == RUNS.c.key)
+        quiet = sa.and_(RUNS.c.ended_at.is_(None), RUNS.c.beat_at < time.time() - seconds)
+        with self._transaction() as connection:
+            return [_run(row) for row in connection.execute(query.where(quiet)).all()]
 
     def runs_of(self, key: str) -> list[Run]:
         """Every run that ever held the change, oldest first."""

@@ -34,7 +34,7 @@ class Settings(BaseSettings):
     ui_url: str = Field(
         "http://127.0.0.1:4200", description="Where people reach the Prefect UI; build_url points there"
     )
-    deployment: str = Field("all-packages/production", description="Deployment that the sweeper starts runs of")
+    deployment: str = Field("all-packages/production", description="Deployment that the reconciler starts runs of")
     artifacts_dir: Path = Field(Path("artifacts"), description="One directory per run is kept below this one")
     artifacts_url: str = Field("", description="Where artifacts_dir is served over http; empty: links are file paths")
     namespaces: tuple[str, ...] = Field(("rpms",), description="dist-git namespaces that are tested")
@@ -44,6 +44,7 @@ class Settings(BaseSettings):
     legacy_ignore: bool = Field(
         False, description="Atomic Host: send the old topic package.ignore, not package.ignored"
     )
+    run_lease: float = Field(60, description="Seconds of silence after which a run counts as lost with its host")
     sweep_after: float = Field(
         60, description="Seconds after which an accepted change without a run is started again"
     )

@@ -14,6 +14,7 @@ from tasks.build import build_package
 from tasks.claim import claim_change
 from tasks.compose import compose_image
 from tasks.functional import find_tests, run_tests
+from tasks.heartbeat import alive
 from tasks.smoke import smoke_test
 from tasks.stage import end_of_run
 from tasks.summary import reported
@@ -39,7 +40,7 @@ def all_packages(change: Change, site: str | None = None, again: bool = False) -
     job = claim_change(change, site, again)
     if job is None:
         return Completed(name="Duplicate", message="another run holds this change")
-    with reported(job) as report:
+    with alive(job), reported(job) as report:
         built = report.built = build_package(job)
         image = report.image = compose_image(job, built)
         report.smoke = smoke_test(job, image)

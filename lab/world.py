@@ -187,7 +187,7 @@ class _Start:
     def _prefect(self) -> None:
         self._wait([prefect_server.SERVER])
         prefect_server.ensure_pool(self.prefect)
-        for one in (self._ours("sweeper"), self.prefect.worker(self.world.environment, PROJECT)):
+        for one in (self._ours("reconciler"), self.prefect.worker(self.world.environment, PROJECT)):
             services.save(self.state, one)
         register(self.state / "world.draft.json", self.world)
         prefect_server.deploy(self.prefect, PROJECT, self.world.environment, self.progress)
@@ -223,7 +223,7 @@ class _Start:
         )
 
     def _ours(self, name: str, health: Health | None = None) -> Service:
-        after = {"relay": ("rabbitmq",), "sweeper": (prefect_server.SERVER,)}.get(
+        after = {"relay": ("rabbitmq",), "reconciler": (prefect_server.SERVER,)}.get(
             name, ("rabbitmq", prefect_server.SERVER)
         )
         return Service(name, _module(f"services.{name}"), self.world.environment, health or Health(), after)

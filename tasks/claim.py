@@ -19,6 +19,7 @@ class Job:
     """What every stage of one run shares: the change, the site it works with, and its artifacts."""
 
     run_id: str
+    attempt: int
     change: Change
     site: str
     room: RunDirectory
@@ -35,7 +36,7 @@ def claim_change(change: Change, site: str | None, again: bool) -> Job | None:
     with get_client(sync_client=True) as client:
         client.update_flow_run(UUID(run_id), tags=set(tags_of(change)))
     room = RunDirectory(settings().artifacts_dir.resolve() / run_id, settings().artifacts_url)
-    return Job(run_id, change, site or settings().site, room)
+    return Job(run_id, run.attempt, change, site or settings().site, room)
 
 
 def build_url(run_id: str) -> str:

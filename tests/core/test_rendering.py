@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
-from distgate_messages.allpackages import StageV1
 
 from distgate.errors import ConfigurationError
 from distgate.rendering import Facts, msg_json, parse_facts, render
 from distgate.stages import QUOTES, STAGES
+from distgate_messages.allpackages import StageV1
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "data/messages").glob("*/org.centos*.json"))
 KNOWN_LATER = ("nvr", "original_spec_nvr", "compose_rev", "compose_url", "image_name", "image_url", "package_url")

@@ -27,7 +27,7 @@ EXPECTED = {
     "rabbitmq",
     "rabbitmq-epmd",
     "relay",
-    "sweeper",
+    "reconciler",
 }
 
 
