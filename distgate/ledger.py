@@ -21,7 +21,7 @@ from sqlalchemy.engine import Connection, Engine, Row
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from distgate.change import Change
-from distgate.errors import InfrastructureError
+from distgate.errors import ConfigurationError, InfrastructureError
 from distgate.triage import Decision
 
 _META = sa.MetaData()
@@ -68,6 +68,11 @@ OUTBOX = sa.Table(
     sa.Column("error", sa.Text),
     sa.UniqueConstraint("run_id", "topic", "attempt"),
 )
+
+
+#: Raised with every change of a table above; a ledger of another number is refused, never guessed at.
+SCHEMA = 1
+_SCHEMA = sa.Table("schema", _META, sa.Column("version", sa.Integer, primary_key=True))
 
 
 @dataclass(frozen=True)
@@ -125,7 +130,7 @@ class Ledger:
             sa.event.listen(self._engine, "connect", _prepare_sqlite)
             sa.event.listen(self._engine, "begin", _begin_sqlite)
         with self._transaction() as connection:
-            _META.create_all(connection)
+            _make_tables(connection, url)
 
     def close(self) -> None:
         self._engine.dispose()
@@ -317,6 +322,20 @@ class Ledger:
             counted["sent"], every = connection.execute(sent).one()
             counted["unsent"] = every - counted["sent"]
         return counted
+
+
+def _make_tables(connection: Connection, url: str) -> None:
+    fresh = not sa.inspect(connection).get_table_names()
+    _META.create_all(connection)
+    if fresh:
+        connection.execute(_SCHEMA.insert().values(version=SCHEMA))
+    found = connection.execute(sa.select(_SCHEMA.c.version)).scalar_one_or_none()
+    if found != SCHEMA:
+        shown = sa.make_url(url).render_as_string(hide_password=True)
+        raise ConfigurationError(
+            f"the ledger {shown} has schema {found or 'of a time before numbers'}, this distgate needs {SCHEMA}",
+            hint="let its runs end with the distgate that wrote it, then begin a new ledger",
+        )
 
 
 def _insert(connection: Connection, table: sa.Table, row: dict[str, Any]) -> bool:

@@ -54,10 +54,12 @@ def status(state: State = None) -> None:
     services = look(_state(state))
     if not services:
         raise ConfigurationError(f"no lab is up in {_state(state)}", hint="./run lab up starts one")
-    table = Table("service", "pid", "healthy", "restarts", "log")
+    table = Table("service", "pid", "healthy", "restarts", "log", box=None, pad_edge=False)
     for one in services:
-        table.add_row(one.name, str(one.pid or ""), "yes" if one.healthy else "no", str(one.restarts), str(one.log))
-    Console().print(table)
+        table.add_row(one.name, str(one.pid or ""), "yes" if one.healthy else "NO", str(one.restarts), str(one.log))
+    console = Console()
+    # A log's path is there to be copied: never cut it, whatever the terminal's width.
+    console.print(table, width=max(console.width, 60 + max(len(str(one.log)) for one in services)), crop=False)
     raise typer.Exit(0 if all(one.healthy for one in services) else 1)
 
 

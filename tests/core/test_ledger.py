@@ -1,12 +1,14 @@
 """The ledger: one change, one claim; one message, one place in the outbox."""
 
 import multiprocessing
+import sqlite3
 from pathlib import Path
 
 import pytest
 
 from distgate.announcements import Announcer
 from distgate.change import Change
+from distgate.errors import ConfigurationError
 from distgate.ledger import Ledger
 from distgate.settings import Settings
 from distgate.triage import Decision
@@ -105,6 +107,26 @@ def test_a_retry_after_the_last_word_is_a_run_of_its_own_on_the_wire(ledger: Led
 def test_a_run_without_a_change_says_nothing(announcer: Announcer) -> None:
     assert not announcer.stage("nobody", "package", "queued")
     assert not announcer.close("nobody")
+
+
+def test_a_run_that_is_silent_is_found_until_it_beats_or_ends(ledger: Ledger, announcer: Announcer) -> None:
+    ledger.claim(CHANGE, "run-1", URL)
+    assert [run.run_id for run in ledger.silent(-1)] == ["run-1"]
+    assert ledger.silent(3600) == []
+    assert ledger.beat("run-1", 1)
+    assert not ledger.beat("run-1", 2)
+    announcer.close("run-1", "ABORTED")
+    assert not ledger.beat("run-1", 1)
+    assert ledger.silent(-1) == []
+
+
+def test_a_ledger_of_another_schema_is_refused_with_a_hint(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/ledger.db"
+    Ledger(url).close()
+    with sqlite3.connect(tmp_path / "ledger.db") as raw:
+        raw.execute("UPDATE schema SET version = 99")
+    with pytest.raises(ConfigurationError, match="has schema 99"):
+        Ledger(url)
 
 
 def _write_many(url: str, run: str) -> None:
