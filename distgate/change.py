@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from distgate.errors import ConfigurationError
+from distgate.plain_text import printable
 
 #: Longest text that we carry along; a summary is for people, not a place for a diff.
 MAX_TEXT = 300
@@ -24,6 +25,8 @@ UNKNOWN = "unknown"
 #: Ends of the topics that speak of a push, whatever environment prefix they carry.
 PUSH_TOPICS = (".git.receive",)
 
+#: No slash and no leading dot or dash: a repository's name becomes a part of paths and addresses.
+_NAME_PATTERN = "^[A-Za-z0-9_][A-Za-z0-9._+-]*$"
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]*\Z")
 _REV = re.compile(r"[0-9a-f]{40}\Z")
 
@@ -45,10 +48,12 @@ class Change(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    namespace: str = Field(description="dist-git namespace, such as rpms", max_length=64)
-    repo: str = Field(description="Name of the dist-git repository", max_length=128)
+    namespace: str = Field(description="dist-git namespace, such as rpms", max_length=128, pattern=_NAME_PATTERN)
+    repo: str = Field(description="Name of the dist-git repository", max_length=128, pattern=_NAME_PATTERN)
     rev: str = Field(description="Commit, 40 hexadecimal digits", pattern="^[0-9a-f]{40}$")
-    branch: str = Field(description="Branch that the commit was pushed to", max_length=128)
+    branch: str = Field(
+        description="Branch that the commit was pushed to", max_length=128, pattern="^[A-Za-z0-9_][A-Za-z0-9._/+-]*$"
+    )
     username: str = Field("unknown", min_length=1, description="Account of the committer", max_length=128)
     summary: str = Field("", description="First line of the commit message", max_length=MAX_TEXT)
 
@@ -169,4 +174,5 @@ def _branch(source: Mapping[str, Any]) -> str:
 
 
 def _text(value: Any, limit: int) -> str:
-    return value[:limit] if isinstance(value, str) else ""
+    """Text for people, on one line: it ends in terminals, logs, tables and messages that must be UTF-8."""
+    return printable(value, newlines=False).strip()[:limit] if isinstance(value, str) else ""

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
+from distgate.change import Change
 from distgate.settings import Settings
 from distgate.triage import decide
 
@@ -85,6 +87,9 @@ CASES: list[tuple[str, str, Any, str, str]] = [
         "rejected",
         "malformed",
     ),
+    ("a namespace of 100 characters", TOPIC, commit(namespace="n" * 100), "ignored", "namespace"),
+    ("a summary with half a character", TOPIC, commit(summary="\ud800"), "queued", "accepted"),
+    ("a username of blanks", TOPIC, commit(username=" \t"), "queued", "accepted"),
     ("a branch that climbs", TOPIC, commit(branch="f41/../../x"), "rejected", "malformed"),
     ("pagure without a repository", PAGURE, {"end_commit": "ab" * 20}, "rejected", "malformed"),
 ]
@@ -117,3 +122,17 @@ def test_a_long_summary_is_cut_and_a_patch_never_travels() -> None:
     change = decide(TOPIC, commit(summary="é" * 5000, patch="x" * 10_000_000), Settings()).change
     assert change is not None
     assert len(change.model_dump_json().encode()) < 4000
+
+
+def test_what_people_wrote_is_one_line_that_no_terminal_obeys() -> None:
+    change = decide(TOPIC, commit(summary="\x1b[2Jfix\nall \u202e", username="\x1b]0;me\x07jane"), Settings()).change
+    assert change is not None
+    assert (change.summary, change.username) == ("fix all", "jane")
+
+
+@pytest.mark.parametrize("wrong", [{"repo": "../x"}, {"repo": "-rf"}, {"namespace": "a/b"}, {"branch": "-f41"}])
+def test_a_change_that_is_given_by_hand_is_held_to_the_same_names(wrong: dict[str, str]) -> None:
+    right = {"namespace": "rpms", "repo": "dos2unix", "rev": "ab" * 20, "branch": "f41"}
+    assert Change.model_validate(right).key
+    with pytest.raises(ValidationError):
+        Change.model_validate(right | wrong)
