@@ -13,6 +13,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from distgate.errors import ConfigurationError, DistgateError
+from distgate.plain_text import printable
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -35,8 +36,9 @@ def explain(
     from distgate.settings import settings
     from distgate.triage import Decision, decide
 
+    known = settings()
     try:
-        decision = decide("", json.loads(_read(file)), settings())
+        decision = decide("", json.loads(_read(file)), known)
     except (ValueError, RecursionError) as bad:
         decision = Decision("rejected", f"the message is not JSON: {bad}", "malformed")
     if as_json:
@@ -57,7 +59,7 @@ def render_message(
 
     try:
         given = json.loads(_read(file))
-    except ValueError as bad:
+    except (ValueError, RecursionError) as bad:
         raise ConfigurationError(
             f"{file} is not JSON: {bad}", hint="one object with pipeline, suffix, state"
         ) from bad
@@ -78,7 +80,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
     except DistgateError as error:
         print(f"distgate: {error.message}", file=sys.stderr)
         if error.evidence:
-            print(error.evidence.rstrip(), file=sys.stderr)
+            print(printable(error.evidence).rstrip(), file=sys.stderr)  # a build log may hold anything
         if error.hint:
             print(f"hint: {error.hint}", file=sys.stderr)
         sys.exit(2 if isinstance(error, ConfigurationError) else error.exit_code)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
-from pydantic import AliasChoices, Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AliasChoices, Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+
+from distgate.errors import ConfigurationError
 
 
 class Settings(BaseSettings):
@@ -66,5 +68,13 @@ class Settings(BaseSettings):
 
 @lru_cache(maxsize=1)
 def settings() -> Settings:
-    """The settings of this process, read once."""
-    return Settings()
+    """The settings of this process, read once. Raises ConfigurationError that names the variable that is wrong."""
+    try:
+        return Settings()
+    except ValidationError as wrong:
+        first = wrong.errors(include_url=False)[0]
+        name = ".".join(str(part) for part in first["loc"])
+        said = f"the setting {name if name.isupper() else f'DISTGATE_{name.upper()}'} is wrong: {first['msg']}"
+        raise ConfigurationError(said, hint="distgate/settings.py describes every setting") from wrong
+    except SettingsError as wrong:  # a list that is no JSON
+        raise ConfigurationError(f"a setting is wrong: {wrong}", hint='lists are JSON, such as ["rpms"]') from wrong
