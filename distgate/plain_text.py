@@ -1,4 +1,4 @@
-"""Text that strangers wrote (commit messages, test names, build logs), made harmless for terminals and for markdown."""
+"""Text that strangers wrote (commit messages, test names, logs), made harmless for terminals and for markdown."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from distgate.plain_text import fenced, inline, printable
 
 TERMINAL = [
