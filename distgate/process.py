@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 #: DISTGATE_LAB names the lab a process belongs to: `lab down` finds by it what nobody else remembers.
 PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "USER", "LOGNAME", "DISTGATE_LAB")
 TAIL = 4000
+#: Seconds in which the output of a killed process is read to its end.
+DRAIN_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -146,9 +148,10 @@ def _start(
             stderr=subprocess.PIPE if split else subprocess.STDOUT,
             start_new_session=True,
         )
-    except FileNotFoundError as missing:
+    except (FileNotFoundError, NotADirectoryError, PermissionError) as missing:
+        where = f" in {cwd}" if cwd and not cwd.is_dir() else ""
         raise ConfigurationError(
-            f"cannot start {words[0]}: {missing.strerror}", hint="./run installs what distgate needs"
+            f"cannot start {words[0]}{where}: {missing.strerror}", hint="./run installs what distgate needs"
         ) from missing
 
 
@@ -159,8 +162,8 @@ def _communicate(
         out, err = child.communicate(stdin.encode() if stdin is not None else None, timeout=timeout)
     except subprocess.TimeoutExpired:
         kill_group(child.pid)
-        out, _ = child.communicate()
-        seen = tail_of(log_to) if log_to else (out or b"").decode("utf-8", "replace")[-TAIL:]
+        said = _rest_of(child)
+        seen = tail_of(log_to) if log_to else said.decode("utf-8", "replace")[-TAIL:]
         raise ProcessTimedOut(
             f"{Path(words[0]).name} was killed after {timeout:g} s: {shlex.join(words)}", evidence=seen
         ) from None
@@ -169,6 +172,19 @@ def _communicate(
         child.wait()
         raise
     return (out or b"").decode("utf-8", "replace"), (err or b"").decode("utf-8", "replace")
+
+
+def _rest_of(child: subprocess.Popen[bytes]) -> bytes:
+    """What a killed process had said. A descendant in a session of its own lives on and may hold the pipe open."""
+    try:
+        said, _ = child.communicate(timeout=DRAIN_SECONDS)
+    except subprocess.TimeoutExpired as held:
+        said = held.stdout
+        for pipe in (child.stdin, child.stdout, child.stderr):
+            if pipe:
+                pipe.close()
+        child.wait()
+    return said or b""
 
 
 def _failure(completed: Completed, error: type[DistgateError] | None, hint: str) -> DistgateError:
