@@ -176,6 +176,7 @@ def _communicate(
 
 def _rest_of(child: subprocess.Popen[bytes]) -> bytes:
     """What a killed process had said. A descendant in a session of its own lives on and may hold the pipe open."""
+    said: bytes | None
     try:
         said, _ = child.communicate(timeout=DRAIN_SECONDS)
     except subprocess.TimeoutExpired as held:
