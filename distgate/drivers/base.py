@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from distgate.errors import InfrastructureError
 from distgate.packages import Nevra
 
 Progress = Callable[[str], None]
@@ -33,6 +34,11 @@ class BuildTask:
         return [own, *(line for child in self.children for line in child.lines(indent + 1))]
 
 
+class TaskLost(InfrastructureError):
+    """A build task ended without packages through no fault of theirs: waiting for it again is in vain, a new task
+    may succeed."""
+
+
 class BuildHub(Protocol):
     """A Koji hub as a scratch build needs it."""
 
@@ -42,8 +48,9 @@ class BuildHub(Protocol):
     def wait(self, task_id: int, timeout: float, progress: Progress) -> BuildTask:
         """Return the task tree when the build is CLOSED.
 
-        Raises PackageError with the builder's text when it FAILED, Cancelled when it was CANCELED, TimedOut
-        (after cancelling the task) when ``timeout`` seconds passed.
+        Raises PackageError with the builder's text when it FAILED, TaskLost when it failed by the builder's fault,
+        Cancelled when it or a part of it was CANCELED, TimedOut (after cancelling the task) when ``timeout`` seconds
+        passed. After any other InfrastructureError the task may still run.
         """
 
     def download(self, task_id: int, into: Path, arch: str) -> list[Path]:

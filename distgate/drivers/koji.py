@@ -17,7 +17,7 @@ from xmlrpc.client import Fault
 import koji
 import requests
 
-from distgate.drivers.base import BuildTask, Progress
+from distgate.drivers.base import BuildTask, Progress, TaskLost
 from distgate.drivers.koji_output import TaskFile, fetch, wanted
 from distgate.errors import Cancelled, ConfigurationError, DistgateError, InfrastructureError, PackageError, TimedOut
 from distgate.waiting import Deadline, wait_for
@@ -79,9 +79,9 @@ class KojiClient:
     def wait(self, task_id: int, timeout: float, progress: Progress) -> BuildTask:
         """Return the task tree once the build is CLOSED; every task whose state changed is a progress line.
 
-        Raises PackageError with the builder's words and the end of its log when the build FAILED,
-        InfrastructureError when the builder itself was in trouble or the hub stayed away, Cancelled, and TimedOut
-        after ``timeout`` seconds, when the task has been cancelled.
+        Raises PackageError with the builder's words and the end of its log when the build FAILED, TaskLost when
+        the builder itself was in trouble, InfrastructureError when the hub stayed away (the task may still run),
+        Cancelled, and TimedOut after ``timeout`` seconds, when the task has been cancelled.
         """
         watch = _Watch(self, task_id, progress)
         try:
@@ -97,7 +97,7 @@ class KojiClient:
             raise
         if tree.state == "CLOSED":
             return tree
-        if tree.state == "CANCELED":
+        if was_cancelled(tree):
             raise Cancelled(f"Koji task {task_id} was canceled", evidence=watch.evidence())
         raise self._failure(tree)
 
@@ -150,7 +150,7 @@ class KojiClient:
         evidence = self.log_tail(task, (*named, "build.log", "root.log", "checkout.log"))
         message = f"Koji task {task.task_id} {task.method} ({task.arch}) failed: {text}"
         if _BUILDER_TROUBLE.search(text):
-            return InfrastructureError(message, hint="the builder was in trouble: try again", evidence=evidence)
+            return TaskLost(message, hint="the builder was in trouble: try again", evidence=evidence)
         return PackageError(message, hint="the end of the log tells more", evidence=evidence)
 
     @contextmanager
@@ -282,6 +282,16 @@ def _as_tree(info: dict[str, Any], descendents: dict[str, list[dict[str, Any]]])
         state=koji.TASK_STATES[info["state"]],
         children=tuple(_as_tree(child, descendents) for child in children),
     )
+
+
+def was_cancelled(tree: BuildTask) -> bool:
+    """Whether somebody cancelled the ended build ``tree`` or a part of it.
+
+    The parent of a task that was cancelled FAILED, with the fault "Task N is canceled"; where one really failed,
+    fail_fast cancels its siblings, which is nobody's wish.
+    """
+    failed = _failed(tree)
+    return failed.state == "CANCELED" or any(child.state == "CANCELED" for child in failed.children)
 
 
 def _failed(tree: BuildTask) -> BuildTask:

@@ -15,7 +15,7 @@ from distgate.errors import InfrastructureError
 
 _CHUNK = 1 << 20
 _HTTP_SECONDS = 120.0
-_SAFE = re.compile(r"^[\w.+~^%-]+$")
+_SAFE = re.compile(r"\w[\w.+~^%-]*\Z")
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def wanted(tasks: Mapping[int, Any], outputs: Mapping[int, Any], arch: str) -> l
         task = tasks[task_id]
         for name, volumes in sorted(outputs[task_id].items()):
             save_as = _local_name(name, task.get("label") or task["arch"], arch)
-            if save_as and _SAFE.match(name):
+            if _SAFE.match(name) and _SAFE.match(save_as):  # a label of the hub is part of the latter
                 volume, stat = next(iter(volumes.items()))
                 chosen.setdefault(save_as, TaskFile(task_id, name, volume, int(stat["st_size"]), save_as))
     return list(chosen.values())

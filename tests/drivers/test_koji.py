@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from koji_world import KojiWorld, koji_world, spec
 
-from distgate.drivers.base import BuildHub, BuildTask
-from distgate.drivers.koji import last_line
+from distgate.drivers.base import BuildHub, BuildTask, TaskLost
+from distgate.drivers.koji import last_line, was_cancelled
 from distgate.errors import Cancelled, ConfigurationError, DistgateError, InfrastructureError, PackageError, TimedOut
 from distgate.packages import read_rpms
 from distgate.waiting import wait_for
@@ -110,7 +110,7 @@ def test_a_build_that_fails_is_the_packages_fault_and_shows_its_log(
 def test_a_builder_that_cannot_clone_is_not_the_packages_fault(world: KojiWorld) -> None:
     client = world.client()
     task_id = client.submit(f"git+{world.dist_git.url}/rpms/nosuch.git#{'a' * 40}", "f41", "x86_64")
-    with pytest.raises(InfrastructureError, match='command "git clone') as failed:
+    with pytest.raises(TaskLost, match='command "git clone') as failed:
         client.wait(task_id, PATIENCE, silent)
     assert "not found" in failed.value.evidence
 
@@ -238,6 +238,26 @@ def test_downloads_fall_back_on_the_hub_when_the_files_are_not_served(world: Koj
 def test_an_unknown_task_is_a_wrong_call(world: KojiWorld) -> None:
     with pytest.raises(ConfigurationError, match="has no task 99999"):
         world.client().wait(99999, PATIENCE, silent)
+
+
+def task(task_id: int, state: str, *children: BuildTask) -> BuildTask:
+    return BuildTask(task_id, "buildArch", "x86_64", state, children)
+
+
+@pytest.mark.parametrize(
+    ("tree", "cancelled"),
+    [
+        (task(1, "CANCELED"), True),
+        (task(1, "CANCELED", task(2, "CLOSED"), task(3, "CANCELED")), True),
+        (task(1, "FAILED", task(2, "CLOSED"), task(3, "CANCELED")), True),
+        (task(1, "FAILED", task(2, "FAILED"), task(3, "CANCELED")), False),
+        (task(1, "FAILED", task(2, "FAILED", task(3, "CANCELED"))), True),
+        (task(1, "FAILED", task(2, "CLOSED")), False),
+        (task(1, "FAILED"), False),
+    ],
+)
+def test_a_build_of_which_a_part_was_cancelled_is_not_the_packages_fault(tree: BuildTask, cancelled: bool) -> None:
+    assert was_cancelled(tree) is cancelled
 
 
 # what a hub may put into a fault, and what a person gets to read
