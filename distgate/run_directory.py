@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from urllib.parse import quote
+
+from distgate.plain_text import inline, printable
+
+#: Logs that a summary links to; the directory itself has them all.
+MOST_LOGS = 200
+_KINDS = (".log", ".txt", ".yml", ".json", ".ks")
 
 
 @dataclass(frozen=True)
@@ -27,14 +35,14 @@ class RunDirectory:
         """Where people open ``path``: an address when artifacts are served, else the path itself."""
         if not self.base_url:
             return str(path)
-        return f"{self.base_url.rstrip('/')}/{quote(str(path.relative_to(self.root.parent)))}"
+        # Bytes, because a package's tests may leave a name that is no text.
+        return f"{self.base_url.rstrip('/')}/{quote(os.fsencode(path.relative_to(self.root.parent)))}"
 
     def link(self, path: Path, text: str) -> str:
         """A markdown link to ``path``, or its path in code quotes."""
-        return f"[{text}]({self.url(path)})" if self.base_url else f"{text}: `{path}`"
+        return f"[{inline(text)}]({self.url(path)})" if self.base_url else f"{inline(text)}: `{printable(str(path))}`"
 
     def logs(self) -> list[Path]:
-        """Everything below that is text for people, in order of the stages."""
-        kinds = (".log", ".txt", ".yml", ".json", ".ks")
-        found = (path for path in sorted(self.root.rglob("*")) if path.suffix in kinds and path.is_file())
-        return [path for path in found if not path.is_symlink()]
+        """What is text for people below, in order of the stages: MOST_LOGS at most, tests may leave any number."""
+        found = (path for path in sorted(self.root.rglob("*")) if path.suffix in _KINDS and path.is_file())
+        return list(islice((path for path in found if not path.is_symlink()), MOST_LOGS))
