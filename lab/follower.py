@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from distgate.drivers.amqp_queues import Delivery, follow
 from distgate.errors import DistgateError
+from distgate.plain_text import printable
 from distgate.settings import settings
 
 
@@ -18,7 +19,7 @@ def line_of(delivery: Delivery, *, as_json: bool = False) -> str:
         known = {"topic": delivery.topic, "id": delivery.message_id, "headers": delivery.headers}
         return json.dumps({**known, "body": delivery.body}, sort_keys=True, default=str)
     facts = [str(delivery.body[key]) for key in ("status", "repo", "branch", "nvr") if delivery.body.get(key)]
-    return "  ".join([delivery.topic, *facts])
+    return printable("  ".join([delivery.topic, *facts]), newlines=False)
 
 
 def lines(url: str, exchange: str, topics: list[str], *, queue: str = "", as_json: bool = False) -> Iterator[str]:

@@ -7,6 +7,8 @@ from typing import Any
 
 import httpx
 
+from distgate.plain_text import printable
+
 SECONDS = 5.0
 
 
@@ -14,7 +16,8 @@ def last_log_line(api_url: str, run_id: str) -> str:
     """The newest line of the run's log, or nothing: a view must not fail because the server is busy."""
     wish = {"logs": {"flow_run_id": {"any_": [run_id]}}, "sort": "TIMESTAMP_DESC", "limit": 1}
     found = _ask(f"{api_url}/logs/filter", wish)
-    return str(found[0]["message"]).splitlines()[0] if found and found[0]["message"] else ""
+    lines = printable(str(found[0]["message"])).splitlines() if found else []
+    return lines[0] if lines else ""
 
 
 def latest_artifact(api_url: str, run_id: str, key: str) -> str:
@@ -25,7 +28,7 @@ def latest_artifact(api_url: str, run_id: str, key: str) -> str:
         "limit": 1,
     }
     found = _ask(f"{api_url}/artifacts/filter", wish)
-    return str(found[0]["data"]) if found else ""
+    return printable(str(found[0]["data"])) if found else ""
 
 
 def _ask(url: str, wish: dict[str, Any]) -> list[dict[str, Any]]:
