@@ -10,7 +10,7 @@ from pathlib import Path
 
 import kickstarts
 from distgate import kickstart as reader
-from distgate.drivers import image_root, transaction, transaction_child
+from distgate.drivers import confinement, image_root, transaction, transaction_child
 from distgate.drivers.base import BaseImage, Progress
 from distgate.drivers.transaction import RepositorySource, Script, Transaction, perform
 from distgate.errors import ConfigurationError, InfrastructureError
@@ -36,7 +36,8 @@ def ensure_base(cache: Path, progress: Progress, kickstart: Path = KICKSTART) ->
     repository = ensure_repository(cache, progress)
     key = ensure_key(cache)
     text = kickstart.read_text(encoding="utf-8")
-    code = (inspect.getsource(module) for module in (disk, reader, transaction, transaction_child, image_root))
+    modules = (disk, reader, transaction, transaction_child, confinement, image_root)
+    code = (inspect.getsource(module) for module in modules)
     identity = identity_of(repository.identity, text, key.with_suffix(".pub").read_text(), *code)
     entry = cache / "base" / identity
     base = BaseImage(

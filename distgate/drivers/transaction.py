@@ -14,6 +14,7 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import unquote, urlsplit
 
 from distgate.errors import ConfigurationError, DistgateError, InfrastructureError, PackageError
 from distgate.packages import Nevra
@@ -44,6 +45,11 @@ class RepositorySource:
     @property
     def is_local(self) -> bool:
         return self.baseurl.startswith("file:")
+
+    @property
+    def directory(self) -> Path:
+        """Where a local repository is."""
+        return Path(unquote(urlsplit(self.baseurl).path))
 
 
 @dataclass(frozen=True)

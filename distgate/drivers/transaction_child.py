@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 
+from distgate.drivers.confinement import confined
 from distgate.drivers.image_root import SHARED, Place, mounted_image, system_directories
 from distgate.drivers.transaction import TRANSCRIPT_NAME, Script, Transaction, at_fault, failed_scriptlets, read_task
 from distgate.errors import ConfigurationError, DistgateError, InfrastructureError, PackageError
@@ -21,26 +22,6 @@ from distgate.process import ProcessFailed, run
 TIMEOUT = 3600.0  # the caller's deadline is shorter
 #: English, because its words are read; the paths of the image, not of our virtual environment.
 _ENVIRONMENT = {"LC_ALL": "C.UTF-8", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
-# Scriptlets run as root in a chroot on this host: what would let them out of it, or touch the host itself, is gone.
-_KEPT = (
-    "chown",
-    "dac_override",
-    "dac_read_search",
-    "fowner",
-    "fsetid",
-    "kill",
-    "setgid",
-    "setuid",
-    "setfcap",
-    "sys_chroot",
-)
-_CONFINED = (
-    "unshare",
-    "--net",
-    "setpriv",
-    "--bounding-set=-all," + ",".join(f"+{name}" for name in _KEPT),
-    "--no-new-privs",
-)
 _DATABASES = ("/usr/lib/sysimage/rpm", "/var/lib/rpm")
 
 
@@ -63,7 +44,7 @@ def carry_out(transaction: Transaction, workspace: Path) -> list[str]:
         cleanups.enter_context(system_directories(place, dnf.shared))
         dnf.install()
         for script in transaction.scripts:
-            _run_script(place.root, script)
+            _run_script(dnf.confined, place.root, script)
         return dnf.query()
 
 
@@ -90,6 +71,8 @@ class Dnf:
         # Debian's rpm looks for its database in the home directory; an image says where it is.
         database = next((path for path in _DATABASES if (root / path.lstrip("/")).is_dir()), _DATABASES[-1])
         (self.home / ".rpmmacros").write_text(f"%_dbpath {database}\n")
+        local = [source.directory for source in transaction.repositories if source.is_local]
+        self.confined = confined(writable=root, readable=[workspace, *local])
         self.configuration.write_text(self._main(workspace) + "".join(self._repositories()))
 
     def install(self) -> None:
@@ -104,7 +87,7 @@ class Dnf:
                 continue
             if not self._all_local:
                 self._dnf((), verb, "--downloadonly", *requests)
-            self._dnf(_CONFINED, *([] if self._all_local else ["-C"]), verb, *requests)
+            self._dnf(self.confined, *([] if self._all_local else ["-C"]), verb, *requests)
 
     def query(self) -> list[str]:
         """Every package of the root's RPM database."""
@@ -185,10 +168,10 @@ def _sentence(said: str, failed: list[str]) -> str:
     return "dnf cannot install the packages: " + (problems or errors or ["see its output"])[-1]
 
 
-def _run_script(root: Path, script: Script) -> None:
+def _run_script(confinement: Sequence[str], root: Path, script: Script) -> None:
     inside = root / "run" / script.name
     inside.write_text(script.body)
-    words: list[str | Path] = [*_CONFINED, "chroot", root, script.interpreter, f"/run/{script.name}"]
+    words: list[str | Path] = [*confinement, "chroot", root, script.interpreter, f"/run/{script.name}"]
     try:
         done = run(words, timeout=TIMEOUT, env=_ENVIRONMENT | {"HOME": "/root"})
     except ProcessFailed as failure:

@@ -26,6 +26,28 @@ from distgate.process import run
 from distgate.waiting import wait_for
 
 ONLY_LOOPBACK = "test $(tail -n +3 /proc/net/dev | wc -l) = 1 && grep -q lo: /proc/net/dev"
+#: The classic way out of a chroot for root, and then a look for what is the host's own.
+BREAK_OUT = """%post -p /usr/bin/python3
+import os
+os.makedirs("/outside")
+door = os.open("/", os.O_RDONLY)
+os.chroot("/outside")
+os.fchdir(door)
+for _ in range(64):
+    os.chdir("..")
+os.chroot(".")
+assert not os.path.exists("/etc/shadow"), "the host's passwords are there"
+assert not os.path.exists("/var/lib") and not os.path.exists("/etc/hostname"), "the host's files are there"
+assert not any(name.startswith(("sd", "vd", "loop")) for name in os.listdir("/dev")), "the host's disks are there"
+for place in ("/usr/bin", "/etc/passwd", "/proc/sys/kernel/core_pattern"):
+    assert not os.access(place, os.W_OK), place + " can be written"
+try:
+    os.stat("/proc/1/root/etc")
+except PermissionError:
+    pass
+else:
+    raise SystemExit("process 1 leads out")
+"""
 #: Name, extra header lines, scriptlets.
 SPECS = (
     ("plain", "Requires: companion", "%post\nls -ld /proc/self/ && : > /dev/null"),
@@ -44,6 +66,7 @@ SPECS = (
         "",
         "%post\n! mknod /root/disk b 8 0 && ! mount -t tmpfs none /mnt && ! hostname other && chown 1 /root",
     ),
+    ("houdini", "Requires: python3", BREAK_OUT),
     ("tidy", "", '%post\ntest -z "$(ls -A /tmp)"'),
     ("needy", "Requires: unzip", ""),
     ("less", "", ""),
@@ -160,6 +183,13 @@ def test_scriptlets_make_no_device_mount_nothing_and_leave_the_host_alone(
 ) -> None:
     image = OfflineInstaller().compose(base_image, repository, [built["confined"]], tmp_path / "image.qcow2")
     assert built["confined"] in image.installed
+
+
+def test_a_scriptlet_that_leaves_its_chroot_finds_nothing_of_the_host(
+    base_image: BaseImage, repository: Path, built: dict[str, Nevra], tmp_path: Path
+) -> None:
+    image = OfflineInstaller().compose(base_image, repository, [built["houdini"]], tmp_path / "image.qcow2")
+    assert built["houdini"] in image.installed
 
 
 def test_the_exact_package_is_installed_even_where_the_base_has_a_newer_one(

@@ -1,0 +1,31 @@
+"""What scriptlets can reach: they run as root, and no chroot holds root.
+
+rpm needs CAP_SYS_CHROOT, and who has that walks out of a chroot. So dnf and rpm themselves run in a root file system
+of their own, made by bubblewrap: of this host it has only what they are made of, read-only, and no network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+#: Without dac_read_search, whose file handles reach every file of a file system of which one directory is visible.
+_KEPT = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETFCAP", "SYS_CHROOT")
+#: The programs and libraries of dnf and rpm, and what they read of /etc: no key, no password, no one's files.
+_TOOLS = ("/usr", "/bin", "/sbin", "/lib", "/lib64")
+_CONFIGURATION = (
+    *("alternatives", "crypto-policies", "dnf", "group", "ld.so.cache", "ld.so.conf", "ld.so.conf.d"),
+    *("localtime", "nsswitch.conf", "passwd", "rpm"),
+)
+
+
+def confined(writable: Path, readable: Sequence[Path]) -> list[str]:
+    """The words before a command that may change ``writable`` (with the mounts and devices in it) and read
+    ``readable``, and has no network. For root in a mount namespace of its own."""
+    capabilities = [word for name in _KEPT for word in ("--cap-add", f"CAP_{name}")]
+    system = [*_TOOLS, *(f"/etc/{name}" for name in _CONFIGURATION)]
+    binds = [word for path in system for word in ("--ro-bind-try", path, path)]
+    binds += ["--ro-bind", "/proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]  # noqa: S108 - its own, empty
+    binds += [word for path in readable for word in ("--ro-bind", str(path), str(path))]
+    binds += ["--dev-bind", str(writable), str(writable)]
+    return ["bwrap", "--unshare-net", "--cap-drop", "ALL", *capabilities, *binds, "--chdir", "/", "--"]
