@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -86,6 +87,9 @@ def main(argv: list[str] | None = None) -> NoReturn:
         sys.exit(2 if isinstance(error, ConfigurationError) else error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception:  # noqa: BLE001 - a bug of ours: status 1 speaks of packages alone
+        traceback.print_exc()
+        sys.exit(2)
     sys.exit(0)
 
 

@@ -61,3 +61,10 @@ def test_explain_prints_one_object_and_ends_with_0_for_every_decision(text: str,
     assert ended.returncode == 0
     assert json.loads(ended.output)["decision"] == decision
     assert "\x1b" not in distgate("explain", "-", stdin=text).output
+
+
+def test_an_error_that_nobody_foresaw_is_never_mistaken_for_a_verdict() -> None:
+    script = 'exec "$0" -m distgate.cli explain - <&-'
+    ended = run(["sh", "-c", script, sys.executable], timeout=60, allowed=range(256), split_errors=True)
+    assert ended.returncode == 2
+    assert "AttributeError" in ended.errors
