@@ -15,6 +15,10 @@ class Deadline:
     """A point in time that several waits can share. ``remaining()`` is in seconds and never negative."""
 
     def __init__(self, seconds: float) -> None:
+        self.reset(seconds)
+
+    def reset(self, seconds: float) -> None:
+        """Move it to ``seconds`` from now for everybody who waits; 0 makes them give up at once."""
         self.seconds = seconds
         self._end = time.monotonic() + seconds
 

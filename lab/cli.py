@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -29,11 +33,33 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+@contextmanager
+def _saying_what_stays(state: Path) -> Iterator[None]:
+    """Whoever breaks off the demo hears that the lab, and the run in it, go on."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        _say(f"no longer following; the lab in {state} is still up\nhint: ./run lab down ends it")
+        raise
+
+
+def _unwind_when_ended() -> None:
+    """SIGTERM and SIGHUP unwind us as Ctrl-C does: a start that is broken off ends what it had started."""
+
+    def leave(number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # nohup's "ignore" stays
+            signal.signal(number, leave)
+
+
 @lab.command()
 def up(state: State = None) -> None:
     """Start every service; what is costly to make is made once and kept in the cache."""
     from lab.world import up as start
 
+    _unwind_when_ended()
     world = start(_state(state), settings().cache, _say)
     print(f"Prefect UI  {world.prefect_ui_url}\nbroker      {world.amqp_url}\ndist-git    {world.dist_git_url}")
 
@@ -92,8 +118,11 @@ def demo(
 
     if stage and stage not in breaks():
         raise ConfigurationError(f"no stage is called {stage}", hint=f"one of {', '.join(breaks())}")
+    _unwind_when_ended()
     try:
-        code = follow(start(_state(state), settings().cache, _say), stage, Console())
+        world = start(_state(state), settings().cache, _say)
+        with _saying_what_stays(world.state):
+            code = follow(world, stage, Console())
     except DistgateError as error:
         error_text = f"the lab broke: {error.message}"
         _say(

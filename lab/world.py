@@ -5,6 +5,8 @@ from __future__ import annotations
 import fcntl
 import os
 import sys
+import tempfile
+import threading
 from collections.abc import Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -14,7 +16,7 @@ from typing import Any
 
 from distgate.drivers.base import BaseImage, Progress
 from distgate.drivers.embedded_libvirt import reap
-from distgate.errors import ConfigurationError, InfrastructureError
+from distgate.errors import Cancelled, ConfigurationError, InfrastructureError
 from distgate.process import run
 from distgate.waiting import Deadline
 from lab import demo_package, prefect_server, rabbitmq, teardown
@@ -116,7 +118,8 @@ def up(state: Path, cache: Path, progress: Progress) -> World:
     somebody else is starting it, and whatever goes wrong on the way, having ended what was started.
     """
     state, cache = state.resolve(), cache.expanduser().resolve()
-    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _ensure_writable(state, "DISTGATE_LAB_STATE", 0o700)
+    _ensure_writable(cache, "DISTGATE_CACHE_DIR", 0o755)
     with _starting(state):
         if supervisor_of(state) and (state / "world.json").exists():
             return _already_up(state, progress)
@@ -153,6 +156,7 @@ class _Start:
         self.prefect: PrefectServer = prefect_server.prepare(state / "prefect")
         self.world = _plan(state, cache, self.broker, self.prefect)
         self.deadline = Deadline(START_SECONDS)
+        self.ended = threading.Event()
 
     def run(self) -> World:
         draft = self.state / "world.draft.json"
@@ -161,27 +165,41 @@ class _Start:
         for one in (*self.broker.services(), self.prefect.server(), self._dist_git()):
             services.save(self.state, one)
         start_supervisor(self.state)
-        with ThreadPoolExecutor(4, thread_name_prefix="lab-up") as pool:
-            try:
-                _all([pool.submit(step) for step in (self._images, self._sources, self._prefect, self._bus)])
-                self._wait([one.name for one in services.wanted(self.state)])
-            except BaseException:
-                self.progress("the start failed; ending what was started")
-                teardown.down(self.state, self.progress)
-                raise
+        pool = ThreadPoolExecutor(4, thread_name_prefix="lab-up")
+        try:
+            _all([pool.submit(step) for step in (self._images, self._sources, self._prefect, self._bus)])
+            self._wait([one.name for one in services.wanted(self.state)])
+        except BaseException:
+            self.progress("the start failed; ending what was started")
+            self._end(pool)
+            raise
+        pool.shutdown()
         draft.rename(self.state / "world.json")
         self.progress("the lab is up")
         return self.world
 
+    def _end(self, pool: ThreadPoolExecutor) -> None:
+        """Nothing is left when this returns: neither what was started nor the threads that would start more."""
+        self.ended.set()
+        self.deadline.reset(0)
+        teardown.down(self.state, self.progress)
+        pool.shutdown(cancel_futures=True)
+        teardown.down(self.state, lambda _: None)  # what the threads had started before they noticed
+
+    def _tell(self, text: str) -> None:
+        if self.ended.is_set():
+            raise Cancelled("the start of the lab was broken off")
+        self.progress(text)
+
     def _images(self) -> None:
-        ensure_repository(self.cache, self.progress)
+        ensure_repository(self.cache, self._tell)
         services.save(self.state, self._koji())
-        _describe(ensure_base(self.cache, self.progress), self.world.base_image)
+        _describe(ensure_base(self.cache, self._tell), self.world.base_image)
         # The first time this takes minutes; what waits for health counts from here.
-        self.deadline = Deadline(START_SECONDS)
+        self.deadline.reset(START_SECONDS)
 
     def _sources(self) -> None:
-        repository = demo_package.seed(self.state / "dist-git", self.cache, self.progress)
+        repository = demo_package.seed(self.state / "dist-git", self.cache, self._tell)
         install_hook(repository, {"url": self.world.amqp_url, "exchange": self.world.exchange})
 
     def _prefect(self) -> None:
@@ -190,13 +208,13 @@ class _Start:
         for one in (self._ours("reconciler"), self.prefect.worker(self.world.environment, PROJECT)):
             services.save(self.state, one)
         register(self.state / "world.draft.json", self.world)
-        prefect_server.deploy(self.prefect, PROJECT, self.world.environment, self.progress)
+        prefect_server.deploy(self.prefect, PROJECT, self.world.environment, self._tell)
         # Only now: what the intake accepts must find its automation.
         services.save(self.state, self._ours("intake", Health("consumer", f"{self.world.amqp_url}#{QUEUE}")))
 
     def _bus(self) -> None:
         self._wait(["rabbitmq"])
-        self.progress("the broker is there")
+        self._tell("the broker is there")
         services.save(self.state, self._ours("relay"))
 
     def _wait(self, names: list[str]) -> None:
@@ -267,6 +285,17 @@ def _plan(state: Path, cache: Path, broker: Broker, prefect: PrefectServer) -> W
         guests_dir=state / "guests",
         base_image=state / "base-image.json",
     )
+
+
+def _ensure_writable(directory: Path, setting: str, mode: int) -> None:
+    try:
+        directory.mkdir(mode=mode, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as refused:
+        raise ConfigurationError(
+            f"the lab cannot write to {directory}: {refused.strerror}", hint=f"{setting} names another directory"
+        ) from refused
 
 
 def _describe(base: BaseImage, path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,9 +12,10 @@ import pytest
 from distgate.drivers import amqp
 from distgate.drivers.prefect_api import PrefectApi
 from distgate.errors import ConfigurationError
+from distgate.process import spawn
 from distgate.waiting import Deadline, wait_for
 from lab import service as services
-from lab import supervisor, world
+from lab import supervisor, teardown, world
 from lab.service import Service
 from lab.world import World
 
@@ -88,6 +90,27 @@ def test_a_lab_that_is_half_up_is_refused_and_down_is_named(small: Path, tmp_pat
 def test_two_starts_at_the_same_time_are_refused(tmp_path: Path) -> None:
     with world._starting(tmp_path), pytest.raises(ConfigurationError, match="somebody else is starting"):
         world.up(tmp_path, tmp_path / "cache", print)
+
+
+def test_a_state_directory_that_cannot_be_written_is_named_with_its_setting(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigurationError, match="cannot write") as caught:
+        world.up(tmp_path / "file" / "lab", tmp_path / "cache", print)
+    assert "DISTGATE_LAB_STATE" in caught.value.hint
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_a_start_that_is_broken_off_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) -> None:
+    # With an empty cache the start is busy making the repository for minutes.
+    environment = {"DISTGATE_CACHE_DIR": str(tmp_path / "cache")}
+    argv = [sys.executable, "-m", "distgate.cli", "lab", "up", "--state", str(tmp_path / "lab")]
+    said = tmp_path / "up.log"
+    starter = spawn(argv, log_to=said, env=environment)
+    wait_for("the first services", lambda: "the broker is there" in said.read_text(), SOON)
+    starter.send_signal(number)
+    assert starter.wait(SOON) == 128 + number
+    assert "the lab is down" in said.read_text()
+    assert teardown.leftovers(tmp_path / "lab") == []
 
 
 def test_asking_for_a_lab_that_is_not_up_says_how_to_start_one(tmp_path: Path) -> None:
