@@ -79,6 +79,8 @@ class World:
             "DISTGATE_UI_URL": self.prefect_ui_url,
             "DISTGATE_ARTIFACTS_DIR": str(self.artifacts_dir),
             "DISTGATE_ARTIFACTS_URL": self.artifacts_url,
+            # One host, no network in between: silence means death sooner here.
+            "DISTGATE_RUN_LEASE": "30",
             "DISTGATE_LAB_STATE": str(self.state),
             "DISTGATE_CACHE_DIR": str(self.cache),
             "PREFECT_API_URL": self.prefect_api_url,
