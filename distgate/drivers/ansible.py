@@ -148,7 +148,8 @@ def _confined(writable: Sequence[Path]) -> list[str]:
     its own, which no process group reaches. And it finds no other process in /proc to read the environment of.
     """
     binds = [word for path in writable for word in ("--bind", str(path), str(path))]
-    namespaces = ["--unshare-pid", "--unshare-ipc", "--die-with-parent"]
+    # Root keeps its capabilities otherwise, and with them a read-only file system is read-only no longer.
+    namespaces = ["--unshare-pid", "--unshare-ipc", "--die-with-parent", "--cap-drop", "ALL"]
     return ["bwrap", *namespaces, "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", *binds, "--"]
 
 

@@ -91,6 +91,15 @@ def test_a_suite_sees_no_process_of_ours_and_writes_only_where_it_may(tmp_path: 
     assert not (tmp_path / "mark").exists()
 
 
+def test_a_suite_has_no_right_of_root_on_this_side(tmp_path: Path, absent: LibvirtGuest) -> None:
+    attempts = f"mount -o remount,bind,rw / ; touch {tmp_path}/mark ; mknod {tmp_path}/tests/disk b 8 0"
+    look = "grep -c CapEff:.0000000000000000 /proc/self/status"
+    run(tmp_path, absent, play(f"  - debug: {{msg: \"{{{{ lookup('pipe', '{attempts} ; {look}') }}}} is none\"}}\n"))
+    assert "1 is none" in said(tmp_path)
+    assert not (tmp_path / "mark").exists()
+    assert not (tmp_path / "tests" / "disk").exists()
+
+
 def test_every_group_that_suites_address_holds_the_guest_alone(absent: LibvirtGuest) -> None:
     groups = inventory_of(absent)
     assert {name: list(group["hosts"]) for name, group in groups.items()} == {  # type: ignore[index]
