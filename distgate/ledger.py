@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -21,58 +20,9 @@ from sqlalchemy.engine import Connection, Engine, Row
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from distgate.change import Change
-from distgate.errors import ConfigurationError, InfrastructureError
+from distgate.errors import InfrastructureError
+from distgate.ledger_tables import CHANGES, OUTBOX, RUNS, open_engine
 from distgate.triage import Decision
-
-_META = sa.MetaData()
-
-CHANGES = sa.Table(
-    "changes",
-    _META,
-    sa.Column("key", sa.Text, primary_key=True),
-    sa.Column("change", sa.Text, nullable=False),
-    sa.Column("decision", sa.Text, nullable=False),
-    sa.Column("reason", sa.Text, nullable=False),
-    sa.Column("rule", sa.Text, nullable=False),
-    sa.Column("seen", sa.Integer, nullable=False, default=1),
-    sa.Column("accepted_at", sa.Float, nullable=False),
-    sa.Column("offered_at", sa.Float),
-    sa.Column("run_id", sa.Text),
-)
-RUNS = sa.Table(
-    "runs",
-    _META,
-    sa.Column("run_id", sa.Text, primary_key=True),
-    sa.Column("key", sa.Text, sa.ForeignKey("changes.key"), nullable=False, index=True),
-    sa.Column("build_url", sa.Text, nullable=False),
-    sa.Column("attempt", sa.Integer, nullable=False),
-    sa.Column("status", sa.Text, nullable=False),
-    sa.Column("open_stage", sa.Text),
-    sa.Column("facts", sa.Text, nullable=False),
-    sa.Column("claimed_at", sa.Float, nullable=False),
-    sa.Column("beat_at", sa.Float, nullable=False),
-    sa.Column("ended_at", sa.Float),
-)
-OUTBOX = sa.Table(
-    "outbox",
-    _META,
-    sa.Column("seq", sa.Integer, primary_key=True, autoincrement=True),
-    sa.Column("message_id", sa.Text, nullable=False, unique=True),
-    sa.Column("run_id", sa.Text, nullable=False, index=True),
-    sa.Column("topic", sa.Text, nullable=False),
-    sa.Column("attempt", sa.Integer, nullable=False),
-    sa.Column("body", sa.Text, nullable=False),
-    sa.Column("created_at", sa.Float, nullable=False),
-    sa.Column("sent_at", sa.Float),
-    sa.Column("tries", sa.Integer, nullable=False, default=0),
-    sa.Column("error", sa.Text),
-    sa.UniqueConstraint("run_id", "topic", "attempt"),
-)
-
-
-#: Raised with every change of a table above; a ledger of another number is refused, never guessed at.
-SCHEMA = 1
-_SCHEMA = sa.Table("schema", _META, sa.Column("version", sa.Integer, primary_key=True))
 
 
 @dataclass(frozen=True)
@@ -123,28 +73,17 @@ class Ledger:
     """One connection pool on the ledger's database; every method is one transaction and safe to repeat."""
 
     def __init__(self, url: str) -> None:
-        _make_parent(url)
-        timeout = {"timeout": 60} if url.startswith("sqlite") else {}
-        self._engine: Engine = sa.create_engine(url, connect_args=timeout)
-        if url.startswith("sqlite"):
-            sa.event.listen(self._engine, "connect", _prepare_sqlite)
-            sa.event.listen(self._engine, "begin", _begin_sqlite)
-        with self._transaction() as connection:
-            _make_tables(connection, url)
+        with _reported():
+            self._engine: Engine = open_engine(url)
 
     def close(self) -> None:
         self._engine.dispose()
 
     @contextmanager
-    def _transaction(self) -> Iterator[Connection]:
-        try:
-            with self._engine.begin() as connection:
-                yield connection
-        except OperationalError as broken:
-            raise InfrastructureError(
-                f"the ledger cannot be written: {broken.orig}",
-                hint="is its disk full, or DISTGATE_LEDGER_URL wrong?",
-            ) from broken
+    def transaction(self) -> Iterator[Connection]:
+        """One transaction on the tables of distgate.ledger_tables; InfrastructureError when it cannot be had."""
+        with _reported(), self._engine.begin() as connection:
+            yield connection
 
     # -- changes -------------------------------------------------------------------------------------------------
 
@@ -158,7 +97,7 @@ class Ledger:
             "rule": decision.rule,
             "accepted_at": time.time(),
         }
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             if _insert(connection, CHANGES, row):
                 return Acceptance(change.key, True, decision.decision)
             connection.execute(CHANGES.update().where(CHANGES.c.key == change.key).values(seen=CHANGES.c.seen + 1))
@@ -173,13 +112,13 @@ class Ledger:
             CHANGES.c.run_id.is_(None),
             sa.func.coalesce(CHANGES.c.offered_at, CHANGES.c.accepted_at) < time.time() - older_than,
         )
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             rows = connection.execute(query.order_by(CHANGES.c.accepted_at)).scalars()
             return [Change.model_validate_json(row) for row in rows]
 
     def offered(self, key: str) -> None:
         """Note that the change was offered to Prefect just now."""
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             connection.execute(CHANGES.update().where(CHANGES.c.key == key).values(offered_at=time.time()))
 
     # -- runs ----------------------------------------------------------------------------------------------------
@@ -191,7 +130,7 @@ class Ledger:
         """
         asked = Decision("queued", "started by hand", "manual")
         self.record(change, asked)
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             mine = sa.or_(CHANGES.c.run_id.is_(None), CHANGES.c.run_id == run_id)
             where = CHANGES.c.key == change.key
             taken = connection.execute(
@@ -227,13 +166,13 @@ class Ledger:
     def run(self, run_id: str) -> Run | None:
         """The run as the ledger knows it, or None."""
         query = sa.select(RUNS, CHANGES.c.change).join(CHANGES, CHANGES.c.key == RUNS.c.key)
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             row = connection.execute(query.where(RUNS.c.run_id == run_id)).one_or_none()
         return _run(row) if row else None
 
     def beat(self, run_id: str, attempt: int) -> bool:
         """Say that the run is alive; False when it was given up, or another attempt of it has begun."""
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             mine = sa.and_(RUNS.c.run_id == run_id, RUNS.c.attempt == attempt, RUNS.c.ended_at.is_(None))
             return connection.execute(RUNS.update().where(mine).values(beat_at=time.time())).rowcount == 1
 
@@ -241,19 +180,19 @@ class Ledger:
         """Runs without a last message that have not said for ``seconds`` that they are alive."""
         query = sa.select(RUNS, CHANGES.c.change).join(CHANGES, CHANGES.c.key == RUNS.c.key)
         quiet = sa.and_(RUNS.c.ended_at.is_(None), RUNS.c.beat_at < time.time() - seconds)
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             return [_run(row) for row in connection.execute(query.where(quiet)).all()]
 
     def runs_of(self, key: str) -> list[Run]:
         """Every run that ever held the change, oldest first."""
         query = sa.select(RUNS, CHANGES.c.change).join(CHANGES, CHANGES.c.key == RUNS.c.key)
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             rows = connection.execute(query.where(RUNS.c.key == key).order_by(RUNS.c.claimed_at)).all()
         return [_run(row) for row in rows]
 
     def learn(self, run_id: str, **facts: str) -> None:
         """Keep facts of a run, such as its NVR, for every later message."""
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             known = connection.execute(sa.select(RUNS.c.facts).where(RUNS.c.run_id == run_id)).scalar_one()
             merged = json.dumps(json.loads(known) | facts, sort_keys=True)
             connection.execute(RUNS.update().where(RUNS.c.run_id == run_id).values(facts=merged))
@@ -274,7 +213,7 @@ class Ledger:
 
         False when this run said it before in this attempt, or has said its last message: nothing is changed then.
         """
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             ended = sa.select(RUNS.c.ended_at).where(RUNS.c.run_id == run_id, RUNS.c.ended_at.is_not(None))
             if connection.execute(ended).first():
                 return False
@@ -291,30 +230,30 @@ class Ledger:
     def unsent(self, limit: int = 50) -> list[Letter]:
         """The oldest messages that the broker has not confirmed, in their order."""
         query = sa.select(OUTBOX).where(OUTBOX.c.sent_at.is_(None)).order_by(OUTBOX.c.seq).limit(limit)
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             return [_letter(row) for row in connection.execute(query)]
 
     def letters_of(self, run_id: str) -> list[Letter]:
         """Every message of a run, in order."""
         query = sa.select(OUTBOX).where(OUTBOX.c.run_id == run_id).order_by(OUTBOX.c.seq)
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             return [_letter(row) for row in connection.execute(query)]
 
     def sent(self, seq: int) -> None:
         """The broker confirmed this message."""
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             connection.execute(OUTBOX.update().where(OUTBOX.c.seq == seq).values(sent_at=time.time(), error=None))
 
     def unsendable(self, seq: int, error: str) -> None:
         """Sending failed for now; the message keeps its place."""
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             connection.execute(
                 OUTBOX.update().where(OUTBOX.c.seq == seq).values(tries=OUTBOX.c.tries + 1, error=error[:500])
             )
 
     def counts(self) -> dict[str, int]:
         """How many changes stand under each decision, how many runs there are, and messages sent and unsent."""
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             decided = connection.execute(sa.select(CHANGES.c.decision, sa.func.count()).group_by(CHANGES.c.decision))
             counted = {str(decision): int(count) for decision, count in decided}
             counted["runs"] = connection.execute(sa.select(sa.func.count()).select_from(RUNS)).scalar_one()
@@ -324,18 +263,14 @@ class Ledger:
         return counted
 
 
-def _make_tables(connection: Connection, url: str) -> None:
-    fresh = not sa.inspect(connection).get_table_names()
-    _META.create_all(connection)
-    if fresh:
-        connection.execute(_SCHEMA.insert().values(version=SCHEMA))
-    found = connection.execute(sa.select(_SCHEMA.c.version)).scalar_one_or_none()
-    if found != SCHEMA:
-        shown = sa.make_url(url).render_as_string(hide_password=True)
-        raise ConfigurationError(
-            f"the ledger {shown} has schema {found or 'of a time before numbers'}, this distgate needs {SCHEMA}",
-            hint="let its runs end with the distgate that wrote it, then begin a new ledger",
-        )
+@contextmanager
+def _reported() -> Iterator[None]:
+    try:
+        yield
+    except OperationalError as broken:
+        raise InfrastructureError(
+            f"the ledger cannot be used: {broken.orig}", hint="is its disk full, or DISTGATE_LEDGER_URL wrong?"
+        ) from broken
 
 
 def _insert(connection: Connection, table: sa.Table, row: dict[str, Any]) -> bool:
@@ -383,24 +318,3 @@ def _run(row: Row[Any]) -> Run:
         facts=json.loads(row.facts),
         ended=row.ended_at is not None,
     )
-
-
-def _prepare_sqlite(connection: Any, _record: Any) -> None:
-    # Other processes write too: wait for them, and lose nothing that was confirmed when the power goes.
-    # The driver's own transactions are switched off: they begin late, and a read that turns into a write then
-    # fails at once when another writer was faster.
-    connection.isolation_level = None
-    cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=60000", "foreign_keys=ON"):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-def _make_parent(url: str) -> None:
-    path = sa.make_url(url).database if url.startswith("sqlite") else None
-    if path and path != ":memory:":
-        Path(path).parent.mkdir(parents=True, exist_ok=True)

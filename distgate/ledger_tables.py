@@ -1,0 +1,112 @@
+"""The tables of the ledger and how a database of them is opened; what they mean is in distgate.ledger."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Engine
+
+from distgate.errors import ConfigurationError
+
+META = sa.MetaData()
+
+CHANGES = sa.Table(
+    "changes",
+    META,
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("change", sa.Text, nullable=False),
+    sa.Column("decision", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("rule", sa.Text, nullable=False),
+    sa.Column("seen", sa.Integer, nullable=False, default=1),
+    sa.Column("accepted_at", sa.Float, nullable=False),
+    sa.Column("offered_at", sa.Float),
+    sa.Column("run_id", sa.Text),
+)
+RUNS = sa.Table(
+    "runs",
+    META,
+    sa.Column("run_id", sa.Text, primary_key=True),
+    sa.Column("key", sa.Text, sa.ForeignKey("changes.key"), nullable=False, index=True),
+    sa.Column("build_url", sa.Text, nullable=False),
+    sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("open_stage", sa.Text),
+    sa.Column("facts", sa.Text, nullable=False),
+    sa.Column("claimed_at", sa.Float, nullable=False),
+    sa.Column("beat_at", sa.Float, nullable=False),
+    sa.Column("ended_at", sa.Float),
+)
+OUTBOX = sa.Table(
+    "outbox",
+    META,
+    sa.Column("seq", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("message_id", sa.Text, nullable=False, unique=True),
+    sa.Column("run_id", sa.Text, nullable=False, index=True),
+    sa.Column("topic", sa.Text, nullable=False),
+    sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.Column("created_at", sa.Float, nullable=False),
+    sa.Column("sent_at", sa.Float),
+    sa.Column("tries", sa.Integer, nullable=False, default=0),
+    sa.Column("error", sa.Text),
+    sa.UniqueConstraint("run_id", "topic", "attempt"),
+)
+
+
+#: To be raised with every change of a table above; a ledger of another number is refused, never guessed at.
+SCHEMA = 1
+SCHEMAS = sa.Table("schema", META, sa.Column("version", sa.Integer, primary_key=True))
+
+
+def open_engine(url: str) -> Engine:
+    """A connection pool on the ledger at ``url``, whose tables exist; they are made in an empty database.
+
+    Raises ConfigurationError for a ledger of another schema.
+    """
+    _make_parent(url)
+    sqlite = url.startswith("sqlite")
+    engine = sa.create_engine(url, connect_args={"timeout": 60} if sqlite else {})
+    if sqlite:
+        sa.event.listen(engine, "connect", _prepare_sqlite)
+        sa.event.listen(engine, "begin", _begin_sqlite)
+    with engine.begin() as connection:
+        _make_tables(connection, url)
+    return engine
+
+
+def _make_tables(connection: Connection, url: str) -> None:
+    fresh = not sa.inspect(connection).get_table_names()
+    META.create_all(connection)
+    if fresh:
+        connection.execute(SCHEMAS.insert().values(version=SCHEMA))
+    found = connection.execute(sa.select(SCHEMAS.c.version)).scalar_one_or_none()
+    if found != SCHEMA:
+        shown = sa.make_url(url).render_as_string(hide_password=True)
+        raise ConfigurationError(
+            f"the ledger {shown} has schema {found or 'of a time before numbers'}, this distgate needs {SCHEMA}",
+            hint="let its runs end with the distgate that wrote it, then begin a new ledger",
+        )
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    # Other processes write too: wait for them, and lose nothing that was confirmed when the power goes.
+    # The driver's own transactions are switched off: they begin late, and a read that turns into a write then
+    # fails at once when another writer was faster.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=60000", "foreign_keys=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _make_parent(url: str) -> None:
+    path = sa.make_url(url).database if url.startswith("sqlite") else None
+    if path and path != ":memory:":
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
