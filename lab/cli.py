@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from distgate.errors import ConfigurationError, DistgateError
 from distgate.settings import settings

@@ -115,11 +115,11 @@ def _sweep(state: Path, progress: Progress) -> None:
     while left := members(state):
         if deadline.passed:
             raise InfrastructureError(f"processes of the lab would not end: {[one.pid for one in left]}")
+        if new := set(left) - asked:
+            progress(f"ending {len(new)} more: {', '.join(sorted({_command(one)[:40] for one in new}))}")
         for process in left:
             # The second look is three quarters of a second later: long enough for what cleans up after itself.
             process.signal(signal.SIGKILL if process in asked else signal.SIGTERM)
-        if new := set(left) - asked:
-            progress(f"ending {len(new)} more: {', '.join(sorted({_command(one)[:40] for one in new}))}")
         asked |= set(left)
         time.sleep(0.75)
 
@@ -139,5 +139,6 @@ def _detach(state: Path, progress: Progress) -> None:
 def _command(process: ProcessId) -> str:
     with contextlib.suppress(OSError):
         words = Path(f"/proc/{process.pid}/cmdline").read_bytes().split(b"\0")
-        return " ".join(word.decode("utf-8", "replace") for word in words).strip()
+        # A process that is gone but not reaped yet has no words any more.
+        return " ".join(word.decode("utf-8", "replace") for word in words).strip() or "(gone)"
     return "(gone)"
