@@ -80,7 +80,7 @@ def status(state: State = None) -> None:
     services = look(_state(state))
     if not services:
         raise ConfigurationError(f"no lab is up in {_state(state)}", hint="./run lab up starts one")
-    table = Table("service", "pid", "healthy", "restarts", "log", box=None, pad_edge=False)
+    table = Table("service", "pid", "healthy", "restarts", Column("log", overflow="fold"), box=None, pad_edge=False)
     for one in services:
         table.add_row(one.name, str(one.pid or ""), "yes" if one.healthy else "NO", str(one.restarts), str(one.log))
     console = Console()
