@@ -9,7 +9,8 @@ import unicodedata
 _ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[@-_]?")
 #: Controls, halves of characters, and invisible marks that reorder the text around them.
 _UNSEEN = ("Cc", "Cs", "Cf")
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#|!~&])")
+# An underscore inside a word means nothing in markdown, and Prefect's pages would show the backslash.
+_MARKDOWN = re.compile(r"([\\`*{}\[\]<>()#|!~&]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
 
 
 def printable(text: str, *, newlines: bool = True) -> str:

@@ -8,6 +8,8 @@ from prefect import get_client
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.actions import ArtifactUpdate
 
+from distgate.plain_text import fenced
+
 
 class LiveText:
     """A markdown artifact of the current task run, made when something is first shown."""
@@ -19,7 +21,7 @@ class LiveText:
 
     def show(self, text: str) -> None:
         """Replace what the page shows."""
-        markdown = f"```\n{text}\n```"
+        markdown = fenced(text)
         if self._id is None:
             made = create_markdown_artifact(markdown, key=self._key, description=self._description)
             assert isinstance(made, UUID)  # noqa: S101 - never a coroutine: tasks are synchronous

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,14 +13,15 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
 from distgate.drivers.base import ComposedImage
-from distgate.errors import DistgateError
-from distgate.ledger import Run
+from distgate.errors import Cancelled, DistgateError
+from distgate.plain_text import inline
 from distgate.smoke import SmokeReport
-from distgate.stage_times import StageTime, stage_times
+from distgate.stage_times import stage_times
 from tasks.build import BuiltPackage
 from tasks.claim import Job
 from tasks.functional import Plan, TestReport
 from tasks.stage import ledger
+from tasks.summary_page import summary_page
 
 
 @dataclass
@@ -33,19 +34,25 @@ class Report:
     smoke: SmokeReport | None = None
     plan: Plan | None = None
     verdict: TestReport | None = None
-    error: Exception | None = None
+    error: BaseException | None = None
 
     @property
     def status(self) -> str:
         if self.error is not None:
-            return "FAILURE"
+            return "FAILURE" if isinstance(self.error, Exception) and not self.cancelled else "ABORTED"
         return self.verdict.status if self.verdict else "SUCCESS"
+
+    @property
+    def cancelled(self) -> bool:
+        return isinstance(self.error, Cancelled)
 
     def sentence(self) -> str:
         """The verdict in one sentence, with who is to blame when it is not SUCCESS."""
         title = self.job.change.title
         if isinstance(self.error, DistgateError):
             return f"{title}: {self.error.message} (blame: {self.error.blame})"
+        if self.error is not None and not isinstance(self.error, Exception):
+            return f"{title}: ended from outside ({type(self.error).__name__})"
         if self.error is not None:
             return f"{title}: {type(self.error).__name__}: {self.error} (blame: a bug of distgate)"
         if self.verdict is not None:
@@ -70,82 +77,28 @@ def reported(job: Job) -> Iterator[Report]:
     report = Report(job)
     try:
         yield report
-    except Exception as error:
+    except BaseException as error:
         report.error = error
         raise
     finally:
+        _publish_or_say(report)
+
+
+def _publish_or_say(report: Report) -> None:
+    try:
         _publish(report)
+    except Exception:  # noqa: BLE001 - a rung of the ladder
+        # The verdict stands whether its page could be written or not.
+        get_run_logger().exception("%s: the summary could not be written", report.job.change.title)
 
 
 def _publish(report: Report) -> None:
     run = ledger().run(report.job.run_id)
     times = stage_times(ledger().letters_of(report.job.run_id), run.build_id) if run else []
     get_run_logger().info("%s %s", report.status, report.sentence())
-    create_markdown_artifact(_markdown(report, run, times), key="summary", description=report.sentence())
+    page = summary_page(report, run, times)
+    create_markdown_artifact(page, key="summary", description=inline(report.sentence()))
     create_table_artifact([time.row() for time in times], key="stages", description="Stages, durations, statuses")
     room = report.job.room
     if room.base_url:
         create_link_artifact(room.url(room.root), key="artifacts", link_text="logs and artifacts of this run")
-
-
-def _markdown(report: Report, run: Run | None, times: list[StageTime]) -> str:
-    parts = [
-        f"# {report.status}: {report.job.change.title}",
-        report.sentence(),
-        _evidence(report),
-        _facts(report, run),
-        "## Stages\n\n" + _table(("stage", "status", "seconds"), [tuple(t.row().values()) for t in times]),
-        _suites(report),
-        _artifacts(report),
-    ]
-    return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def _evidence(report: Report) -> str:
-    error = report.error
-    if not isinstance(error, DistgateError):
-        return ""
-    hint = f"**Hint:** {error.hint}\n\n" if error.hint else ""
-    return hint + (f"```\n{error.evidence[-3000:]}\n```" if error.evidence else "")
-
-
-def _facts(report: Report, run: Run | None) -> str:
-    change = report.job.change
-    rows = [
-        ("package", f"{change.namespace}/{change.repo}"),
-        ("branch", change.branch),
-        ("commit", f"`{change.rev}` {change.summary}"),
-        ("committer", change.username),
-    ]
-    if report.built:
-        rows += [("NVR", report.built.nvr), ("Koji task", str(report.built.task_id))]
-    if report.image:
-        rows += [("image", report.job.room.link(report.image.path, report.image.path.name))]
-        rows += [("installed", ", ".join(map(str, report.image.requested)))]
-    if report.smoke:
-        rows += [("smoke test", report.smoke.sentence)]
-    if run:
-        rows += [("build_id on the bus", f"`{run.build_id}`")]
-    return _table(("", ""), rows)
-
-
-def _suites(report: Report) -> str:
-    if report.verdict is None:
-        return f"## Tests\n\nSkipped: {report.skipped}" if report.plan else ""
-    rows = [(s.suite, s.verdict, test.name, test.result) for s in report.verdict.suites for test in s.tests]
-    lines = "\n".join(f"- **{s.suite}**: {s.verdict}. {s.evidence}" for s in report.verdict.suites)
-    return f"## Tests\n\n{lines}\n\n" + _table(("suite", "verdict", "test", "result"), rows)
-
-
-def _artifacts(report: Report) -> str:
-    room = report.job.room
-    links = "\n".join(f"- {room.link(path, str(path.relative_to(room.root)))}" for path in room.logs())
-    return f"## Logs and artifacts\n\nAll of it: `{room.root}`\n\n{links}" if links else ""
-
-
-def _table(head: tuple[str, ...], rows: Sequence[tuple[object, ...]]) -> str:
-    def line(cells: tuple[object, ...]) -> str:
-        # What packages say ends in a table here: a bar or a line break must not break it.
-        return "| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
-
-    return "\n".join([line(head), "|" + "---|" * len(head), *(line(row) for row in rows)])
