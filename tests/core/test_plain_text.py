@@ -39,7 +39,7 @@ def test_one_line_stays_one_line() -> None:
         ("![](http://x/spy.png)", r"\!\[\]\(http://x/spy.png\)"),
         ("<img src=x>", r"\<img src=x\>"),
         ("a | b\nc", r"a \| b c"),
-        ("`code` *x* a_b", r"\`code\` \*x\* a\_b"),
+        ("`code` *x* a_b", r"\`code\` \*x\* a_b"),
         ("dos2unix-7.5.1-1.fc41", "dos2unix-7.5.1-1.fc41"),
     ],
 )
