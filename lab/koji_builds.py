@@ -54,6 +54,7 @@ class Builds:
         self._arch = arch
         self._pool = ThreadPoolExecutor(capacity, thread_name_prefix="build")
         self._stops: dict[int, threading.Event] = {}
+        self._closing = False
         self._rooms = store.state / "building"
         shutil.rmtree(self._rooms, ignore_errors=True)  # what a killed hub left
         self._rooms.mkdir()
@@ -68,12 +69,12 @@ class Builds:
     def cancel(self, task_id: int) -> None:
         """Cancel a task with its descendants and kill what runs for them; a finished one stays as it is."""
         for task in self._store.family(task_id):
-            self._store.advance(task.id, State.CANCELED)
-            if task.id in self._stops:
-                self._stops[task.id].set()
+            if self._store.advance(task.id, State.CANCELED):
+                self._stops[task.id if task.parent is None else task.parent].set()
 
     def close(self) -> None:
         """Stop everything that runs and wait until it has ended."""
+        self._closing = True
         for stop in list(self._stops.values()):
             stop.set()
         self._pool.shutdown(wait=True, cancel_futures=True)
@@ -159,7 +160,7 @@ class Builds:
         return self._child(child, body)
 
     def _child(self, child: Task, body: Any) -> dict[str, Any]:
-        """Run a child task to its end; its failure is its parent's, as with koji's own builder."""
+        """Run a child task to its end; its failure or cancellation fails its parent, as with koji's own builder."""
         self._store.advance(child.id, State.OPEN)
         result = self._conclude(child, body)
         if result is not None:
@@ -167,7 +168,9 @@ class Builds:
         ended = self._store.get(child.id)
         if ended is not None and ended.state is State.FAILED:
             raise TaskFault(*ended.outcome)
-        raise TaskStopped
+        if self._closing:
+            raise TaskStopped
+        raise TaskFault(koji.GenericError.faultCode, f"GenericError: Task {child.id} is canceled")
 
     def _job(self, parent: Task, child: Task, target: Target, work: Path) -> Job:
         work.mkdir()

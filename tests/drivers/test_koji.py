@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,8 @@ from distgate.packages import read_rpms
 from distgate.waiting import wait_for
 
 PATIENCE = 120.0
+#: Seconds that no build lasts; this session's own, for others may run on the same machine.
+FOREVER = 1_000_000 + os.getpid()
 
 
 @pytest.fixture(scope="module")
@@ -208,22 +211,33 @@ def test_a_wait_gives_up_on_a_hub_that_stays_away(world: KojiWorld) -> None:
 
 def test_a_build_that_takes_too_long_is_cancelled_with_its_processes(world: KojiWorld) -> None:
     client = world.client()
-    task_id = client.submit(world.commit(spec("sleep 86411 & sleep 86411")), "f41", "x86_64")
-    wait_for("the build script", lambda: running("86411"), PATIENCE)
+    task_id = client.submit(world.commit(spec(f"sleep {FOREVER}1 & sleep {FOREVER}1")), "f41", "x86_64")
+    wait_for("the build script", lambda: running(f"{FOREVER}1"), PATIENCE)
     with pytest.raises(TimedOut, match=f"Koji task {task_id}") as late:
         client.wait(task_id, 0.5, silent)
     assert "buildArch (noarch) OPEN" in late.value.evidence
     assert client.tree(task_id).state == "CANCELED"
-    wait_for("the end of its processes", lambda: not running("86411"), PATIENCE)
+    wait_for("the end of its processes", lambda: not running(f"{FOREVER}1"), PATIENCE)
 
 
 def test_somebody_elses_cancellation_ends_the_wait(world: KojiWorld) -> None:
     client = world.client()
-    task_id = client.submit(world.commit(spec("sleep 86412")), "f41", "x86_64")
-    wait_for("the build script", lambda: running("86412"), PATIENCE)
+    task_id = client.submit(world.commit(spec(f"sleep {FOREVER}2")), "f41", "x86_64")
+    wait_for("the build script", lambda: running(f"{FOREVER}2"), PATIENCE)
     threading.Timer(0.5, client.cancel, [task_id]).start()
     with pytest.raises(Cancelled, match="was canceled"):
         client.wait(task_id, PATIENCE, silent)
+
+
+def test_the_cancellation_of_a_part_is_nobodys_fault_although_the_build_then_fails(world: KojiWorld) -> None:
+    client = world.client()
+    task_id = client.submit(world.commit(spec(f"sleep {FOREVER}3")), "f41", "x86_64")
+    wait_for("the build script", lambda: running(f"{FOREVER}3"), PATIENCE)
+    client.cancel(client.tree(task_id).children[-1].task_id)
+    with pytest.raises(Cancelled, match=f"Koji task {task_id} was canceled"):
+        client.wait(task_id, PATIENCE, silent)
+    assert client.tree(task_id).state == "FAILED"
+    wait_for("the end of its processes", lambda: not running(f"{FOREVER}3"), PATIENCE)
 
 
 def test_downloads_fall_back_on_the_hub_when_the_files_are_not_served(world: KojiWorld, tmp_path: Path) -> None:
