@@ -12,7 +12,7 @@ import threading
 
 from distgate.drivers.amqp import Publisher
 from distgate.drivers.stage_message import as_message
-from distgate.errors import DistgateError
+from distgate.errors import DistgateError, InfrastructureError
 from distgate.ledger import Ledger, Letter
 from distgate.settings import settings
 from services.lifetime import serve
@@ -26,15 +26,31 @@ PAUSES = (1, 2, 5, 10)
 
 def relay(ledger: Ledger, publisher: Publisher, asked: threading.Event) -> None:
     """Send until ``asked``; a failure pauses the whole queue, because order is part of the contract."""
+    _look(publisher)
     failures = 0
     while not asked.is_set():
-        letters = ledger.unsent()
-        if _send(ledger, publisher, letters, asked):
+        try:
+            letters = ledger.unsent()
+            done = _send(ledger, publisher, letters, asked)
+        except InfrastructureError as trouble:
+            log.error("the outbox waits: %s", trouble)
+            letters, done = [], False
+        if done:
             failures = 0
             asked.wait(0 if letters else IDLE_SECONDS)
         else:
-            asked.wait(PAUSES[min(failures, len(PAUSES) - 1)])
+            asked.wait(_pause(failures))
             failures += 1
+
+
+def _look(publisher: Publisher) -> None:
+    """Say at the start what would otherwise be noticed with the first message, maybe days later."""
+    try:
+        publisher.check()
+    except DistgateError as wrong:
+        log.error("nothing can be sent now, every message will wait: %s", wrong)
+    else:
+        log.info("sending to the exchange %s", publisher.exchange)
 
 
 def _send(ledger: Ledger, publisher: Publisher, letters: list[Letter], asked: threading.Event) -> bool:
@@ -53,9 +69,31 @@ def _send(ledger: Ledger, publisher: Publisher, letters: list[Letter], asked: th
             )
             ledger.unsendable(letter.seq, str(error))
             return False
-        ledger.sent(letter.seq)
-        log.info("%s %s of %s %s", letter.topic, letter.body["status"], letter.body["repo"], letter.body["rev"][:7])
+        _mark(ledger, letter, asked)
     return True
+
+
+def _mark(ledger: Ledger, letter: Letter, asked: threading.Event) -> None:
+    """Mark a confirmed message, however long the ledger cannot be written: it must not be sent once more for every
+    try. Only when we are asked to end meanwhile will the next relay send it again, with the same ID."""
+    failures = 0
+    while True:
+        try:
+            ledger.sent(letter.seq)
+        except InfrastructureError as trouble:
+            log.error("%s of %s was sent and cannot be marked: %s", letter.topic, letter.body["repo"], trouble)
+        else:
+            log.info(
+                "%s %s of %s %s", letter.topic, letter.body["status"], letter.body["repo"], letter.body["rev"][:7]
+            )
+            return
+        if asked.wait(_pause(failures)):
+            return
+        failures += 1
+
+
+def _pause(failures: int) -> float:
+    return PAUSES[min(failures, len(PAUSES) - 1)]
 
 
 def main(asked: threading.Event) -> None:

@@ -13,10 +13,12 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, NoReturn
 
 import crochet
+import pika
 import pika.exceptions
 from fedora_messaging import config as options
 from fedora_messaging import exceptions as refused
-from fedora_messaging.message import Message
+from fedora_messaging.message import Message, get_message
+from fedora_messaging.twisted import consumer as reading
 from fedora_messaging.twisted.service import FedoraMessagingServiceV2
 from jsonschema import ValidationError  # type: ignore[import-untyped]
 from tenacity import (
@@ -42,6 +44,7 @@ from distgate.drivers.amqp_queues import (
     messages_in,
 )
 from distgate.errors import ConfigurationError, DistgateError, InfrastructureError
+from distgate.plain_text import printable
 
 __all__ = [
     "Delivery",
@@ -67,6 +70,8 @@ PREFETCH = 4
 #: RabbitMQ takes a message away from a consumer that holds it for 30 minutes: give up before.
 HANDLE_SECONDS = 20 * 60.0
 LOOK_SECONDS = 0.25
+#: Characters of an unreadable message's reason in the log.
+REASON_LENGTH = 200
 
 Callback = Callable[[Message], None]
 
@@ -81,6 +86,7 @@ class Publisher:
     def __init__(self, url: str, exchange: str, *, app: str = "distgate", timeout: float = PUBLISH_SECONDS) -> None:
         self.url, self.exchange, self.timeout = url, exchange, timeout
         self._service: FedoraMessagingServiceV2 | None = None
+        self._on_their_way: dict[str, Any] = {}
         configure(app)
 
     def __enter__(self) -> Publisher:
@@ -89,20 +95,28 @@ class Publisher:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def check(self) -> None:
+        """Return when the broker answers and has the exchange; raises what ``publish`` raises when not."""
+        check_exchange(self.url, self.exchange)
+
     def publish(self, message: Message) -> None:
         """Send ``message`` and wait for the broker's confirmation, at most ``timeout`` seconds.
 
         Raises InfrastructureError when the broker is away or does not confirm (the message may arrive all the
-        same: repeat it with the same id), ConfigurationError when the topic or the exchange is not ours to use,
-        DistgateError when the message does not fit its own schema: repeating it will not help.
+        same: repeat it with the same id; one that the broker holds back meanwhile is not sent a second time),
+        ConfigurationError when the topic or the exchange is not ours to use, DistgateError when the message does
+        not fit its own schema: repeating it will not help.
         """
-        service = self._service or self._open()
+        sending = self._on_their_way.get(message.id) or self._send(message)
         try:
-            _in_reactor(lambda: _send(service, message, self.exchange), self.timeout)
+            sending.wait(self.timeout)
+        except crochet.TimeoutError:
+            self._explain_silence(message)
         except Exception as error:  # noqa: BLE001 - raised again by _explain, as what it means to the caller
             # A lost or refused connection is given up: fedora-messaging would try on in the background, for ever.
             self.close()
             _explain(error, message)
+        self._on_their_way.pop(message.id, None)
 
     def publish_plain(self, topic: str, body: Mapping[str, Any]) -> str:
         """Send a message without a schema of its own and return its id; raises what ``publish`` raises."""
@@ -113,8 +127,30 @@ class Publisher:
     def close(self) -> None:
         """Leave the broker; a later ``publish`` connects again."""
         service, self._service = self._service, None
+        sending, self._on_their_way = self._on_their_way, {}
+        for one in sending.values():
+            one.cancel()
         if service:
             _stop(service)
+
+    def _send(self, message: Message) -> Any:
+        service = self._service or self._open()
+        sending = crochet.run_in_reactor(_send)(service, message, self.exchange)
+        self._on_their_way[message.id] = sending
+        return sending
+
+    def _explain_silence(self, message: Message) -> NoReturn:
+        """A broker with an alarm holds messages back unread, and takes them when it is over: sent again, each
+        would come once more for every try. Nothing is waited for where nothing can come."""
+        try:
+            self.check()
+        except DistgateError:
+            self.close()
+            raise
+        raise InfrastructureError(
+            f"the broker did not confirm message {message.id} ({message.topic}) in time",
+            hint="it answers, but takes no messages: a memory or disk alarm? rabbitmqctl status shows it",
+        )
 
     def _open(self) -> FedoraMessagingServiceV2:
         check_exchange(self.url, self.exchange)
@@ -173,6 +209,20 @@ def configure(app: str) -> None:
     properties = {**options.DEFAULTS["client_properties"], "app": app}
     ours = {"client_properties": properties, "qos": {"prefetch_size": 0, "prefetch_count": PREFETCH}}
     options.conf.update({**options.DEFAULTS, **ours})
+    # It writes the whole body of a message that it dislikes, a patch of megabytes included; _read says it shorter.
+    logging.getLogger("fedora_messaging.message").setLevel(logging.CRITICAL)
+    reading.get_message = _read
+
+
+def _read(topic: str, properties: pika.BasicProperties, body: bytes) -> Message:
+    """fedora-messaging's get_message, but for what else it raises (a body nested too deeply, an encoding that does
+    not exist, headers of the wrong type): that would end the consumer, and the next one, and so on."""
+    try:
+        return get_message(topic, properties, body)
+    except Exception as unreadable:
+        said = printable(str(unreadable), newlines=False)[:REASON_LENGTH]
+        log.warning("message %s (%s) is unreadable: %s", properties.message_id, topic, said)
+        raise refused.ValidationError(unreadable) from unreadable
 
 
 def _judged(callback: Callback, patience: float, asked: threading.Event, last: list[DistgateError]) -> Callback:
@@ -262,10 +312,6 @@ def _explain(error: Exception, message: Message) -> NoReturn:
     if isinstance(error, refused.PublishForbidden):
         raise ConfigurationError(
             f"the broker forbids {what}: {error}", hint="the user needs the right to write this topic"
-        ) from error
-    if isinstance(error, crochet.TimeoutError):
-        raise InfrastructureError(
-            f"the broker did not confirm {what} in time", hint="is it out of memory?"
         ) from error
     if isinstance(error, refused.BaseException | pika.exceptions.AMQPError | OSError):
         raise InfrastructureError(f"{what} was not published: {error!r}") from error
