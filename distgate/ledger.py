@@ -89,16 +89,8 @@ class Ledger:
 
     def record(self, change: Change, decision: Decision) -> Acceptance:
         """Write a decided change under its key; a repeat is counted and changes nothing."""
-        row = {
-            "key": change.key,
-            "change": change.model_dump_json(),
-            "decision": decision.decision,
-            "reason": decision.reason,
-            "rule": decision.rule,
-            "accepted_at": time.time(),
-        }
         with self.transaction() as connection:
-            if _insert(connection, CHANGES, row):
+            if _insert(connection, CHANGES, _change_row(change, decision)):
                 return Acceptance(change.key, True, decision.decision)
             connection.execute(CHANGES.update().where(CHANGES.c.key == change.key).values(seen=CHANGES.c.seen + 1))
             known = connection.execute(sa.select(CHANGES).where(CHANGES.c.key == change.key)).one()
@@ -129,8 +121,9 @@ class Ledger:
         The run that holds it gets it again: that is a retry, and a new attempt if its last message was written.
         """
         asked = Decision("queued", "started by hand", "manual")
-        self.record(change, asked)
         with self.transaction() as connection:
+            # A run is no push: it is not counted as one more of them.
+            _insert(connection, CHANGES, _change_row(change, asked))
             mine = sa.or_(CHANGES.c.run_id.is_(None), CHANGES.c.run_id == run_id)
             where = CHANGES.c.key == change.key
             taken = connection.execute(
@@ -281,6 +274,17 @@ def _insert(connection: Connection, table: sa.Table, row: dict[str, Any]) -> boo
     except IntegrityError:
         return False
     return True
+
+
+def _change_row(change: Change, decision: Decision) -> dict[str, Any]:
+    return {
+        "key": change.key,
+        "change": change.model_dump_json(),
+        "decision": decision.decision,
+        "reason": decision.reason,
+        "rule": decision.rule,
+        "accepted_at": time.time(),
+    }
 
 
 def _letter_row(run_id: str, attempt: int, message_id: str, body: dict[str, str]) -> dict[str, Any]:

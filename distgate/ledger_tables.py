@@ -55,9 +55,21 @@ OUTBOX = sa.Table(
     sa.UniqueConstraint("run_id", "topic", "attempt"),
 )
 
+#: Messages that are no push that could be read, by their ID on the bus; they lie in the dead-letter queue.
+REJECTIONS = sa.Table(
+    "rejections",
+    META,
+    sa.Column("message_id", sa.Text, primary_key=True),
+    sa.Column("topic", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("seen", sa.Integer, nullable=False, default=1),
+    sa.Column("first_at", sa.Float, nullable=False),
+    sa.Column("last_at", sa.Float, nullable=False),
+    sa.Column("requeued_at", sa.Float),
+)
 
 #: To be raised with every change of a table above; a ledger of another number is refused, never guessed at.
-SCHEMA = 1
+SCHEMA = 2
 SCHEMAS = sa.Table("schema", META, sa.Column("version", sa.Integer, primary_key=True))
 
 

@@ -13,6 +13,7 @@ from distgate.change import Change, MalformedMessage
 from distgate.drivers.amqp import consume
 from distgate.drivers.prefect_api import PrefectApi
 from distgate.ledger import Ledger
+from distgate.rejections import reject
 from distgate.settings import Settings, settings
 from distgate.triage import decide
 from services.lifetime import serve
@@ -39,6 +40,8 @@ class Intake:
         decision = decide(message.topic, message.body, self._settings)
         log.info("%s %s: %s (%s)", message.topic, message.id, decision.decision, decision.reason)
         if decision.decision == "rejected":
+            if message.id:
+                reject(self._ledger, message.id, message.topic, decision.reason)
             raise MalformedMessage(decision.reason)
         if decision.change is not None:
             known = self._ledger.record(decision.change, decision)

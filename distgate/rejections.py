@@ -1,0 +1,80 @@
+"""Rejections: messages that could not be read as a push, written down with their reason and how often they came.
+
+The intake notes what it refuses. What never reaches it (no JSON at all) is noted by the reconciler, which looks
+through the dead letters.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from distgate.ledger import Ledger
+from distgate.ledger_tables import REJECTIONS
+from distgate.plain_text import printable
+
+#: Strangers choose all of these texts; the ledger keeps what people can read.
+LONGEST_ID, LONGEST_TOPIC, LONGEST_REASON = 128, 255, 500
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """A message that was refused: ``seen`` times so far; ``requeued_at`` is set while it waits for a new decision."""
+
+    message_id: str
+    topic: str
+    reason: str
+    seen: int
+    first_at: float
+    last_at: float
+    requeued_at: float | None = None
+
+
+def reject(ledger: Ledger, message_id: str, topic: str, reason: str) -> None:
+    """Note that the message was refused just now; a repeat is counted, its reason replaces the last one."""
+    now = time.time()
+    with ledger.transaction() as connection:
+        row = {"topic": _short(topic, LONGEST_TOPIC), "reason": _short(reason, LONGEST_REASON), "last_at": now}
+        mine = REJECTIONS.c.message_id == _short(message_id, LONGEST_ID)
+        known = REJECTIONS.update().where(mine).values(**row, seen=REJECTIONS.c.seen + 1, requeued_at=None)
+        if not connection.execute(known).rowcount:
+            key = {"message_id": _short(message_id, LONGEST_ID)}
+            connection.execute(REJECTIONS.insert().values(**key, **row, first_at=now))
+
+
+def note_dead(ledger: Ledger, message_id: str, topic: str, reason: str, times: int = 1) -> bool:
+    """Note a dead letter that nobody wrote down; False when the ledger knows it, which then says nothing new."""
+    key = _short(message_id, LONGEST_ID)
+    now = time.time()
+    with ledger.transaction() as connection:
+        if connection.execute(sa.select(REJECTIONS).where(REJECTIONS.c.message_id == key)).first():
+            mine = REJECTIONS.update().where(REJECTIONS.c.message_id == key)
+            connection.execute(mine.where(REJECTIONS.c.seen < times).values(seen=times, last_at=now))
+            connection.execute(mine.values(requeued_at=None))
+            return False
+        row = {"topic": _short(topic, LONGEST_TOPIC), "reason": _short(reason, LONGEST_REASON), "seen": times}
+        connection.execute(REJECTIONS.insert().values(message_id=key, **row, first_at=now, last_at=now))
+        return True
+
+
+def requeued(ledger: Ledger, message_ids: Iterable[str]) -> None:
+    """Note that these messages were put back into the queue just now: they will be decided about once more."""
+    keys = [_short(message_id, LONGEST_ID) for message_id in message_ids]
+    with ledger.transaction() as connection:
+        for key in keys:
+            known = REJECTIONS.update().where(REJECTIONS.c.message_id == key)
+            connection.execute(known.values(requeued_at=time.time()))
+
+
+def rejections(ledger: Ledger, since: float = 0.0) -> list[Rejection]:
+    """What was refused at ``since`` (seconds since the epoch) or later, oldest first."""
+    query = sa.select(REJECTIONS).where(REJECTIONS.c.last_at >= since).order_by(REJECTIONS.c.first_at)
+    with ledger.transaction() as connection:
+        return [Rejection(**row._mapping) for row in connection.execute(query)]
+
+
+def _short(text: str, limit: int) -> str:
+    return printable(text, newlines=False)[:limit]
