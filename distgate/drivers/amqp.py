@@ -211,17 +211,17 @@ def configure(app: str) -> None:
     options.conf.update({**options.DEFAULTS, **ours})
     # It writes the whole body of a message that it dislikes, a patch of megabytes included; _read says it shorter.
     logging.getLogger("fedora_messaging.message").setLevel(logging.CRITICAL)
-    reading.get_message = _read
+    reading.get_message = _read  # type: ignore[attr-defined]  # no way in but this: their consumer calls it by name
 
 
-def _read(topic: str, properties: pika.BasicProperties, body: bytes) -> Message:
+def _read(routing_key: str, properties: pika.BasicProperties, body: bytes) -> Message:
     """fedora-messaging's get_message, but for what else it raises (a body nested too deeply, an encoding that does
     not exist, headers of the wrong type): that would end the consumer, and the next one, and so on."""
     try:
-        return get_message(topic, properties, body)
+        return get_message(routing_key, properties, body)
     except Exception as unreadable:
         said = printable(str(unreadable), newlines=False)[:REASON_LENGTH]
-        log.warning("message %s (%s) is unreadable: %s", properties.message_id, topic, said)
+        log.warning("message %s (%s) is unreadable: %s", properties.message_id, routing_key, said)
         raise refused.ValidationError(unreadable) from unreadable
 
 
