@@ -60,6 +60,12 @@ class TimedOut(InfrastructureError):
     """A named condition did not come true before its deadline."""
 
 
+class GaveUp(DistgateError):
+    """Our side is to blame, and trying the same again was tried already or would take too long to be of use."""
+
+    blame = "infrastructure"
+
+
 class ConfigurationError(DistgateError):
     """A setting, a file or a call is wrong; repeating it will not help."""
 

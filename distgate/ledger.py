@@ -17,7 +17,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine, Row
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import DatabaseError, IntegrityError
 
 from distgate.change import Change
 from distgate.errors import InfrastructureError
@@ -260,7 +260,7 @@ class Ledger:
 def _reported() -> Iterator[None]:
     try:
         yield
-    except OperationalError as broken:
+    except DatabaseError as broken:
         raise InfrastructureError(
             f"the ledger cannot be used: {broken.orig}", hint="is its disk full, or DISTGATE_LEDGER_URL wrong?"
         ) from broken

@@ -78,9 +78,15 @@ def open_engine(url: str) -> Engine:
 
     Raises ConfigurationError for a ledger of another schema.
     """
-    _make_parent(url)
     sqlite = url.startswith("sqlite")
-    engine = sa.create_engine(url, connect_args={"timeout": 60} if sqlite else {})
+    try:
+        _make_parent(url)
+        engine = sa.create_engine(url, connect_args={"timeout": 60} if sqlite else {})
+    except (sa.exc.ArgumentError, ImportError, OSError) as wrong:
+        raise ConfigurationError(
+            f"the ledger cannot be opened: {wrong}",
+            hint="DISTGATE_LEDGER_URL is an SQLAlchemy URL; PostgreSQL needs a driver such as psycopg",
+        ) from wrong
     if sqlite:
         sa.event.listen(engine, "connect", _prepare_sqlite)
         sa.event.listen(engine, "begin", _begin_sqlite)

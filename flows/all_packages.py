@@ -10,7 +10,7 @@ from prefect.flows import FlowStateHook
 from prefect.states import Completed
 
 from distgate.change import Change
-from tasks.build import build_package
+from tasks.build import build_package, cancel_build
 from tasks.claim import claim_change
 from tasks.compose import compose_image
 from tasks.functional import find_tests, run_tests
@@ -28,7 +28,7 @@ _LAST_WORD: list[FlowStateHook[..., Any]] = [end_of_run]
     flow_run_name="{change.title}",
     on_completion=_LAST_WORD,
     on_failure=_LAST_WORD,
-    on_cancellation=_LAST_WORD,
+    on_cancellation=[*_LAST_WORD, cancel_build],
     on_crashed=_LAST_WORD,
 )
 def all_packages(change: Change, site: str | None = None, again: bool = False) -> State[Any]:

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from prefect import get_run_logger
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.flows import Flow
 
 from blocks import DistGit, KojiInstance
 from distgate.branches import koji_target
-from distgate.drivers.base import BuildHub, Progress
+from distgate.drivers.base import BuildHub, Progress, TaskLost
 from distgate.drivers.repository import make_repository
-from distgate.errors import Cancelled, DistgateError, PackageError
+from distgate.errors import Cancelled, ConfigurationError, DistgateError, GaveUp, PackageError, TimedOut
 from distgate.packages import Nevra, RpmFile, read_rpms, under_test
 from distgate.settings import settings
 from tasks.claim import Job
 from tasks.live_text import LiveText
 from tasks.stage import ledger, stage
 
+log = logging.getLogger(__name__)
+
 ARCH = "x86_64"
+#: The fact of a run that holds its hub's address and its task ID there.
+TASK = "koji_task"
 
 
 @dataclass(frozen=True)
@@ -35,30 +43,52 @@ class BuiltPackage:
 def build_package(job: Job) -> BuiltPackage:
     """Scratch-build the commit and download its RPMs and logs."""
     room = job.room.stage("build")
-    hub = KojiInstance.of(job.site).hub()
-    task_id = _task_of(job, hub)
-    progress = _progress(job)
-    try:
-        hub.wait(task_id, settings().build_timeout, progress)
-    except (PackageError, Cancelled):
-        ledger().learn(job.run_id, koji_task="")  # a retry must not meet the same dead task again
-        _fetch_logs(hub, task_id, room)
-        raise
+    koji = KojiInstance.of(job.site)
+    hub = koji.hub()
+    task_id = _task_of(job, hub, koji.server)
+    _await(job, hub, task_id, room)
     rpms = read_rpms([path for path in hub.download(task_id, room, ARCH) if path.suffix == ".rpm"])
     make_repository(room)
     return _built(job, task_id, rpms, room)
 
 
-def _task_of(job: Job, hub: BuildHub) -> int:
-    """The Koji task that this run submitted before it was interrupted, or a new one."""
+def cancel_build(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+    """Flow hook: a run that is cancelled does not leave its Koji task building."""
+    run = ledger().run(str(flow_run.id))
+    server, _, task = (run.facts.get(TASK, "") if run else "").rpartition(" ")
+    koji = KojiInstance.of(flow_run.parameters.get("site") or settings().site)
+    if task and server == koji.server:
+        koji.hub().cancel(int(task))
+        log.warning("run %s was cancelled, and Koji task %s with it", flow_run.id, task)
+
+
+def _await(job: Job, hub: BuildHub, task_id: int, room: Path) -> None:
+    try:
+        hub.wait(task_id, settings().build_timeout, _progress(job))
+    except (PackageError, Cancelled, ConfigurationError, TaskLost):
+        _forget(job, hub, task_id, room)
+        raise
+    except TimedOut as late:
+        _forget(job, hub, task_id, room)
+        raise GaveUp(late.message, hint="DISTGATE_BUILD_TIMEOUT is the limit", evidence=late.evidence) from late
+
+
+def _forget(job: Job, hub: BuildHub, task_id: int, room: Path) -> None:
+    """A task that has ended badly is met by no retry; its logs are kept."""
+    ledger().learn(job.run_id, **{TASK: ""})
+    _fetch_logs(hub, task_id, room)
+
+
+def _task_of(job: Job, hub: BuildHub, server: str) -> int:
+    """The Koji task that this run submitted to this hub before it was interrupted, or a new one."""
     run = ledger().run(job.run_id)
-    known = run.facts.get("koji_task") if run else None
-    if known:
+    where, _, known = (run.facts.get(TASK, "") if run else "").rpartition(" ")
+    if known and where == server:
         get_run_logger().info("%s: going on with Koji task %s", job.change.title, known)
         return int(known)
     source = DistGit.of(job.site).source(job.change)
     task_id = hub.submit(source, koji_target(job.change.branch), ARCH)
-    ledger().learn(job.run_id, koji_task=str(task_id))
+    ledger().learn(job.run_id, **{TASK: f"{server} {task_id}"})
     get_run_logger().info("%s: Koji task %d builds %s", job.change.title, task_id, source)
     return task_id
 

@@ -11,7 +11,7 @@ from prefect.runtime import flow_run
 from distgate.change import Change
 from distgate.run_directory import RunDirectory
 from distgate.settings import settings
-from tasks.stage import ledger
+from tasks.stage import announcer, ledger
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,22 @@ class Job:
 def claim_change(change: Change, site: str | None, again: bool) -> Job | None:
     """The run's job; None when another run holds the change and ``again`` does not ask for a re-run."""
     run_id = str(flow_run.id)
+    _end_what_failed(run_id)
     run = ledger().claim(change, run_id, build_url(run_id), again=again)
     if run is None:
         get_run_logger().warning("%s is already held by another run; nothing is done twice", change.key)
         return None
     with get_client(sync_client=True) as client:
-        client.update_flow_run(UUID(run_id), tags=set(tags_of(change)))
+        client.update_flow_run(UUID(run_id), tags={*flow_run.tags, *tags_of(change)})
     room = RunDirectory(settings().artifacts_dir.resolve() / run_id, settings().artifacts_url)
     return Job(run_id, run.attempt, change, site or settings().site, room)
+
+
+def _end_what_failed(run_id: str) -> None:
+    # A retry of a run that said FAILURE and died before its last message: that is said now, and a new set begins.
+    run = ledger().run(run_id)
+    if run is not None and not run.ended and run.status != "SUCCESS":
+        announcer().close(run_id)
 
 
 def build_url(run_id: str) -> str:

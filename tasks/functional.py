@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 from prefect import get_run_logger, task
 
@@ -13,7 +12,7 @@ from distgate.change import Change
 from distgate.discovery import Discovery, Suite, discover
 from distgate.drivers.ansible import AnsibleSuites
 from distgate.drivers.base import ComposedImage
-from distgate.errors import Blame, DistgateError, TestsError
+from distgate.errors import DistgateError, GaveUp, TestsError
 from distgate.settings import settings
 from distgate.verdict import SuiteVerdict, judge, run_verdict, unreadable
 from tasks.claim import Job
@@ -22,12 +21,6 @@ from tasks.stage import ledger, stage, verdict_of
 SUFFIX = "package.test.functional"
 #: Tries of one suite, each on a fresh guest, when our side broke; what the package's tests said is never repeated.
 TRIES = 2
-
-
-class BedBroken(DistgateError):
-    """A suite could not run, on a second guest either: our side is to blame, and it was tried again already."""
-
-    blame: ClassVar[Blame] = "infrastructure"
 
 
 @dataclass(frozen=True)
@@ -73,7 +66,7 @@ def find_tests(job: Job) -> Plan:
 def run_tests(job: Job, plan: Plan, image: ComposedImage) -> TestReport:
     """Run every suite and judge them all.
 
-    Raises TestsError or BedBroken when a suite could not be run; tests that ran and failed are no error.
+    Raises TestsError or GaveUp when a suite could not be run; tests that ran and failed are no error.
     """
     room = job.room.stage("tests")
     verdicts = tuple(_run_suite(job, plan.checkout, suite, image, room) for suite in plan.tests.suites)
@@ -116,5 +109,5 @@ def _failure(verdicts: tuple[SuiteVerdict, ...]) -> DistgateError:
     bad = [one for one in verdicts if one.verdict in ("ERROR", "NOTHING_RUN")]
     evidence = "\n".join(f"{one.suite}: {one.verdict}: {one.evidence}" for one in verdicts)
     said = f"{len(bad)} of {len(verdicts)} test suites could not be run: {bad[0].evidence}"
-    kind = BedBroken if any(one.retryable for one in bad) else TestsError
+    kind = GaveUp if any(one.retryable for one in bad) else TestsError
     return kind(said, hint="ansible.log of the suite has every task", evidence=evidence)

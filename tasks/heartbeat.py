@@ -9,7 +9,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from distgate.errors import InfrastructureError
 from distgate.settings import settings
 from tasks.claim import Job
 from tasks.stage import ledger
@@ -34,8 +33,9 @@ def _beat(job: Job, done: threading.Event) -> None:
     while not done.wait(settings().run_lease / 4):
         try:
             held = ledger().beat(job.run_id, job.attempt)
-        except InfrastructureError as away:
-            log.warning("%s: the heartbeat could not be written: %s", job.change.title, away)
+        except Exception:
+            # Whatever it was: a thread that ends here would have a healthy run declared dead.
+            log.exception("%s: the heartbeat could not be written", job.change.title)
             continue
         if not held:
             # Its last message has gone out: whatever we found out now would contradict it.

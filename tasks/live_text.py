@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from prefect import get_client
+import httpx
+from prefect import get_client, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.actions import ArtifactUpdate
+from prefect.exceptions import PrefectException
 
 from distgate.plain_text import fenced
 
@@ -20,8 +22,13 @@ class LiveText:
         self._id: UUID | None = None
 
     def show(self, text: str) -> None:
-        """Replace what the page shows."""
-        markdown = fenced(text)
+        """Replace what the page shows; a server that is away costs the view, never the work."""
+        try:
+            self._show(fenced(text))
+        except (httpx.HTTPError, PrefectException) as away:
+            get_run_logger().warning("the page's %s could not be updated: %s", self._key, away)
+
+    def _show(self, markdown: str) -> None:
         if self._id is None:
             made = create_markdown_artifact(markdown, key=self._key, description=self._description)
             assert isinstance(made, UUID)  # noqa: S101 - never a coroutine: tasks are synchronous

@@ -53,6 +53,9 @@ class BuildHub(Protocol):
         passed. After any other InfrastructureError the task may still run.
         """
 
+    def cancel(self, task_id: int) -> None:
+        """Cancel a task and its descendants; one that has ended already stays as it is."""
+
     def download(self, task_id: int, into: Path, arch: str) -> list[Path]:
         """Fetch RPMs (``arch``, noarch, src) and logs of the whole task tree; also works for a FAILED build,
         whose logs are then all there is."""
