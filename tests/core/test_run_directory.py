@@ -39,7 +39,7 @@ def test_any_number_of_logs_makes_a_list_of_bounded_length(tmp_path: Path) -> No
 
 # name of the file, its link when artifacts are served
 NAMES = [
-    (b"build.x86_64.log", r"[build.x86\_64.log](http://host/files/run/tests/build.x86_64.log)"),
+    (b"build.x86_64.log", r"[build.x86_64.log](http://host/files/run/tests/build.x86_64.log)"),
     (b"](x) <b>.log", r"[\]\(x\) \<b\>.log](http://host/files/run/tests/%5D%28x%29%20%3Cb%3E.log)"),
     (b"no text \xff.log", "[no text .log](http://host/files/run/tests/no%20text%20%FF.log)"),
 ]
