@@ -71,6 +71,14 @@ def render_message(
         print("\n".join(f"{name}={body[name]}" for name in sorted(body)))
 
 
+@messages.command("reference")
+def print_reference() -> None:
+    """Print the reference page of topics and fields, docs/reference-messages.md."""
+    from distgate.reference import page
+
+    sys.stdout.write(page())
+
+
 def main(argv: list[str] | None = None) -> NoReturn:
     """Run the command line and leave with its exit status."""
     arguments = sys.argv[1:] if argv is None else argv
