@@ -13,7 +13,7 @@ from distgate.change import Change
 from distgate.ledger import Ledger, Run
 from distgate.rendering import Facts, render
 from distgate.settings import Settings
-from distgate.stages import Pipeline, Status
+from distgate.stages import STATUS_ORDER, Pipeline, Status
 
 #: Names our message IDs apart from everybody else's; never to be changed.
 _ID_SPACE = uuid.UUID("6b1f4c0e-6c52-4d0f-9d1e-2f2b7f5c8a11")
@@ -30,12 +30,13 @@ class Announcer:
     def stage(self, run_id: str, suffix: str, state: str, status: Status | None = None) -> bool:
         """Say that a stage of a run is queued, running or complete; ``status`` None is the run's status so far.
 
-        False when there is nothing to say: the run holds no change, or said it before.
+        What was said is never taken back: a status that is better than the run's own is not sent. False when there
+        is nothing to say: the run holds no change, or said it before.
         """
         run = self._ledger.run(run_id)
         if run is None:
             return False
-        body = self._body(run, suffix, state, status or run.status)
+        body = self._body(run, suffix, state, worse(run.status, status or run.status))
         return self._ledger.post(
             run_id,
             run.attempt,
@@ -56,7 +57,7 @@ class Announcer:
 
     def ignored(self, change: Change) -> bool:
         """Say that the trigger rejected a change: its ID on the wire is the change's own, as there is no run."""
-        trigger = str(uuid.uuid5(_ID_SPACE, change.key))
+        trigger = trigger_id(change.key)
         ignore = self._pipeline == "atomic" and self._settings.legacy_ignore
         facts = self._facts(change) | {
             "suffix": "package",
@@ -81,6 +82,16 @@ class Announcer:
     def _facts(self, change: Change) -> dict[str, str]:
         identity = change.model_dump(include={"namespace", "repo", "rev", "branch", "username"})
         return {**identity, "pipeline": self._pipeline, "main_topic": self._settings.main_topic}
+
+
+def worse(said: str, now: str) -> str:
+    """The status to send after ``said``: the worse of both; FAILURE and ABORTED stand as they were said first."""
+    return now if STATUS_ORDER[now] > STATUS_ORDER[said] else said
+
+
+def trigger_id(key: str) -> str:
+    """What stands for the run of a change that has none: the same for every message about the change ``key``."""
+    return str(uuid.uuid5(_ID_SPACE, key))
 
 
 def message_id(run_id: str, topic: str, attempt: int) -> str:

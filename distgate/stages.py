@@ -13,6 +13,9 @@ from typing import Literal
 Pipeline = Literal["allpackages", "atomic"]
 Status = Literal["SUCCESS", "FAILURE", "UNSTABLE", "ABORTED"]
 
+#: From good to bad. A pipeline's status never gets better again.
+STATUS_ORDER: Mapping[str, int] = {"SUCCESS": 0, "UNSTABLE": 1, "FAILURE": 2, "ABORTED": 2}
+
 #: What the original's shell scripts sent for a value that they did not have yet.
 QUOTES = "''"
 

@@ -1,0 +1,115 @@
+"""What the audit and ``distgate why`` read from the ledger; nothing here writes."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Row
+
+from distgate.announcements import trigger_id
+from distgate.audit import Books, LetterEntry, RunEntry, Trigger
+from distgate.change import Change
+from distgate.ledger import Ledger, Letter, Run
+from distgate.ledger_tables import CHANGES, OUTBOX, REJECTIONS, RUNS
+
+
+def books(ledger: Ledger, since: float = 0.0) -> Books:
+    """The records since ``since`` (seconds since the epoch), all as they were at one moment.
+
+    A change or a run that began before is left out with its messages; what waits for the broker never is.
+    """
+    with ledger.transaction() as connection:
+        triggers = connection.execute(sa.select(CHANGES).where(CHANGES.c.accepted_at >= since)).all()
+        runs = connection.execute(sa.select(RUNS).where(RUNS.c.claimed_at >= since)).all()
+        letters = connection.execute(sa.select(OUTBOX).order_by(OUTBOX.c.seq)).all()
+        rejected = _rejected(connection, since)
+    found = [
+        Trigger(row.key, row.decision, row.seen, row.accepted_at, row.offered_at, row.run_id) for row in triggers
+    ]
+    own = {row.run_id for row in runs} | {trigger_id(one.key) for one in found}
+    return Books(
+        triggers=found,
+        runs=[RunEntry(row.run_id, row.key, row.attempt, row.status, row.beat_at, row.ended_at) for row in runs],
+        letters=[_letter(row) for row in letters if not since or row.run_id in own or row.sent_at is None],
+        rejected=rejected,
+        whole=not since,
+    )
+
+
+def _rejected(connection: Connection, since: float) -> int:
+    where = sa.and_(REJECTIONS.c.last_at >= since, REJECTIONS.c.requeued_at.is_(None))
+    total = sa.select(sa.func.coalesce(sa.func.sum(REJECTIONS.c.seen), 0)).where(where)
+    return int(connection.execute(total).scalar_one())
+
+
+def _letter(row: Row[Any]) -> LetterEntry:
+    body = json.loads(row.body)
+    return LetterEntry(
+        seq=row.seq,
+        message_id=row.message_id,
+        run_id=row.run_id,
+        attempt=row.attempt,
+        topic=row.topic,
+        status=body["status"],
+        build_id=body["build_id"],
+        created_at=row.created_at,
+        sent_at=row.sent_at,
+        tries=row.tries,
+        error=row.error,
+    )
+
+
+@dataclass(frozen=True)
+class History:
+    """All that the ledger knows of one change; ``announced`` are the messages that say that no run answers it."""
+
+    change: Change
+    decision: str
+    rule: str
+    reason: str
+    seen: int
+    accepted_at: float
+    offered_at: float | None
+    announced: tuple[Letter, ...]
+    runs: tuple[tuple[Run, tuple[Letter, ...]], ...]
+
+
+def histories(ledger: Ledger, repo: str, rev: str) -> list[History]:
+    """What became of a commit, once per branch, oldest first; empty when the ledger does not know it.
+
+    ``repo`` may carry its namespace (rpms/bash), ``rev`` may be the beginning of a commit's hash.
+    """
+    namespace, _, name = repo.rpartition("/")
+    with ledger.transaction() as connection:
+        key = CHANGES.c.key
+        query = sa.select(CHANGES).where(key.contains(f"/{name}@", autoescape=True))
+        query = query.where(key.contains(f"#{rev}", autoescape=True)).order_by(CHANGES.c.accepted_at)
+        rows = [(row, Change.model_validate_json(row.change)) for row in connection.execute(query)]
+    return [
+        _history(ledger, row, change)
+        for row, change in rows
+        if change.repo == name and change.rev.startswith(rev) and namespace in ("", change.namespace)
+    ]
+
+
+def is_revision(text: str) -> bool:
+    """Whether ``text`` can be a commit's hash or the beginning of one."""
+    return re.fullmatch("[0-9a-f]{4,40}", text) is not None
+
+
+def _history(ledger: Ledger, row: Row[Any], change: Change) -> History:
+    return History(
+        change=change,
+        decision=row.decision,
+        rule=row.rule,
+        reason=row.reason,
+        seen=row.seen,
+        accepted_at=row.accepted_at,
+        offered_at=row.offered_at,
+        announced=tuple(ledger.letters_of(trigger_id(change.key))),
+        runs=tuple((run, tuple(ledger.letters_of(run.run_id))) for run in ledger.runs_of(change.key)),
+    )
