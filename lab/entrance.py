@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from distgate.drivers.amqp_queues import blocking_channel
 from distgate.process import spawn
 from distgate.waiting import Deadline
 from lab import prefect_server, rabbitmq, supervisor, teardown
@@ -41,6 +42,12 @@ class Entrance:
             "DISTGATE_QUEUE": queue,
             "PREFECT_API_URL": self.prefect.api_url,
         }
+
+    def declare_exchange(self, name: str, *, to: str) -> None:
+        """Make a topic exchange that passes everything on to the exchange ``to``."""
+        with blocking_channel(self.broker.url) as channel:
+            channel.exchange_declare(name, exchange_type="topic", auto_delete=False)
+            channel.exchange_bind(to, name, "#")
 
 
 @contextmanager
