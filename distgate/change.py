@@ -7,6 +7,7 @@ and files that hold either. Two topics speak of pushes: ``git.receive`` (one mes
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -18,12 +19,19 @@ from distgate.plain_text import printable
 
 #: Longest text that we carry along; a summary is for people, not a place for a diff.
 MAX_TEXT = 300
+#: Longest name of an account.
+MAX_USER = 128
+#: Bytes that a character may take in the parameters of a run: in JSON an emoji takes twelve, and 4 kB are all we use.
+_BYTES_EACH = 6
+#: Characters that are looked at for one that is kept: the rest may be a terminal's escapes, or ten megabytes.
+_SLACK = 8
 
 #: The committer of a message that names none; the contract leaves no username empty.
 UNKNOWN = "unknown"
 
-#: Ends of the topics that speak of a push, whatever environment prefix they carry.
+#: End of the topics that speak of a push (git.receive, pagure.git.receive), whatever comes before.
 PUSH_TOPICS = (".git.receive",)
+_PAGURE = ".pagure.git.receive"
 
 #: No slash and no leading dot or dash: a repository's name becomes a part of paths and addresses.
 _NAME_PATTERN = "^[A-Za-z0-9_][A-Za-z0-9._+-]*$"
@@ -54,7 +62,7 @@ class Change(BaseModel):
     branch: str = Field(
         description="Branch that the commit was pushed to", max_length=128, pattern="^[A-Za-z0-9_][A-Za-z0-9._/+-]*$"
     )
-    username: str = Field("unknown", min_length=1, description="Account of the committer", max_length=128)
+    username: str = Field("unknown", min_length=1, description="Account of the committer", max_length=MAX_USER)
     summary: str = Field("", description="First line of the commit message", max_length=MAX_TEXT)
 
     @property
@@ -69,13 +77,18 @@ class Change(BaseModel):
 
 
 class Push(BaseModel):
-    """A normalised push message: the change, and what triage needs beside it."""
+    """A normalised push message: the change, and what triage needs beside it.
+
+    ``head`` says that the message names the last commit of a push (pagure.git.receive); git.receive has one message
+    for each commit and does not say which is the last.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     topic: str
     change: Change
     fork: str = ""
+    head: bool = False
 
 
 def normalise(topic: str, body: Any) -> Push:
@@ -85,24 +98,37 @@ def normalise(topic: str, body: Any) -> Push:
     Unknown fields are tolerated and dropped, a patch among them.
     """
     topic, body = unwrap(topic, body)
-    if topic and not topic.endswith(PUSH_TOPICS):
+    if not speaks_of_push(topic):
         raise UnrelatedMessage(f"topic {topic} does not speak of a push")
-    if topic.endswith(".pagure.git.receive") or (not topic and "repo" in body and "end_commit" in body):
-        return _from_pagure(topic, body)
-    return _from_commit(topic, body)
+    return _from_pagure(topic, body) if _is_pagure(topic, body) else _from_commit(topic, body)
 
 
 def unwrap(topic: str, body: Any) -> tuple[str, Mapping[str, Any]]:
-    """Take a fedmsg envelope (``topic``, ``msg``) or a dumped fedora-messaging message (``topic``, ``body``) off."""
+    """Take a fedmsg envelope (``topic``, ``msg``) or a dumped fedora-messaging message (``topic``, ``body``) off.
+
+    The topic is the given one, else the envelope's, else what the body itself says; as text that can be printed.
+    """
     if not isinstance(body, Mapping):
         raise MalformedMessage(
             f"the message is a {type(body).__name__}, not an object", hint="expected a JSON object"
         )
-    for inner in ("msg", "body"):
-        if isinstance(body.get(inner), Mapping):
-            said = body.get("topic")
-            return (topic or (said if isinstance(said, str) else "")), body[inner]
-    return topic, body
+    said = topic or body.get("topic")
+    inner = next((body[name] for name in ("msg", "body") if isinstance(body.get(name), Mapping)), body)
+    return _text(said or inner.get("topic"), 255), inner
+
+
+def speaks_of_push(topic: str) -> bool:
+    """Whether messages of this topic name a commit; a message without any topic may."""
+    return not topic or topic.endswith(PUSH_TOPICS)
+
+
+def deletes_branch(topic: str, body: Mapping[str, Any]) -> bool:
+    """Whether an unwrapped push message says that its branch is gone, which leaves no commit to speak of."""
+    return _is_pagure(topic, body) and body.get("end_commit") == "0" * 40
+
+
+def _is_pagure(topic: str, body: Mapping[str, Any]) -> bool:
+    return topic.endswith(_PAGURE) or (not topic and "repo" in body and "end_commit" in body)
 
 
 def _from_commit(topic: str, body: Mapping[str, Any]) -> Push:
@@ -115,7 +141,7 @@ def _from_commit(topic: str, body: Mapping[str, Any]) -> Push:
         repo=_name(commit, "repo"),
         rev=_rev(commit, "rev"),
         branch=_branch(commit),
-        username=_text(commit.get("username") or body.get("agent") or commit.get("agent"), 128) or UNKNOWN,
+        username=_account(commit.get("username"), body.get("agent"), commit.get("agent")),
         summary=_text(commit.get("summary"), MAX_TEXT),
     )
     path = commit.get("path")
@@ -132,12 +158,12 @@ def _from_pagure(topic: str, body: Mapping[str, Any]) -> Push:
         repo=_name(repo, "name"),
         rev=_rev(body, "end_commit"),
         branch=_branch(body),
-        username=_text(body.get("agent"), 128) or UNKNOWN,
+        username=_account(body.get("agent")),
         summary="",
     )
     fullname = _text(repo.get("fullname"), MAX_TEXT)
     fork = fullname if fullname.startswith("forks/") or repo.get("parent") else ""
-    return Push(topic=topic, change=change, fork=fork)
+    return Push(topic=topic, change=change, fork=fork, head=True)
 
 
 def _required(source: Mapping[str, Any], field: str) -> str:
@@ -173,6 +199,16 @@ def _branch(source: Mapping[str, Any]) -> str:
     return value
 
 
+def _account(*said: Any) -> str:
+    """The first of the names that says something."""
+    return next(filter(None, (_text(name, MAX_USER) for name in said)), UNKNOWN)
+
+
 def _text(value: Any, limit: int) -> str:
     """Text for people, on one line: it ends in terminals, logs, tables and messages that must be UTF-8."""
-    return printable(value, newlines=False).strip()[:limit] if isinstance(value, str) else ""
+    if not isinstance(value, str):
+        return ""
+    text = printable(value[: limit * _SLACK], newlines=False).strip()[:limit]
+    while len(json.dumps(text)) > limit * _BYTES_EACH:
+        text = text[: len(text) * 9 // 10]
+    return text

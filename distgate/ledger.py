@@ -22,18 +22,20 @@ from sqlalchemy.exc import DatabaseError, IntegrityError
 from distgate.change import Change
 from distgate.errors import InfrastructureError
 from distgate.ledger_tables import CHANGES, OUTBOX, RUNS, open_engine
+from distgate.rules import SETTLING
 from distgate.triage import Decision
 
 
 @dataclass(frozen=True)
 class Acceptance:
     """What the ledger says of a decided change: ``new`` is False when its key stood there before, ``offered`` is
-    True once Prefect was told of it or a run has claimed it."""
+    True once Prefect was told of it or a run has claimed it. ``decision`` and ``rule`` are those that stand there."""
 
     key: str
     new: bool
     decision: str
     offered: bool = False
+    rule: str = ""
 
 
 @dataclass(frozen=True)
@@ -91,16 +93,20 @@ class Ledger:
         """Write a decided change under its key; a repeat is counted and changes nothing."""
         with self.transaction() as connection:
             if _insert(connection, CHANGES, _change_row(change, decision)):
-                return Acceptance(change.key, True, decision.decision)
+                return Acceptance(change.key, True, decision.decision, rule=decision.rule)
             connection.execute(CHANGES.update().where(CHANGES.c.key == change.key).values(seen=CHANGES.c.seen + 1))
             known = connection.execute(sa.select(CHANGES).where(CHANGES.c.key == change.key)).one()
             offered = known.offered_at is not None or known.run_id is not None
-            return Acceptance(change.key, False, known.decision, offered)
+            return Acceptance(change.key, False, known.decision, offered, known.rule)
 
     def unclaimed(self, older_than: float) -> list[Change]:
-        """Accepted changes that no run has claimed and that were last offered ``older_than`` seconds ago."""
+        """Accepted changes that no run has claimed and that were last offered ``older_than`` seconds ago.
+
+        Those that wait for a newer commit of their push are not accepted yet: the intake decides about them.
+        """
         query = sa.select(CHANGES.c.change).where(
             CHANGES.c.decision == "queued",
+            CHANGES.c.rule != SETTLING,
             CHANGES.c.run_id.is_(None),
             sa.func.coalesce(CHANGES.c.offered_at, CHANGES.c.accepted_at) < time.time() - older_than,
         )
@@ -283,6 +289,7 @@ def _change_row(change: Change, decision: Decision) -> dict[str, Any]:
         "decision": decision.decision,
         "reason": decision.reason,
         "rule": decision.rule,
+        "head": decision.head,
         "accepted_at": time.time(),
     }
 

@@ -21,7 +21,8 @@ CHANGES = sa.Table(
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("rule", sa.Text, nullable=False),
     sa.Column("seen", sa.Integer, nullable=False, default=1),
-    sa.Column("accepted_at", sa.Float, nullable=False),
+    sa.Column("head", sa.Boolean, nullable=False, default=False),
+    sa.Column("accepted_at", sa.Float, nullable=False, index=True),
     sa.Column("offered_at", sa.Float),
     sa.Column("run_id", sa.Text),
 )
@@ -69,7 +70,7 @@ REJECTIONS = sa.Table(
 )
 
 #: To be raised with every change of a table above; a ledger of another number is refused, never guessed at.
-SCHEMA = 2
+SCHEMA = 3
 SCHEMAS = sa.Table("schema", META, sa.Column("version", sa.Integer, primary_key=True))
 
 

@@ -43,6 +43,21 @@ class Settings(BaseSettings):
     branches: tuple[str, ...] = Field(
         ("rawhide", "main", "master", "f[2-9][0-9]"), description="Branches that are watched, as shell patterns"
     )
+    include_packages: tuple[str, ...] = Field(("*",), description="Packages that are watched, as shell patterns")
+    exclude_packages: tuple[str, ...] = Field((), description="Packages that are not, of those; as shell patterns")
+    package_lists: Path | None = Field(
+        None,
+        description="Directory of Atomic Host's package lists: <branch>.txt, a name or shell pattern per line",
+    )
+    push_settles: float = Field(
+        2,
+        ge=0,
+        le=20,
+        description="Seconds for which a commit waits for a newer one of its push, to be tested in its place; "
+        "0 tests every commit",
+    )
+    hourly_cap: int = Field(0, ge=0, description="Changes that are accepted within an hour; the rest is shed; 0: all")
+    hourly_cap_per_package: int = Field(0, ge=0, description="The same for one package; 0: all")
     legacy_ignore: bool = Field(
         False, description="Atomic Host: send the old topic package.ignore, not package.ignored"
     )

@@ -1,0 +1,85 @@
+"""What the ledger knows of the past of a change, and the decisions that are taken after its push has settled.
+
+docs/decisions has the reasons: a push is tested at its head, and git.receive does not say which commit that is.
+"""
+
+from __future__ import annotations
+
+import time
+
+import sqlalchemy as sa
+from sqlalchemy import ColumnElement
+
+from distgate.change import Change
+from distgate.ledger import Ledger
+from distgate.ledger_tables import CHANGES
+from distgate.rules import ACCEPTED, SETTLING, Known
+from distgate.triage import Decision
+
+#: Rules of commits that were really pushed to the branch: a fork's makes nothing old, nor does a run by hand.
+_PUSHED = (ACCEPTED, SETTLING, "superseded", "shed")
+
+
+class LedgerHistory:
+    """Answers the rules' questions (distgate.rules.History) from a ledger, and writes later decisions into it."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def known(self, change: Change) -> Known | None:
+        query = sa.select(CHANGES.c.decision, CHANGES.c.rule, CHANGES.c.seen).where(CHANGES.c.key == change.key)
+        with self._ledger.transaction() as connection:
+            row = connection.execute(query).one_or_none()
+        return Known(row.decision, row.rule, row.seen) if row else None
+
+    def newer(self, change: Change, within: float) -> str | None:
+        own = sa.select(CHANGES.c.accepted_at).where(CHANGES.c.key == change.key)
+        with self._ledger.transaction() as connection:
+            came = connection.execute(own).scalar_one_or_none() or time.time()
+            later = CHANGES.c.accepted_at > came
+            named = sa.and_(CHANGES.c.head, CHANGES.c.accepted_at >= came - within)
+            others = sa.and_(_begins(f"{_branch(change)}#"), CHANGES.c.key != change.key, CHANGES.c.rule.in_(_PUSHED))
+            found = sa.select(CHANGES.c.key).where(others, sa.or_(later, named)).order_by(CHANGES.c.accepted_at)
+            keys = connection.execute(found).scalars().all()
+        return keys[-1].rpartition("#")[2] if keys else None
+
+    def accepted(self, seconds: float, like: Change | None = None) -> int:
+        recent = sa.and_(CHANGES.c.rule == ACCEPTED, CHANGES.c.accepted_at > time.time() - seconds)
+        if like is not None:
+            recent = sa.and_(recent, _begins(f"{like.namespace}/{like.repo}@"))
+        with self._ledger.transaction() as connection:
+            return int(connection.execute(sa.select(sa.func.count()).where(recent)).scalar_one())
+
+    def settled(self, older_than: float) -> list[Change]:
+        """Changes that wait for a newer commit and have done so for ``older_than`` seconds, oldest first."""
+        waits = sa.and_(CHANGES.c.rule == SETTLING, CHANGES.c.accepted_at <= time.time() - older_than)
+        return self._changes(waits)
+
+    def unoffered(self) -> list[Change]:
+        """Accepted changes that nobody has told Prefect of, oldest first."""
+        return self._changes(sa.and_(CHANGES.c.rule == ACCEPTED, CHANGES.c.offered_at.is_(None)))
+
+    def decide_again(self, change: Change, decision: Decision, *, arrived: bool = False) -> bool:
+        """Put a decision in the place of the one that stands, unless a run holds the change.
+
+        ``arrived`` says that a message asked for it just now: from now on the change is as new as that message.
+        """
+        news = {"decision": decision.decision, "reason": decision.reason, "rule": decision.rule}
+        came = {"accepted_at": time.time(), "head": decision.head} if arrived else {}
+        mine = sa.and_(CHANGES.c.key == change.key, CHANGES.c.run_id.is_(None))
+        with self._ledger.transaction() as connection:
+            return connection.execute(CHANGES.update().where(mine).values(**news, **came)).rowcount == 1
+
+    def _changes(self, wish: ColumnElement[bool]) -> list[Change]:
+        query = sa.select(CHANGES.c.change).where(wish, CHANGES.c.run_id.is_(None)).order_by(CHANGES.c.accepted_at)
+        with self._ledger.transaction() as connection:
+            return [Change.model_validate_json(row) for row in connection.execute(query).scalars()]
+
+
+def _branch(change: Change) -> str:
+    return f"{change.namespace}/{change.repo}@{change.branch}"
+
+
+def _begins(prefix: str) -> ColumnElement[bool]:
+    # Not LIKE: SQLite's does not tell R from r, and names of packages do.
+    return sa.func.substr(CHANGES.c.key, 1, len(prefix)) == prefix
