@@ -88,11 +88,13 @@ def end_of_run(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> No
 
 
 def _last_status(run_id: str, state: State[Any]) -> Status | None:
-    if state.is_crashed() or state.is_cancelled() or state.name == "TimedOut":
+    """None is the run's status so far. A hook may see a cancellation while it is still going on."""
+    if state.is_completed():
+        return None
+    if not state.is_failed() or state.name == "TimedOut":
         return "ABORTED"
     run = ledger().run(run_id)
-    said = run is not None and run.status in ("FAILURE", "ABORTED")
-    return "FAILURE" if state.is_failed() and not said else None
+    return None if run is not None and run.status in ("FAILURE", "ABORTED") else "FAILURE"
 
 
 def _announcing(

@@ -11,8 +11,11 @@ from pathlib import Path
 
 from distgate.drivers.amqp_queues import Delivery, Subscription
 from distgate.drivers.prefect_api import FlowRun, PrefectApi
+from distgate.ledger import Ledger
 from distgate.process import run, tail_of
 from distgate.waiting import Deadline, wait_for
+from lab.bare_repository import create_repository, install_hook
+from lab.bare_repository import push as push_files
 from lab.demo_package import push_change
 from lab.process_table import members
 from lab.world import World
@@ -67,9 +70,20 @@ class Commit:
 
     def retry(self) -> None:
         """What an operator does: the same run again, from the stage that did not end."""
+        self._prefect("retry")
+
+    def cancel(self) -> None:
+        """Cancel the run as an operator does."""
+        self._prefect("cancel")
+
+    def _prefect(self, verb: str) -> None:
         (one,) = self.flow_runs()
-        words = ["prefect", "flow-run", "retry", one.id]
-        run(words, timeout=120, env=self.world.environment)
+        run(["prefect", "flow-run", verb, one.id], timeout=120, env=self.world.environment)
+
+    def koji_task(self) -> int:
+        """The Koji task that the run waits for; 0 when it has none."""
+        known = Ledger(self.world.ledger_url).run(self.bodies[0]["build_id"])
+        return int((known.facts.get("koji_task", "") if known else "").rpartition(" ")[2] or 0)
 
     def room(self) -> Path:
         return self.world.artifacts_dir / self.bodies[0]["build_id"].partition(".")[0]
@@ -82,6 +96,29 @@ def push(world: World, stage: str = "") -> Commit:
     """Push a commit of the demo package that breaks ``stage``, or nothing."""
     bus = Subscription(world.amqp_url, world.exchange, [f"{PREFIX}#"], queue=f"test.{uuid.uuid4().hex[:8]}")
     return Commit(world, bus, push_change(world.demo_repository, stage=stage))
+
+
+SLOW = """\
+Name: slow
+Version: 1
+Release: 1%{?dist}
+Summary: A package that takes its time
+License: MIT
+BuildArch: noarch
+%description
+Nothing.
+%build
+sleep 300
+%files
+"""
+
+
+def push_slow(world: World) -> Commit:
+    """Push a package whose build lasts longer than any test."""
+    repository = create_repository(world.state / "dist-git", "slow")
+    install_hook(repository, {"url": world.amqp_url, "exchange": world.exchange})
+    bus = Subscription(world.amqp_url, world.exchange, [f"{PREFIX}#"], queue=f"test.{uuid.uuid4().hex[:8]}")
+    return Commit(world, bus, push_files(repository, "f41", {"slow.spec": SLOW, "sources": ""}, "Take time"))
 
 
 def status_of(lines: list[str], **other: str) -> list[str]:

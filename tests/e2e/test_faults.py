@@ -3,8 +3,9 @@
 import signal
 
 import pytest
-from commits import ALL, PACKAGE, SMOKE, engines, guests, kill, push, status_of
+from commits import ALL, PACKAGE, SMOKE, engines, guests, kill, push, push_slow, status_of
 
+from distgate.drivers.koji import KojiClient, KojiProfile
 from distgate.ledger import Ledger
 from distgate.waiting import wait_for
 from lab import supervisor
@@ -71,3 +72,17 @@ def test_a_run_goes_on_when_only_its_worker_is_killed(lab: World) -> None:
     commit.until("complete")
     assert commit.said == status_of([*TO_SMOKE, *SMOKE[2:], "complete"], **dict.fromkeys(ENDS, "FAILURE"))
     supervisor.wait_healthy(lab.state, ["prefect-worker"], supervisor.Deadline(60))
+
+
+def test_a_lost_koji_task_is_replaced_and_a_cancelled_run_takes_its_build_along(lab: World) -> None:
+    hub = KojiClient(KojiProfile(server=lab.koji_hub_url, topurl=lab.koji_topurl))
+    commit = push_slow(lab)
+    commit.until("package.running")
+    first = wait_for("a Koji task", lambda: commit.koji_task() or None, 60)
+    supervisor.kill(lab.state, "koji-hub", signal.SIGKILL)
+    second = wait_for("another Koji task", lambda: max(0, commit.koji_task() - first) or None, 120) + first
+    commit.cancel()
+    commit.until("complete")
+    assert commit.said == status_of([*PACKAGE, "complete"], package__complete="ABORTED", complete="ABORTED")
+    wait_for("the build to be cancelled", lambda: hub.tree(second).state == "CANCELED", 60)
+    assert commit.ended().state_name == "Cancelled"
