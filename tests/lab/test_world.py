@@ -20,6 +20,13 @@ from lab.service import Service
 from lab.world import World
 
 SOON = 90.0
+# The command line; a test runner in the background of a script hands down that SIGINT is ignored.
+INTERRUPTIBLE = """
+import signal
+from distgate.cli import main
+signal.signal(signal.SIGINT, signal.default_int_handler)
+main()
+"""
 EXPECTED = {
     "dist-git",
     "intake",
@@ -103,7 +110,7 @@ def test_a_state_directory_that_cannot_be_written_is_named_with_its_setting(tmp_
 def test_a_start_that_is_broken_off_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) -> None:
     # With an empty cache the start is busy making the repository for minutes.
     environment = {"DISTGATE_CACHE_DIR": str(tmp_path / "cache")}
-    argv = [sys.executable, "-m", "distgate.cli", "lab", "up", "--state", str(tmp_path / "lab")]
+    argv = [sys.executable, "-c", INTERRUPTIBLE, "lab", "up", "--state", str(tmp_path / "lab")]
     said = tmp_path / "up.log"
     starter = spawn(argv, log_to=said, env=environment)
     wait_for("the first services", lambda: "the broker is there" in said.read_text(), SOON)
