@@ -214,12 +214,13 @@ def _build_id(run: RunEntry, attempt: int) -> str:
 
 def _run_counts(books: Books) -> dict[str, int]:
     """Attempts are counted: after its last message a retry is a run of its own on the wire."""
-    total = sum(run.attempt for run in books.runs)
-    running = sum(run.ended_at is None for run in books.runs)
-    verdicts = Counter(run.status for run in books.runs if run.ended_at is not None)
-    earlier = total - running - sum(verdicts.values())
+    known = {run.run_id for run in books.runs}
+    verdicts = Counter(
+        letter.status for letter in books.letters if letter.run_id in known and Said(letter.topic, "").last
+    )
     named = {status: verdicts[status] for status in ("SUCCESS", "UNSTABLE", "FAILURE", "ABORTED")}
-    return {"total": total, "running": running, "retried": earlier, **named}
+    running = sum(run.ended_at is None for run in books.runs)
+    return {"total": sum(run.attempt for run in books.runs), "running": running, **named}
 
 
 # -- messages ----------------------------------------------------------------------------------------------------

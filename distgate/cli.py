@@ -13,6 +13,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from distgate import cli_ledger
 from distgate.errors import ConfigurationError, DistgateError
 from distgate.plain_text import printable
 
@@ -24,6 +25,7 @@ app = typer.Typer(
 )
 messages = typer.Typer(no_args_is_help=True, help="The messages on the bus.")
 app.add_typer(messages, name="messages")
+cli_ledger.register(app)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 

@@ -125,7 +125,13 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
-def _make_parent(url: str) -> None:
+def file_of(url: str) -> Path | None:
+    """The file of an SQLite ledger; None for any other."""
     path = sa.make_url(url).database if url.startswith("sqlite") else None
-    if path and path != ":memory:":
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    return Path(path) if path and path != ":memory:" else None
+
+
+def _make_parent(url: str) -> None:
+    file = file_of(url)
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)

@@ -15,6 +15,8 @@ import sqlalchemy as sa
 from distgate.ledger import Ledger
 from distgate.ledger_tables import REJECTIONS
 from distgate.plain_text import printable
+from distgate.settings import Settings
+from distgate.triage import decide, parse
 
 #: Strangers choose all of these texts; the ledger keeps what people can read.
 LONGEST_ID, LONGEST_TOPIC, LONGEST_REASON = 128, 255, 500
@@ -74,6 +76,14 @@ def rejections(ledger: Ledger, since: float = 0.0) -> list[Rejection]:
     query = sa.select(REJECTIONS).where(REJECTIONS.c.last_at >= since).order_by(REJECTIONS.c.first_at)
     with ledger.transaction() as connection:
         return [Rejection(**row._mapping) for row in connection.execute(query)]
+
+
+def reason_of(topic: str, raw: bytes, settings: Settings) -> str:
+    """Why a dead letter that nobody wrote down was refused, as far as its text says."""
+    decision = decide(topic, parse(raw), settings)
+    if decision.decision == "rejected":
+        return decision.reason
+    return "the message can be read, but the intake failed on it or its headers; its log says why"
 
 
 def _short(text: str, limit: int) -> str:

@@ -37,6 +37,9 @@ class Settings(BaseSettings):
         "http://127.0.0.1:4200", description="Where people reach the Prefect UI; build_url points there"
     )
     deployment: str = Field("all-packages/production", description="Deployment that the reconciler starts runs of")
+    manual_deployment: str = Field(
+        "all-packages/manual", description="Deployment that `distgate replay` starts forced re-runs of"
+    )
     artifacts_dir: Path = Field(Path("artifacts"), description="One directory per run is kept below this one")
     artifacts_url: str = Field("", description="Where artifacts_dir is served over http; empty: links are file paths")
     namespaces: tuple[str, ...] = Field(("rpms",), description="dist-git namespaces that are tested")
@@ -47,7 +50,7 @@ class Settings(BaseSettings):
     exclude_packages: tuple[str, ...] = Field((), description="Packages that are not, of those; as shell patterns")
     package_lists: Path | None = Field(
         None,
-        description="Directory of Atomic Host's package lists: <branch>.txt, a name or shell pattern per line",
+        description="Directory of Atomic Host's package lists: BRANCH.txt, a name or shell pattern per line",
     )
     push_settles: float = Field(
         2,

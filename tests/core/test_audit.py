@@ -123,7 +123,6 @@ def test_an_honest_ledger_balances_and_the_counts_add_up(honest: Ledger) -> None
     assert found.runs == {
         "total": 5,
         "running": 1,
-        "retried": 0,
         "SUCCESS": 1,
         "UNSTABLE": 1,
         "FAILURE": 1,
@@ -141,9 +140,10 @@ def test_an_empty_ledger_balances(ledger: Ledger) -> None:
 def test_a_retry_after_the_last_word_is_one_run_more(honest: Ledger) -> None:
     honest.claim(change_of("bad"), "run-bad", "http://ui/run-bad")
     assert look(honest).balanced
-    assert (look(honest).runs["total"], look(honest).runs["retried"]) == (6, 1)
+    assert (look(honest).runs["total"], look(honest).runs["running"]) == (6, 2)
     Announcer(honest, Settings()).close("run-bad", "ABORTED")
     assert look(honest).balanced
+    assert (look(honest).runs["FAILURE"], look(honest).runs["ABORTED"]) == (1, 2)
 
 
 def test_what_waits_for_the_broker_is_no_problem_and_is_told_with_its_age(honest: Ledger) -> None:

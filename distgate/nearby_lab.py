@@ -1,0 +1,37 @@
+"""The settings for people at a terminal: their own, or those of the lab that is up beside them.
+
+Whoever just ran the demo asks for its ledger, and has set no variable. The lab writes down where everything of it is.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from distgate.settings import Settings, settings
+
+#: Our setting, and the lab's name for it in world.json (lab.world.World).
+FIELDS = {
+    "ledger_url": "ledger_url",
+    "amqp_url": "amqp_url",
+    "exchange": "exchange",
+    "queue": "queue",
+    "prefect_api_url": "prefect_api_url",
+    "ui_url": "prefect_ui_url",
+}
+
+
+def settings_here() -> tuple[Settings, Path | None]:
+    """The settings to work with, and the lab that they were taken from.
+
+    A lab is only looked for (in ``lab_state``) when no ledger was named.
+    """
+    own = settings()
+    if "ledger_url" in own.model_fields_set:
+        return own, None
+    try:
+        world = json.loads((own.lab_state / "world.json").read_text(encoding="utf-8"))
+        found = {name: world[theirs] for name, theirs in FIELDS.items()}
+    except (OSError, ValueError, KeyError, TypeError):
+        return own, None
+    return own.model_copy(update=found), own.lab_state
