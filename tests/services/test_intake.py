@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pika
 import pytest
 
 from distgate.drivers.amqp import Publisher
@@ -19,7 +20,7 @@ from distgate.ledger import Ledger
 from distgate.process import environment, tail_of
 from distgate.waiting import wait_for
 from lab.prefect_server import PrefectServer
-from lab.rabbitmq import EXCHANGE, Broker
+from lab.rabbitmq import Broker
 
 pytestmark = pytest.mark.lab
 TOPIC = "org.fedoraproject.prod.git.receive"
@@ -32,6 +33,7 @@ class Bench:
     scratch: Path
     url: str
     queue: str
+    exchange: str
     api: str
 
     @property
@@ -42,7 +44,7 @@ class Bench:
         return tail_of(self.scratch / "intake.log", 20_000)
 
     def send(self, body: Any, times: int = 1) -> None:
-        with Publisher(self.url, EXCHANGE) as publisher:
+        with Publisher(self.url, self.exchange) as publisher:
             for _ in range(times):
                 publisher.publish_plain(TOPIC, body)
 
@@ -56,11 +58,15 @@ class Bench:
 
 @pytest.fixture
 def bench(tmp_path: Path, broker: Broker, prefect_server: PrefectServer) -> Iterator[Bench]:
-    made = Bench(tmp_path, broker.url, f"t{uuid.uuid4().hex[:8]}", prefect_server.api_url)
+    # An exchange of its own: on the usual one a whole lab, where there is one, has its intake listen as well.
+    name = f"t{uuid.uuid4().hex[:8]}"
+    made = Bench(tmp_path, broker.url, name, f"{name}.topic", prefect_server.api_url)
+    with pika.BlockingConnection(pika.URLParameters(broker.url)) as connection:
+        connection.channel().exchange_declare(made.exchange, exchange_type="topic", durable=True)
     own = {
         "DISTGATE_LEDGER_URL": f"sqlite:///{tmp_path}/ledger.db",
         "DISTGATE_AMQP_URL": broker.url,
-        "DISTGATE_EXCHANGE": EXCHANGE,
+        "DISTGATE_EXCHANGE": made.exchange,
         "DISTGATE_QUEUE": made.queue,
         "PREFECT_API_URL": prefect_server.api_url,
     }
