@@ -145,8 +145,8 @@ def _from_commit(topic: str, body: Mapping[str, Any]) -> Push:
         summary=_text(commit.get("summary"), MAX_TEXT),
     )
     path = commit.get("path")
-    fork = path if isinstance(path, str) and "/forks/" in path else ""
-    return Push(topic=topic, change=change, fork=fork[:MAX_TEXT])
+    fork = _text(path, MAX_TEXT) if isinstance(path, str) and "/forks/" in path else ""
+    return Push(topic=topic, change=change, fork=fork)
 
 
 def _from_pagure(topic: str, body: Mapping[str, Any]) -> Push:
@@ -162,7 +162,7 @@ def _from_pagure(topic: str, body: Mapping[str, Any]) -> Push:
         summary="",
     )
     fullname = _text(repo.get("fullname"), MAX_TEXT)
-    fork = fullname if fullname.startswith("forks/") or repo.get("parent") else ""
+    fork = (fullname or change.repo) if fullname.startswith("forks/") or repo.get("parent") else ""
     return Push(topic=topic, change=change, fork=fork, head=True)
 
 

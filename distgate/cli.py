@@ -9,7 +9,7 @@ import json
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import typer
 
@@ -34,22 +34,16 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on s
 def explain(
     file: Annotated[str, typer.Argument(help="A message as JSON, enveloped or bare; - reads standard input")],
     as_json: AsJson = False,
+    pipeline: Annotated[
+        Literal["allpackages", "atomic"], typer.Option(help="The pipeline whose trigger is asked.")
+    ] = "allpackages",
 ) -> None:
-    """Say what the trigger does with a message, and why. No server is needed."""
+    """Say what the trigger does with a message, and what each of its rules said. No server is needed."""
     from distgate.settings import settings
-    from distgate.triage import Decision, decide
+    from distgate.triage import decide_text, narrate
 
-    known = settings()
-    try:
-        decision = decide("", json.loads(_read(file)), known)
-    except (ValueError, RecursionError) as bad:
-        decision = Decision("rejected", f"the message is not JSON: {bad}", "malformed")
-    if as_json:
-        print(json.dumps(decision.as_json(), indent=1, ensure_ascii=False))
-        return
-    if decision.change:
-        print(f"change:   {decision.change.key} by {decision.change.username}")
-    print(f"decision: {decision.decision}\nrule:     {decision.rule}\nreason:   {decision.reason}")
+    decision = decide_text(_read_bytes(file), settings(), pipeline)
+    print(json.dumps(decision.as_json(), indent=1, ensure_ascii=False) if as_json else "\n".join(narrate(decision)))
 
 
 @messages.command("render")
@@ -109,13 +103,18 @@ def _open_lab() -> None:
     app.add_typer(lab, name="lab")
 
 
-def _read(file: str) -> str:
+def _read_bytes(file: str) -> bytes:
     try:
-        return sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+        return sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
     except OSError as missing:
         raise ConfigurationError(
             f"cannot read {file}: {missing.strerror}", hint="name a file, or - to pipe one in"
         ) from missing
+
+
+def _read(file: str) -> str:
+    try:
+        return _read_bytes(file).decode()
     except UnicodeDecodeError as bad:
         raise ConfigurationError(
             f"{file} is not UTF-8 text: {bad.reason}", hint="a message is JSON in UTF-8"

@@ -18,6 +18,8 @@ from distgate.triage import Decision
 
 #: Rules of commits that were really pushed to the branch: a fork's makes nothing old, nor does a run by hand.
 _PUSHED = (ACCEPTED, SETTLING, "superseded", "shed")
+#: Changes that are read at once: whoever works on them keeps others waiting.
+AT_ONCE = 200
 
 
 class LedgerHistory:
@@ -39,7 +41,10 @@ class LedgerHistory:
             later = CHANGES.c.accepted_at > came
             named = sa.and_(CHANGES.c.head, CHANGES.c.accepted_at >= came - within)
             others = sa.and_(_begins(f"{_branch(change)}#"), CHANGES.c.key != change.key, CHANGES.c.rule.in_(_PUSHED))
-            found = sa.select(CHANGES.c.key).where(others, sa.or_(later, named)).order_by(CHANGES.c.accepted_at)
+            # Said apart from the rest, it lets the database use its index.
+            recent = CHANGES.c.accepted_at >= came - within
+            found = sa.select(CHANGES.c.key).where(recent, others, sa.or_(later, named))
+            found = found.order_by(CHANGES.c.accepted_at)
             keys = connection.execute(found).scalars().all()
         return keys[-1].rpartition("#")[2] if keys else None
 
@@ -51,12 +56,12 @@ class LedgerHistory:
             return int(connection.execute(sa.select(sa.func.count()).where(recent)).scalar_one())
 
     def settled(self, older_than: float) -> list[Change]:
-        """Changes that wait for a newer commit and have done so for ``older_than`` seconds, oldest first."""
+        """Changes that wait for a newer commit and have done so for ``older_than`` seconds; the oldest ones."""
         waits = sa.and_(CHANGES.c.rule == SETTLING, CHANGES.c.accepted_at <= time.time() - older_than)
         return self._changes(waits)
 
     def unoffered(self) -> list[Change]:
-        """Accepted changes that nobody has told Prefect of, oldest first."""
+        """Accepted changes that nobody has told Prefect of; the oldest ones."""
         return self._changes(sa.and_(CHANGES.c.rule == ACCEPTED, CHANGES.c.offered_at.is_(None)))
 
     def decide_again(self, change: Change, decision: Decision, *, arrived: bool = False) -> bool:
@@ -71,8 +76,9 @@ class LedgerHistory:
             return connection.execute(CHANGES.update().where(mine).values(**news, **came)).rowcount == 1
 
     def _changes(self, wish: ColumnElement[bool]) -> list[Change]:
-        query = sa.select(CHANGES.c.change).where(wish, CHANGES.c.run_id.is_(None)).order_by(CHANGES.c.accepted_at)
+        query = sa.select(CHANGES.c.change).where(wish, CHANGES.c.run_id.is_(None))
         with self._ledger.transaction() as connection:
+            query = query.order_by(CHANGES.c.accepted_at).limit(AT_ONCE)
             return [Change.model_validate_json(row) for row in connection.execute(query).scalars()]
 
 

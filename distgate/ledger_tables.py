@@ -25,6 +25,8 @@ CHANGES = sa.Table(
     sa.Column("accepted_at", sa.Float, nullable=False, index=True),
     sa.Column("offered_at", sa.Float),
     sa.Column("run_id", sa.Text),
+    # What waits, and what Prefect was not told of, is looked for twice a second.
+    sa.Index("ix_changes_rule_offered", "rule", "offered_at"),
 )
 RUNS = sa.Table(
     "runs",

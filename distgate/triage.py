@@ -92,6 +92,15 @@ def parse(text: str | bytes) -> Any:
         return Unreadable(f"the message is not JSON: {bad}"[:300])
 
 
+def narrate(decision: Decision) -> Iterator[str]:
+    """The decision and its trace for people, line by line."""
+    if decision.change:
+        yield f"change:   {decision.change.key} by {decision.change.username}"
+    yield from (f"decision: {decision.decision}", f"rule:     {decision.rule}", f"reason:   {decision.reason}", "")
+    for step in decision.trace:
+        yield f"{step.outcome.replace('-', ' '):<12} {step.rule:<11} {step.sentence}"
+
+
 def conclude(change: Change, settings: Settings, history: History) -> Decision:
     """The decision about a change whose push has settled: queued, ignored as superseded, or shed."""
     matter = Matter("", {"commit": change.model_dump()}, settings, history=history)

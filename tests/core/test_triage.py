@@ -1,6 +1,7 @@
 """Triage as a table: what came over the bus, and what becomes of it."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,11 @@ import pytest
 from pydantic import ValidationError
 
 from distgate.change import Change
+from distgate.errors import InfrastructureError
+from distgate.rules import RULES, Known
 from distgate.settings import Settings
-from distgate.triage import decide
+from distgate.stages import Pipeline
+from distgate.triage import conclude, decide
 
 DATA = Path(__file__).parents[1] / "data/messages"
 TOPIC = "org.fedoraproject.prod.git.receive"
@@ -63,6 +67,8 @@ CASES: list[tuple[str, str, Any, str, str]] = [
     ("a fork by its parent", PAGURE, fork_of(parent={"name": "dos2unix"}), "ignored", "fork"),
     ("another topic", "org.fedoraproject.prod.bodhi.update.comment", {"x": 1}, "ignored", "topic"),
     ("a tag", "org.fedoraproject.prod.pagure.git.tag.creation", PUSH, "ignored", "topic"),
+    ("our own message by the topic in its body", "", {"topic": "org.centos.prod.ci.pipeline.x"}, "ignored", "topic"),
+    ("a deleted branch", PAGURE, PUSH | {"end_commit": "0" * 40}, "ignored", "deleted"),
     ("a list", TOPIC, [1, 2], "rejected", "malformed"),
     ("text", TOPIC, "hello", "rejected", "malformed"),
     ("nothing", TOPIC, None, "rejected", "malformed"),
@@ -100,7 +106,150 @@ def test_a_message_is_decided_by_the_first_rule_that_speaks(topic: str, body: An
     found = decide(topic, body, Settings())
     assert (found.decision, found.rule) == (decision, rule)
     assert found.reason
-    assert (found.change is None) == (decision == "rejected" or rule == "topic")
+    assert (found.change is None) == (rule in ("topic", "deleted", "malformed"))
+    assert [step.rule for step in found.trace] == [one.name for one in RULES]
+    assert [step.rule for step in found.trace if step.outcome == "objected"] == [rule] * (rule != "accepted")
+
+
+# name, settings, pipeline, repo, branch, rule: the lists are those of the fixture
+WATCHED: list[tuple[str, dict[str, Any], Pipeline, str, str, str]] = [
+    ("everything", {}, "allpackages", "dos2unix", "f41", "accepted"),
+    ("included by a pattern", {"include_packages": ("dos*",)}, "allpackages", "dos2unix", "f41", "accepted"),
+    ("not included", {"include_packages": ("bash", "dos")}, "allpackages", "dos2unix", "f41", "package"),
+    ("excluded", {"exclude_packages": ("dos2*",)}, "allpackages", "dos2unix", "f41", "package"),
+    (
+        "excluded and included",
+        {"include_packages": ("dos*",), "exclude_packages": ("dos*",)},
+        "allpackages",
+        "dos2unix",
+        "f41",
+        "package",
+    ),
+    ("capitals matter", {"include_packages": ("R",)}, "allpackages", "r", "f41", "package"),
+    ("listed", {}, "atomic", "bash", "f41", "accepted"),
+    ("listed by a pattern", {}, "atomic", "python3-rpm", "f41", "accepted"),
+    ("not listed", {}, "atomic", "dos2unix", "f41", "package"),
+    ("listed and excluded", {"exclude_packages": ("bash",)}, "atomic", "bash", "f41", "package"),
+    ("listed on another branch", {}, "atomic", "bash", "rawhide", "package"),
+    ("rawhide by another name", {}, "atomic", "mesa", "main", "accepted"),
+    ("a branch without a list", {}, "atomic", "bash", "f42", "package"),
+    ("a comment is no name", {}, "atomic", "zsh", "f41", "package"),
+    ("no lists at all", {"package_lists": None}, "atomic", "bash", "f41", "package"),
+    ("no directory", {"package_lists": Path("/nonexistent")}, "atomic", "bash", "f41", "package"),
+    ("all packages needs no list", {"package_lists": None}, "allpackages", "bash", "f41", "accepted"),
+]
+
+
+@pytest.fixture
+def lists(tmp_path: Path) -> Path:
+    (tmp_path / "f41.txt").write_text("# the base\nbash # and not zsh\n\n  python3-*\n")
+    (tmp_path / "rawhide.txt").write_text("mesa\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("settings", "pipeline", "repo", "branch", "rule"), [c[1:] for c in WATCHED], ids=[c[0] for c in WATCHED]
+)
+def test_packages_are_watched_by_patterns_and_for_atomic_host_by_the_list_of_the_branch(
+    lists: Path, settings: dict[str, Any], pipeline: Pipeline, repo: str, branch: str, rule: str
+) -> None:
+    own = Settings(**{"package_lists": lists} | settings)
+    found = decide(TOPIC, commit(repo=repo, branch=branch), own, pipeline=pipeline)
+    assert (found.rule, found.pipeline) == (rule, pipeline)
+
+
+def test_a_package_list_that_cannot_be_read_ignores_nothing(tmp_path: Path) -> None:
+    (tmp_path / "f41.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(InfrastructureError, match=r"f41\.txt"):
+        decide(TOPIC, commit(), Settings(package_lists=tmp_path), pipeline="atomic")
+
+
+@dataclass(frozen=True)
+class Past:
+    """A history that is what a case says."""
+
+    stands: Known | None = None
+    later: str | None = None
+    package: int = 0
+    every: int = 0
+
+    def known(self, change: Change) -> Known | None:
+        return self.stands
+
+    def newer(self, change: Change, within: float) -> str | None:
+        return self.later
+
+    def accepted(self, seconds: float, like: Change | None = None) -> int:
+        return self.package if like else self.every
+
+
+TESTED, WAITS = Known("queued", "accepted", 1), Known("queued", "settling", 1)
+PASSED_OVER = Known("ignored", "superseded", 1)
+CAPS = {"hourly_cap": 10, "hourly_cap_per_package": 2}
+
+# name, topic, past, settings, decision, rule
+PASTS: list[tuple[str, str, Past, dict[str, Any], str, str]] = [
+    ("a commit waits", TOPIC, Past(), {}, "queued", "settling"),
+    ("a head does not", PAGURE, Past(), {}, "queued", "accepted"),
+    ("nobody waits", TOPIC, Past(), {"push_settles": 0}, "queued", "accepted"),
+    ("known", TOPIC, Past(TESTED), {}, "ignored", "duplicate"),
+    ("a known head", PAGURE, Past(TESTED), {}, "ignored", "duplicate"),
+    ("it waits already", TOPIC, Past(WAITS), {}, "ignored", "duplicate"),
+    ("what waits is the head", PAGURE, Past(WAITS), {}, "queued", "accepted"),
+    ("passed over", TOPIC, Past(PASSED_OVER), {}, "ignored", "duplicate"),
+    ("passed over, and the head", PAGURE, Past(PASSED_OVER), {}, "queued", "accepted"),
+    ("a fork's commit is merged", PAGURE, Past(Known("ignored", "fork", 3)), {}, "queued", "accepted"),
+    ("nobody watched it then", TOPIC, Past(Known("ignored", "branch", 1)), {}, "queued", "settling"),
+    ("shed is no delay", PAGURE, Past(Known("shed", "shed", 1)), {}, "ignored", "duplicate"),
+    ("a head has nothing newer", PAGURE, Past(later="cd" * 20), {}, "queued", "accepted"),
+    ("room under the caps", PAGURE, Past(package=1, every=9), CAPS, "queued", "accepted"),
+    ("the package's cap", PAGURE, Past(package=2, every=2), CAPS, "shed", "shed"),
+    ("the cap of all", PAGURE, Past(package=0, every=10), CAPS, "shed", "shed"),
+    ("no caps", PAGURE, Past(package=1000, every=1000), {}, "queued", "accepted"),
+    ("the cap without a wait", TOPIC, Past(every=10), CAPS | {"push_settles": 0}, "shed", "shed"),
+]
+
+
+@pytest.mark.parametrize(
+    ("topic", "past", "settings", "decision", "rule"), [c[1:] for c in PASTS], ids=[c[0] for c in PASTS]
+)
+def test_what_came_before_decides_about_what_comes_now(
+    topic: str, past: Past, settings: dict[str, Any], decision: str, rule: str
+) -> None:
+    body = PUSH if topic == PAGURE else commit()
+    found = decide(topic, body, Settings(**settings), past)
+    assert (found.decision, found.rule) == (decision, rule)
+    assert found.head == (topic == PAGURE)
+
+
+@pytest.mark.parametrize(
+    ("past", "settings", "rule"),
+    [
+        (Past(), {}, "accepted"),
+        (Past(later="cd" * 20), {}, "superseded"),
+        (Past(later="cd" * 20, every=10), CAPS, "superseded"),
+        (Past(every=10), CAPS, "shed"),
+        (Past(TESTED), {}, "accepted"),
+    ],
+)
+def test_a_push_that_has_settled_is_tested_at_its_head_if_the_caps_have_room(
+    past: Past, settings: dict[str, Any], rule: str
+) -> None:
+    change = Change.model_validate({name: COMMIT[name] for name in ("namespace", "repo", "rev", "branch")})
+    assert conclude(change, Settings(**settings), past).rule == rule
+
+
+def test_without_a_ledger_the_rules_that_need_it_are_not_asked_and_say_so() -> None:
+    trace = decide(TOPIC, commit(), Settings()).trace
+    silent = {step.rule: step.sentence for step in trace if step.outcome == "not-asked"}
+    assert set(silent) == {"duplicate", "superseded", "shed"}
+    assert all(sentence.startswith("needs the ledger") for sentence in silent.values())
+
+
+def test_every_rule_has_a_sentence_and_a_row_in_which_it_objects() -> None:
+    objected = {c[4] for c in CASES} | {c[5] for c in WATCHED} | {c[5] for c in PASTS} | {"superseded"}
+    assert objected >= {rule.name for rule in RULES}
+    assert all(rule.sentence.endswith(".") for rule in RULES)
 
 
 @pytest.mark.parametrize("path", sorted(DATA.glob("*/org.fedora*.json")), ids=lambda p: f"{p.parent.name}:{p.stem}")

@@ -118,6 +118,17 @@ def test_one_push_said_three_times_is_one_change_and_one_event(bench: Bench) -> 
     assert all(isinstance(value, str) for value in event["payload"]["change"].values())
 
 
+def test_a_push_of_three_commits_gives_one_event_of_its_head(bench: Bench) -> None:
+    bodies = [push(repo="three") for _ in range(3)]
+    for body in bodies:
+        bench.send(body)
+    wait_for("the push to settle", lambda: bench.ledger.counts().get("ignored") == 2, 60, evidence=bench.log)
+    head = bodies[-1]["commit"]["rev"]
+    wait_for("the event", lambda: events_for(bench, head) or None, 30)
+    assert [len(events_for(bench, body["commit"]["rev"])) for body in bodies] == [0, 0, 1]
+    assert bench.settle(3)["unsent"] == 2
+
+
 @pytest.mark.parametrize(
     ("fields", "rule"),
     [

@@ -1,0 +1,133 @@
+"""The page docs/triage.md, made from the rules and settings: ``python -m distgate.rules_page > docs/triage.md``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from distgate.rules import RULES, Asks
+from distgate.settings import Settings
+from distgate.triage import decide, narrate
+
+SETTINGS = (
+    "namespaces",
+    "branches",
+    "include_packages",
+    "exclude_packages",
+    "package_lists",
+    "push_settles",
+    "hourly_cap",
+    "hourly_cap_per_package",
+)
+ASKS: dict[Asks, str] = {
+    "message": "the message as it came",
+    "change": "the change",
+    "ledger": "the ledger, when the message comes",
+    "push": "the ledger, once the push has settled",
+}
+#: A push by which the page shows what explain prints; a branch that no default watches.
+SHOWN = {
+    "topic": "org.fedoraproject.prod.git.receive",
+    "msg": {
+        "commit": {
+            "namespace": "rpms",
+            "repo": "dos2unix",
+            "rev": "7a1b2c3d4e5f60718293a4b5c6d7e8f901234567",
+            "branch": "epel9",
+            "username": "jane",
+        }
+    },
+}
+PAGE = """\
+# What becomes of a push
+
+<!-- Made by `python -m distgate.rules_page` from distgate/rules.py and distgate/settings.py; a test compares. -->
+
+Rules are asked in this order, and the first that objects decides. A push to which none objects is `queued`.
+
+{rules}
+
+`ignored` and `shed` changes are answered by one `package.ignored` message each and cost no flow run; the ledger keeps
+the rule and the reason, and tells "not tested" from "not now". A `rejected` message goes to the dead-letter queue. A
+message on another topic, or about a deleted branch, names no commit that could be answered. A duplicate gets the
+answer that stands: nothing is said or started twice. A change that was ignored when it came to a fork, or when nobody
+watched its branch, is decided anew when it comes again and is watched.
+
+## The head of a push
+
+`git.receive` sends one message for each commit, and the whole history of a new branch; `pagure.git.receive` sends one
+for each push and names its head. A head is tested at once. A commit of `git.receive` waits `DISTGATE_PUSH_SETTLES`
+seconds; a newer commit of the branch that comes meanwhile, or a head that a push names, supersedes it.
+[The reasons](decisions/2026-11-21-a-push-is-tested-at-its-head.md).
+
+## Settings
+
+{settings}
+
+Lists are JSON: `DISTGATE_BRANCHES='["rawhide", "f4[0-9]"]'`.
+
+## Ask it
+
+`distgate explain FILE|-` says what the trigger does with a message, enveloped or bare, and needs no server; it ends
+with 0 for every decision and with 2 for a wrong call. `--pipeline atomic` asks the trigger of Atomic Host.
+
+```console
+$ distgate explain push.json
+{shown}
+```
+
+With `--json` it prints one object ([schema](explain.schema.json)); `change` is null when the message names no commit
+that could be read, and `outcome` is `passed`, `objected`, `not-asked` (it needs the ledger) or `not-reached`:
+
+```json
+{as_json}
+```
+"""
+
+
+def page() -> str:
+    """The text of docs/triage.md."""
+    decision = decide("", SHOWN, _defaults())
+    shortened = {**decision.as_json(), "trace": [vars(step) for step in decision.trace[5:7]]}
+    return PAGE.format(
+        rules=_table(("", "rule", "lets pass when", "else", "looks at"), _rules()),
+        settings=_table(("setting", "default", "holds"), _settings()),
+        shown="\n".join(narrate(decision)),
+        as_json=json.dumps(shortened, indent=1)
+        .replace('"trace": [', '"trace": [\n  ...,')
+        .replace("\n ]", ",\n  ...\n ]"),
+    )
+
+
+def _defaults() -> Settings:
+    # Not what this process was told: the page is the same everywhere.
+    return Settings.model_construct()
+
+
+def _rules() -> list[tuple[str, ...]]:
+    return [
+        (str(number), f"`{rule.name}`", rule.sentence, f"`{rule.decision}`", ASKS[rule.asks])
+        for number, rule in enumerate(RULES, 1)
+    ]
+
+
+def _settings() -> list[tuple[str, ...]]:
+    fields = Settings.model_fields
+    return [
+        (f"`DISTGATE_{name.upper()}`", _shown(fields[name].default), fields[name].description or "")
+        for name in SETTINGS
+    ]
+
+
+def _shown(default: Any) -> str:
+    return "none" if default is None else f"`{json.dumps(default)}`"
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())
