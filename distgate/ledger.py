@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -113,6 +113,19 @@ class Ledger:
         with self.transaction() as connection:
             rows = connection.execute(query.order_by(CHANGES.c.accepted_at)).scalars()
             return [Change.model_validate_json(row) for row in rows]
+
+    def accepted_at(self, changes: Sequence[Change]) -> float:
+        """When the first of these changes came, in seconds since the epoch; now when none is known."""
+        keys = [change.key for change in changes]
+        parts = [keys[start : start + 500] for start in range(0, len(keys), 500)]  # SQLite bounds its variables
+        with self.transaction() as connection:
+            came = [
+                connection.execute(
+                    sa.select(sa.func.min(CHANGES.c.accepted_at)).where(CHANGES.c.key.in_(part))
+                ).scalar()
+                for part in parts
+            ]
+        return min((one for one in came if one is not None), default=time.time())
 
     def offered(self, key: str) -> None:
         """Note that the change was offered to Prefect just now."""

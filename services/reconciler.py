@@ -1,4 +1,4 @@
-"""The reconciler: no accepted change without a run, and no run without an end.
+"""The reconciler: no accepted change without a run, no run without an end, no dead letter without a line.
 
 Events are lost now and then, and hosts die without a word. The ledger knows what was promised; this service compares
 it with what happened, and mends the difference. Repeating it changes nothing.
@@ -9,24 +9,35 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TypeVar
+
+from pydantic import ValidationError
 
 from distgate.announcements import Announcer
 from distgate.change import Change
 from distgate.drivers.prefect_api import FlowRun, PrefectApi
-from distgate.errors import DistgateError
+from distgate.errors import ConfigurationError, DistgateError
 from distgate.ledger import Ledger, Run
 from distgate.settings import Settings, settings
 from distgate.stages import Status
+from services.dead_letter_watch import DeadLetterWatch
 from services.lifetime import serve
 
 log = logging.getLogger(__name__)
 
 #: Seconds between two looks at the ledger.
 INTERVAL = 10
-#: Runs that are started for one change before the operator is called.
+#: Runs that are started for one change before it is answered with FAILURE.
 TRIES = 3
-#: What a run that ended without its last message is told to have been; None is its status so far.
-LAST_STATUS: dict[str, Status | None] = {"COMPLETED": None, "FAILED": "FAILURE"}
+#: A process that runs a flow needs seconds to begin, on a busy host a minute: so many leases mean that it is lost.
+STARTING_LEASES = 5
+#: Flow runs that are looked through for those of accepted changes.
+MOST_RUNS = 20_000
+
+T = TypeVar("T")
 
 
 class Reconciler:
@@ -38,53 +49,139 @@ class Reconciler:
         self._announcer = Announcer(ledger, own)
         self._settings = own
 
-    def look(self) -> None:
-        """Mend everything once; raises InfrastructureError when Prefect or the ledger is away."""
-        for change in self._ledger.unclaimed(self._settings.sweep_after):
-            self._start(change)
-        for run in self._ledger.silent(self._settings.run_lease):
-            self._close(run)
+    def look(self) -> list[str]:
+        """Mend everything once, and return a sentence for each thing that was done.
 
-    def _start(self, change: Change) -> None:
-        log.warning("%s was accepted and no run has claimed it: starting one", change.key)
+        What cannot be mended is logged and does not keep the rest from it; raises InfrastructureError when Prefect
+        or the ledger is away.
+        """
+        closed = list(self._each(self._ledger.silent(self._settings.run_lease), self._close))
+        unclaimed = self._ledger.unclaimed(self._settings.sweep_after)
+        runs = self._runs_for(unclaimed)
+        return [*closed, *self._each(unclaimed, lambda change: self._answer(change, runs.get(change.key, [])))]
+
+    def _each(self, things: Iterable[T], mend: Callable[[T], str | None]) -> Iterator[str]:
+        for thing in things:
+            try:
+                said = mend(thing)
+            except ConfigurationError as wrong:
+                log.error("this cannot be mended: %s", wrong)
+                continue
+            if said:
+                log.warning("%s", said)
+                yield said
+
+    # -- accepted changes without a run ------------------------------------------------------------------------
+
+    def _runs_for(self, changes: Sequence[Change]) -> Mapping[str, list[FlowRun]]:
+        """The flow runs that were made for these changes, whoever made them; a run in a long queue is one."""
+        found: dict[str, list[FlowRun]] = defaultdict(list)
+        if not changes:
+            return found
+        oldest = self._ledger.accepted_at(changes) - 3600
+        since = datetime.fromtimestamp(oldest, UTC)
+        for run in self._prefect.flow_runs(deployment=self._settings.deployment, since=since, limit=MOST_RUNS):
+            key = _key_of(run)
+            if key:
+                found[key].append(run)
+        return found
+
+    def _answer(self, change: Change, runs: Sequence[FlowRun]) -> str | None:
+        """See to it that the change has a run, or its last message."""
+        lost = [run for run in runs if not run.finished and self._is_lost(run, STARTING_LEASES)]
+        for run in lost:
+            self._end_in_prefect(run, f"{run.state_type} and without a sign of life: its worker died")
+        if any(run.state_type in ("CANCELLED", "CANCELLING") for run in runs):
+            said = self._give_up(change, next(r for r in runs if r.state_type.startswith("CANCELL")), "ABORTED")
+        elif any(not run.finished and run not in lost for run in runs):
+            said = None  # it waits for its turn
+        else:
+            said = self._start(change)
+        self._ledger.offered(change.key)
+        return said
+
+    def _start(self, change: Change) -> str | None:
         # A run that we started before and that died before it claimed its change answers to the same key.
         for number in range(1, TRIES + 1):
             key = f"{change.key} start {number}"
             parameters = {"change": change.model_dump()}
             run = self._prefect.create_flow_run(self._settings.deployment, parameters, idempotency_key=key)
             if not run.finished:
-                break
-        else:
-            log.error("%s: %d runs ended before they claimed it; look at them in the UI", change.key, TRIES)
-        self._ledger.offered(change.key)
+                return f"{change.key}: no run had claimed it; run {run.id} was started"
+        return self._give_up(change, run, "FAILURE")
 
-    def _close(self, run: Run) -> None:
+    def _give_up(self, change: Change, run: FlowRun, status: Status) -> str | None:
+        """Answer a change that no run will claim any more; the run that did not come to it stands for its end."""
+        url = f"{self._settings.ui_url.rstrip('/')}/runs/flow-run/{run.id}"
+        if self._ledger.claim(change, run.id, url) is None or not self._announcer.close(run.id, status):
+            return None
+        why = "was cancelled" if status == "ABORTED" else f"and {TRIES - 1} before it ended"
+        return f"{change.key}: run {run.id} {why} before it could begin; it is answered with {status}"
+
+    # -- runs without an end -------------------------------------------------------------------------------------
+
+    def _close(self, run: Run) -> str | None:
         known = self._prefect.flow_run(run.run_id)
-        if known is not None and not known.finished and known.state_type != "RUNNING":
-            return  # about to be retried: it will claim its change again
-        status = self._last_status(run, known)
-        if self._announcer.close(run.run_id, status):
-            log.warning(
-                "%s: run %s said its last word through us: %s", run.change.key, run.run_id, status or run.status
+        if known is not None and not known.finished:
+            if not self._is_lost(known):
+                return None  # it begins just now, or will be retried: it claims its change again
+            self._end_in_prefect(
+                known, f"no sign of life for {self._settings.run_lease:g} s: its host or process died"
             )
+        status, why = _last_status(known)
+        if not self._announcer.close(run.run_id, status):
+            return None
+        after = self._ledger.run(run.run_id)
+        said = after.status if after else status
+        return f"{run.change.key}: run {run.build_id} {why}, and had no last message: it is {said}"
 
-    def _last_status(self, run: Run, known: FlowRun | None) -> Status | None:
-        if known is not None and known.state_type == "RUNNING":
-            said = f"no sign of life for {self._settings.run_lease:g} s: its host or process died"
-            log.warning("%s: run %s: %s", run.change.key, run.run_id, said)
-            self._prefect.crash(run.run_id, said)
-            return "ABORTED"
-        return LAST_STATUS.get(known.state_type, "ABORTED") if known is not None else "ABORTED"
+    def _is_lost(self, run: FlowRun, leases: int = 1) -> bool:
+        """Whether a silent run that Prefect takes for alive has been in its state for so many leases, or too long."""
+        allowed = {"RUNNING": leases, "CANCELLING": leases, "PENDING": STARTING_LEASES}.get(run.state_type)
+        if allowed is None or run.state_at is None:
+            return False
+        return datetime.now(UTC) - run.state_at > timedelta(seconds=allowed * self._settings.run_lease)
+
+    def _end_in_prefect(self, run: FlowRun, said: str) -> None:
+        log.warning("run %s: %s", run.id, said)
+        if run.state_type == "CANCELLING":
+            self._prefect.cancelled(run.id, said)
+        else:
+            self._prefect.crash(run.id, said)
+
+
+def _last_status(known: FlowRun | None) -> tuple[Status | None, str]:
+    """What a run that ended in this state says last, None being its status so far; and what happened to it.
+
+    What it said before stands, whatever this says: the announcer takes nothing back.
+    """
+    if known is None:
+        return "ABORTED", "was deleted in Prefect"
+    if known.state_type == "COMPLETED":
+        return ("UNSTABLE" if known.state_name == "Unstable" else None), "completed"
+    if known.state_type == "FAILED" and known.state_name != "TimedOut":
+        return "FAILURE", "failed"
+    return "ABORTED", {"CANCELLED": "was cancelled", "CANCELLING": "was cancelled"}.get(known.state_type, "died")
+
+
+def _key_of(run: FlowRun) -> str | None:
+    try:
+        return Change.model_validate(run.parameters.get("change")).key
+    except ValidationError:
+        return None
 
 
 def main(asked: threading.Event) -> None:
     own = settings()
-    reconciler = Reconciler(Ledger(own.ledger_url), PrefectApi(own.prefect_api_url), own)
+    ledger = Ledger(own.ledger_url)
+    reconciler = Reconciler(ledger, PrefectApi(own.prefect_api_url), own)
+    watch = DeadLetterWatch(ledger, own)
     while not asked.is_set():
-        try:
-            reconciler.look()
-        except DistgateError as trouble:
-            log.warning("reconciling is put off: %s", trouble)
+        for look in (reconciler.look, watch.look):
+            try:
+                look()
+            except DistgateError as trouble:
+                log.warning("reconciling is put off: %s", trouble)
         asked.wait(INTERVAL)
 
 

@@ -28,7 +28,8 @@ PAGE = 200
 
 @dataclass(frozen=True)
 class FlowRun:
-    """A run as the server knows it: ``state_type`` is PENDING, RUNNING, COMPLETED, ..., ``state_name`` finer."""
+    """A run as the server knows it: ``state_type`` is PENDING, RUNNING, COMPLETED, ..., ``state_name`` finer,
+    ``state_at`` when it entered its state."""
 
     id: str
     name: str
@@ -40,6 +41,7 @@ class FlowRun:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     deployment_id: str | None = None
     idempotency_key: str | None = None
+    state_at: datetime | None = None
 
     @property
     def finished(self) -> bool:
@@ -139,9 +141,11 @@ class PrefectApi:
         tags: Sequence[str] = (),
         state_types: Sequence[str] = (),
         deployment: str = "",
+        since: datetime | None = None,
         limit: int = PAGE,
     ) -> list[FlowRun]:
-        """Runs, the latest first: those with one of ``ids``, all of ``tags``, one of ``state_types``."""
+        """Runs, the latest first: those with one of ``ids``, all of ``tags``, one of ``state_types``, and those that
+        were to start at ``since`` or later."""
         wish: dict[str, Any] = {}
         if ids is not None:
             wish["id"] = {"any_": list(ids)}
@@ -151,11 +155,19 @@ class PrefectApi:
             wish["state"] = {"type": {"any_": list(state_types)}}
         if deployment:
             wish["deployment_id"] = {"any_": [self.deployment_id(deployment)]}
+        if since is not None:
+            wish["expected_start_time"] = {"after_": since.isoformat()}
         return self._pages(wish, limit)
 
     def crash(self, run_id: str, message: str) -> None:
         """Say that a run has died unseen: it ends as Crashed, frees its slot, and can be retried."""
-        state = {"type": "CRASHED", "name": "Crashed", "message": message}
+        self._force(run_id, {"type": "CRASHED", "name": "Crashed", "message": message})
+
+    def cancelled(self, run_id: str, message: str) -> None:
+        """Say that a cancellation that nobody carries out any more is done: the run frees its slot."""
+        self._force(run_id, {"type": "CANCELLED", "name": "Cancelled", "message": message})
+
+    def _force(self, run_id: str, state: Mapping[str, str]) -> None:
         self._call("POST", f"/flow_runs/{run_id}/set_state", json={"state": state, "force": True})
 
     def _pages(self, wish: Mapping[str, Any], limit: int) -> list[FlowRun]:
@@ -210,15 +222,21 @@ def _refuse_evaluated(value: Any, where: str) -> None:
 
 
 def _flow_run(known: Mapping[str, Any]) -> FlowRun:
+    state = known.get("state") or {}
     return FlowRun(
         id=known["id"],
         name=known["name"],
         state_type=known.get("state_type") or "",
         state_name=known.get("state_name") or "",
         tags=tuple(known.get("tags") or ()),
-        created=datetime.fromisoformat(known["created"].replace("Z", "+00:00")),
+        created=_moment(known["created"]),
         run_count=known.get("run_count") or 0,
         parameters=known.get("parameters") or {},
         deployment_id=known.get("deployment_id"),
         idempotency_key=known.get("idempotency_key"),
+        state_at=_moment(state["timestamp"]) if state.get("timestamp") else None,
     )
+
+
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))
