@@ -31,6 +31,9 @@ class FaultyLine:
     def port(self) -> int:
         return int(self._listener.getsockname()[1])
 
+    def url(self, path: str) -> str:
+        return f"http://127.0.0.1:{self.port}{path}"
+
     def __enter__(self) -> FaultyLine:
         threading.Thread(target=self._accept, daemon=True).start()
         return self

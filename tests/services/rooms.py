@@ -111,24 +111,35 @@ class Room:
         )
         wait_for("every message to be acknowledged", lambda: self.waiting() == (0, 0), 60)
 
-    def runs_for(self, rev: str) -> list[FlowRun]:
-        """The flow runs of a commit, once a push that was sent later has one, too: nothing else is on its way."""
+    def runs_for(self, *revs: str) -> list[int]:
+        """How many flow runs each commit has, once each has one and so has a push that was sent later."""
+        self._wait_for_runs(list(revs))
         later = push()
-        with self.running("intake"):
-            self.send(later)
-            wait_for(
-                "the later push to have its run",
-                lambda: self._runs(later["commit"]["rev"]),
-                60,
-                evidence=lambda: self.log("intake"),
-                interval=1,
-            )
-        return self._runs(rev) or []
+        self.send(later)
+        self._wait_for_runs([rev_of(later)])
+        return [len(self.runs(rev)) for rev in revs]
 
-    def _runs(self, rev: str) -> list[FlowRun] | None:
+    def _wait_for_runs(self, revs: list[str]) -> None:
+        wait_for(
+            "every commit to have a run",
+            lambda: all(self.runs(rev) for rev in revs),
+            90,
+            evidence=lambda: self.log("intake"),
+            interval=0.5,
+        )
+
+    def runs(self, rev: str) -> list[FlowRun]:
         with PrefectApi(self.gate.prefect.api_url) as prefect:
             found = prefect.flow_runs(deployment="all-packages/production", limit=5000)
-        return [one for one in found if one.parameters["change"]["rev"] == rev] or None
+        return [one for one in found if one.parameters["change"]["rev"] == rev]
+
+    def dead(self) -> dict[str, bytes]:
+        """Takes the dead letters: the name that the sender gave each (or its number), and its content."""
+        found: dict[str, bytes] = {}
+        with blocking_channel(self.url) as channel:
+            while (letter := channel.basic_get(f"{self.queue}.dead", auto_ack=True))[0] is not None:
+                found[letter[1].correlation_id or str(len(found))] = letter[2]
+        return found
 
     def events_for(self, rev: str) -> list[dict[str, Any]]:
         labels = {"labels": {"distgate.rev": [rev]}}
@@ -175,6 +186,10 @@ def push(**fields: Any) -> dict[str, Any]:
     rev = f"{random.getrandbits(160):040x}"
     commit = {"namespace": "rpms", "repo": f"p{rev[:12]}", "rev": rev, "branch": "f41", "username": "jane"}
     return {"commit": commit | fields}
+
+
+def rev_of(body: dict[str, Any]) -> str:
+    return str(body["commit"]["rev"])
 
 
 def headers() -> dict[str, Any]:
