@@ -14,6 +14,7 @@ import pytest
 
 from distgate.drivers.prefect_api import PrefectApi
 from distgate.errors import ConfigurationError, InfrastructureError
+from distgate.waiting import wait_for
 from lab.ports import free_ports
 from lab.prefect_server import PrefectServer
 
@@ -61,9 +62,16 @@ def bad_days(request: pytest.FixtureRequest) -> Iterator[BadDays]:
 def deployment(prefect_server: PrefectServer) -> str:
     """A deployment that nobody runs, made over the API."""
     with httpx.Client(base_url=f"{prefect_server.api_url}/", trust_env=False, timeout=30) as client:
-        flow = client.post("flows/", json={"name": "quiet"}).raise_for_status().json()
-        client.post("deployments/", json={"name": "test", "flow_id": flow["id"]}).raise_for_status()
+        # Prefect answers 503 while another writer holds its SQLite; both calls may be repeated.
+        flow = wait_for("a flow", lambda: _made(client, "flows/", {"name": "quiet"}), 60)
+        wish = {"name": "test", "flow_id": flow["id"]}
+        wait_for("a deployment", lambda: _made(client, "deployments/", wish), 60)
     return "quiet/test"
+
+
+def _made(client: httpx.Client, path: str, wish: dict[str, str]) -> dict[str, Any] | None:
+    answer = client.post(path, json=wish)
+    return answer.json() if answer.is_success else None
 
 
 @pytest.fixture
