@@ -80,6 +80,8 @@ def main(argv: list[str] | None = None) -> NoReturn:
     arguments = sys.argv[1:] if argv is None else argv
     if arguments[:1] == ["lab"]:
         _open_lab()
+    if arguments[:1] == ["bench"]:
+        _open_benchmarks()
     try:
         app(arguments, standalone_mode=True)
     except DistgateError as error:
@@ -101,6 +103,12 @@ def _open_lab() -> None:
     from lab.cli import lab
 
     app.add_typer(lab, name="lab")
+
+
+def _open_benchmarks() -> None:
+    from benchmarks.runner import bench
+
+    app.command()(bench)
 
 
 def _read_bytes(file: str) -> bytes:

@@ -1,0 +1,236 @@
+"""The intake and a real Prefect server under a flood of pushes, beside a bare consumer that only parses them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import httpx
+import pika
+import sqlalchemy as sa
+
+from benchmarks.pushes import Flood, flood
+from distgate.drivers.amqp_queues import blocking_channel, consumers_of, declare_queue, messages_in
+from distgate.errors import DistgateError, InfrastructureError
+from distgate.ledger import Ledger
+from distgate.ledger_tables import CHANGES
+from distgate.process import spawn, tail_of
+from distgate.waiting import Deadline, wait_for
+from lab.entrance import Entrance, entrance, start_service
+from lab.prefect_server import SERVER
+from lab.rabbitmq import EXCHANGE
+from lab.service import last_start
+
+TOPIC = "org.fedoraproject.prod.git.receive"
+#: Sizes of the floods, in this order; the ratios are the medians of all of them.
+SIZES = (100, 100, 100, 1000)
+DRAIN_SECONDS = 600.0
+#: A server that starts no run for so long has lost what is missing.
+STALLED_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Drained:
+    """How long a process took for the messages of a queue, in seconds of the clock and of its own CPU."""
+
+    seconds: float
+    cpu_seconds: float
+
+
+@dataclass(frozen=True)
+class Round:
+    """One flood: what became of it, and what it cost. ``server_mb`` is the Prefect server's resident memory."""
+
+    size: int
+    intake: Drained
+    consumer: Drained
+    counts: dict[str, int]
+    runs: int
+    runs_per_second: float
+    server_mb: float
+
+
+def measure(progress: Callable[[str], None]) -> dict[str, Any]:
+    """Floods of SIZES through the intake and through a bare consumer; see docs/reliability.md for the words."""
+    with tempfile.TemporaryDirectory(prefix="distgate-bench-") as scratch:
+        progress("starting a broker and a Prefect server")
+        with entrance(Path(scratch) / "entrance") as gate:
+            before = server_mb(gate)
+            rounds = []
+            for number, size in enumerate(SIZES):
+                rounds.append(one_round(gate, flood(size, f"r{number}"), Path(scratch)))
+                progress(_line(rounds[-1]))
+    return _summary(rounds, before)
+
+
+def one_round(gate: Entrance, messages: Flood, scratch: Path) -> Round:
+    """Send a flood to a bare consumer, then to the intake, and return when each accepted push has its flow run.
+
+    Raises InfrastructureError when the counts do not add up.
+    """
+    consumer = drain_bare(gate, messages, scratch)
+    queue = f"intake.{uuid.uuid4().hex[:8]}"
+    ledger = scratch / f"{queue}.db"
+    had, began = runs_of(gate), time.monotonic()
+    with _queue(gate, queue):
+        process = start_service("intake", gate.environment(ledger, queue), scratch / f"{queue}.log")
+        with _ended(process):
+            drained = _drain(gate, queue, process, messages, scratch / f"{queue}.log")
+            runs = _wait_for_runs(gate, had, messages.queued)
+            took = time.monotonic() - began
+        counts = counts_of(ledger) | {"poison": messages_in(gate.broker.url, f"{queue}.dead")}
+    if counts != messages.expected:
+        raise InfrastructureError(f"the counts do not add up: {counts}, not {messages.expected}")
+    size = len(messages.bodies)
+    return Round(size, drained, consumer, counts, runs, round(runs / took, 2), server_mb(gate))
+
+
+def drain_bare(gate: Entrance, messages: Flood, scratch: Path) -> Drained:
+    """The same flood through a consumer that only parses."""
+    queue = f"bare.{uuid.uuid4().hex[:8]}"
+    log = scratch / f"{queue}.log"
+    with _queue(gate, queue):
+        argv = [sys.executable, "-m", "benchmarks.bare_consumer", gate.broker.url, queue]
+        process = spawn(argv, log_to=log)
+        with _ended(process):
+            return _drain(gate, queue, process, messages, log)
+
+
+def counts_of(ledger: Path) -> dict[str, int]:
+    """What the ledger says of a flood; a repeat of a change is a duplicate."""
+    known = Ledger(f"sqlite:///{ledger}")
+    with known.transaction() as connection:
+        query = sa.select(CHANGES.c.decision, sa.func.count(), sa.func.sum(CHANGES.c.seen)).group_by(
+            CHANGES.c.decision
+        )
+        rows = connection.execute(query).all()
+    known.close()
+    counts = {str(decision): int(count) for decision, count, _ in rows}
+    return counts | {"duplicates": sum(int(seen) - int(count) for _, count, seen in rows)}
+
+
+def runs_of(gate: Entrance) -> int:
+    """How many flow runs the server has."""
+    answer = httpx.post(f"{gate.prefect.api_url}/flow_runs/count", json={}, timeout=60, trust_env=False)
+    return int(answer.raise_for_status().json())
+
+
+def server_mb(gate: Entrance) -> float:
+    """Resident memory of the Prefect server in MB."""
+    started = last_start(gate.state, SERVER)
+    status = Path(f"/proc/{started.pid}/status").read_text() if started else ""
+    found = [line.split()[1] for line in status.splitlines() if line.startswith("VmRSS")]
+    return round(int(found[0]) / 1024, 1) if found else 0.0
+
+
+@contextmanager
+def _queue(gate: Entrance, queue: str) -> Iterator[None]:
+    declare_queue(gate.broker.url, EXCHANGE, queue, [TOPIC])
+    try:
+        yield
+    finally:
+        with blocking_channel(gate.broker.url) as channel:
+            for name in (queue, f"{queue}.dead"):
+                channel.queue_delete(name)
+            channel.exchange_delete(f"{queue}.dead")
+
+
+@contextmanager
+def _ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _drain(gate: Entrance, queue: str, process: subprocess.Popen[bytes], messages: Flood, log: Path) -> Drained:
+    url = gate.broker.url
+    wait_for("the consumer", lambda: _consumed(url, queue), 60, evidence=lambda: tail_of(log))
+    spent, began = _cpu_of(process.pid), time.monotonic()
+    with blocking_channel(url) as channel:
+        for body in messages.bodies:
+            known = {"fedora_messaging_schema": "base.message", "fedora_messaging_severity": 20}
+            channel.basic_publish(
+                EXCHANGE, TOPIC, body, pika.BasicProperties(message_id=uuid.uuid4().hex, headers=known)
+            )
+        # Not yet with those in the consumer's hands: these are four at most, or ten.
+        wait_for(
+            "the queue to be empty",
+            lambda: channel.queue_declare(queue, passive=True).method.message_count == 0,
+            DRAIN_SECONDS,
+            evidence=lambda: tail_of(log),
+            interval=0.02,
+        )
+    return Drained(round(time.monotonic() - began, 3), round(_cpu_of(process.pid) - spent, 3))
+
+
+def _consumed(url: str, queue: str) -> bool:
+    try:
+        return consumers_of(url, queue) > 0
+    except DistgateError:
+        return False
+
+
+def _wait_for_runs(gate: Entrance, had: int, wanted: int) -> int:
+    stalled, known = Deadline(STALLED_SECONDS), 0
+    while known < wanted and not stalled.passed:
+        found = runs_of(gate) - had
+        if found > known:
+            stalled.reset(STALLED_SECONDS)
+        known = found
+        time.sleep(0.25)
+    return known
+
+
+def _cpu_of(pid: int) -> float:
+    words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _line(done: Round) -> str:
+    rate = done.size / done.intake.seconds
+    return (
+        f"{done.size} pushes: {rate:.0f}/s, a bare consumer {done.size / done.consumer.seconds:.0f}/s; "
+        f"{done.runs} runs at {done.runs_per_second}/s, the server has {done.server_mb} MB; {done.counts}"
+    )
+
+
+def _summary(rounds: list[Round], before: float) -> dict[str, Any]:
+    def of_size(size: int, value: Callable[[Round], float]) -> float:
+        return round(median(value(one) for one in rounds if one.size == size), 2)
+
+    def ratio(value: Callable[[Drained], float]) -> float:
+        return round(median(value(one.intake) / value(one.consumer) for one in rounds), 2)
+
+    sizes = {
+        str(size): {
+            "intake_per_second": of_size(size, lambda one: one.size / one.intake.seconds),
+            "consumer_per_second": of_size(size, lambda one: one.size / one.consumer.seconds),
+            "runs_per_second": of_size(size, lambda one: one.runs_per_second),
+            "server_mb": of_size(size, lambda one: one.server_mb),
+        }
+        for size in sorted(set(SIZES))
+    }
+    return {
+        "benchmark": "intake",
+        "sizes": sizes,
+        "server_mb_before": before,
+        "intake_over_consumer": ratio(lambda one: one.seconds),
+        "intake_over_consumer_cpu": ratio(lambda one: one.cpu_seconds),
+        "rounds": [asdict(one) for one in rounds],
+    }
