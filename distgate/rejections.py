@@ -20,6 +20,8 @@ from distgate.triage import decide, parse
 
 #: Strangers choose all of these texts; the ledger keeps what people can read.
 LONGEST_ID, LONGEST_TOPIC, LONGEST_REASON = 128, 255, 500
+#: A letter that is just being put back may still be seen among the dead.
+MOVING_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -48,14 +50,19 @@ def reject(ledger: Ledger, message_id: str, topic: str, reason: str) -> None:
 
 
 def note_dead(ledger: Ledger, message_id: str, topic: str, reason: str, times: int = 1) -> bool:
-    """Note a dead letter that nobody wrote down; False when the ledger knows it, which then says nothing new."""
+    """Note a dead letter that nobody wrote down; False when the ledger knows it, which then says nothing new.
+
+    ``times`` is how many of its ID lie there. What was put back long ago and lies there again was refused again.
+    """
     key = _short(message_id, LONGEST_ID)
     now = time.time()
+    mine = REJECTIONS.c.message_id == key
+    stale = sa.or_(REJECTIONS.c.seen < times, REJECTIONS.c.requeued_at < now - MOVING_SECONDS)
     with ledger.transaction() as connection:
-        if connection.execute(sa.select(REJECTIONS).where(REJECTIONS.c.message_id == key)).first():
-            mine = REJECTIONS.update().where(REJECTIONS.c.message_id == key)
-            connection.execute(mine.where(REJECTIONS.c.seen < times).values(seen=times, last_at=now))
-            connection.execute(mine.values(requeued_at=None))
+        if connection.execute(sa.select(REJECTIONS.c.seen).where(mine)).first():
+            seen = sa.case((REJECTIONS.c.seen < times, times), else_=REJECTIONS.c.seen)
+            if connection.execute(sa.select(REJECTIONS.c.seen).where(mine, stale)).first():
+                connection.execute(REJECTIONS.update().where(mine).values(seen=seen, last_at=now, requeued_at=None))
             return False
         row = {"topic": _short(topic, LONGEST_TOPIC), "reason": _short(reason, LONGEST_REASON), "seen": times}
         connection.execute(REJECTIONS.insert().values(message_id=key, **row, first_at=now, last_at=now))
