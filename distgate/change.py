@@ -36,6 +36,10 @@ _PAGURE = ".pagure.git.receive"
 #: No slash and no leading dot or dash: a repository's name becomes a part of paths and addresses.
 _NAME_PATTERN = "^[A-Za-z0-9_][A-Za-z0-9._+-]*$"
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]*\Z")
+#: People name the branches of their forks after bugs (rhbz#1234) and accounts; nothing that a shell or a template
+#: would read is among what we take.
+_BRANCH_PATTERN = "^[A-Za-z0-9_][A-Za-z0-9._/+#@=,-]*$"
+_SAFE_BRANCH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/+#@=,-]*\Z")
 _REV = re.compile(r"[0-9a-f]{40}\Z")
 
 
@@ -59,9 +63,7 @@ class Change(BaseModel):
     namespace: str = Field(description="dist-git namespace, such as rpms", max_length=128, pattern=_NAME_PATTERN)
     repo: str = Field(description="Name of the dist-git repository", max_length=128, pattern=_NAME_PATTERN)
     rev: str = Field(description="Commit, 40 hexadecimal digits", pattern="^[0-9a-f]{40}$")
-    branch: str = Field(
-        description="Branch that the commit was pushed to", max_length=128, pattern="^[A-Za-z0-9_][A-Za-z0-9._/+-]*$"
-    )
+    branch: str = Field(description="Branch that the commit was pushed to", max_length=128, pattern=_BRANCH_PATTERN)
     username: str = Field("unknown", min_length=1, description="Account of the committer", max_length=MAX_USER)
     summary: str = Field("", description="First line of the commit message", max_length=MAX_TEXT)
 
@@ -194,7 +196,7 @@ def _rev(source: Mapping[str, Any], field: str) -> str:
 
 def _branch(source: Mapping[str, Any]) -> str:
     value = _required(source, "branch").removeprefix("refs/heads/")
-    if len(value) > 128 or ".." in value or not re.match(r"[A-Za-z0-9_][A-Za-z0-9._/+-]*\Z", value):
+    if len(value) > 128 or ".." in value or not _SAFE_BRANCH.match(value):
         raise MalformedMessage(f"the field branch is no branch name: {value[:60]!r}", hint="see git-check-ref-format")
     return value
 

@@ -40,7 +40,7 @@ class LedgerHistory:
             came = connection.execute(own).scalar_one_or_none() or time.time()
             later = CHANGES.c.accepted_at > came
             named = sa.and_(CHANGES.c.head, CHANGES.c.accepted_at >= came - within)
-            others = sa.and_(_begins(f"{_branch(change)}#"), CHANGES.c.key != change.key, CHANGES.c.rule.in_(_PUSHED))
+            others = sa.and_(_same_branch(change), CHANGES.c.key != change.key, CHANGES.c.rule.in_(_PUSHED))
             # Said apart from the rest, it lets the database use its index.
             recent = CHANGES.c.accepted_at >= came - within
             found = sa.select(CHANGES.c.key).where(recent, others, sa.or_(later, named))
@@ -82,8 +82,10 @@ class LedgerHistory:
             return [Change.model_validate_json(row) for row in connection.execute(query).scalars()]
 
 
-def _branch(change: Change) -> str:
-    return f"{change.namespace}/{change.repo}@{change.branch}"
+def _same_branch(change: Change) -> ColumnElement[bool]:
+    # The length tells f41 from a branch that is called f41#2.
+    prefix = f"{change.namespace}/{change.repo}@{change.branch}#"
+    return sa.and_(_begins(prefix), sa.func.length(CHANGES.c.key) == len(change.key))
 
 
 def _begins(prefix: str) -> ColumnElement[bool]:

@@ -104,6 +104,8 @@ MALFORMED: dict[str, str | bytes] = {
     "rev an option": commit(rev="--upload-pack=x" + "a" * 25),
     "branch climbs": commit(branch="../../x"),
     "branch an option": commit(branch="--force"),
+    "branch a template": commit(branch="{{ secret }}"),
+    "branch with a shell's words": commit(branch="f41;reboot"),
     "branch with a NUL": commit(branch="f41\0"),
     "branch a list": commit(branch=["f41"]),
     "branch of 300 characters": commit(branch="f" * 300),

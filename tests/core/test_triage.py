@@ -60,6 +60,8 @@ CASES: list[tuple[str, str, Any, str, str]] = [
     ("epel", TOPIC, commit(branch="epel9"), "ignored", "branch"),
     ("eln", TOPIC, commit(branch="eln"), "ignored", "branch"),
     ("a private branch", TOPIC, commit(branch="private-jane-f41"), "ignored", "branch"),
+    ("a branch called after a bug", PAGURE, PUSH | {"branch": "rhbz#1234567"}, "ignored", "branch"),
+    ("a branch called after an account", TOPIC, commit(branch="jane@home/a=b,c"), "ignored", "branch"),
     ("a branch that only begins like one", TOPIC, commit(branch="f41-jane"), "ignored", "branch"),
     ("another namespace", TOPIC, commit(namespace="modules"), "ignored", "namespace"),
     ("a fork by its path", TOPIC, commit(path="/srv/git/repositories/forks/joe/rpms/x.git"), "ignored", "fork"),

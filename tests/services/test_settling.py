@@ -153,10 +153,9 @@ def test_heads_of_two_pushes_in_the_same_moment_are_two_runs(door: Door) -> None
 
 
 def test_other_branches_and_packages_make_nothing_old(door: Door) -> None:
-    one, other, third = new_revs(3)
-    door.commits(one)
-    door.commits(other, branch="f42")
-    door.commits(third, repo=door.repo.upper())
+    door.open(branches=("f*",))
+    for fields in ({}, {"branch": "f42"}, {"branch": "f41#2"}, {"repo": door.repo.upper()}):
+        door.commits(*new_revs(1), **fields)
     door.settle()
     assert set(door.rules().values()) == {"accepted"}
 
