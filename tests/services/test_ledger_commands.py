@@ -13,16 +13,19 @@ from typing import Any
 import httpx
 import pika
 import pytest
+from fedora_messaging.message import Message
 
-from distgate.change import Change
+from distgate.change import Change, MalformedMessage
 from distgate.drivers.amqp_queues import blocking_channel, declare_queue, messages_in
 from distgate.drivers.prefect_api import PrefectApi
 from distgate.ledger import Ledger
 from distgate.process import Completed, run
 from distgate.rejections import reject, rejections
+from distgate.settings import Settings
 from distgate.waiting import wait_for
 from lab.prefect_server import PrefectServer
 from lab.rabbitmq import EXCHANGE, Broker
+from services.intake import Intake
 
 pytestmark = pytest.mark.lab
 TOPIC = "org.fedoraproject.prod.git.receive"
@@ -139,3 +142,17 @@ def test_dead_letters_are_listed_with_their_reasons_and_stay_until_they_are_put_
     assert bench.distgate("triggers", "dead", "requeue", "--all").returncode == 0
     assert bench.waiting() == (3, 0)
     assert bench.json("triggers", "dead", "list")["letters"] == []
+
+
+def test_what_the_intake_refuses_is_counted_in_the_books(bench: Bench) -> None:
+    own = Settings(prefect_api_url=bench.prefect.url)
+    intake = Intake(bench.ledger, bench.prefect, own)
+    poison = Message(topic=TOPIC, body={"commit": {"repo": "../x"}})
+    for _ in range(2):
+        with pytest.raises(MalformedMessage):
+            intake.handle(poison)
+    (noted,) = rejections(bench.ledger)
+    assert (noted.message_id, noted.topic, noted.seen) == (poison.id, TOPIC, 2)
+    assert noted.reason
+    found = bench.json("audit")
+    assert (found["balanced"], found["triggers"]["rejected"], found["triggers"]["total"]) == (True, 2, 2)
