@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import subprocess
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,12 +17,14 @@ import httpx
 import pika
 
 from distgate.announcements import Announcer
+from distgate.audit import audit
 from distgate.change import Change
 from distgate.drivers.amqp import blocking_channel
 from distgate.drivers.amqp_queues import Subscription, consumers_of
 from distgate.drivers.prefect_api import FlowRun, PrefectApi
 from distgate.errors import DistgateError
 from distgate.ledger import Ledger, Letter
+from distgate.ledger_books import books
 from distgate.process import tail_of
 from distgate.settings import Settings
 from distgate.waiting import wait_for
@@ -29,7 +32,13 @@ from lab.entrance import Entrance, start_service
 from lab.rabbitmq import EXCHANGE
 
 TOPIC = "org.fedoraproject.prod.git.receive"
-STATES = [("package", "queued"), ("package", "running"), ("package", "complete"), ("image", "queued")]
+STATES = [
+    ("package", "queued"),
+    ("package", "running"),
+    ("package", "complete"),
+    ("image", "queued"),
+    ("image", "running"),
+]
 #: What a run of write_runs puts into the outbox: the states, and what close() adds to them.
 LETTERS = len(STATES) + 2
 
@@ -160,7 +169,7 @@ class Room:
             ledger.claim(change, name, "http://ui/run")
             for suffix, state in STATES:
                 announcer.stage(name, suffix, state)
-            announcer.close(name)
+            announcer.close(name, "FAILURE")
         return [letter for name in runs for letter in ledger.letters_of(name)]
 
     def bus(self) -> Subscription:
@@ -210,6 +219,8 @@ def fill(directory: Path) -> Path:
 
 
 def tidy(room: Room) -> None:
+    """Whatever was broken, the books balance afterwards; then the broker forgets the room."""
+    assert list(audit(books(room.ledger), time.time()).problems) == []
     with blocking_channel(room.url) as channel:
         for name in (room.queue, f"{room.queue}.dead", f"{room.queue}.read"):
             channel.queue_delete(name)

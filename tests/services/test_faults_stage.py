@@ -1,0 +1,52 @@
+"""A ledger that cannot be written while a run is under way: the run ends, the operator reads why, the end is said."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from rooms import Room
+
+from distgate.drivers.prefect_api import PrefectApi
+from distgate.process import run
+from distgate.settings import Settings
+from services.reconciler import Reconciler
+
+pytestmark = pytest.mark.lab
+HERE = Path(__file__).parent
+
+
+def test_a_stage_ends_though_the_ledger_is_full_and_its_end_is_said_when_there_is_room_again(
+    narrow_room: Room,
+) -> None:
+    room = narrow_room
+    log = room.scratch / "flow.log"
+    known = {
+        "DISTGATE_LEDGER_URL": f"sqlite:///{room.directory}/ledger.db",
+        "DISTGATE_ARTIFACTS_DIR": str(room.scratch),
+        "DISTGATE_RETRY_DELAYS": "[0, 0]",
+    }
+    ended = run(
+        [sys.executable, HERE / "full_disk_pipeline.py", room.directory],
+        timeout=300,
+        env=room.gate.prefect.environment | known,
+        log_to=log,
+        allowed=(0, 1),
+    )
+    assert ended.returncode == 1
+    assert "Build package" in log.read_text()
+    assert "stage package is complete, and its message could not be written" in log.read_text()
+    assert "its last message could not be written" in log.read_text()
+    assert "is its disk full" in log.read_text()
+
+    (room.directory / "filler").unlink()
+    with PrefectApi(room.gate.prefect.api_url) as prefect:
+        reconciler = Reconciler(room.ledger, prefect, Settings(run_lease=0.01))
+        for _ in range(2):  # the second look finds nothing to mend
+            reconciler.look()
+    said = [f"{one.topic.split('allpackages.')[1]} {one.body['status']}" for one in room.ledger.unsent()]
+    assert said == [
+        "package.queued SUCCESS",
+        "package.running SUCCESS",
+        "package.complete FAILURE",
+        "complete FAILURE",
+    ]
