@@ -20,7 +20,6 @@ def serve(name: str, main: Callable[[threading.Event], None]) -> int:
         stream=sys.stderr, level=logging.INFO, format=f"%(asctime)s {name} %(levelname)s %(name)s: %(message)s"
     )
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    logging.getLogger("pika").setLevel(logging.WARNING)
     asked = threading.Event()
 
     def ask(_signal: int, _frame: FrameType | None) -> None:
