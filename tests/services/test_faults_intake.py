@@ -49,11 +49,10 @@ def test_an_intake_killed_between_the_record_and_the_event_starts_one_run_when_i
             room.settle(2)
 
 
-@TURNS
-def test_an_intake_killed_between_the_event_and_the_acknowledgement_starts_one_run(room: Room, settles: str) -> None:
+def test_an_intake_killed_between_the_event_and_its_note_of_it_starts_one_run(room: Room) -> None:
     one = push()
     with FaultyLine(room.gate.prefect.port) as line:
-        # 0: offered within the message's turn, so that it is not acknowledged either.
+        # 0: offered within the message's turn, so that the message is not acknowledged either.
         with room.running("intake", PREFECT_API_URL=line.url("/api"), DISTGATE_PUSH_SETTLES="0") as intake:
             line.mode = "mute"
             room.send(one)
@@ -86,6 +85,7 @@ def test_an_intake_that_is_killed_again_and_again_loses_no_push(room: Room) -> N
 def test_a_push_that_comes_while_prefect_is_away_waits_on_the_bus_and_then_has_one_run(room: Room) -> None:
     one, other = push(), push()
     with room.running("intake") as intake:
+        supervisor.kill(room.gate.state, "prefect-server", signal.SIGKILL)
         supervisor.hold(room.gate.state, "prefect-server")
         try:
             room.send(one, other)
