@@ -25,7 +25,7 @@ PAUSES = (1, 2, 5, 10)
 
 
 def relay(ledger: Ledger, publisher: Publisher, asked: threading.Event) -> None:
-    """Send until ``asked``; a failure pauses the whole queue, because order is part of the contract."""
+    """Send until ``asked``; a broker that fails pauses the whole queue, because order is part of the contract."""
     _look(publisher)
     failures = 0
     while not asked.is_set():
@@ -54,23 +54,31 @@ def _look(publisher: Publisher) -> None:
 
 
 def _send(ledger: Ledger, publisher: Publisher, letters: list[Letter], asked: threading.Event) -> bool:
+    """Send what can be sent; False when nothing can be for now. A message that no try will make fit for sending
+    holds up its own run alone."""
+    stuck: set[str] = set()
     for letter in letters:
         if asked.is_set():
             return True
+        run = letter.body.get("build_id", "")
+        if run in stuck:
+            continue
         try:
             publisher.publish(as_message(letter))
         except DistgateError as error:
-            log.warning(
-                "%s of %s stays in the outbox (try %d): %s",
-                letter.topic,
-                letter.body["repo"],
-                letter.tries + 1,
-                error,
-            )
-            ledger.unsendable(letter.seq, str(error))
-            return False
+            _note(ledger, letter, error)
+            if error.blame != "bug":
+                return False
+            stuck.add(run)
+            continue
         _mark(ledger, letter, asked)
-    return True
+    return not stuck or len(stuck) < len({letter.body.get("build_id", "") for letter in letters})
+
+
+def _note(ledger: Ledger, letter: Letter, error: DistgateError) -> None:
+    name, repo, tries = letter.topic, letter.body.get("repo", ""), letter.tries + 1
+    log.warning("%s of %s stays in the outbox (try %d): %s", name, repo, tries, error)
+    ledger.unsendable(letter.seq, str(error))
 
 
 def _mark(ledger: Ledger, letter: Letter, asked: threading.Event) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sqlite3
@@ -188,3 +189,23 @@ def test_a_full_disk_under_the_ledger_repeats_no_message_and_the_rest_follows(na
         assert everything(bus) == as_sent(letters)
     assert "is its disk full" in room.log("relay")
     assert len(letters) == LETTERS
+
+
+def test_a_message_that_can_never_be_sent_holds_up_its_own_run_alone(room: Room) -> None:
+    letters = room.write_runs("a", "b")
+    first = letters[1]
+    whole = json.dumps(first.body)
+
+    def put(body: str) -> None:
+        with closing(sqlite3.connect(room.directory / "ledger.db")) as raw, raw:
+            raw.execute("UPDATE outbox SET body = ? WHERE seq = ?", (body, first.seq))
+
+    put(json.dumps(first.body | {"status": 7}))
+    with room.bus() as bus:
+        with room.running("relay"):
+            wait_for("the other run to be sent", lambda: len(room.ledger.unsent()) == LETTERS - 1, 60)
+            assert everything(bus) == as_sent([letters[0], *letters[LETTERS:]])
+            put(whole)
+            room.delivered()
+        assert everything(bus) == as_sent(letters[1:LETTERS])
+    assert "does not fit its schema" in room.log("relay")
