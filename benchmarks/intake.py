@@ -21,15 +21,18 @@ import sqlalchemy as sa
 
 from benchmarks.pushes import Flood, flood
 from distgate.drivers.amqp_queues import blocking_channel, consumers_of, declare_queue, messages_in
+from distgate.drivers.prefect_api import PrefectApi
 from distgate.errors import DistgateError, InfrastructureError
 from distgate.ledger import Ledger
 from distgate.ledger_tables import CHANGES
 from distgate.process import spawn, tail_of
+from distgate.settings import Settings
 from distgate.waiting import Deadline, wait_for
 from lab.entrance import Entrance, entrance, start_service
 from lab.prefect_server import SERVER
 from lab.rabbitmq import EXCHANGE
 from lab.service import last_start
+from services.reconciler import Reconciler
 
 TOPIC = "org.fedoraproject.prod.git.receive"
 #: Sizes of the floods, in this order; the ratios are the medians of all of them.
@@ -49,13 +52,15 @@ class Drained:
 
 @dataclass(frozen=True)
 class Round:
-    """One flood: what became of it, and what it cost. ``server_mb`` is the Prefect server's resident memory."""
+    """One flood: what became of it, and what it cost. ``lost_events`` led to no run in Prefect: the reconciler
+    started these. ``server_mb`` is the Prefect server's resident memory."""
 
     size: int
     intake: Drained
     consumer: Drained
     counts: dict[str, int]
     runs: int
+    lost_events: int
     runs_per_second: float
     server_mb: float
 
@@ -88,11 +93,13 @@ def one_round(gate: Entrance, messages: Flood, scratch: Path) -> Round:
             drained = _drain(gate, queue, process, messages, scratch / f"{queue}.log")
             runs = _wait_for_runs(gate, had, messages.queued)
             took = time.monotonic() - began
+        mended = _start_missing(gate, ledger)
         counts = counts_of(ledger) | {"poison": messages_in(gate.broker.url, f"{queue}.dead")}
-    if counts != messages.expected:
-        raise InfrastructureError(f"the counts do not add up: {counts}, not {messages.expected}")
+    every = runs_of(gate) - had
+    if counts != messages.expected or every != messages.queued:
+        raise InfrastructureError(f"the counts do not add up: {every} runs, {counts}, not {messages.expected}")
     size = len(messages.bodies)
-    return Round(size, drained, consumer, counts, runs, round(runs / took, 2), server_mb(gate))
+    return Round(size, drained, consumer, counts, every, mended, round(runs / took, 2), server_mb(gate))
 
 
 def drain_bare(gate: Entrance, messages: Flood, scratch: Path) -> Drained:
@@ -197,17 +204,23 @@ def _wait_for_runs(gate: Entrance, had: int, wanted: int) -> int:
     return known
 
 
+def _start_missing(gate: Entrance, ledger: Path) -> int:
+    """Prefect's events may be lost; what the reconciler does about it a minute later in real life."""
+    own = Settings(sweep_after=0.01)
+    with PrefectApi(gate.prefect.api_url) as prefect:
+        return len(Reconciler(Ledger(f"sqlite:///{ledger}"), prefect, own).look())
+
+
 def _cpu_of(pid: int) -> float:
     words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _line(done: Round) -> str:
-    rate = done.size / done.intake.seconds
-    return (
-        f"{done.size} pushes: {rate:.0f}/s, a bare consumer {done.size / done.consumer.seconds:.0f}/s; "
-        f"{done.runs} runs at {done.runs_per_second}/s, the server has {done.server_mb} MB; {done.counts}"
-    )
+    ours, theirs = (done.size / one.seconds for one in (done.intake, done.consumer))
+    runs = f"{done.runs} runs at {done.runs_per_second}/s ({done.lost_events} by the reconciler)"
+    rates = f"{done.size} pushes: {ours:.0f}/s, a bare consumer {theirs:.0f}/s"
+    return f"{rates}; {runs}; the server has {done.server_mb} MB; {done.counts}"
 
 
 def _summary(rounds: list[Round], before: float) -> dict[str, Any]:
@@ -221,6 +234,7 @@ def _summary(rounds: list[Round], before: float) -> dict[str, Any]:
         str(size): {
             "intake_per_second": of_size(size, lambda one: one.size / one.intake.seconds),
             "consumer_per_second": of_size(size, lambda one: one.size / one.consumer.seconds),
+            "intake_over_consumer": of_size(size, lambda one: one.intake.seconds / one.consumer.seconds),
             "runs_per_second": of_size(size, lambda one: one.runs_per_second),
             "server_mb": of_size(size, lambda one: one.server_mb),
         }
