@@ -205,7 +205,8 @@ class Ledger:
     def learn(self, run_id: str, **facts: str) -> None:
         """Keep facts of a run, such as its NVR, for every later message."""
         with self.transaction() as connection:
-            known = connection.execute(sa.select(RUNS.c.facts).where(RUNS.c.run_id == run_id)).scalar_one()
+            mine = sa.select(RUNS.c.facts).where(RUNS.c.run_id == run_id).with_for_update()
+            known = connection.execute(mine).scalar_one()
             merged = json.dumps(json.loads(known) | facts, sort_keys=True)
             connection.execute(RUNS.update().where(RUNS.c.run_id == run_id).values(facts=merged))
 
@@ -226,8 +227,9 @@ class Ledger:
         False when this run said it before in this attempt, or has said its last message: nothing is changed then.
         """
         with self.transaction() as connection:
-            ended = sa.select(RUNS.c.ended_at).where(RUNS.c.run_id == run_id, RUNS.c.ended_at.is_not(None))
-            if connection.execute(ended).first():
+            # FOR UPDATE, which SQLite has no need of: the reconciler may be saying the last message just now.
+            ended = sa.select(RUNS.c.ended_at).where(RUNS.c.run_id == run_id).with_for_update()
+            if connection.execute(ended).scalar_one_or_none() is not None:
                 return False
             if not _insert(connection, OUTBOX, _letter_row(run_id, attempt, message_id, body)):
                 return False

@@ -23,6 +23,9 @@ def books(ledger: Ledger, since: float = 0.0) -> Books:
     A change or a run that began before is left out with its messages; what waits for the broker never is.
     """
     with ledger.transaction() as connection:
+        if connection.dialect.name == "postgresql":
+            # Its usual transactions see in each query what was committed since the one before.
+            connection.execute(sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
         triggers = connection.execute(sa.select(CHANGES).where(CHANGES.c.accepted_at >= since)).all()
         runs = connection.execute(sa.select(RUNS).where(RUNS.c.claimed_at >= since)).all()
         letters = connection.execute(sa.select(OUTBOX).order_by(OUTBOX.c.seq)).all()

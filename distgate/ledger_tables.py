@@ -74,6 +74,8 @@ REJECTIONS = sa.Table(
 #: To be raised with every change of a table above; a ledger of another number is refused, never guessed at.
 SCHEMA = 3
 SCHEMAS = sa.Table("schema", META, sa.Column("version", sa.Integer, primary_key=True))
+#: PostgreSQL's lock for whoever makes the tables; any number that is always the same.
+_MAKING = 0x64697374
 
 
 def open_engine(url: str) -> Engine:
@@ -84,12 +86,12 @@ def open_engine(url: str) -> Engine:
     sqlite = url.startswith("sqlite")
     try:
         _make_parent(url)
-        engine = sa.create_engine(url, connect_args={"timeout": 60} if sqlite else {})
+        # A server that was restarted has closed what lies in the pool: a message of a run must not be lost to that.
+        engine = sa.create_engine(url, connect_args={"timeout": 60} if sqlite else {}, pool_pre_ping=not sqlite)
     except (sa.exc.ArgumentError, ImportError, OSError) as wrong:
-        raise ConfigurationError(
-            f"the ledger cannot be opened: {wrong}",
-            hint="DISTGATE_LEDGER_URL is an SQLAlchemy URL; PostgreSQL needs a driver such as psycopg",
-        ) from wrong
+        raise _no_ledger(str(wrong)) from wrong
+    except ValueError as wrong:  # a port that is no number: it may be a part of the password
+        raise _no_ledger("the URL has no port that is a number; are special characters percent-encoded?") from wrong
     if sqlite:
         sa.event.listen(engine, "connect", _prepare_sqlite)
         sa.event.listen(engine, "begin", _begin_sqlite)
@@ -99,7 +101,10 @@ def open_engine(url: str) -> Engine:
 
 
 def _make_tables(connection: Connection, url: str) -> None:
-    fresh = not sa.inspect(connection).get_table_names()
+    if connection.dialect.name == "postgresql":
+        # Services start together, and two that make the same table at once fail; SQLite's writers take turns anyway.
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MAKING)))
+    fresh = META.tables.keys().isdisjoint(sa.inspect(connection).get_table_names())
     META.create_all(connection)
     if fresh:
         connection.execute(SCHEMAS.insert().values(version=SCHEMA))
@@ -128,9 +133,19 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 def file_of(url: str) -> Path | None:
-    """The file of an SQLite ledger; None for any other."""
-    path = sa.make_url(url).database if url.startswith("sqlite") else None
+    """The file of an SQLite ledger; None for any other. Raises ConfigurationError when ``url`` is none."""
+    try:
+        path = sa.make_url(url).database if url.startswith("sqlite") else None
+    except sa.exc.ArgumentError as wrong:
+        raise _no_ledger(str(wrong)) from wrong
     return Path(path) if path and path != ":memory:" else None
+
+
+def _no_ledger(said: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"the ledger cannot be opened: {said}",
+        hint="DISTGATE_LEDGER_URL is an SQLAlchemy URL; PostgreSQL needs a driver such as psycopg",
+    )
 
 
 def _make_parent(url: str) -> None:
