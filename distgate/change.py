@@ -143,7 +143,7 @@ def _from_commit(topic: str, body: Mapping[str, Any]) -> Push:
         repo=_name(commit, "repo"),
         rev=_rev(commit, "rev"),
         branch=_branch(commit),
-        username=_account(commit.get("username"), body.get("agent"), commit.get("agent")),
+        username=account_of(commit.get("username"), body.get("agent"), commit.get("agent")),
         summary=_text(commit.get("summary"), MAX_TEXT),
     )
     path = commit.get("path")
@@ -160,7 +160,7 @@ def _from_pagure(topic: str, body: Mapping[str, Any]) -> Push:
         repo=_name(repo, "name"),
         rev=_rev(body, "end_commit"),
         branch=_branch(body),
-        username=_account(body.get("agent")),
+        username=account_of(body.get("agent")),
         summary="",
     )
     fullname = _text(repo.get("fullname"), MAX_TEXT)
@@ -201,8 +201,8 @@ def _branch(source: Mapping[str, Any]) -> str:
     return value
 
 
-def _account(*said: Any) -> str:
-    """The first of the names that says something."""
+def account_of(*said: Any) -> str:
+    """The first of the names of an account that says something, as text that can be printed; else UNKNOWN."""
     return next(filter(None, (_text(name, MAX_USER) for name in said)), UNKNOWN)
 
 

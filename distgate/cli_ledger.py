@@ -6,6 +6,8 @@ Every command opens what it needs itself, so that the others start fast.
 from __future__ import annotations
 
 import json
+import os
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -95,7 +97,8 @@ def replay(
     from distgate.drivers.prefect_api import PrefectApi
     from distgate.replay import change_of_file, change_of_run, run_named
 
-    run_id = run_named(what) if not Path(what).exists() else None
+    # Not Path.exists, which raises for a name that is too long, such as a message that was pasted.
+    run_id = run_named(what) if not os.path.exists(what) else None
     if run_id:
         with _ledger() as (ledger, own):
             change = change_of_run(ledger, run_id)
@@ -176,7 +179,7 @@ def parse_since(text: str, now: float) -> float:
     from datetime import UTC, datetime
 
     units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-    if text[:-1].isdigit() and text[-1] in units:
+    if re.fullmatch("[0-9]{1,9}[smhd]", text):
         return now - int(text[:-1]) * units[text[-1]]
     try:
         moment = datetime.fromisoformat(text)

@@ -6,7 +6,7 @@ import json
 import re
 from pathlib import Path
 
-from distgate.change import Change
+from distgate.change import Change, account_of
 from distgate.errors import ConfigurationError
 from distgate.ledger import Ledger
 from distgate.settings import Settings
@@ -56,7 +56,7 @@ def _from_stage_message(text: bytes) -> Change | None:
         body = next((body[key] for key in ("msg", "body") if isinstance(body.get(key), dict)), body)
         if ".ci.pipeline." not in str(body.get("topic")):
             return None
-        fields = ("namespace", "repo", "rev", "branch", "username")
-        return Change.model_validate({name: body[name] for name in fields})
+        identity = {name: body[name] for name in ("namespace", "repo", "rev", "branch")}
+        return Change(**identity, username=account_of(body.get("username")))
     except (ValueError, RecursionError, AttributeError, KeyError):
         return None

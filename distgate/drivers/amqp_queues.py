@@ -218,7 +218,12 @@ def _parameters(url: str) -> pika.URLParameters:
     try:
         parameters = pika.URLParameters(url)
     except (ValueError, TypeError, KeyError) as wrong:
-        raise ConfigurationError(f"this is no AMQP URL: {wrong}", hint=hint) from wrong
+        # Not what it says: after a # or / in a password it quotes the rest of that as a port.
+        raise ConfigurationError(
+            "this is no AMQP URL: its port or an option is wrong, or a character of the password is not "
+            "percent-encoded",
+            hint=hint,
+        ) from wrong
     parameters.socket_timeout = parameters.blocked_connection_timeout = ANSWER_SECONDS
     return parameters
 

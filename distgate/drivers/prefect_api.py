@@ -72,7 +72,7 @@ class PrefectApi:
         """Whether the server answers now; asks once and never raises."""
         try:
             return self._client.get(f"{self.url}/health", timeout=5).is_success
-        except httpx.HTTPError:
+        except (httpx.HTTPError, httpx.InvalidURL):
             return False
 
     def version(self) -> str:
@@ -195,6 +195,8 @@ class PrefectApi:
     def _once(self, method: str, path: str, json: Any, hint: str) -> httpx.Response:
         try:
             answer = self._client.request(method, f"{self.url}{path}", json=json)
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as wrong:
+            raise ConfigurationError(f"{self.url} is no URL: {wrong}", hint="PREFECT_API_URL names it") from wrong
         except httpx.HTTPError as away:
             raise InfrastructureError(
                 f"the Prefect server at {self.url} does not answer: {away!r}", hint="PREFECT_API_URL says where it is"

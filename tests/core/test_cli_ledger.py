@@ -126,6 +126,9 @@ def test_the_audit_ends_with_0_when_the_books_balance_and_with_1_when_not(ledger
 MISTAKES: list[tuple[list[str], str]] = [
     (["why", "bash", "HEAD"], "'HEAD' is no commit"),
     (["audit", "--since", "yesterday"], "'yesterday' is no time"),
+    (["audit", "--since", "\N{SUPERSCRIPT TWO}h"], "is no time"),
+    (["audit", "--since", "9" * 400 + "d"], "is no time"),
+    (["replay", "x" * 400], "File name too long"),
     (["replay", "/nonexistent.json"], "cannot read /nonexistent.json"),
     (["replay", "00000000-0000-0000-0000-000000000000"], "the ledger knows no run"),
     (["replay", str(EXAMPLES.parent / "index.json")], "would be rejected"),
@@ -140,6 +143,31 @@ def test_a_users_mistake_is_a_sentence_and_ends_with_2(ledger: str, words: list[
     assert (told.returncode, told.output) == (2, "")
     assert said in told.errors
     assert "Traceback" not in told.errors
+
+
+# what is set wrong, a command that needs it, a part of what standard error says
+SETTINGS: list[tuple[dict[str, str], list[str], str]] = [
+    ({"LEDGER_URL": "sqlite:ledger.db"}, ["audit"], "the ledger cannot be opened"),
+    ({"LEDGER_URL": "postgresql//jane:s3cret@db/distgate"}, ["audit"], "the ledger cannot be opened"),
+    ({"LEDGER_URL": "postgresql://jane:s3cret@db:port/distgate"}, ["audit"], "no port that is a number"),
+    ({"AMQP_URL": "amqp://jane:s3cret#1@bus/"}, ["triggers", "dead", "list"], "this is no AMQP URL"),
+    ({"AMQP_URL": "amqp://jane:s3cret@127.0.0.1:1/"}, ["triggers", "dead", "list"], "the broker cannot be reached"),
+    ({"PREFECT_API_URL": "http://[::1"}, ["replay", str(PUSH)], "http://[::1 is no URL"),
+    ({"PREFECT_API_URL": "localhost:4200/api"}, ["replay", str(PUSH)], "localhost:4200/api is no URL"),
+]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words", "said"), SETTINGS, ids=[next(iter(case[0].values())) for case in SETTINGS]
+)
+def test_a_wrong_setting_is_a_sentence_and_gives_no_secret_away(
+    ledger: str, wrong: dict[str, str], words: list[str], said: str
+) -> None:
+    told = distgate(*words, **({"LEDGER_URL": ledger, "BRANCHES": '["*"]'} | wrong))
+    assert (told.returncode, told.output) == (2, "")
+    assert said in told.errors
+    for never in ("Traceback", "s3cret"):
+        assert never not in told.errors
 
 
 def test_asking_a_ledger_that_is_not_there_makes_none(tmp_path: Path) -> None:
@@ -194,6 +222,9 @@ def test_a_file_to_replay_is_a_push_or_a_message_of_ours() -> None:
     ours = EXAMPLES / "org.centos.prod.ci.pipeline.allpackages.complete.json"
     change = change_of_file(ours, ours.read_bytes(), own)
     assert (change.repo, change.branch) == ("bind", "f28")
+    forged = json.loads(ours.read_bytes())["msg"] | {"username": "\x1b[31mjane"}
+    assert change_of_file(ours, json.dumps(forged).encode(), own).username == "jane"
+    assert change_of_file(ours, json.dumps(forged | {"username": 7}).encode(), own).username == "unknown"
     unwatched = json.dumps({"commit": IGNORED.model_dump()}).encode()
     with pytest.raises(ConfigurationError, match="would be ignored: branch epel9"):
         change_of_file(None, unwatched, own)
