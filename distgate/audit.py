@@ -155,6 +155,9 @@ def _trigger_fault(trigger: Trigger, claimed: bool, announced: Sequence[LetterEn
         return f"run {trigger.run_id} holds it, and the ledger has no such run"
     if trigger.decision == "queued" and trigger.offered_at is None and trigger.accepted_at < long_ago:
         return "it was accepted, and nobody was told: is the reconciler running?"
+    # The reconciler notes each look at a change that waits for its run, however long the queue is.
+    if trigger.decision == "queued" and trigger.offered_at is not None and trigger.offered_at < long_ago:
+        return "no run has claimed it, and nobody looks for one: is the reconciler running?"
     if trigger.decision != "queued" and not announced and trigger.accepted_at < long_ago:
         return f"it was {trigger.decision}, and no message says so"
     return None

@@ -77,7 +77,7 @@ def audit(
     now = time.time()
     beginning = parse_since(since, now) if since else 0.0
     with _ledger() as (ledger, own):
-        found = hold(books(ledger, beginning), now, patience=max(600.0, 10 * own.run_lease))
+        found = hold(books(ledger, beginning), now, patience=max(600.0, 10 * own.run_lease, 10 * own.sweep_after))
     if as_json:
         _print_json(found.as_json())
     else:

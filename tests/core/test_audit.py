@@ -192,6 +192,7 @@ COOKED: list[tuple[str, float, str]] = [
     ("UPDATE changes SET decision = 'lost' WHERE key LIKE '%patient%'", 0, "decision 'lost' is none"),
     ("UPDATE changes SET run_id = 'ghost' WHERE key LIKE '%patient%'", 0, "run ghost holds it"),
     ("UPDATE changes SET offered_at = NULL WHERE key LIKE '%patient%'", LATE, "nobody was told"),
+    ("UPDATE changes SET offered_at = 1 WHERE key LIKE '%patient%'", 0, "no run has claimed it, and nobody looks"),
     ("DELETE FROM outbox WHERE topic LIKE '%ignored'", LATE, "it was ignored, and no message says so"),
     ("DELETE FROM outbox WHERE run_id = 'run-good' AND topic LIKE '%allpackages.complete'", 0, "has no verdict"),
     ("UPDATE runs SET ended_at = NULL WHERE run_id = 'run-good'", 0, "has its verdict and is not ended"),
@@ -233,8 +234,9 @@ COOKED: list[tuple[str, float, str]] = [
 def test_a_cooked_ledger_does_not_balance_and_the_audit_says_what_is_wrong(
     honest: Ledger, sql: str, later: float, words: str
 ) -> None:
-    if later:  # time passes for a run at work as well: it beats
+    if later:  # time passes for a run at work as well: it beats; and a change that waits is looked after
         cook(honest, "UPDATE runs SET beat_at = 9e9")
+        cook(honest, "UPDATE changes SET offered_at = 9e9 WHERE key LIKE '%patient%'")
     assert problems(honest, later) == []
     cook(honest, sql)
     found = problems(honest, later)
