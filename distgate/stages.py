@@ -16,6 +16,9 @@ Status = Literal["SUCCESS", "FAILURE", "UNSTABLE", "ABORTED"]
 #: From good to bad. A pipeline's status never gets better again.
 STATUS_ORDER: Mapping[str, int] = {"SUCCESS": 0, "UNSTABLE": 1, "FAILURE": 2, "ABORTED": 2}
 
+#: The name of the state in which Prefect has a run that did nothing, since another run holds its change.
+DUPLICATE = "Duplicate"
+
 #: What the original's shell scripts sent for a value that they did not have yet.
 QUOTES = "''"
 

@@ -10,6 +10,7 @@ from prefect.flows import FlowStateHook
 from prefect.states import Completed
 
 from distgate.change import Change
+from distgate.stages import DUPLICATE
 from tasks.build import build_package, cancel_build
 from tasks.claim import claim_change
 from tasks.compose import compose_image
@@ -39,7 +40,7 @@ def all_packages(change: Change, site: str | None = None, again: bool = False) -
     """
     job = claim_change(change, site, again)
     if job is None:
-        return Completed(name="Duplicate", message="another run holds this change")
+        return Completed(name=DUPLICATE, message="another run holds this change")
     with alive(job), reported(job) as report:
         built = report.built = build_package(job)
         image = report.image = compose_image(job, built)

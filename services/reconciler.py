@@ -22,7 +22,7 @@ from distgate.drivers.prefect_api import FlowRun, PrefectApi
 from distgate.errors import ConfigurationError, DistgateError
 from distgate.ledger import Ledger, Run
 from distgate.settings import Settings, settings
-from distgate.stages import Status
+from distgate.stages import DUPLICATE, Status
 from services.dead_letter_watch import DeadLetterWatch
 from services.lifetime import serve
 
@@ -157,6 +157,8 @@ def _last_status(known: FlowRun | None) -> tuple[Status | None, str]:
     """
     if known is None:
         return "ABORTED", "was deleted in Prefect"
+    if known.state_name == DUPLICATE:
+        return "ABORTED", "was broken off, and a re-run has taken its change"
     if known.state_type == "COMPLETED":
         return ("UNSTABLE" if known.state_name == "Unstable" else None), "completed"
     if known.state_type == "FAILED" and known.state_name != "TimedOut":

@@ -15,7 +15,7 @@ from distgate.announcements import Announcer
 from distgate.errors import Cancelled, InfrastructureError
 from distgate.ledger import Ledger
 from distgate.settings import settings
-from distgate.stages import Status
+from distgate.stages import DUPLICATE, Status
 
 log = logging.getLogger(__name__)
 P = ParamSpec("P")
@@ -90,7 +90,8 @@ def end_of_run(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> No
 def _last_status(run_id: str, state: State[Any]) -> Status | None:
     """None is the run's status so far. A hook may see a cancellation while it is still going on."""
     if state.is_completed():
-        return None
+        # A retry of a run that was broken off, when a re-run has taken its change: it passed nothing.
+        return "ABORTED" if state.name == DUPLICATE else None
     if not state.is_failed() or state.name == "TimedOut":
         return "ABORTED"
     run = ledger().run(run_id)

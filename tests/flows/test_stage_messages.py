@@ -1,12 +1,16 @@
 """What ends up in the outbox, for each way in which a stage can end; on a real Prefect server."""
 
 import sys
+import uuid
 from pathlib import Path
 
 import pytest
 
+from distgate.announcements import Announcer
+from distgate.change import Change
 from distgate.ledger import Ledger
 from distgate.process import run
+from distgate.settings import Settings
 from lab.prefect_server import PrefectServer
 
 HERE = Path(__file__).parent
@@ -58,3 +62,27 @@ def test_a_second_run_for_the_same_change_does_nothing(prefect_server: PrefectSe
     assert [run_tiny(prefect_server, "success", tmp_path) for _ in range(2)] == [0, 0]
     assert len((tmp_path / "tries").read_text()) == 1
     assert len(Ledger(f"sqlite:///{tmp_path}/ledger.db").unsent()) == 7
+
+
+HOOK = """
+import sys, uuid
+from prefect.client.schemas.objects import FlowRun
+from prefect.states import Completed
+from distgate.stages import DUPLICATE
+from flows.all_packages import all_packages
+from tasks.stage import end_of_run
+end_of_run(all_packages, FlowRun(id=uuid.UUID(sys.argv[1]), flow_id=uuid.uuid4()), Completed(name=DUPLICATE))
+"""
+
+
+def test_a_broken_off_run_whose_change_a_re_run_has_taken_never_says_that_it_passed(tmp_path: Path) -> None:
+    url, run_id = f"sqlite:///{tmp_path}/ledger.db", str(uuid.uuid4())
+    ledger = Ledger(url)
+    change = Change(namespace="rpms", repo="tiny", rev="cd" * 20, branch="f41")
+    ledger.claim(change, run_id, "http://ui/run")
+    Announcer(ledger, Settings()).stage(run_id, "package", "queued")
+    ledger.claim(change, "another", "http://ui/another", again=True)
+    assert ledger.claim(change, run_id, "http://ui/run") is None
+    run([sys.executable, "-c", HOOK, run_id], timeout=120, env={"DISTGATE_LEDGER_URL": url})
+    said = [f"{one.topic.split('allpackages.')[1]} {one.body['status']}" for one in ledger.unsent()]
+    assert said == ["package.queued SUCCESS", "package.complete ABORTED", "complete ABORTED"]

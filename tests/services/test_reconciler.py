@@ -139,6 +139,7 @@ ENDS: list[tuple[str, list[str], str, str, list[str]]] = [
     ("deleted in Prefect", [QUEUED, RUNNING], "DELETED", "", ABORTED),
     ("failed, hook skipped", BUILT, "FAILED", "", ["complete FAILURE"]),
     ("failed in a stage, hooks skipped", [QUEUED], "FAILED", "", ["package.complete FAILURE", "complete FAILURE"]),
+    ("retried when a re-run had taken its change", [QUEUED, RUNNING], "COMPLETED", "Duplicate", ABORTED),
     ("completed, hook skipped", BUILT, "COMPLETED", "", ["complete SUCCESS"]),
     (
         "unstable, hooks skipped",
