@@ -162,7 +162,7 @@ def dead_requeue(
     with _ledger() as (ledger, own):
         wanted = None if every else set(ids or ())
         # Noted first: the intake may refuse one again before we are back.
-        requeued(ledger, ids or _all_dead(own))
+        requeued(ledger, [one for one in _all_dead(own) if wanted is None or one in wanted])
         back = requeue(own.amqp_url, own.queue, wanted)
     missing = sorted((wanted or set()) - set(back))
     if as_json:

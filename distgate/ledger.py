@@ -89,12 +89,15 @@ class Ledger:
 
     # -- changes -------------------------------------------------------------------------------------------------
 
-    def record(self, change: Change, decision: Decision) -> Acceptance:
-        """Write a decided change under its key; a repeat is counted and changes nothing."""
+    def record(self, change: Change, decision: Decision, *, counted: bool = False) -> Acceptance:
+        """Write a decided change under its key; a repeat is counted (unless it was ``counted``), no more."""
         with self.transaction() as connection:
             if _insert(connection, CHANGES, _change_row(change, decision)):
                 return Acceptance(change.key, True, decision.decision, rule=decision.rule)
-            connection.execute(CHANGES.update().where(CHANGES.c.key == change.key).values(seen=CHANGES.c.seen + 1))
+            if not counted:
+                connection.execute(
+                    CHANGES.update().where(CHANGES.c.key == change.key).values(seen=CHANGES.c.seen + 1)
+                )
             known = connection.execute(sa.select(CHANGES).where(CHANGES.c.key == change.key)).one()
             offered = known.offered_at is not None or known.run_id is not None
             return Acceptance(change.key, False, known.decision, offered, known.rule)

@@ -50,6 +50,8 @@ class Intake:
         self._prefect = prefect
         self._settings = settings
         self._turn = threading.Lock()
+        #: The message that was written down and could not be answered: it is tried again, and is no second one.
+        self._in_hand: Message | None = None
 
     def handle(self, message: Message) -> None:
         """Decide about a push; raises MalformedMessage, which sends an unreadable one to the dead letters."""
@@ -61,7 +63,10 @@ class Intake:
                     reject(self._ledger, message.id, message.topic, decision.reason)
                 raise MalformedMessage(decision.reason)
             if decision.change is not None:
-                self._answer(decision.change, self._write(decision.change, decision))
+                known = self._write(decision.change, decision, counted=message is self._in_hand)
+                self._in_hand = message
+                self._answer(decision.change, known)
+                self._in_hand = None
 
     def conclude(self) -> int:
         """Decide about every change whose push has settled, tell Prefect of those that are tested, and count both.
@@ -77,8 +82,8 @@ class Intake:
                 self._offer(change)
         return len(settled) + len(unoffered)
 
-    def _write(self, change: Change, decision: Decision) -> Acceptance:
-        known = self._ledger.record(change, decision)
+    def _write(self, change: Change, decision: Decision, counted: bool) -> Acceptance:
+        known = self._ledger.record(change, decision, counted=counted)
         if known.new or decision.decision == "ignored":
             return known
         # A repeat is ignored as a duplicate; what comes here has a decision that may be taken anew.

@@ -16,6 +16,7 @@ from distgate.change import Change
 from distgate.drivers.prefect_api import PrefectApi
 from distgate.errors import InfrastructureError
 from distgate.ledger import Ledger
+from distgate.ledger_books import histories
 from distgate.ledger_tables import CHANGES
 from distgate.settings import Settings
 from distgate.waiting import wait_for
@@ -237,6 +238,21 @@ def test_nothing_is_taken_from_the_bus_while_prefect_is_away_and_nothing_is_lost
     door.settle()
     assert door.rules()[other] == "accepted"
     assert door.offered() == {rev for rev, rule in door.rules().items() if rule == "accepted"}
+
+
+@pytest.mark.parametrize("topic", ["git.receive", "pagure.git.receive"])
+def test_a_message_that_is_tried_again_until_prefect_answers_is_one_message(door: Door, topic: str) -> None:
+    (rev,) = new_revs(1)
+    commit = {"namespace": "rpms", "repo": door.repo, "rev": rev, "branch": "f41", "username": "jane"}
+    head = {"repo": {"namespace": "rpms", "name": door.repo}, "branch": "f41", "end_commit": rev, "agent": "jane"}
+    body = {"commit": commit} if topic == "git.receive" else head
+    message = Message(topic=f"org.fedoraproject.prod.{topic}", body=body)
+    door.open(api="http://127.0.0.1:9/api")
+    for _ in range(3):
+        with pytest.raises(InfrastructureError):
+            door.intake.handle(message)
+    (known,) = histories(door.ledger, door.repo, rev)
+    assert known.seen == 1
 
 
 def test_a_commit_that_was_started_by_hand_while_it_waited_is_left_to_its_run(door: Door) -> None:
