@@ -64,7 +64,7 @@ def render_message(
     if as_json:
         print(json.dumps(body, indent=1, sort_keys=True, ensure_ascii=False))
     else:
-        print("\n".join(f"{name}={body[name]}" for name in sorted(body)))
+        print("\n".join(f"{name}={printable(body[name], newlines=False)}" for name in sorted(body)))
 
 
 @messages.command("reference")

@@ -29,6 +29,8 @@ triggers = typer.Typer(no_args_is_help=True, help="What came from the bus.")
 dead = typer.Typer(no_args_is_help=True, help="Messages that the intake refused: the queue's dead letters.")
 triggers.add_typer(dead, name="dead")
 
+#: Seconds for which a server that is away is asked again while somebody waits at a terminal.
+PATIENCE = 5.0
 #: Lines of a list that people are shown; --json has them all.
 SHOWN = 20
 
@@ -105,7 +107,7 @@ def replay(
     else:
         own = _settings()
         change = change_of_file(None if what == "-" else Path(what), _read(what), own)
-    with PrefectApi(own.prefect_api_url) as prefect:
+    with PrefectApi(own.prefect_api_url, patience=PATIENCE) as prefect:
         parameters = {"change": change.model_dump(), "again": True}
         key = f"{change.key} replay {uuid.uuid4()}"
         started = prefect.create_flow_run(own.manual_deployment, parameters, idempotency_key=key)

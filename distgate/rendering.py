@@ -46,13 +46,19 @@ class Facts(BaseModel):
 def parse_facts(given: Any) -> Facts:
     """Facts from a parsed JSON file; ConfigurationError names the first field that is wrong."""
     try:
-        return Facts.model_validate(given)
+        facts = Facts.model_validate(given)
+        facts.model_dump_json()
     except ValidationError as bad:
         first = bad.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise ConfigurationError(
             f"the facts do not fit: {where}: {first['msg']}", hint="see docs/messages.md"
         ) from bad
+    except ValueError as bad:  # JSON can spell half a character, and no message can hold one
+        raise ConfigurationError(
+            "the facts do not fit: half of a surrogate pair", hint="see docs/messages.md"
+        ) from bad
+    return facts
 
 
 def stage_of(facts: Facts) -> Stage:

@@ -184,7 +184,7 @@ class PrefectApi:
     def _call(self, method: str, path: str, *, json: Any = None, hint: str = "") -> httpx.Response:
         retrying = Retrying(
             retry=retry_if_exception_type(InfrastructureError),
-            wait=wait_exponential_jitter(initial=0.3, max=8),
+            wait=wait_exponential_jitter(multiplier=0.3, max=8),
             stop=stop_after_delay(self.patience),
             before_sleep=before_sleep_log(log, logging.WARNING),
             reraise=True,

@@ -77,6 +77,7 @@ def test_every_all_packages_message_fits_its_schema() -> None:
         ({"status": "GREAT"}, "status"),
         ({"pipeline": "modules"}, "pipeline"),
         ({"colour": "red"}, "colour"),
+        ({"repo": "\ud800"}, "half of a surrogate pair"),
     ],
 )
 def test_facts_that_fit_no_message_are_refused_by_name(change: dict[str, str], words: str) -> None:
