@@ -77,7 +77,7 @@ class PrefectApi:
 
     def version(self) -> str:
         """The server's version of Prefect."""
-        return str(self._call("GET", "/admin/version").json())
+        return str(_content(self._call("GET", "/admin/version")))
 
     def post_event(self, event: Mapping[str, Any]) -> None:
         """Send one event: event, resource, payload and what else Prefect's schema knows.
@@ -118,7 +118,7 @@ class PrefectApi:
             f"/deployments/{self.deployment_id(deployment)}/create_flow_run",
             json=wish | ({"name": name} if name else {}),
         )
-        return _flow_run(found.json())
+        return _flow_run(_content(found))
 
     def deployment_id(self, deployment: str) -> str:
         """The ID of "flow/deployment"; raises ConfigurationError when it was not deployed."""
@@ -126,7 +126,7 @@ class PrefectApi:
         if deployment not in self._deployments:
             path = f"/deployments/name/{quote(deployment)}"
             hint = "`prefect deploy --all` makes the deployments of prefect.yaml"
-            self._deployments[deployment] = str(self._call("GET", path, hint=hint).json()["id"])
+            self._deployments[deployment] = str(_content(self._call("GET", path, hint=hint))["id"])
         return self._deployments[deployment]
 
     def flow_run(self, run_id: str) -> FlowRun | None:
@@ -175,7 +175,7 @@ class PrefectApi:
         while len(found) < limit:
             size = min(PAGE, limit - len(found))
             query = {"flow_runs": wish, "sort": "START_TIME_DESC", "limit": size, "offset": len(found)}
-            page = self._call("POST", "/flow_runs/filter", json=query).json()
+            page = _content(self._call("POST", "/flow_runs/filter", json=query))
             found += [_flow_run(one) for one in page]
             if len(page) < size:
                 break
@@ -207,6 +207,14 @@ class PrefectApi:
         if answer.status_code >= 500 or answer.status_code in (408, 429):
             raise InfrastructureError(said, evidence=answer.text[:2000])
         raise ConfigurationError(f"{said}: {answer.text[:200]}", hint=hint, evidence=answer.text[:2000])
+
+
+def _content(answer: httpx.Response) -> Any:
+    try:
+        return answer.json()
+    except ValueError as page:
+        hint = "PREFECT_API_URL names the API, and ends in /api; does a proxy or a page for people answer?"
+        raise ConfigurationError(f"{answer.url} answers with no JSON", hint=hint) from page
 
 
 def _refuse_evaluated(value: Any, where: str) -> None:

@@ -26,6 +26,7 @@ class BadDays(HTTPServer):
 
     def __init__(self, statuses: list[int]) -> None:
         self.statuses, self.bodies = statuses, list[Any]()
+        self.page = b"[]"
         super().__init__(("127.0.0.1", 0), _Handler)
 
     @property
@@ -40,9 +41,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
         status = self.server.statuses.pop(0) if self.server.statuses else 200
         self.send_response(status)
-        self.send_header("Content-Length", "2")
+        self.send_header("Content-Length", str(len(self.server.page)))
         self.end_headers()
-        self.wfile.write(b"[]")
+        self.wfile.write(self.server.page)
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
@@ -169,3 +170,10 @@ def test_a_server_that_is_away_is_infrastructure() -> None:
         assert not api.healthy()
         with pytest.raises(InfrastructureError, match="does not answer"):
             api.version()
+
+
+@pytest.mark.parametrize("bad_days", [[]], indirect=True)
+def test_a_page_for_people_where_the_api_should_be_is_told(bad_days: BadDays) -> None:
+    bad_days.page = b"<!doctype html><title>Prefect</title>"
+    with PrefectApi(bad_days.url) as prefect, pytest.raises(ConfigurationError, match="answers with no JSON"):
+        prefect.flow_runs()
