@@ -14,7 +14,7 @@ from distgate.announcements import Announcer
 from distgate.change import Change, MalformedMessage
 from distgate.drivers.amqp import consume
 from distgate.drivers.prefect_api import PrefectApi
-from distgate.errors import InfrastructureError
+from distgate.errors import ConfigurationError, InfrastructureError
 from distgate.ledger import Acceptance, Ledger
 from distgate.ledger_history import LedgerHistory
 from distgate.rejections import reject
@@ -97,7 +97,7 @@ class Intake:
         elif known.offered:
             log.info("%s is known already: one run answers it", change.key)
         elif known.rule != SETTLING:
-            self._offer(change)
+            self._offer_or_say(change)
         elif not self._prefect.healthy():
             # Nothing is taken from the bus that could not be started: there it is safe, and counted by the broker.
             raise InfrastructureError("the Prefect server does not answer", hint="PREFECT_API_URL says where it is")
@@ -109,6 +109,13 @@ class Intake:
             # Said before it is written: if we die in between, it is said again under the same ID, and not forgotten.
             self._announcer.ignored(change)
         self._history.decide_again(change, decision)
+
+    def _offer_or_say(self, change: Change) -> None:
+        try:
+            self._offer(change)
+        except ConfigurationError as refused:
+            # The change is accepted and written down: it is no poison because Prefect refuses us. It is offered again.
+            log.error("%s is accepted, and Prefect refuses its event: %s", change.key, refused)
 
     def _offer(self, change: Change) -> None:
         self._prefect.post_event(event_of(change))

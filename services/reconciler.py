@@ -184,6 +184,8 @@ def main(asked: threading.Event) -> None:
                 look()
             except DistgateError as trouble:
                 log.warning("reconciling is put off: %s", trouble)
+            except Exception:  # the ladder's last rung: without this service no lost run is ever ended
+                log.exception("reconciling met something it does not know")
         asked.wait(INTERVAL)
 
 
