@@ -114,7 +114,7 @@ class Intake:
         try:
             self._offer(change)
         except ConfigurationError as refused:
-            # The change is accepted and written down: it is no poison because Prefect refuses us. It is offered again.
+            # The change is written down, and no poison because Prefect refuses us: it is offered again.
             log.error("%s is accepted, and Prefect refuses its event: %s", change.key, refused)
 
     def _offer(self, change: Change) -> None:
