@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from distgate.stages import STAGES, STATUS_ORDER, Pipeline
+from distgate.stages import STAGES, STATUS_ORDER, Pipeline, split_topic
 
 #: Stages that a run which passed must have gone through; the others are left out with a reason of their own.
 OWED: Mapping[Pipeline, tuple[str, ...]] = {
@@ -28,30 +28,26 @@ class Said:
 
     @property
     def pipeline(self) -> Pipeline:
-        return "allpackages" if ".ci.pipeline.allpackages." in self.topic else "atomic"
+        return split_topic(self.topic)[0]
 
     @property
     def suffix(self) -> str:
         """The stage; empty for the pipeline itself."""
-        return self._rest.rpartition(".")[0]
+        return self.name.rpartition(".")[0]
 
     @property
     def state(self) -> str:
-        return self._rest.rpartition(".")[2]
+        return self.name.rpartition(".")[2]
 
     @property
     def name(self) -> str:
         """Stage and state, such as ``image.complete``."""
-        return self._rest
+        return split_topic(self.topic)[1]
 
     @property
     def last(self) -> bool:
         """Whether it is the last message of a run."""
-        return self._rest == "complete"
-
-    @property
-    def _rest(self) -> str:
-        return self.topic.split(".ci.pipeline.", 1)[-1].removeprefix("allpackages.")
+        return self.name == "complete"
 
 
 def faults_of(said: Sequence[Said], ended: bool) -> list[str]:

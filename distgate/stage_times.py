@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from distgate.ledger import Letter
+from distgate.stages import split_topic
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ def stage_times(letters: Iterable[Letter], build_id: str) -> list[StageTime]:
     """The stages that the messages of one build ID speak of, in their order, without the pipeline's own."""
     found: dict[str, StageTime] = {}
     for letter in letters:
-        suffix, _, state = letter.topic.split(".ci.pipeline.", 1)[1].removeprefix("allpackages.").rpartition(".")
+        suffix, _, state = split_topic(letter.topic)[1].rpartition(".")
         if not suffix or letter.body["build_id"] != build_id:
             continue
         before = found.get(suffix)

@@ -108,3 +108,10 @@ def topic_of(pipeline: Pipeline, suffix: str, state: str, main_topic: str) -> st
     """The full topic of a message, which is also its AMQP routing key."""
     middle = f"{suffix}." if suffix else ""
     return f"{main_topic}.ci.pipeline.{_INFIX[pipeline]}{middle}{state}"
+
+
+def split_topic(topic: str) -> tuple[Pipeline, str]:
+    """The pipeline of a topic that ``topic_of`` made, and its stage and state: ``image.complete``, ``complete``."""
+    rest = topic.split(".ci.pipeline.", 1)[-1]
+    infix = _INFIX["allpackages"]
+    return ("allpackages" if rest.startswith(infix) else "atomic"), rest.removeprefix(infix)

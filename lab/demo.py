@@ -16,6 +16,7 @@ from rich.text import Text
 
 from distgate.drivers.amqp_queues import Delivery, Subscription
 from distgate.errors import InfrastructureError
+from distgate.stages import split_topic
 from distgate.waiting import Deadline
 from lab.demo_package import NAME, push_change
 from lab.run_page import last_log_line, latest_artifact
@@ -55,7 +56,7 @@ class Followed:
     def verdict(self) -> str | None:
         """The status of the last message, once it is there."""
         last = self.bodies[-1] if self.bodies else None
-        return last["status"] if last and last["topic"].endswith(".allpackages.complete") else None
+        return last["status"] if last and split_topic(last["topic"])[1] == "complete" else None
 
     @property
     def run_id(self) -> str:
@@ -64,7 +65,7 @@ class Followed:
 
     def see(self, body: dict[str, str]) -> None:
         self.bodies.append(body)
-        suffix, _, state = body["topic"].split(".allpackages.", 1)[1].rpartition(".")
+        suffix, _, state = split_topic(body["topic"])[1].rpartition(".")
         if not suffix:
             return
         now = time.monotonic() - self.pushed

@@ -7,7 +7,7 @@ import pytest
 
 from distgate.errors import ConfigurationError
 from distgate.rendering import Facts, msg_json, parse_facts, render
-from distgate.stages import QUOTES, STAGES
+from distgate.stages import QUOTES, STAGES, split_topic, topic_of
 from distgate_messages.allpackages import StageV1
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "data/messages").glob("*/org.centos*.json"))
@@ -83,3 +83,11 @@ def test_every_all_packages_message_fits_its_schema() -> None:
 def test_facts_that_fit_no_message_are_refused_by_name(change: dict[str, str], words: str) -> None:
     with pytest.raises(ConfigurationError, match=words):
         render(parse_facts(FACTS | change))
+
+
+def test_a_topic_is_split_into_what_it_was_made_of() -> None:
+    for pipeline, stages in STAGES.items():
+        for stage in stages.values():
+            for state in stage.states:
+                name = f"{stage.suffix}.{state}" if stage.suffix else state
+                assert split_topic(topic_of(pipeline, stage.suffix, state, "org.centos.stage")) == (pipeline, name)
