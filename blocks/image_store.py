@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -34,18 +34,8 @@ class ImageStore(SiteBlock):
             )
         if not Path(path).is_file():
             raise ConfigurationError(f"the base image's record {path} does not exist", hint="is this the right host?")
-        return _read(json.loads(Path(path).read_text()))
+        return BaseImage.from_record(json.loads(Path(path).read_text()))
 
     def composer(self) -> ImageComposer:
         """The way in which packages are installed offline."""
         return OfflineInstaller()
-
-
-def _read(record: dict[str, Any]) -> BaseImage:
-    return BaseImage(
-        path=Path(record["path"]),
-        identity=record["identity"],
-        root_offset=int(record["root_offset"]),
-        ssh_key=Path(record["ssh_key"]),
-        repositories=tuple(record.get("repositories", ())),
-    )

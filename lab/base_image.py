@@ -65,17 +65,8 @@ def read_record(base: Path) -> BaseImage:
     """The BaseImage whose record lies beside ``base`` (the qcow2 file or its directory)."""
     record = (base if base.is_dir() else base.parent) / RECORD
     if not record.exists():
-        raise ConfigurationError(
-            f"there is no {RECORD} beside the base image", hint="make it with: distgate lab image"
-        )
-    facts = json.loads(record.read_text())
-    return BaseImage(
-        path=Path(facts["path"]),
-        identity=facts["identity"],
-        root_offset=facts["root_offset"],
-        ssh_key=Path(facts["ssh_key"]),
-        repositories=tuple(facts["repositories"]),
-    )
+        raise ConfigurationError(f"there is no {RECORD} beside the base image", hint="./run lab up makes one")
+    return BaseImage.from_record(json.loads(record.read_text()))
 
 
 def _make(into: Path, kickstart: Path, repository: Repository, base: BaseImage, progress: Progress) -> None:

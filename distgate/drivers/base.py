@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from distgate.errors import InfrastructureError
 from distgate.packages import Nevra
@@ -70,6 +70,17 @@ class BaseImage:
     root_offset: int
     ssh_key: Path
     repositories: tuple[str, ...] = ()
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> BaseImage:
+        """The base that a JSON record of these fields describes."""
+        return cls(
+            path=Path(record["path"]),
+            identity=record["identity"],
+            root_offset=int(record["root_offset"]),
+            ssh_key=Path(record["ssh_key"]),
+            repositories=tuple(record.get("repositories", ())),
+        )
 
 
 @dataclass(frozen=True)
