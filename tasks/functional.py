@@ -11,7 +11,7 @@ from blocks import DistGit, GuestMachine, ImageStore
 from distgate.change import Change
 from distgate.discovery import Discovery, Suite, discover
 from distgate.drivers.ansible import AnsibleSuites
-from distgate.drivers.base import ComposedImage
+from distgate.drivers.base import ComposedImage, SuiteRunner
 from distgate.errors import DistgateError, GaveUp, TestsError
 from distgate.settings import settings
 from distgate.verdict import SuiteVerdict, judge, run_verdict, unreadable
@@ -96,7 +96,7 @@ def _on_fresh_guest(job: Job, playbook: Path, image: ComposedImage, place: Path)
     host = GuestMachine.of(job.site).guests()
     with host.boot(image.path, base.ssh_key, place / "guest", settings().boot_timeout) as guest:
         variables = variables_of(job.change)
-        runner = AnsibleSuites([image.path])
+        runner: SuiteRunner = AnsibleSuites([image.path])
         return judge(runner.run(playbook, guest, place / "artifacts", variables, settings().suite_timeout))
 
 
