@@ -9,10 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from distgate.errors import InfrastructureError
 from distgate.packages import Nevra
+from distgate.steps import Step
 
 Progress = Callable[[str], None]
 """Receives one line for the person who watches; it must not raise."""
@@ -84,10 +85,29 @@ class BaseImage:
 
 
 @dataclass(frozen=True)
+class Omission:
+    """A package that was built and not put into the image, and why."""
+
+    package: Nevra
+    reason: str
+
+
+@dataclass(frozen=True)
+class Forced:
+    """A package that replaced the base's own against the usual order: a downgrade, or a reinstall of one NEVRA."""
+
+    package: Nevra
+    action: Literal["downgrade", "reinstall"]
+    replaced: Nevra
+
+
+@dataclass(frozen=True)
 class ComposedImage:
     """A bootable qcow2 with the packages under test; ``installed`` was read back from the image's RPM database.
 
     ``base`` is the identity of the base image, whose file ``backing`` the overlay needs (None: standalone).
+    ``size`` is the qcow2's own size in bytes. ``way`` is how it was made ``reason`` why in that way; ``driver`` is
+    what did it (loop, rootless, guestfs, imagefactory). ``kickstart_hash`` is the SHA-256 of the flattened kickstart.
     """
 
     path: Path
@@ -97,16 +117,59 @@ class ComposedImage:
     requested: tuple[Nevra, ...]
     size: int
     transaction: str = ""
+    way: Literal["layered", "full"] = "layered"
+    reason: str = ""
+    driver: str = ""
+    kickstart_hash: str = ""
+    omitted: tuple[Omission, ...] = ()
+    forced: tuple[Forced, ...] = ()
+    steps: tuple[Step, ...] = ()
 
 
 class ImageComposer(Protocol):
     """Puts RPMs into a bootable image without booting it."""
 
-    def compose(self, base: BaseImage, repository: Path, packages: Sequence[Nevra], into: Path) -> ComposedImage:
+    def compose(
+        self,
+        base: BaseImage,
+        repository: Path,
+        packages: Sequence[Nevra],
+        into: Path,
+        progress: Progress = lambda _line: None,
+    ) -> ComposedImage:
         """Install exactly ``packages`` from ``repository`` (a directory with repodata) offline.
 
         ``into`` is the qcow2 to write. Raises PackageError with the solver's or the scriptlet's words when the
         packages cannot be installed, InfrastructureError for everything else; leaves no mount either way.
+        """
+
+
+@dataclass(frozen=True)
+class BuiltImage:
+    """A whole image made from a kickstart: a standalone bootable qcow2, its builder's log, and each step's time."""
+
+    path: Path
+    log: Path
+    steps: tuple[Step, ...] = ()
+
+
+class ImageBuilder(Protocol):
+    """Makes a bootable image from nothing but a kickstart (the ``full`` way)."""
+
+    def build(
+        self,
+        kickstart: str,
+        name: str,
+        release: str,
+        into: Path,
+        timeout: float,
+        progress: Progress = lambda _line: None,
+    ) -> BuiltImage:
+        """Build from the flattened text ``kickstart`` and write the qcow2 ``into``; logs stay beside it.
+
+        ``name`` and ``release`` ("rawhide", "44") describe the image to the builder. Raises PackageError when the
+        packages under test keep it from being built, InfrastructureError (TimedOut after ``timeout`` seconds, or
+        when the builder shows no progress) for everything else; ``into`` is absent after a failure.
         """
 
 

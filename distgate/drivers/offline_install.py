@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from distgate.drivers.base import BaseImage, ComposedImage
+from distgate.drivers.base import BaseImage, ComposedImage, Progress
 from distgate.drivers.transaction import Outcome, RepositorySource, Transaction, perform
 from distgate.errors import InfrastructureError, PackageError
 from distgate.packages import Nevra
@@ -23,7 +23,14 @@ class OfflineInstaller:
     timeout: float = 600.0
     release: str = "12"
 
-    def compose(self, base: BaseImage, repository: Path, packages: Sequence[Nevra], into: Path) -> ComposedImage:
+    def compose(
+        self,
+        base: BaseImage,
+        repository: Path,
+        packages: Sequence[Nevra],
+        into: Path,
+        progress: Progress = lambda _line: None,
+    ) -> ComposedImage:
         """Install exactly ``packages`` from ``repository``, their dependencies from the base's repositories too.
 
         Writes the overlay ``into``, which is absent after a failure. Raises PackageError when the packages

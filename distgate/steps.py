@@ -1,0 +1,50 @@
+"""The steps of a longer piece of work and what each of them took: shown while it goes on, kept in its record."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step that has ended, and its duration in seconds."""
+
+    name: str
+    seconds: float
+
+
+class Steps:
+    """Times steps one after another and tells ``progress`` of each as it begins and ends."""
+
+    def __init__(self, progress: Callable[[str], None] = lambda _line: None) -> None:
+        self._progress = progress
+        self._taken: list[Step] = []
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Time what happens inside; a step that fails is kept too, since it took its time."""
+        self._progress(f"{name} ...")
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.add(name, time.monotonic() - started)
+
+    def add(self, name: str, seconds: float) -> None:
+        """Keep a step that was timed elsewhere, such as in a child process."""
+        self._taken.append(Step(name, seconds))
+        self._progress(f"{name}: {seconds:.1f} s")
+
+    @property
+    def taken(self) -> tuple[Step, ...]:
+        return tuple(self._taken)
+
+
+def share_lines(steps: Sequence[Step]) -> list[str]:
+    """A line per step with its seconds and its share of the whole in percent."""
+    whole = sum(step.seconds for step in steps) or 1.0
+    width = max((len(step.name) for step in steps), default=0)
+    return [f"{step.name:<{width}} {step.seconds:7.1f} s {100 * step.seconds / whole:3.0f} %" for step in steps]
