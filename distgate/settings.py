@@ -74,6 +74,19 @@ class Settings(BaseSettings):
     build_timeout: float = Field(14400, description="Seconds that a Koji scratch build may take, queueing included")
     boot_timeout: float = Field(60, description="Seconds from power-on to ssh under KVM; scaled without it")
     suite_timeout: float = Field(14400, description="Seconds that one test suite may take")
+    image_store: Path = Field(
+        Path("/var/lib/distgate/images"), description="Directory of the base images; composed images refer to it"
+    )
+    image_store_limit: str = Field("50G", description="What the base images may take of the disk: 500M, 50G, 1.5T")
+    image_store_key: Path | None = Field(
+        None, description="Private ssh key that opens the base images; unset: one is made in the store"
+    )
+    image_factory: tuple[str, ...] = Field(
+        ("imagefactory",), description="Command that builds base images, with imagefactory's arguments added to it"
+    )
+    guests_state: Path = Field(
+        Path("/var/lib/distgate/guests"), description="State of the guests that `distgate images qualify` boots"
+    )
     lab_state: Path = Field(Path(".lab"), description="State directory of the lab")
     cache_dir: Path = Field(
         Path("~/.cache/distgate/lab"), description="Where the lab keeps what is costly to make, by recipe"
