@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
 from pathlib import Path
 
@@ -74,6 +75,14 @@ class Settings(BaseSettings):
     build_timeout: float = Field(14400, description="Seconds that a Koji scratch build may take, queueing included")
     boot_timeout: float = Field(60, description="Seconds from power-on to ssh under KVM; scaled without it")
     suite_timeout: float = Field(14400, description="Seconds that one test suite may take")
+    rerun_failed: bool = Field(
+        False, description="Run a failing suite again, and on the base without the change, to say where to look first"
+    )
+    guests_dir: Path | None = Field(
+        None,
+        description="State of this host's guests, as the block Guest machine names it; by default "
+        "/var/lib/distgate/guests for root, ~/.local/state/distgate/guests for others",
+    )
     image_store: Path = Field(
         Path("/var/lib/distgate/images"), description="Directory of the base images; composed images refer to it"
     )
@@ -95,6 +104,13 @@ class Settings(BaseSettings):
     @property
     def cache(self) -> Path:
         return self.cache_dir.expanduser()
+
+    @property
+    def guests(self) -> Path:
+        """Where the state of this host's guests is."""
+        if self.guests_dir:
+            return self.guests_dir.expanduser()
+        return Path("/var/lib/distgate/guests" if os.geteuid() == 0 else "~/.local/state/distgate/guests").expanduser()
 
 
 @lru_cache(maxsize=1)
