@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from distgate.errors import ConfigurationError
+from distgate.fmf_plans import FmfTree, Plan, read_tree
 from distgate.suite_tags import TagReader
 
 Kind = Literal["sti", "tmt"]
@@ -17,22 +20,37 @@ _PATTERN = "tests*.yml"
 
 @dataclass(frozen=True)
 class Suite:
-    """One playbook of the Standard Test Interface: ``path`` relative to the checkout, all its ``tags``.
+    """One thing to run: a playbook of the Standard Test Interface, or a plan of tmt.
 
-    ``problem`` says why it cannot be read, with line and column; such a suite is the tests' error and not run.
+    ``path`` is the file, relative to the checkout; ``name`` what people call it: a plan's own name, else the path.
+    ``tags`` are all of a playbook's. ``problem`` says why the suite cannot be read, with line and column; such a
+    suite is the tests' error and not run. ``note`` holds what only the runner can decide.
     """
 
     path: str
     tags: tuple[str, ...] = ()
     problem: str = ""
+    kind: Kind = "sti"
+    plan: str = ""
+    note: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.plan or self.path
+
+    def as_json(self) -> dict[str, Any]:
+        """The suite as ``distgate tests --json`` prints it."""
+        known = {"name": self.name, "path": self.path, "kind": self.kind, "problem": self.problem, "note": self.note}
+        return known | ({"tags": list(self.tags)} if self.kind == "sti" else {})
 
 
 @dataclass(frozen=True)
 class Discovery:
-    """The tests of a checkout. ``suites`` are those to run; when there are none, ``reason`` says why.
+    """The tests of a checkout. ``suites`` are those of its ``kind``; when there are none, ``reason`` says why.
 
     ``kind`` is None without tests; a kind without suites means tests that select nothing. ``kinds`` lists every
-    kind that was found, ``unselected`` the suites without the tag.
+    kind that was found, ``unselected`` the suites of ``kind`` that are not run (another tag, a disabled plan), and
+    ``other`` those of the second kind, which would be run if the first one were not there.
     """
 
     kind: Kind | None
@@ -40,40 +58,91 @@ class Discovery:
     reason: str
     kinds: tuple[Kind, ...] = ()
     unselected: tuple[Suite, ...] = ()
+    other: tuple[Suite, ...] = ()
+
+    @property
+    def to_run(self) -> tuple[Suite, ...]:
+        """``suites``, and where a tree of tmt has no plan at all, the playbooks beside it: those use it as data."""
+        return self.suites if self.suites or self.unselected else self.other
+
+    def as_json(self) -> dict[str, Any]:
+        """The discovery as ``distgate tests --json`` prints it."""
+        second = next((kind for kind in self.kinds if kind != self.kind), None)
+        return {
+            "kind": self.kind,
+            "suites": [suite.as_json() for suite in self.suites],
+            "reason": self.reason,
+            "kinds": list(self.kinds),
+            "unselected": [suite.as_json() for suite in self.unselected],
+            "other": {"kind": second, "suites": [suite.as_json() for suite in self.other]} if second else None,
+        }
 
 
 def discover(checkout: Path, tag: str = "classic", namespace: str = "rpms") -> Discovery:
     """Find the tests of the package whose commit is checked out in ``checkout``.
 
-    tmt goes before the Standard Test Interface where both are there; then ``suites`` are those of the latter, as
-    a second best, and ``reason`` says so.
+    tmt goes before the Standard Test Interface where both are there. Raises ConfigurationError when ``checkout`` is
+    no directory that can be read; what is wrong with the tests themselves is in the result.
     """
+    if not checkout.is_dir() or not os.access(checkout, os.R_OK | os.X_OK):
+        raise ConfigurationError(f"{checkout} is no directory that can be read", hint="name a package's checkout")
     tree = checkout.resolve()
-    found = _suites(tree, tree if namespace == TESTS_NAMESPACE else tree / "tests")
-    has_tmt = _inside(tree, tree / ".fmf" / "version")
-    seen: list[tuple[Kind, bool]] = [("tmt", has_tmt), ("sti", bool(found))]
-    kinds = tuple(kind for kind, there in seen if there)
-    selected = tuple(suite for suite in found if suite.problem or tag in suite.tags)
-    rest = tuple(suite for suite in found if suite not in selected)
-    reason = _reason(tree, found, selected, tag, namespace)
-    if has_tmt:
-        return Discovery("tmt", selected, _tmt_reason(reason, selected), kinds, rest)
-    return Discovery("sti" if found else None, selected, reason, kinds, rest)
+    playbooks = _Playbooks.find(tree, tag, namespace)
+    if not _inside(tree, tree / ".fmf" / "version"):
+        return playbooks.discovery()
+    plans = read_tree(tree)
+    suites, disabled = _plans(plans)
+    kinds: tuple[Kind, ...] = ("tmt", "sti") if playbooks.found else ("tmt",)
+    return Discovery("tmt", suites, _tmt_reason(plans, suites), kinds, disabled, playbooks.selected)
+
+
+@dataclass(frozen=True)
+class _Playbooks:
+    """The suites of the Standard Test Interface: all that were found, and those with the tag."""
+
+    found: tuple[Suite, ...]
+    selected: tuple[Suite, ...]
+    reason: str
+
+    @classmethod
+    def find(cls, tree: Path, tag: str, namespace: str) -> _Playbooks:
+        found = _suites(tree, tree if namespace == TESTS_NAMESPACE else tree / "tests")
+        selected = tuple(suite for suite in found if suite.problem or tag in suite.tags)
+        return cls(found, selected, _reason(tree, found, selected, tag, namespace))
+
+    def discovery(self) -> Discovery:
+        rest = tuple(suite for suite in self.found if suite not in self.selected)
+        kinds: tuple[Kind, ...] = ("sti",) if self.found else ()
+        return Discovery("sti" if self.found else None, self.selected, self.reason, kinds, rest)
 
 
 def _suites(tree: Path, folder: Path) -> tuple[Suite, ...]:
     if not _inside(tree, folder) or not folder.is_dir():
         return ()
-    return tuple(_suite(tree, path) for path in sorted(folder.glob(_PATTERN)) if path.is_symlink() or path.is_file())
+    note = _inventory(tree, folder / "inventory")
+    paths = sorted(path for path in folder.glob(_PATTERN) if path.is_symlink() or path.is_file())
+    return tuple(_suite(tree, path, note) for path in paths)
 
 
-def _suite(tree: Path, path: Path) -> Suite:
+def _suite(tree: Path, path: Path, note: str) -> Suite:
     name = path.relative_to(tree).as_posix()
     if not _inside(tree, path) or not path.is_file():
         return Suite(name, problem=f"{name} is a link that leads out of the checkout, or nowhere")
     reader = TagReader(tree)
     reader.read_playbook(path.resolve())
-    return Suite(name, tuple(sorted(reader.tags)), "; ".join(reader.problems))
+    return Suite(name, tuple(sorted(reader.tags)), "; ".join(reader.problems), note=note)
+
+
+def _inventory(tree: Path, path: Path) -> str:
+    """The inventory that a package brings, in words: it can be a program, and is honoured by the runner alone."""
+    if not path.is_symlink() and not path.exists():
+        return ""
+    name = path.relative_to(tree).as_posix()
+    if not _inside(tree, path):
+        return f"{name} is a link that leads out of the checkout, or nowhere"
+    if path.is_dir():
+        return f"{name} is a directory"
+    return f"{name} is a {'program' if path.stat().st_mode & 0o111 else 'file'}"
 
 
 def _reason(tree: Path, found: tuple[Suite, ...], selected: tuple[Suite, ...], tag: str, namespace: str) -> str:
@@ -84,14 +153,39 @@ def _reason(tree: Path, found: tuple[Suite, ...], selected: tuple[Suite, ...], t
         empty = "the directory tests has no playbook, and there is " if (tree / "tests").is_dir() else "there is "
         return f"no tests: {empty}neither .fmf/version nor {where}"
     tags = sorted({one for suite in found for one in suite.tags})
-    count = "1 suite is" if len(found) == 1 else f"{len(found)} suites are"
-    return f"nothing selected: {count} there, none has the tag {tag} (tags: {', '.join(tags) or 'none'})"
+    there = _count(len(found), "suite")
+    return f"nothing selected: {there} there, none has the tag {tag} (tags: {', '.join(tags) or 'none'})"
 
 
-def _tmt_reason(reason: str, selected: tuple[Suite, ...]) -> str:
-    if selected:
-        return ".fmf/version says tmt; the suites listed are those of the Standard Test Interface beside it"
-    return f".fmf/version says tmt; besides, {reason}" if reason.startswith("nothing") else ".fmf/version says tmt"
+def _plans(tree: FmfTree) -> tuple[tuple[Suite, ...], tuple[Suite, ...]]:
+    """The plans to run, then those that are switched off. A file that cannot be read may hold any plan."""
+    broken = tuple(Suite(file, problem=said, kind="tmt") for file, said in tree.problems)
+    suites = [(plan, Suite(plan.file, kind="tmt", plan=plan.name, note=_note(plan))) for plan in tree.plans]
+    chosen = tuple(suite for plan, suite in suites if plan.enabled or plan.adjusted)
+    return broken + chosen, tuple(suite for _, suite in suites if suite not in chosen)
+
+
+def _note(plan: Plan) -> str:
+    notes = (
+        (plan.adjusted and plan.enabled, "adjust: tmt may change or disable it where it runs"),
+        (plan.adjusted and not plan.enabled, "disabled, unless tmt's adjust enables it where it runs"),
+        (plan.imported, "imported from another repository"),
+    )
+    return "; ".join(text for holds, text in notes if holds)
+
+
+def _tmt_reason(tree: FmfTree, suites: tuple[Suite, ...]) -> str:
+    if suites:
+        return ""
+    if tree.plans:
+        return f"nothing selected: {_count(len(tree.plans), 'plan')} there, none is enabled"
+    if tree.tests:
+        return f"nothing selected: {_count(tree.tests, 'test')} there, but no plan (a node with the key execute)"
+    return "nothing selected: .fmf/version is there, but neither a plan nor a test"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"1 {noun} is" if number == 1 else f"{number} {noun}s are"
 
 
 def _inside(tree: Path, path: Path) -> bool:

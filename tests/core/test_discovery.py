@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from distgate.discovery import discover
+from distgate.errors import ConfigurationError
 
 PLAY = "- hosts: localhost\n  tags: [{tags}]\n  tasks: []\n"
 CLASSIC = PLAY.format(tags="classic")
@@ -25,6 +26,15 @@ MERGE_BOMB = "- &a0 {tags: [x], b0: 1}\n" + "".join(
     f"- &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}\n" for n in range(1, 30)
 )
 
+FMF = {".fmf/version": "1\n"}
+PLAN = "execute: {how: tmt}\n"
+ADJUST = "adjust: {when: arch == x86_64, enabled: true}\n"
+NODE_BOMB = (
+    "x0: &a0 {summary: x}\n"
+    + "".join(f"x{n}: &a{n} {{{', '.join(f'/{one}: *a{n - 1}' for one in range(9))}}}\n" for n in range(1, 9))
+    + "/x: *a8\n"
+)
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -37,6 +47,8 @@ class Layout:
     namespace: str = "rpms"
     tag: str = "classic"
     problem: str = ""
+    unselected: list[str] = field(default_factory=list)
+    other: list[str] = field(default_factory=list)
 
 
 LAYOUTS = [
@@ -133,9 +145,89 @@ LAYOUTS = [
     Layout("a directory named like a suite", {"tests/tests.yml/x": ""}, None, [], "no tests"),
     Layout("tests of the tests namespace", {"tests.yml": CLASSIC}, "sti", ["tests.yml"], namespace="tests"),
     Layout("a root playbook of a package", {"tests.yml": CLASSIC}, None, [], "no tests"),
-    Layout("tmt", {".fmf/version": "1\n", "plans/all.fmf": "execute:\n"}, "tmt", [], ".fmf/version says tmt"),
-    Layout("tmt and a suite", {".fmf/version": "1\n", TESTS: CLASSIC}, "tmt", [TESTS], "suites listed are those of"),
-    Layout("tmt and another suite", {".fmf/version": "1\n", TESTS: ATOMIC}, "tmt", [], "besides, nothing selected"),
+    Layout("a tree of tmt without anything", {".fmf/version": "1\n"}, "tmt", [], "neither a plan nor a test"),
+    Layout("a plan", {**FMF, "plans/all.fmf": PLAN}, "tmt", ["/plans/all"]),
+    Layout("a plan at the root", {**FMF, "ci.fmf": PLAN}, "tmt", ["/ci"]),
+    Layout("a plan in main.fmf", {**FMF, "plans/main.fmf": PLAN}, "tmt", ["/plans"]),
+    Layout("the whole tree is a plan", {**FMF, "main.fmf": PLAN}, "tmt", ["/"]),
+    Layout(
+        "plans by keys", {**FMF, "ci.fmf": "/a:\n  execute: {}\n/b/c:\n  execute: {}\n"}, "tmt", ["/ci/a", "/ci/b/c"]
+    ),
+    Layout("plans that inherit", {**FMF, "ci.fmf": PLAN + "/a:\n/b: {summary: b}\n"}, "tmt", ["/ci/a", "/ci/b"]),
+    Layout(
+        "plans that inherit from a directory",
+        {**FMF, "plans/main.fmf": PLAN, "plans/a.fmf": "summary: a\n", "plans/b/c.fmf": ""},
+        "tmt",
+        ["/plans/a", "/plans/b/c"],
+    ),
+    Layout("a key with an operator", {**FMF, "main.fmf": PLAN, "ci.fmf": "execute+: {x: y}\n"}, "tmt", ["/ci"]),
+    Layout(
+        "a node that inherits nothing",
+        {**FMF, "ci.fmf": PLAN + "/a: {summary: a}\n/b: {/: {inherit: false}}\n"},
+        "tmt",
+        ["/ci/a"],
+    ),
+    Layout("a branch that counts", {**FMF, "ci.fmf": PLAN + "/:\n  select: true\n/a: {}\n"}, "tmt", ["/ci", "/ci/a"]),
+    Layout(
+        "a disabled plan",
+        {**FMF, "ci.fmf": PLAN + "/a: {enabled: false}\n/b: {}\n"},
+        "tmt",
+        ["/ci/b"],
+        unselected=["/ci/a"],
+    ),
+    Layout(
+        "disabled plans alone",
+        {**FMF, "ci.fmf": PLAN + "enabled: false\n"},
+        "tmt",
+        [],
+        "1 plan is there, none is enabled",
+        unselected=["/ci"],
+    ),
+    Layout("a plan that adjust may enable", {**FMF, "ci.fmf": PLAN + "enabled: false\n" + ADJUST}, "tmt", ["/ci"]),
+    Layout("a plan of another repository", {**FMF, "ci.fmf": "plan: {import: {url: x}}\n"}, "tmt", ["/ci"]),
+    Layout(
+        "tests without a plan", {**FMF, "tests/main.fmf": "test: ls\n"}, "tmt", [], "1 test is there, but no plan"
+    ),
+    Layout("hidden files", {**FMF, ".ci.fmf": PLAN, ".x/ci.fmf": PLAN}, "tmt", [], "neither a plan"),
+    Layout("a tree in the tree", {**FMF, "sub/.fmf/version": "1\n", "sub/ci.fmf": PLAN}, "tmt", [], "neither a plan"),
+    Layout("another suffix of fmf", {**FMF, "ci.yaml": PLAN}, "tmt", [], "neither a plan"),
+    Layout("tmt and a suite", {**FMF, "ci.fmf": PLAN, TESTS: CLASSIC}, "tmt", ["/ci"], other=[TESTS]),
+    Layout(
+        "tmt as data of a suite", {**FMF, "t.fmf": "test: ls\n", TESTS: CLASSIC}, "tmt", [], "no plan", other=[TESTS]
+    ),
+    Layout("tmt and another suite", {**FMF, "ci.fmf": PLAN, TESTS: ATOMIC}, "tmt", ["/ci"]),
+    Layout("tmt in the tests namespace", {**FMF, "ci.fmf": PLAN}, "tmt", ["/ci"], namespace="tests"),
+    Layout(
+        "a broken file hides no plan",
+        {**FMF, "a.fmf": "a: [\n", "ci.fmf": PLAN},
+        "tmt",
+        ["a.fmf", "/ci"],
+        problem="a.fmf line 2 column 1",
+    ),
+    Layout("a file of fmf with a tab", {**FMF, "a.fmf": "a:\n\tb: c\n"}, "tmt", ["a.fmf"], problem="line 2 column 1"),
+    Layout("a list", {**FMF, "a.fmf": "- a\n"}, "tmt", ["a.fmf"], problem="a.fmf is not a mapping"),
+    Layout(
+        "a plan behind a link out",
+        {**FMF, "../out.fmf": PLAN},
+        "tmt",
+        ["ci.fmf"],
+        links={"ci.fmf": "../out.fmf"},
+        problem="ci.fmf is a link that leads out",
+    ),
+    Layout(
+        "a directory behind a link out", {**FMF, "../out/ci.fmf": PLAN}, "tmt", [], "neither", links={"d": "../out"}
+    ),
+    Layout("directories in a circle", {**FMF, "a/ci.fmf": PLAN}, "tmt", ["/a/ci"], links={"a/b": "../a"}),
+    Layout(
+        "a version elsewhere",
+        {"../v": "1\n", "ci.fmf": PLAN},
+        None,
+        [],
+        "no tests",
+        links={".fmf/version": "../../v"},
+    ),
+    Layout("nodes that multiply", {**FMF, "ci.fmf": NODE_BOMB}, "tmt", [".fmf"], problem="more than 5000 nodes"),
+    Layout("nodes without end", {**FMF, "ci.fmf": "/a" * 400 + ": {}\n"}, "tmt", [".fmf"], problem="too deep"),
     Layout("fmf metadata alone", {TESTS: CLASSIC, "tests/provision.fmf": "\tx"}, "sti", [TESTS]),
     Layout("broken YAML", {TESTS: "- hosts: [\n"}, "sti", [TESTS], problem="tests/tests.yml line 2 column 1"),
     Layout("a tab", {TESTS: "- hosts: x\n\ttags: classic\n"}, "sti", [TESTS], problem="line 2 column 1"),
@@ -209,10 +301,14 @@ def test_tests_are_found_by_reading_the_checkout(layout: Layout, tmp_path: Path)
         (checkout / name).parent.mkdir(parents=True, exist_ok=True)
         (checkout / name).write_text(text)
     for name, target in layout.links.items():
+        (checkout / name).parent.mkdir(exist_ok=True)
         (checkout / name).symlink_to(target)
     found = discover(checkout, layout.tag, layout.namespace)
     problems = [suite.problem for suite in found.suites if suite.problem]
-    assert (found.kind, [suite.path for suite in found.suites]) == (layout.kind, layout.suites), found
+    assert (found.kind, [suite.name for suite in found.suites]) == (layout.kind, layout.suites), found
+    assert [suite.path for suite in found.other] == layout.other
+    if found.kind == "tmt":
+        assert [suite.name for suite in found.unselected] == layout.unselected
     assert layout.reason in found.reason
     assert bool(found.reason) or bool(found.suites)
     assert bool(problems) is bool(layout.problem), problems
@@ -220,12 +316,44 @@ def test_tests_are_found_by_reading_the_checkout(layout: Layout, tmp_path: Path)
 
 
 def test_both_kinds_are_reported_and_so_are_suites_of_another_tag(tmp_path: Path) -> None:
-    for name, text in {".fmf/version": "1\n", TESTS: CLASSIC, "tests/tests2.yml": ATOMIC}.items():
+    for name, text in {**FMF, TESTS: CLASSIC, "tests/tests2.yml": ATOMIC}.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     found = discover(tmp_path)
-    assert found.kinds == ("tmt", "sti")
+    assert (found.kinds, [suite.path for suite in found.to_run]) == (("tmt", "sti"), [TESTS])
+    (tmp_path / ".fmf/version").unlink()
+    found = discover(tmp_path)
     assert [(suite.path, suite.tags) for suite in found.unselected] == [("tests/tests2.yml", ("atomic", "container"))]
+
+
+INVENTORIES = [
+    ("tests/inventory", 0o644, "tests/inventory is a file"),
+    ("tests/inventory", 0o755, "tests/inventory is a program"),
+    ("tests/inventory/hosts", 0o644, "tests/inventory is a directory"),
+]
+
+
+@pytest.mark.parametrize(("name", "mode", "note"), INVENTORIES)
+def test_an_inventory_of_the_package_is_noted_and_not_run(name: str, mode: int, note: str, tmp_path: Path) -> None:
+    for path, text in {TESTS: CLASSIC, name: "#!/bin/sh\ntouch was-run\n"}.items():
+        (tmp_path / path).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / path).write_text(text)
+    (tmp_path / name).chmod(mode)
+    assert [suite.note for suite in discover(tmp_path).suites] == [note]
+    assert not list(tmp_path.rglob("was-run"))
+
+
+def test_a_plan_says_what_only_tmt_can_decide(tmp_path: Path) -> None:
+    for path, text in {**FMF, "a.fmf": PLAN + ADJUST, "b.fmf": "enabled: false\n" + PLAN + ADJUST}.items():
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text(text)
+    notes = [suite.note for suite in discover(tmp_path).suites]
+    assert [note.split(":")[0].split(",")[0] for note in notes] == ["adjust", "disabled"]
+
+
+def test_a_directory_that_is_not_there_is_a_wrong_call(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="no directory"):
+        discover(tmp_path / "none")
 
 
 def test_a_checkout_that_is_read_keeps_its_files(tmp_path: Path) -> None:
