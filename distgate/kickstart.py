@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pykickstart.constants import KS_SCRIPT_POST
-from pykickstart.errors import KickstartError
-from pykickstart.parser import KickstartParser
-from pykickstart.version import makeVersion, stringToVersion
+from pykickstart.version import versionMap
 
+import kickstarts
+from distgate.branches import RAWHIDE
 from distgate.errors import ConfigurationError
+from distgate.kickstart_parser import broken_at, parse
+from distgate.kickstart_text import Line, read_lines
+
+#: The tree of our own definitions.
+HOME = Path(kickstarts.__path__[0]).resolve()
+Kind = Literal["cloud", "atomic"]
 
 
 @dataclass(frozen=True)
@@ -82,19 +88,75 @@ class Kickstart:
         return replace(self, root_keys=tuple(dict.fromkeys((*self.root_keys, key.strip()))))
 
 
+def definition_for(branch: str, kind: Kind = "cloud") -> Path:
+    """Our kickstart of that kind for a dist-git branch; rawhide, main and master are one.
+
+    Raises ConfigurationError for a branch without one, with the branches that have one.
+    """
+    name = "rawhide" if branch in RAWHIDE else branch
+    known = {file.stem: file for file in sorted((HOME / kind).glob("*.ks"))}
+    if name in known:
+        return known[name]
+    raise ConfigurationError(
+        f"there is no {kind} image for branch {branch}",
+        hint=f"there is one for {', '.join(known) or 'no branch'}; add kickstarts/{kind}/BRANCH.ks",
+    )
+
+
+def syntax_for(branch: str) -> str:
+    """The kickstart syntax of a branch ("F44"): the newest that pykickstart knows when it is not that far."""
+    name = branch.upper()
+    return name if name in versionMap and branch.startswith("f") else ""
+
+
+def flatten(path: Path) -> str:
+    """The kickstart as one text without includes, every other line as it was written.
+
+    Includes are relative to their file and stay in the definition's tree: ``kickstarts/`` for ours, the
+    directory of ``path`` for others. Raises ConfigurationError, naming file and line, for what cannot be included.
+    """
+    return "".join(line.text for line in _lines(path))
+
+
+def validate(text: str, syntax: str = "") -> None:
+    """Return when a flattened kickstart is what ksvalidator accepts, deprecated commands refused.
+
+    ``syntax`` is a release such as "F44" (default: the newest). Raises ConfigurationError with pykickstart's words.
+    """
+    parse(text, syntax=syntax, strict=True)
+
+
+def kickstart_hash(text: str) -> str:
+    """The SHA-256 of a flattened kickstart, in hexadecimal: the identity of what it defines."""
+    return sha256(text.encode("utf-8")).hexdigest()
+
+
 def read_kickstart(path: Path, syntax: str = "") -> Kickstart:
-    """Read a kickstart and the files it includes (relative to it).
+    """Read a kickstart and the files it includes, as ``flatten`` does.
 
     ``syntax`` is a release such as "F41" (default: the newest that pykickstart knows). Raises
     ConfigurationError, naming file and line, for what pykickstart refuses and for what no compose could follow.
     """
+    lines = _lines(path)
+    text = "".join(line.text for line in lines)
+    return _understood(parse(text, path.name, syntax=syntax, origin=lines), path.name, lines)
+
+
+def read_text(text: str, name: str = "kickstart", syntax: str = "") -> Kickstart:
+    """Read a flattened kickstart, such as an edited one; errors call it ``name``. Raises as read_kickstart does."""
+    return _understood(parse(text, name, syntax=syntax), name, ())
+
+
+def _lines(path: Path) -> tuple[Line, ...]:
     if not path.is_file():
         raise ConfigurationError(f"there is no kickstart {path}")
-    handler = _parse(path, syntax)
-    sources = tuple(_source(path, repo) for repo in handler.repo.repoList)
-    _refuse_twice(
-        path, [(source.name, repo.lineno) for source, repo in zip(sources, handler.repo.repoList, strict=True)]
-    )
+    ours = path.resolve().is_relative_to(HOME)
+    return read_lines(path, HOME if ours else path.parent)
+
+
+def _understood(handler: Any, name: str, origin: Sequence[Line]) -> Kickstart:
+    sources = tuple(_source(repo, name, origin) for repo in handler.repo.repoList)
+    _refuse_twice(handler.repo.repoList, name, origin)
     chosen = handler.packages
     return Kickstart(
         sources=sources,
@@ -111,36 +173,10 @@ def read_kickstart(path: Path, syntax: str = "") -> Kickstart:
     )
 
 
-def _parse(path: Path, syntax: str) -> Any:
-    try:
-        handler = makeVersion(stringToVersion(syntax)) if syntax else makeVersion()
-        parser = KickstartParser(handler)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # deprecated commands are the author's business
-            parser.readKickstart(str(path))
-    except KickstartError as error:
-        raise _broken(path, error.lineno, error.message or str(error)) from None
-    except ValueError as error:
-        # shlex's complaint about quotes: pykickstart adds no line number.
-        raise _broken(path, _line_of(path, parser._line), str(error)) from None
-    return handler
-
-
-def _line_of(path: Path, text: str) -> int:
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    return next((number for number, line in enumerate(lines, 1) if line.strip() == text.strip()), 0)
-
-
-def _broken(path: Path, line: int | None, text: str) -> ConfigurationError:
-    where = f", line {line}" if line else ""
-    return ConfigurationError(
-        f"{path.name}{where}: {text.strip()}", hint=f"ksvalidator {path.name} tells the same", evidence=str(path)
-    )
-
-
-def _source(path: Path, repo: Any) -> PackageSource:
+def _source(repo: Any, name: str, origin: Sequence[Line]) -> PackageSource:
     if not (repo.baseurl or repo.mirrorlist or repo.metalink):
-        raise _broken(path, repo.lineno, f"repo {repo.name} has no --baseurl, --mirrorlist or --metalink")
+        text = f"repo {repo.name} has no --baseurl, --mirrorlist or --metalink"
+        raise broken_at(repo.lineno, name, text, origin)
     return PackageSource(
         name=repo.name,
         baseurl=repo.baseurl or "",
@@ -151,12 +187,12 @@ def _source(path: Path, repo: Any) -> PackageSource:
     )
 
 
-def _refuse_twice(path: Path, named: list[tuple[str, int]]) -> None:
+def _refuse_twice(repositories: list[Any], name: str, origin: Sequence[Line]) -> None:
     seen: set[str] = set()
-    for name, line in named:
-        if name in seen:
-            raise _broken(path, line, f"repo {name} is there twice")
-        seen.add(name)
+    for repo in repositories:
+        if repo.name in seen:
+            raise broken_at(repo.lineno, name, f"repo {repo.name} is there twice", origin)
+        seen.add(repo.name)
 
 
 def _groups(chosen: Any) -> tuple[str, ...]:
