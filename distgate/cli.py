@@ -13,7 +13,7 @@ from typing import Annotated, Literal, NoReturn
 
 import typer
 
-from distgate import cli_ledger
+from distgate import cli_guests, cli_ledger, cli_tests
 from distgate.errors import ConfigurationError, DistgateError
 from distgate.plain_text import printable
 
@@ -26,6 +26,8 @@ app = typer.Typer(
 messages = typer.Typer(no_args_is_help=True, help="The messages on the bus.")
 app.add_typer(messages, name="messages")
 cli_ledger.register(app)
+cli_tests.register(app)
+cli_guests.register(app)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 

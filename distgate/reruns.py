@@ -12,6 +12,9 @@ from typing import Literal
 
 from distgate.verdict import SuiteVerdict
 
+#: Results that somebody has to look at; those that were skipped or not run tell nothing.
+_BAD = ("fail", "error", "warn")
+
 Words = Literal["fails with and without the change", "fails only with it", "flaky", "cannot be told"]
 
 
@@ -29,8 +32,8 @@ def explain(
     """What three runs of a suite mean.
 
     ``first`` did not pass; ``again`` ran on the same image, ``without`` on the base without the change. ``absent``
-    are packages under test that the base does not hold in any version: there the suite is not run (``without`` is None),
-    for its failure would say nothing.
+    are packages under test that the base does not hold in any version: there the suite is not run (``without`` is
+    None), for its failure would say nothing.
     """
     if again.retryable:
         return Rerun("cannot be told", f"the second run broke on our side: {again.evidence}")
@@ -65,7 +68,7 @@ def _compare(same: frozenset[str], without: SuiteVerdict) -> Rerun:
 
 
 def _failing(verdict: SuiteVerdict) -> frozenset[str]:
-    named = frozenset(test.name for test in verdict.tests if test.result != "pass")
+    named = frozenset(test.name for test in verdict.tests if test.result in _BAD)
     return named or (frozenset() if verdict.verdict == "PASS" else frozenset({verdict.suite}))
 
 
@@ -80,7 +83,7 @@ def _speaks_of(verdict: SuiteVerdict, name: str) -> bool:
 def _said(verdict: SuiteVerdict) -> str:
     if verdict.verdict == "PASS":
         return "it passed"
-    named = [test.name for test in verdict.tests if test.result != "pass"]
+    named = [test.name for test in verdict.tests if test.result in _BAD]
     return f"{_list(named)} failed" if named else f"it ended as {verdict.verdict}"
 
 

@@ -108,9 +108,8 @@ class Settings(BaseSettings):
     @property
     def guests(self) -> Path:
         """Where the state of this host's guests is."""
-        if self.guests_dir:
-            return self.guests_dir.expanduser()
-        return Path("/var/lib/distgate/guests" if os.geteuid() == 0 else "~/.local/state/distgate/guests").expanduser()
+        usual = "/var/lib/distgate/guests" if os.geteuid() == 0 else "~/.local/state/distgate/guests"
+        return (self.guests_dir or Path(usual)).expanduser()
 
 
 @lru_cache(maxsize=1)
