@@ -1,0 +1,47 @@
+"""What a base image is made from, and the identity that follows from it."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass, replace
+
+from distgate.drivers.base_store_snapshot import InstallSource, sources_of
+from distgate.errors import ConfigurationError
+from distgate.kickstart import kickstart_hash
+
+_PUBLIC_KEY = re.compile(r"[A-Za-z0-9@.+=/_-]+( [A-Za-z0-9@.+=/_-]+){1,2}")
+
+
+@dataclass(frozen=True)
+class BaseDefinition:
+    """The kickstart, flattened, of one kind of image (``name``: cloud, atomic) for one branch of release
+    ``release`` ("rawhide", "44")."""
+
+    branch: str
+    release: str
+    kickstart: str
+    name: str = "cloud"
+
+    @property
+    def kickstart_hash(self) -> str:
+        """The SHA-256 of the kickstart."""
+        return kickstart_hash(self.kickstart)
+
+    @property
+    def sources(self) -> tuple[InstallSource, ...]:
+        """What it is installed from. ConfigurationError when that cannot be told."""
+        return sources_of(self.kickstart, self.release)
+
+    def identity(self, snapshot: str) -> str:
+        """Sixteen hex digits for this definition and a state of its repositories."""
+        parts = "\n".join((self.branch, self.kickstart_hash, snapshot))
+        return hashlib.sha256(parts.encode()).hexdigest()[:16]
+
+    def with_root_key(self, public_key: str) -> BaseDefinition:
+        """The same definition that also lets the holder of ``public_key``, one line, in as root."""
+        key = public_key.strip()
+        if not _PUBLIC_KEY.fullmatch(key):
+            raise ConfigurationError(f"{key!r} is no public ssh key", hint="the content of a file such as id.pub")
+        line = f'sshkey --username=root "{key}"\n'
+        return self if line in self.kickstart else replace(self, kickstart=line + self.kickstart)

@@ -1,0 +1,203 @@
+"""Locks that the kernel gives back when their holder dies, with a line that says who the holder is."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO
+
+from distgate.errors import InfrastructureError
+from distgate.waiting import Deadline, wait_for
+
+#: What a lease is a shared lock on, and where its holders' lines are, in the directory of what is leased.
+GUARD = "lease"
+HOLDERS = "leases"
+
+
+class Gone(InfrastructureError):
+    """What was to be leased had been removed by then; asking for it anew makes it again."""
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a lock: in its own words (a run's ID), its process, and since when in seconds of the epoch."""
+
+    name: str
+    pid: int
+    since: float
+
+    def __str__(self) -> str:
+        since = datetime.fromtimestamp(self.since, UTC)
+        return f"{self.name or 'somebody'} (process {self.pid}, since {since:%Y-%m-%d %H:%M:%S} UTC)"
+
+    @classmethod
+    def of_this_process(cls, name: str) -> Holder:
+        return cls(name, os.getpid(), time.time())
+
+    @classmethod
+    def parse(cls, line: str) -> Holder | None:
+        """The holder in a line that ``write`` wrote; None for anything else, such as half a line."""
+        try:
+            record = json.loads(line)
+            return cls(str(record["name"]), int(record["pid"]), float(record["since"]))
+        except (ValueError, KeyError, TypeError):
+            return None
+
+    def write(self, stream: IO[str]) -> None:
+        """Make this line all that the file of ``stream`` holds."""
+        stream.seek(0)
+        stream.truncate()
+        stream.write(json.dumps(asdict(self)) + "\n")
+        stream.flush()
+
+
+def held_by(lock: Path) -> Holder | None:
+    """Who wrote its line into ``lock`` last; only of meaning while somebody holds it."""
+    with suppress(OSError, UnicodeDecodeError):
+        return Holder.parse(lock.read_text())
+    return None
+
+
+def take(lock: Path, name: str) -> IO[str] | None:
+    """Take ``lock`` for oneself alone without waiting: the stream that holds it until it is closed, or None."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    stream = lock.open("a+")
+    if not _locked(stream, fcntl.LOCK_EX | fcntl.LOCK_NB):
+        stream.close()
+        return None
+    Holder.of_this_process(name).write(stream)
+    return stream
+
+
+@contextmanager
+def exclusive(
+    lock: Path, name: str, condition: str, patience: float, waiting_for: Callable[[Holder | None], None]
+) -> Iterator[bool]:
+    """Hold ``lock`` for the block, which is told whether another had to be waited for.
+
+    ``waiting_for`` hears of each holder that stands in the way. Raises TimedOut, whose text names ``condition``,
+    after ``patience`` seconds.
+    """
+    in_the_way: list[Holder | None] = []
+
+    def attempt() -> IO[str] | None:
+        stream = take(lock, name)
+        if stream is None and (holder := held_by(lock)) not in in_the_way:
+            in_the_way.append(holder)
+            waiting_for(holder)
+        return stream
+
+    stream = wait_for(condition, attempt, Deadline(patience), evidence=lambda: f"held by {held_by(lock)}")
+    try:
+        yield bool(in_the_way)
+    finally:
+        _release(stream)
+
+
+@contextmanager
+def lease(directory: Path, name: str) -> Iterator[None]:
+    """Keep ``directory`` from being removed by ``unleased`` for the block, also against other processes.
+
+    Raises Gone when it was removed before.
+    """
+    try:
+        guard = (directory / GUARD).open("rb")
+    except (FileNotFoundError, NotADirectoryError):
+        raise _gone(directory) from None
+    try:
+        fcntl.flock(guard, fcntl.LOCK_SH)  # others hold it alone for moments only
+        if not _still_at(guard, directory / GUARD):
+            raise _gone(directory)
+        with _line(directory / HOLDERS, Holder.of_this_process(name)):
+            yield
+    finally:
+        _release(guard)
+
+
+def leases(directory: Path) -> tuple[Holder, ...]:
+    """Who leases ``directory``, the longest holder first; lines of the dead are left out."""
+    found = (_living(line) for line in (directory / HOLDERS).glob("*.json"))
+    return tuple(sorted((holder for holder in found if holder), key=lambda holder: holder.since))
+
+
+@contextmanager
+def unleased(directory: Path) -> Iterator[bool]:
+    """Tells the block whether nobody leases ``directory``; nobody can begin to until it ends."""
+    try:
+        guard = (directory / GUARD).open("rb")
+    except OSError:  # it never had any: nobody could lease it
+        yield True
+        return
+    try:
+        yield _locked(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    finally:
+        _release(guard)
+
+
+def _gone(directory: Path) -> Gone:
+    return Gone(f"{directory} was removed before it could be leased", hint="ask for it anew")
+
+
+@contextmanager
+def _line(holders: Path, holder: Holder) -> Iterator[None]:
+    holders.mkdir(exist_ok=True)
+    _sweep(holders)
+    line = holders / f"{holder.pid}-{uuid.uuid4().hex[:12]}.json"
+    writing = line.with_suffix(".new")
+    with writing.open("w") as stream:
+        # Locked before it has its name: a line that can be locked is always one of the dead.
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        holder.write(stream)
+        writing.rename(line)
+        try:
+            yield
+        finally:
+            line.unlink(missing_ok=True)
+
+
+def _sweep(holders: Path) -> None:
+    for line in holders.glob("*.json"):
+        if not _is_held(line):
+            line.unlink(missing_ok=True)
+
+
+def _living(line: Path) -> Holder | None:
+    if not _is_held(line):
+        return None
+    return held_by(line) or Holder("somebody", 0, 0.0)
+
+
+def _is_held(line: Path) -> bool:
+    try:
+        with line.open("rb") as stream:
+            return not _locked(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+
+
+def _locked(stream: IO[str] | IO[bytes], how: int) -> bool:
+    try:
+        fcntl.flock(stream, how)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _release(stream: IO[str] | IO[bytes]) -> None:
+    # By name, because a child that was forked meanwhile may keep the file open for longer.
+    fcntl.flock(stream, fcntl.LOCK_UN)
+    stream.close()
+
+
+def _still_at(stream: IO[bytes], path: Path) -> bool:
+    with suppress(FileNotFoundError, NotADirectoryError):
+        return os.path.samestat(os.fstat(stream.fileno()), path.stat())
+    return False

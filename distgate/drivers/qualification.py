@@ -1,0 +1,213 @@
+"""Qualification: a base image is booted once, and questioned, before any package is put into it.
+
+What a guest says is gathered by ``question`` and judged by ``complaints``, which is pure.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distgate.drivers.accelerator import Accelerator
+from distgate.drivers.base import BaseImage, CommandResult, Guest, GuestHost, Progress
+from distgate.errors import InfrastructureError, TimedOut
+from distgate.packages import Nevra
+from distgate.plain_text import printable
+from distgate.smoke import INSTALLED_COMMAND, KERNEL_COMMAND, judge
+from distgate.waiting import wait_for
+
+STATE_COMMAND = "systemctl is-system-running"
+FAILED_UNITS_COMMAND = "systemctl list-units --failed --plain --no-legend --no-pager --full"
+#: States of systemd that pass by themselves.
+_UNDER_WAY = frozenset({"initializing", "starting"})
+#: Seconds under KVM for one question, and for systemd to settle after ssh answered.
+_ANSWER_SECONDS = 30.0
+_SETTLE_SECONDS = 60.0
+#: Names in a sentence; the whole lists are in the records.
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Testimony:
+    """What a guest said of itself: systemd's state and failed units, what ``rpm -qa`` printed, its kernel."""
+
+    systemd_state: str
+    failed_units: tuple[str, ...]
+    rpm: CommandResult
+    kernel: str
+
+
+@dataclass(frozen=True)
+class Qualification:
+    """The outcome: ``reasons`` say why it was refused. ``at`` is in seconds of the epoch, ``seconds`` how long it
+    took; ``packages`` is how many the guest listed."""
+
+    passed: bool
+    at: float
+    accelerator: str
+    reasons: tuple[str, ...] = ()
+    seconds: float = 0.0
+    systemd_state: str = ""
+    failed_units: tuple[str, ...] = ()
+    kernel: str = ""
+    packages: int = 0
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> Qualification:
+        """The outcome in a qualification.json. Raises KeyError, TypeError or ValueError for anything else."""
+        return cls(
+            passed=record["passed"] is True,
+            at=float(record["at"]),
+            accelerator=str(record["accelerator"]),
+            reasons=tuple(str(reason) for reason in record["reasons"]),
+            seconds=float(record["seconds"]),
+            systemd_state=str(record["systemd_state"]),
+            failed_units=tuple(str(unit) for unit in record["failed_units"]),
+            kernel=str(record["kernel"]),
+            packages=int(record["packages"]),
+        )
+
+
+def qualify(
+    base: BaseImage,
+    offline: Sequence[Nevra],
+    guests: GuestHost,
+    accelerated_by: Accelerator,
+    workdir: Path,
+    timeout: float,
+    progress: Progress = lambda _line: None,
+) -> Qualification:
+    """Boot ``base`` once and judge it; ``offline`` is what its RPM database was read to hold.
+
+    ``timeout`` is for the boot, in seconds under KVM; logs stay in ``workdir``. Raises what the host of the guests
+    raises when it is itself at fault: that says nothing of the base.
+    """
+    started, testimony = time.monotonic(), None
+    try:
+        testimony = _boot_and_question(base, guests, accelerated_by, workdir, timeout, progress)
+        reasons = complaints(testimony, offline)
+    except _Unfit as unfit:
+        reasons = (unfit.reason,)
+    return Qualification(
+        passed=not reasons,
+        at=time.time(),
+        accelerator=accelerated_by.name,
+        reasons=reasons,
+        seconds=round(time.monotonic() - started, 1),
+        systemd_state=testimony.systemd_state if testimony else "",
+        failed_units=testimony.failed_units if testimony else (),
+        kernel=testimony.kernel if testimony else "",
+        packages=len(testimony.rpm.stdout.splitlines()) if testimony else 0,
+    )
+
+
+def question(guest: Guest, scale: float) -> Testimony:
+    """What the guest says of itself once systemd has settled. InfrastructureError when it stops answering."""
+
+    def ask(command: str) -> CommandResult:
+        return guest.run(command, timeout=_ANSWER_SECONDS * scale)
+
+    last = ""
+
+    def settled() -> str | None:
+        nonlocal last
+        last = ask(STATE_COMMAND).stdout.strip()
+        return None if last in _UNDER_WAY else last or "unknown"
+
+    try:
+        state = wait_for("systemd to settle", settled, _SETTLE_SECONDS * scale)
+    except TimedOut:
+        state = last
+    return Testimony(
+        systemd_state=state,
+        failed_units=tuple(line.split()[0] for line in ask(FAILED_UNITS_COMMAND).stdout.splitlines() if line.split()),
+        rpm=ask(INSTALLED_COMMAND),
+        kernel=ask(KERNEL_COMMAND).stdout.strip(),
+    )
+
+
+def complaints(testimony: Testimony, offline: Sequence[Nevra]) -> tuple[str, ...]:
+    """Why a base whose guest said this must not be used, a sentence each; none when it may.
+
+    The RPM database must list exactly ``offline``, and the kernel that runs must be one of its kernels.
+    """
+    found = []
+    if testimony.failed_units:
+        found.append(f"units failed: {_names(testimony.failed_units)}")
+    elif testimony.systemd_state != "running":
+        found.append(f"systemd says {testimony.systemd_state!r}, not 'running'")
+    return (*found, *_package_complaints(testimony, offline))
+
+
+def _package_complaints(testimony: Testimony, offline: Sequence[Nevra]) -> tuple[str, ...]:
+    if testimony.rpm.returncode != 0:
+        return (f"rpm -qa ended with status {testimony.rpm.returncode}: {_last_line(testimony.rpm.stderr)}",)
+    lines = [line for line in testimony.rpm.stdout.splitlines() if line.strip()]
+    try:
+        report = judge(offline, lines, testimony.kernel)
+        running = {str(Nevra.parse(line)) for line in lines}
+    except InfrastructureError as unreadable:
+        return (f"{unreadable.message}: {_last_line(unreadable.evidence)}",)
+    on_disk = {str(package) for package in offline}
+    missing, added = sorted(on_disk - running), sorted(running - on_disk)
+    found = [] if on_disk else ["its RPM database holds no package"]
+    found += [f"packages on its disk that the guest does not have: {_names(missing)}"] if missing else []
+    found += [f"packages of the guest that are not on its disk: {_names(added)}"] if added else []
+    return (*found, *([report.kernel] if report.kernel else []))
+
+
+class _Unfit(Exception):
+    """The base does not even get as far as being questioned."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def _boot_and_question(
+    base: BaseImage,
+    guests: GuestHost,
+    accelerated_by: Accelerator,
+    workdir: Path,
+    timeout: float,
+    progress: Progress,
+) -> Testimony:
+    with ExitStack() as stack:
+        progress(f"qualification: base image {base.identity} boots")
+        try:
+            guest = stack.enter_context(guests.boot(base.path, base.ssh_key, workdir, timeout))
+        except InfrastructureError as failed:
+            if _speaks_of_the_image(failed):
+                raise _Unfit(_with_last_words("it does not boot", failed)) from failed
+            raise
+        progress(f"qualification: base image {base.identity} answers ssh and is questioned")
+        try:
+            return question(guest, accelerated_by.scale)
+        except InfrastructureError as lost:
+            raise _Unfit(_with_last_words("it stopped answering", lost)) from lost
+
+
+def _speaks_of_the_image(failed: InfrastructureError) -> bool:
+    # Here, because libvirt's library is no small thing to load, and whoever has such a guest has loaded it.
+    from distgate.drivers.guests import GuestStopped
+
+    return isinstance(failed, TimedOut | GuestStopped) or "Permission denied" in failed.evidence
+
+
+def _with_last_words(what: str, failed: InfrastructureError) -> str:
+    last = _last_line(failed.evidence)
+    return f"{what}: {failed.message}" + (f"; the last that was seen: {last}" if last else "")
+
+
+def _last_line(text: str) -> str:
+    lines = [line for line in printable(text).splitlines() if line.strip()]
+    return lines[-1].strip()[:200] if lines else ""
+
+
+def _names(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_SHOWN])
+    return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"
