@@ -221,7 +221,11 @@ class GuestHost(Protocol):
 
 @dataclass(frozen=True)
 class SuiteRun:
-    """What was observed when one test suite ran: the input of the verdict (distgate.verdict)."""
+    """What was observed when one test suite ran: the input of the verdict (distgate.verdict).
+
+    ``kind`` says whose words ``returncode`` and the files in ``artifacts`` are: those of ansible-playbook and the
+    Standard Test Interface, or tmt's.
+    """
 
     suite: str
     returncode: int
@@ -229,6 +233,7 @@ class SuiteRun:
     unreachable: bool = False
     timed_out: bool = False
     tasks: Mapping[str, int] = field(default_factory=dict)
+    kind: Literal["sti", "tmt"] = "sti"
 
 
 class SuiteRunner(Protocol):
