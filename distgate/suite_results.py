@@ -1,61 +1,99 @@
 """What a test suite left behind: results.yml and test.log of the Standard Test Interface, read with suspicion.
 
 Both were written by code under test, so links are not followed, sizes are bounded and nothing is executed.
+
+There may be several results.yml: beside the one of the suite, one in each directory of the artifacts (a playbook that
+keeps its tests apart). And one file may hold several: older tools put them together by appending text, which leaves
+several documents, or several keys named results. All of them are read as one list.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import stat
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import BinaryIO, Literal, cast
 
 import yaml
 
 from distgate.errors import TestsError
 
-Result = Literal["pass", "fail", "error"]
+#: The first three are the Standard Test Interface's; tmt knows them all.
+Result = Literal["pass", "fail", "error", "warn", "info", "skip", "pending"]
 
 RESULTS = "results.yml"
 LOG = "test.log"
 _LIMIT = 4 << 20  # bytes that are read of either file
+_MOST_FILES = 100  # files of results that are merged
 _LINE = re.compile(r"^(PASS|FAIL|ERROR)\b[:\s]*(.*)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class TestOutcome:
-    """One test of a suite; ``logs`` are paths relative to the artifacts directory, the main one first."""
+    """One test of a suite; ``logs`` are paths relative to the artifacts directory, the main one first.
+
+    ``note`` is what the tool that ran it had to say, such as which deadline it missed.
+    """
 
     __test__ = False  # not a pytest class
 
     name: str
     result: Result
     logs: tuple[str, ...] = ()
+    note: str = ""
 
 
 def read_results(artifacts: Path) -> tuple[TestOutcome, ...] | None:
-    """The tests that results.yml lists, or None when there is no such file.
+    """The tests that all results.yml list together, or None when there is no such file.
 
-    Raises TestsError, with line and column, for a file that the Standard Test Interface does not allow.
+    Raises TestsError, with file, line and column, for a file that the Standard Test Interface does not allow.
     """
-    text = _read(artifacts / RESULTS, refuse_links=True)
-    if text is None:
-        return None
+    files = [name for name in _result_files(artifacts) if os.path.lexists(artifacts / name)]
+    merged = [outcome for name in files[:_MOST_FILES] for outcome in _read_file(artifacts, name)]
+    return tuple(merged) if files else None
+
+
+def _result_files(artifacts: Path) -> list[str]:
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        with os.scandir(artifacts) as entries:
+            folders = sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+    except OSError:
+        folders = []
+    return [RESULTS, *(f"{folder}/{RESULTS}" for folder in folders)]
+
+
+def _read_file(artifacts: Path, name: str) -> list[TestOutcome]:
+    text = read_text(artifacts / name, refuse_links=True)
+    if text is None:
+        return []
+    folder = name.removesuffix(RESULTS)
+    try:
+        documents = list[yaml.Node | None](yaml.compose_all(text, Loader=yaml.SafeLoader))
+        nodes = [entry for root in documents or [None] for listed in _lists(root) for entry in listed.value]
+        return [_outcome(node, number, folder) for number, node in enumerate(nodes, 1)]
     except (yaml.YAMLError, RecursionError) as broken:
-        raise _malformed(getattr(broken, "problem", None) or "it is no YAML", _mark_of(broken)) from broken
-    listed = _field(_mapping(root, "a mapping with the key results"), "results")
-    if not isinstance(listed, yaml.SequenceNode):
-        raise _malformed("results must be a list", (listed or root).start_mark if root else None)
-    return tuple(_outcome(node, number) for number, node in enumerate(listed.value, 1))
+        problem = _Malformed(getattr(broken, "problem", None) or "it is no YAML", _mark_of(broken))
+        raise problem.in_file(name) from broken
+    except _Malformed as malformed:
+        raise malformed.in_file(name) from malformed
+
+
+def _lists(root: yaml.Node | None) -> list[yaml.SequenceNode]:
+    top = _mapping(root, "a mapping with the key results")
+    named = [value for key, value in top.value if isinstance(key, yaml.ScalarNode) and key.value == "results"]
+    odd = [value for value in named if not isinstance(value, yaml.SequenceNode)]
+    if odd or not named:
+        raise _Malformed("results must be a list", (odd or [top])[0].start_mark)
+    return named
 
 
 def read_log(artifacts: Path) -> tuple[TestOutcome, ...] | None:
     """The tests that lines such as ``PASS name`` of test.log tell of, or None when there is no such file."""
-    text = _read(artifacts / LOG, refuse_links=False)
+    text = read_text(artifacts / LOG, refuse_links=False)
     if text is None:
         return None
     return tuple(
@@ -64,45 +102,72 @@ def read_log(artifacts: Path) -> tuple[TestOutcome, ...] | None:
     )
 
 
-def _read(path: Path, *, refuse_links: bool) -> str | None:
+def read_text(path: Path, *, refuse_links: bool = False) -> str | None:
+    """The text of a file that a stranger wrote, decoded with replacement; None when it is no plain file.
+
+    At most 4 MiB are read. With ``refuse_links`` a link or a longer file raises TestsError.
+    """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except FileNotFoundError:
-        return None
+        stream = _open_plain(path)
     except OSError as refused:  # a link: it could show any file of this host
-        if refuse_links:
-            raise _malformed("it is a link or cannot be read", None) from refused
+        if refuse_links and not isinstance(refused, FileNotFoundError):
+            raise _Malformed("it is a link or cannot be read", None).in_file(path.name) from refused
         return None
-    with os.fdopen(descriptor, "rb") as stream:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return None
+    if stream is None:
+        return None
+    with stream:
         data = stream.read(_LIMIT + 1)
     if len(data) > _LIMIT and refuse_links:
-        raise _malformed(f"it is longer than {_LIMIT} bytes", None)
+        raise _Malformed(f"it is longer than {_LIMIT} bytes", None).in_file(path.name)
     return data[:_LIMIT].decode("utf-8", "replace")
 
 
-def _outcome(node: yaml.Node, number: int) -> TestOutcome:
+def read_end(path: Path, size: int = 1 << 18) -> str:
+    """The last ``size`` bytes of such a file; nothing when it is no plain file."""
+    with contextlib.suppress(OSError):
+        stream = _open_plain(path)
+        if stream is not None:
+            with stream:
+                stream.seek(max(0, os.fstat(stream.fileno()).st_size - size))
+                return stream.read(size).decode("utf-8", "replace")
+    return ""
+
+
+def _open_plain(path: Path) -> BinaryIO | None:
+    """Neither follows a link nor waits for the writer of a pipe."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    stream = os.fdopen(descriptor, "rb")
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return stream
+    stream.close()
+    return None
+
+
+def _outcome(node: yaml.Node, number: int, folder: str) -> TestOutcome:
     entry = _mapping(node, "each result must be a mapping")
     said = _field(entry, "result")
     word = said.value.strip().lower() if isinstance(said, yaml.ScalarNode) else ""
     if word not in ("pass", "fail", "error"):
-        raise _malformed("result must be pass, fail or error", (said or node).start_mark)
+        raise _Malformed("result must be pass, fail or error", (said or node).start_mark)
     test = _field(entry, "test")
     name = test.value if isinstance(test, yaml.ScalarNode) and test.value else f"test {number}"
-    return TestOutcome(name, cast(Result, word), _logs(_field(entry, "logs")))
+    return TestOutcome(name, cast(Result, word), _logs(_field(entry, "logs"), folder))
 
 
-def _logs(node: yaml.Node | None) -> tuple[str, ...]:
+def _logs(node: yaml.Node | None, folder: str) -> tuple[str, ...]:
     entries = node.value if isinstance(node, yaml.SequenceNode) else [node]
     named = [entry.value for entry in entries if isinstance(entry, yaml.ScalarNode)]
-    # Only what stays inside the artifacts directory can be linked to.
-    return tuple(name for name in named if name and not name.startswith("/") and ".." not in Path(name).parts)
+    return inside(f"{folder}{name}" if not name.startswith("/") else name for name in named if name)
+
+
+def inside(names: Iterable[str]) -> tuple[str, ...]:
+    """Those of ``names`` that stay inside the artifacts directory: only these can be linked to."""
+    return tuple(name for name in names if name and not name.startswith("/") and ".." not in Path(name).parts)
 
 
 def _mapping(node: yaml.Node | None, wanted: str) -> yaml.MappingNode:
     if not isinstance(node, yaml.MappingNode):
-        raise _malformed(wanted if node else "it is empty", node.start_mark if node else None)
+        raise _Malformed(wanted if node else "it is empty", node.start_mark if node else None)
     return node
 
 
@@ -115,6 +180,12 @@ def _mark_of(broken: BaseException) -> yaml.Mark | None:
     return getattr(broken, "problem_mark", None) or getattr(broken, "context_mark", None)
 
 
-def _malformed(problem: str, mark: yaml.Mark | None) -> TestsError:
-    where = f" line {mark.line + 1} column {mark.column + 1}" if mark else ""
-    return TestsError(f"{RESULTS}{where}: {problem}", hint="the Standard Test Interface says what the file may hold")
+class _Malformed(Exception):
+    def __init__(self, problem: str, mark: yaml.Mark | None) -> None:
+        self.problem = problem
+        self.where = f" line {mark.line + 1} column {mark.column + 1}" if mark else ""
+
+    def in_file(self, name: str) -> TestsError:
+        return TestsError(
+            f"{name}{self.where}: {self.problem}", hint="the Standard Test Interface says what the file may hold"
+        )

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
 from distgate.errors import Blame, TestsError
-from distgate.suite_results import LOG, RESULTS, TestOutcome, read_log, read_results
+from distgate.plain_text import printable
+from distgate.running import last_running
+from distgate.suite_results import LOG, RESULTS, TestOutcome, read_end, read_log, read_results
+from distgate.tmt_results import RESULTS as TMT_RESULTS
+from distgate.tmt_results import read_tmt_results
 
 Verdict = Literal["PASS", "FAIL", "ERROR", "NOTHING_RUN"]
 RunVerdict = Literal["SUCCESS", "UNSTABLE", "FAILURE"]
 
 #: ansible-playbook's status for a playbook that cannot be parsed, and for an unreachable host, which we hear apart.
 _CANNOT_PARSE = 4
+#: tmt's statuses beyond 0 (all passed) and 1 (something failed).
+_TMT_BROKE, _TMT_NO_RESULTS, _TMT_ALL_SKIPPED = 2, 3, 4
+#: What the runners leave beside a suite's own files: its steps are in the first one that names any.
+_LOGS: Mapping[str, tuple[str, ...]] = {"sti": ("ansible.log", "ansible.txt"), "tmt": ("tmt.log", "tmt.txt")}
+#: Results that nobody has to look at.
+_FINE = ("pass", "info", "skip")
 
 
 class ObservedSuite(Protocol):
@@ -32,17 +42,23 @@ class ObservedSuite(Protocol):
     def timed_out(self) -> bool: ...
     @property
     def tasks(self) -> Mapping[str, int]: ...
+    @property
+    def kind(self) -> Literal["sti", "tmt"]: ...
 
 
 @dataclass(frozen=True)
 class SuiteVerdict:
-    """What a suite's run means. ``blame`` is None where nobody is; ``evidence`` is one sentence that says why."""
+    """What a suite's run means. ``blame`` is None where nobody is; ``evidence`` is one sentence that says why.
+
+    ``details`` is text of several lines for those who look closer: the console's end of a suite that hung.
+    """
 
     suite: str
     verdict: Verdict
     blame: Blame | None
     tests: tuple[TestOutcome, ...]
     evidence: str
+    details: str = ""
 
     @property
     def retryable(self) -> bool:
@@ -50,20 +66,19 @@ class SuiteVerdict:
         return self.verdict == "ERROR" and self.blame == "infrastructure"
 
 
-def judge(run: ObservedSuite) -> SuiteVerdict:
-    """The verdict on one suite.
+def judge(run: ObservedSuite, console: str = "") -> SuiteVerdict:
+    """The verdict on one suite; ``console`` is the end of its guest's serial console, evidence of a hang.
 
     A suite that left results or a log was run, whatever its exit status: older suites exit non-zero when a test
-    fails, newer ones only when they could not run at all.
+    fails, newer ones only when they could not run at all. A suite that was killed, or lost its guest, is judged with
+    the step that it was at.
     """
-    try:
-        results = read_results(run.artifacts)
-    except TestsError as malformed:
-        return SuiteVerdict(run.suite, "ERROR", "tests", (), malformed.message)
-    logged = read_log(run.artifacts)
-    tests = results or logged or ()
-    verdict, blame, evidence = _decide(run, results, logged)
-    return SuiteVerdict(run.suite, verdict, blame, tests, evidence)
+    seen = _judge_tmt(run) if run.kind == "tmt" else _judge_sti(run)
+    if not (run.unreachable or run.timed_out):
+        return seen
+    at = next((step for step in (last_running(read_end(run.artifacts / log)) for log in _LOGS[run.kind]) if step), "")
+    evidence = f"{seen.evidence}; last seen: {printable(at, newlines=False)}" if at else seen.evidence
+    return replace(seen, evidence=evidence, details=printable(console))
 
 
 def unreadable(suite: str, problem: str) -> SuiteVerdict:
@@ -85,17 +100,39 @@ def run_verdict(suites: Sequence[SuiteVerdict]) -> RunVerdict:
 _Decision = tuple[Verdict, Blame | None, str]
 
 
+def _judge_sti(run: ObservedSuite) -> SuiteVerdict:
+    try:
+        results = read_results(run.artifacts)
+    except TestsError as malformed:
+        return SuiteVerdict(run.suite, *_malformed(run, malformed, "tests"))
+    logged = read_log(run.artifacts)
+    verdict, blame, evidence = _decide(run, results, logged)
+    return SuiteVerdict(run.suite, verdict, blame, results or logged or (), evidence)
+
+
+def _malformed(
+    run: ObservedSuite, malformed: TestsError, blame: Blame
+) -> tuple[Verdict, Blame, tuple[TestOutcome, ...], str]:
+    if run.unreachable:  # the file may be the half of one
+        return "ERROR", "infrastructure", (), f"{_UNREACHABLE}; {malformed.message}"
+    return "ERROR", blame, (), malformed.message
+
+
+_UNREACHABLE = "the guest could not be reached while the suite ran"
+
+
 def _decide(
     run: ObservedSuite, results: tuple[TestOutcome, ...] | None, logged: tuple[TestOutcome, ...] | None
 ) -> _Decision:
     if run.unreachable:
-        return "ERROR", "infrastructure", "the guest could not be reached while the suite ran"
+        return "ERROR", "infrastructure", _UNREACHABLE
     left = [name for name, found in ((RESULTS, results), (LOG, logged)) if found is not None]
-    if run.timed_out:
-        return _late(left)
     bad = [test for test in (*(results or ()), *(logged or ())) if test.result != "pass"]
+    named = _list_of(bad, RESULTS if results and bad[0] in results else LOG) if bad else ""
+    if run.timed_out:
+        return _late(left, bad, named)
     if bad:
-        return "FAIL", _blame(bad), _list_of(bad, RESULTS if results and bad[0] in results else LOG)
+        return "FAIL", _blame(bad), named
     if not left:
         return _silent(run)
     if run.returncode:
@@ -107,9 +144,11 @@ def _decide(
     return "PASS", None, f"{count} of {count} tests passed" if count else f"status 0, and {LOG} tells of no failure"
 
 
-def _late(left: list[str]) -> _Decision:
-    if LOG in left:
-        return "FAIL", "tests", f"the suite was killed at its deadline; {LOG} was left"
+def _late(left: Sequence[str], bad: Sequence[TestOutcome], named: str) -> _Decision:
+    if bad:
+        return "FAIL", _blame(bad), f"{named}; then the suite was killed at its deadline"
+    if left:
+        return "FAIL", "tests", f"the suite was killed at its deadline; {' and '.join(left)} was left"
     return "ERROR", "tests", f"the suite was killed at its deadline and left no {LOG}"
 
 
@@ -124,12 +163,70 @@ def _silent(run: ObservedSuite) -> _Decision:
     return "ERROR", "infrastructure", said
 
 
+def _judge_tmt(run: ObservedSuite) -> SuiteVerdict:
+    try:
+        tests = read_tmt_results(run.artifacts)
+    except TestsError as malformed:  # tmt writes that file, on our side
+        return SuiteVerdict(run.suite, *_malformed(run, malformed, "infrastructure"))
+    verdict, blame, evidence = _decide_tmt(run, tests or ())
+    return SuiteVerdict(run.suite, verdict, blame, tests or (), evidence)
+
+
+def _decide_tmt(run: ObservedSuite, tests: tuple[TestOutcome, ...]) -> _Decision:
+    if run.unreachable:
+        return "ERROR", "infrastructure", _UNREACHABLE
+    bad = [test for test in tests if test.result not in (*_FINE, "pending")]
+    waiting = [test for test in tests if test.result == "pending"]
+    if run.timed_out:
+        return _late_tmt(tests, bad)
+    if bad:
+        return "FAIL", _blame(bad), _list_of(bad, TMT_RESULTS)
+    if not tests:
+        return _silent_tmt(run.returncode)
+    if waiting:
+        return "ERROR", "tests", f"tmt ended with status {run.returncode}; not run: {_names(waiting)}"
+    if all(test.result == "skip" for test in tests):
+        return "NOTHING_RUN", "tests", f"all tests were skipped: {_names(tests)}"
+    if run.returncode in (0, _TMT_ALL_SKIPPED):
+        return "PASS", None, _count(tests)
+    return "ERROR", "tests", f"tmt ended with status {run.returncode} although {TMT_RESULTS} tells of no failure"
+
+
+def _late_tmt(tests: Sequence[TestOutcome], bad: Sequence[TestOutcome]) -> _Decision:
+    done = [test for test in tests if test.result != "pending"]
+    late = "the plan was killed at its deadline"
+    if bad:
+        return "FAIL", _blame(bad), f"{_list_of(bad, TMT_RESULTS)}; then {late}"
+    if done:
+        return "FAIL", "tests", f"{late}; {len(done)} of {len(tests)} tests were done"
+    return "ERROR", "tests", f"{late} before any of its tests was done"
+
+
+def _silent_tmt(status: int) -> _Decision:
+    said = f"tmt ended with status {status} and left no results"
+    if status in (0, _TMT_NO_RESULTS, _TMT_ALL_SKIPPED):
+        return "NOTHING_RUN", "tests", f"{said}: the plan runs no test here"
+    if status == _TMT_BROKE:
+        return "ERROR", "tests", f"{said}: it could not prepare or read the plan, see tmt.txt"
+    return "ERROR", "infrastructure", said
+
+
+def _count(tests: Sequence[TestOutcome]) -> str:
+    words = [(word, sum(test.result == word for test in tests)) for word in _FINE]
+    others = "".join(f", {count} {word}" for word, count in words[1:] if count)
+    return f"{words[0][1]} of {len(tests)} tests passed{others}"
+
+
 def _blame(bad: Sequence[TestOutcome]) -> Blame:
     # "error" means that a test could not do its work; only "fail" speaks about the package.
     return "package" if any(test.result == "fail" for test in bad) else "tests"
 
 
 def _list_of(bad: Sequence[TestOutcome], source: str) -> str:
-    names = list(dict.fromkeys(f"{test.name} ({test.result})" for test in bad))
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return f"{source}: {', '.join(names[:5])}{more}"
+    return f"{source}: {_names(bad)}"
+
+
+def _names(tests: Sequence[TestOutcome]) -> str:
+    named = (f"{test.name} ({test.result}{', ' if test.note else ''}{test.note[:120]})" for test in tests)
+    names = list(dict.fromkeys(printable(name, newlines=False) for name in named))
+    return f"{', '.join(names[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''}"

@@ -38,15 +38,18 @@ def _plain(loader: _Tolerant, _suffix: str, node: yaml.Node) -> Any:
 _Tolerant.add_multi_constructor("!", _plain)
 
 
-def read_yaml(path: Path) -> Any:
-    """The first document in ``path``, as lists, mappings and plain values. Raises Unreadable with line and column."""
+def read_yaml(path: Path, *, limit: int = _LIMIT) -> Any:
+    """The document in ``path``, as lists, mappings and plain values.
+
+    Raises Unreadable, with line and column, for what is no YAML, and for a file of more than ``limit`` bytes.
+    """
     try:
         with path.open("rb") as stream:
-            data = stream.read(_LIMIT + 1)
+            data = stream.read(limit + 1)
     except OSError as failed:
         raise Unreadable(f"cannot be read: {failed.strerror}") from failed
-    if len(data) > _LIMIT:
-        raise Unreadable(f"is longer than {_LIMIT} bytes")
+    if len(data) > limit:
+        raise Unreadable(f"is longer than {limit} bytes")
     loader = None
     try:
         loader = _Tolerant(data)

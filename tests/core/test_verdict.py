@@ -61,6 +61,28 @@ CASES = [
     Case("lost half-way", "ERROR", "infrastructure", "not be reached", rc=4, unreachable=True, log="PASS a\n"),
     Case("late, with a log", "FAIL", "tests", "killed at its deadline", rc=254, timed_out=True, log="PASS a\n"),
     Case("too late, without one", "ERROR", "tests", "left no test.log", rc=254, timed_out=True),
+    Case(
+        "a failure, then late",
+        "FAIL",
+        "package",
+        "two (fail); then the suite was killed",
+        results=FAILED,
+        timed_out=True,
+    ),
+    Case("late, with results", "FAIL", "tests", "deadline; results.yml was left", results=PASSED, timed_out=True),
+    Case(
+        "lost, with half a file", "ERROR", "infrastructure", "reached", rc=4, unreachable=True, results="results: ["
+    ),
+    Case(
+        "flow style",
+        "FAIL",
+        "package",
+        "b (fail)",
+        results="{results: [{test: a, result: pass}, {test: b, result: fail}]}",
+    ),
+    Case("text that was appended", "FAIL", "package", "two (fail)", results=PASSED + FAILED),
+    Case("several documents", "FAIL", "package", "two (fail)", results=PASSED + "---\n" + FAILED),
+    Case("a broken second document", "ERROR", "tests", "line 4 column", results=PASSED + "---\n}\n"),
     Case("results that are null", "ERROR", "tests", "results.yml line 1 column 10", results="results: null\n"),
     Case("results without results", "ERROR", "tests", "results must be a list", results="tests: []\n"),
     Case("a list at the top", "ERROR", "tests", "line 1 column 1: a mapping", results="- result: pass\n"),
@@ -94,6 +116,32 @@ def test_the_tests_of_a_suite_are_listed_with_their_logs_inside_the_artifacts(tm
         "results:\n- {result: fail, test: two, logs: [two.log, /etc/shadow, ../up.log, more/two.log]}\n"
     )
     assert read_results(tmp_path) == (TestOutcome("two", "fail", ("two.log", "more/two.log")),)
+
+
+def test_results_of_several_directories_are_merged_and_their_logs_stay_findable(tmp_path: Path) -> None:
+    for folder in ("", "a", "b"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / "results.yml").write_text(
+            f"results:\n- {{result: pass, test: of {folder or 'all'}, logs: [x.log]}}\n"
+        )
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    seen = read_results(tmp_path)
+    assert seen is not None
+    assert [(test.name, test.logs) for test in seen] == [
+        ("of all", ("x.log",)),
+        ("of a", ("a/x.log",)),
+        ("of b", ("b/x.log",)),
+    ]
+    (tmp_path / "b" / "results.yml").write_text("results:\n- pass\n")
+    with pytest.raises(TestsError, match=r"b/results\.yml line 2 column 3"):
+        read_results(tmp_path)
+
+
+def test_a_hang_is_judged_with_the_task_it_was_at_and_the_console(tmp_path: Path) -> None:
+    (tmp_path / "ansible.log").write_text("x | PLAY [all] **\nx | TASK [Download it] **********\n")
+    seen = judge(SuiteRun("s", 254, tmp_path, timed_out=True), "Kernel \x1b[31mpanic\n")
+    assert seen.evidence.endswith("left no test.log; last seen: task 'Download it' of play 'all'")
+    assert seen.details == "Kernel panic\n"
 
 
 def test_bytes_that_are_no_text_do_not_stop_the_reading(tmp_path: Path) -> None:

@@ -1,0 +1,26 @@
+"""What a test suite was doing when its log ends: the evidence of a hang."""
+
+from __future__ import annotations
+
+import re
+
+_ANSIBLE = re.compile(r"(?:^|\| )(PLAY|TASK|RUNNING HANDLER) \[(.*)\] \*+\s*$", re.MULTILINE)
+_TMT = re.compile(r"(?:^|\s)Execute '(/.*)' as a '\w+' test\.\s*$", re.MULTILINE)
+_WORDS = {"PLAY": "play", "TASK": "task", "RUNNING HANDLER": "handler"}
+_LONGEST = 200
+
+
+def last_running(log: str) -> str:
+    """The last step that ``log`` tells of, in words: ``task 'Install it' of play 'localhost'``, ``test /smoke``.
+
+    ``log`` is what ansible-playbook or tmt wrote (its log or its output), or the end of it; the answer is empty when
+    it names nothing.
+    """
+    tests = _TMT.findall(log)
+    if tests:
+        return f"test {tests[-1][:_LONGEST]}"
+    step = play = ""
+    for word, name in _ANSIBLE.findall(log):
+        said = f"{_WORDS[word]} {name[:_LONGEST]!r}"
+        step, play = (said, said) if word == "PLAY" else (said, play)
+    return f"{step} of {play}" if play and step != play else step
