@@ -66,19 +66,20 @@ def run(
     split_errors: bool = False,
     error: type[DistgateError] | None = None,
     hint: str = "",
+    pass_fds: Sequence[int] = (),
 ) -> Completed:
     """Run ``argv`` to its end and return its output, decoded with replacement.
 
     ``env`` is added to the few names of PASSED_ON; ``log_to`` appends the output to a file instead of keeping
     it in memory (``output`` is then that file's tail); ``error`` is the class to raise for a status outside
-    ``allowed`` (ProcessFailed unless given). Raises ProcessTimedOut after ``timeout`` seconds, and
-    ConfigurationError when the program does not exist.
+    ``allowed`` (ProcessFailed unless given); the child inherits ``pass_fds``. Raises ProcessTimedOut after
+    ``timeout`` seconds, and ConfigurationError when the program does not exist.
     """
     words = [os.fspath(word) for word in argv]
     log.debug("run: %s", shlex.join(words))
     sink = log_to.open("ab") if log_to else None
     try:
-        child = _start(words, env, cwd, stdin is not None, sink, split_errors)
+        child = _start(words, env, cwd, stdin is not None, sink, split_errors, pass_fds)
         out, err = _communicate(child, stdin, timeout, words, log_to)
     finally:
         if sink:
@@ -137,6 +138,7 @@ def _start(
     fed: bool,
     sink: IO[bytes] | None,
     split: bool,
+    pass_fds: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
     try:
         return subprocess.Popen(
@@ -147,6 +149,7 @@ def _start(
             stdout=sink or subprocess.PIPE,
             stderr=subprocess.PIPE if split else subprocess.STDOUT,
             start_new_session=True,
+            pass_fds=pass_fds,
         )
     except (FileNotFoundError, NotADirectoryError, PermissionError) as missing:
         where = f" in {cwd}" if cwd and not cwd.is_dir() else ""
