@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from xml.sax.saxutils import escape, quoteattr
@@ -9,7 +10,11 @@ from xml.sax.saxutils import escape, quoteattr
 
 @dataclass(frozen=True)
 class DomainSpec:
-    """What a guest is made of; ``memory_mib`` in MiB, ``domain_type`` is kvm or qemu."""
+    """What a guest is made of; ``memory_mib`` in MiB, ``domain_type`` is kvm or qemu.
+
+    ``first_packets`` is a file that what the guest sends is written to (pcap, the first bytes of each packet) until
+    the object FIRST_PACKETS is removed: it tells when the guest has a network, without a single packet to it.
+    """
 
     name: str
     disk: Path
@@ -19,6 +24,13 @@ class DomainSpec:
     memory_mib: int = 768
     vcpus: int = 1
     isolated: bool = True
+    first_packets: Path | None = None
+
+
+#: The name of the object that writes ``first_packets``, for the monitor to remove.
+FIRST_PACKETS = "firstpackets"
+#: Bytes at the start of the file of packets that are there before any packet is.
+EMPTY_DUMP = 24
 
 
 def domain_xml(spec: DomainSpec) -> str:
@@ -60,6 +72,14 @@ def domain_xml(spec: DomainSpec) -> str:
     <qemu:arg value='{network}'/>
     <qemu:arg value='-device'/>
     <qemu:arg value='virtio-net-pci,netdev=guestnet,addr=0x10,romfile='/>
-  </qemu:commandline>
+{_packet_dump(spec)}  </qemu:commandline>
 </domain>
 """
+
+
+def _packet_dump(spec: DomainSpec) -> str:
+    if not spec.first_packets:
+        return ""
+    dump = {"qom-type": "filter-dump", "id": FIRST_PACKETS, "netdev": "guestnet", "queue": "rx", "maxlen": 64}
+    words = quoteattr(json.dumps(dump | {"file": str(spec.first_packets)}))
+    return f"    <qemu:arg value='-object'/>\n    <qemu:arg value={words}/>\n"

@@ -10,23 +10,32 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from distgate.drivers import ssh
+from distgate.drivers import boot_report, ssh
 from distgate.drivers.accelerator import Accelerator, accelerator, find_qemu
 from distgate.drivers.base import CommandResult
-from distgate.drivers.domain_xml import DomainSpec, domain_xml
+from distgate.drivers.domain_xml import EMPTY_DUMP, FIRST_PACKETS, DomainSpec, domain_xml
 from distgate.drivers.embedded_libvirt import EmbeddedLibvirt, embedded_libvirt
 from distgate.drivers.quiet_libvirt import libvirt, libvirt_qemu
 from distgate.errors import ConfigurationError, InfrastructureError
 from distgate.process import run, tail_of
+from distgate.readiness import BANNER, COMMAND, CONSOLE, NETWORK, BootReport, Reached
 from distgate.waiting import Deadline, wait_for
 
 log = logging.getLogger(__name__)
 
 _FORWARDED = re.compile(r"^\s*TCP\[HOST_FORWARD\]\s+\S+\s+127\.0\.0\.1\s+(\d+)\s+\S+\s+22\b", re.MULTILINE)
+
+
+#: Seconds between two looks at a guest that is starting. A look costs the guest nothing until it has a network.
+_LOOK = 0.05
+#: Seconds (under KVM) of a guest's silence after which it is spoken to first, and between two attempts at that.
+_SILENCE = 5.0
+#: Seconds (under KVM) for a command to succeed once sshd has greeted, before it is tried anew.
+_COMMAND_SECONDS = 30.0
 
 
 class GuestStopped(InfrastructureError):
@@ -35,13 +44,20 @@ class GuestStopped(InfrastructureError):
 
 @dataclass(frozen=True)
 class LibvirtGuest:
-    """A running guest: ssh as root on 127.0.0.1:``port`` with ``key``; ``boot_seconds`` from power-on to a shell."""
+    """A running guest: ssh as root on 127.0.0.1:``port`` with ``key``.
+
+    ``boot_seconds`` is from power-on to a command over ssh, ``reached`` each condition on the way there;
+    ``powered_on`` is the moment of its start by ``time.monotonic()``.
+    """
 
     name: str
     port: int
     key: Path
     console: Path
     boot_seconds: float = 0.0
+    reached: tuple[Reached, ...] = ()
+    powered_on: float = 0.0
+    accelerator: str = ""
 
     def run(self, command: str, timeout: float) -> CommandResult:
         """Run a shell command as root; see distgate.drivers.ssh.run."""
@@ -50,6 +66,16 @@ class LibvirtGuest:
     def console_tail(self, size: int = 2000) -> str:
         """The last ``size`` bytes of the serial console."""
         return tail_of(self.console, size)
+
+    def boot_report(self, timeout: float) -> BootReport:
+        """How this guest booted, written to ``boot.txt`` and ``boot.json`` beside its console log as well.
+
+        Waits until systemd has started everything, for ``timeout`` seconds at most; that and one ssh command (a
+        second under emulation) are all it costs. Raises InfrastructureError when the guest cannot be asked.
+        """
+        report = boot_report.collect(self.run, self.reached, self.powered_on, self.accelerator, timeout)
+        boot_report.write(report, self.console.parent)
+        return report
 
 
 class LibvirtGuests:
@@ -87,14 +113,15 @@ class LibvirtGuests:
         workdir.mkdir(parents=True, exist_ok=True)
         spec = self._specify(workdir.resolve(), accelerated_by)
         _make_overlay(image, spec.disk)
-        started = time.monotonic()
+        powered_on = time.monotonic()
         try:
             domain = _start(driver, spec)
             guest = LibvirtGuest(spec.name, _forwarded_port(domain), key, spec.console)
-            _await_shell(guest, domain, deadline, driver)
-            boot_seconds = time.monotonic() - started
-            log.info("guest %s answers after %.1f s under %s", spec.name, boot_seconds, accelerated_by.name)
-            yield LibvirtGuest(guest.name, guest.port, guest.key, guest.console, boot_seconds)
+            guest = replace(guest, powered_on=powered_on, accelerator=accelerated_by.name)
+            start = _Start(guest, domain, driver, spec, accelerated_by.scale)
+            guest = replace(guest, reached=start.await_shell(deadline), boot_seconds=time.monotonic() - powered_on)
+            log.info("guest %s answers after %.1f s under %s", spec.name, guest.boot_seconds, accelerated_by.name)
+            yield guest
         finally:
             _end(driver, spec, workdir)
 
@@ -109,6 +136,7 @@ class LibvirtGuests:
             memory_mib=self._memory,
             vcpus=self._cpus,
             isolated=self._isolated,
+            first_packets=workdir / f"{name}.pcap",
         )
 
 
@@ -142,27 +170,85 @@ def _forwarded_port(domain: Any) -> int:
     return int(found.group(1))
 
 
-def _await_shell(guest: LibvirtGuest, domain: Any, deadline: Deadline, driver: EmbeddedLibvirt) -> None:
-    address = ssh.SshAddress(guest.port, guest.key)
-    last_words = ""
+class _Start:
+    """A guest between power-on and its first command: what it has shown so far, and when."""
 
-    def greets() -> str | None:
-        _check_alive(guest, domain, driver)
-        return ssh.banner(address)
+    def __init__(
+        self, guest: LibvirtGuest, domain: Any, driver: EmbeddedLibvirt, spec: DomainSpec, scale: float
+    ) -> None:
+        self._guest, self._domain, self._driver, self._spec, self._scale = guest, domain, driver, spec, scale
+        self._address = ssh.SshAddress(guest.port, guest.key)
+        self._reached: list[Reached] = []
+        self._silence = Deadline(_SILENCE * scale)
+        self._last_words = ""
 
-    def obeys() -> bool:
-        nonlocal last_words
-        _check_alive(guest, domain, driver)
+    def await_shell(self, deadline: Deadline) -> tuple[Reached, ...]:
+        """Each condition that came true, up to a command over ssh. Raises TimedOut, GuestStopped, or
+        InfrastructureError when the guest refuses the key."""
+        guest = self._guest
+        greeting = wait_for(
+            BANNER, self._greets, deadline, evidence=guest.console_tail, hint="see console.log", interval=_LOOK
+        )
+        self._note(BANNER, greeting)
+        wait_for(COMMAND, lambda: self._obeys(deadline), deadline, evidence=self._evidence, interval=_LOOK)
+        self._note(COMMAND, "true")
+        self._forget_packets()
+        return tuple(self._reached)
+
+    def _note(self, condition: str, evidence: str) -> None:
+        if condition not in (one.condition for one in self._reached):
+            seconds = round(time.monotonic() - self._guest.powered_on, 3)
+            self._reached.append(Reached(condition, seconds, evidence))
+
+    def _greets(self) -> str | None:
+        _check_alive(self._guest, self._domain, self._driver)
+        if _size(self._guest.console):
+            self._note(CONSOLE, self._guest.console.name)
+        # User-mode networking takes a connection before the guest has a network, and delivers it to sshd later even
+        # if we have long hung up. Each of these costs an emulated guest a second in which it should boot: the first
+        # packet tells when the guest can refuse a connection, and from then on an attempt is over at once.
+        if self._has_spoken():
+            return ssh.banner(self._address, _SILENCE * self._scale)
+        if self._silence.passed:
+            self._silence.reset(_SILENCE * self._scale)
+            return ssh.banner(self._address)
+        return None
+
+    def _has_spoken(self) -> bool:
+        if _size(self._spec.first_packets) > EMPTY_DUMP:
+            self._note(NETWORK, "it was sent by the guest itself")
+            return True
+        return False
+
+    def _obeys(self, deadline: Deadline) -> bool:
+        _check_alive(self._guest, self._domain, self._driver)
+        patience = min(_COMMAND_SECONDS * self._scale, deadline.remaining())
         try:
-            return guest.run("true", timeout=max(1.0, deadline.remaining())).returncode == 0
+            return self._guest.run("true", timeout=max(1.0, patience)).returncode == 0
         except InfrastructureError as failed:
-            last_words = failed.evidence
+            self._last_words = failed.evidence
             if "Permission denied" in failed.evidence:
                 raise
             return False
 
-    wait_for("the guest's ssh banner", greets, deadline, evidence=guest.console_tail, hint="see console.log")
-    wait_for("a command over ssh", obeys, deadline, evidence=lambda: last_words + guest.console_tail())
+    def _evidence(self) -> str:
+        return self._last_words + self._guest.console_tail()
+
+    def _forget_packets(self) -> None:
+        """A guest that runs shall not be slowed down by a copy of its traffic."""
+        forget = json.dumps({"execute": "object-del", "arguments": {"id": FIRST_PACKETS}})
+        with contextlib.suppress(libvirt.libvirtError):  # the guest just stopped: whoever uses it next will see
+            libvirt_qemu.qemuMonitorCommand(
+                self._domain, forget, libvirt_qemu.VIR_DOMAIN_QEMU_MONITOR_COMMAND_DEFAULT
+            )
+        if self._spec.first_packets:
+            self._spec.first_packets.unlink(missing_ok=True)
+
+
+def _size(path: Path | None) -> int:
+    with contextlib.suppress(OSError):
+        return path.stat().st_size if path else 0
+    return 0
 
 
 def _check_alive(guest: LibvirtGuest, domain: Any, driver: EmbeddedLibvirt) -> None:
@@ -180,7 +266,9 @@ def _end(driver: EmbeddedLibvirt, spec: DomainSpec, workdir: Path) -> None:
     # A guest that is gone already is what we want.
     with contextlib.suppress(libvirt.libvirtError):
         driver.connection.lookupByName(spec.name).destroy()
-    spec.disk.unlink(missing_ok=True)
+    for leftover in (spec.disk, spec.first_packets):
+        if leftover:
+            leftover.unlink(missing_ok=True)
     said = _emulator_log(driver, spec.name)
     if said.exists():
         (workdir / "qemu.log").write_bytes(said.read_bytes())

@@ -1,0 +1,172 @@
+"""How far a guest has come: the named conditions of a boot, what systemd says of it, and who broke a unit."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from distgate.errors import InfrastructureError
+
+#: The conditions of a boot, in their usual order. The first two may be missing: a guest can be mute on its console,
+#: and one may answer ssh without having sent a word of its own.
+CONSOLE = "output on the console"
+NETWORK = "a first packet from the guest"
+BANNER = "the guest's ssh banner"
+COMMAND = "a command over ssh"
+SYSTEMD = "systemd's state"
+
+#: What `systemctl is-system-running` says of a guest that has booted.
+UP = ("running", "degraded")
+#: Units that take this long, in seconds, or longer are shown by name.
+WORTH_SHOWING = 0.05
+MOST_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Reached:
+    """A condition that came true: ``seconds`` after power-on, and what showed it."""
+
+    condition: str
+    seconds: float
+    evidence: str = ""
+
+
+@dataclass(frozen=True)
+class UnitTime:
+    """A unit and the seconds from the start of its start to its being active."""
+
+    unit: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class BootReport:
+    """One boot. Times are in seconds; those of the guest's own clock are 0.0 where the guest did not tell.
+
+    ``state`` is systemd's word (``running``, ``degraded``, ``starting`` when it was not waited for to the end, empty
+    without systemd); ``failed_units`` are sorted; ``slowest_units`` come longest first.
+    """
+
+    accelerator: str
+    reached: tuple[Reached, ...]
+    state: str = ""
+    failed_units: tuple[str, ...] = ()
+    slowest_units: tuple[UnitTime, ...] = ()
+    kernel_seconds: float = 0.0
+    initrd_seconds: float = 0.0
+    userspace_seconds: float = 0.0
+
+    def seconds_to(self, condition: str) -> float | None:
+        """Seconds from power-on to ``condition``, None when it was not seen."""
+        return next((one.seconds for one in self.reached if one.condition == condition), None)
+
+    def lines(self) -> list[str]:
+        """The report as a terminal or a text file shows it."""
+        shown = [f"booted under {self.accelerator}; systemd: {self.state or 'no answer'}"]
+        shown += [f"{one.seconds:8.2f} s  {one.condition}  {one.evidence}".rstrip() for one in self.reached]
+        parts = {"kernel": self.kernel_seconds, "initrd": self.initrd_seconds, "userspace": self.userspace_seconds}
+        shown += [
+            f"{seconds:8.2f} s  of the guest's own time in {name}" for name, seconds in parts.items() if seconds
+        ]
+        shown += [f"{one.seconds:8.2f} s  {one.unit}" for one in self.slowest_units]
+        return [*shown, *(f"FAILED: {unit}" for unit in self.failed_units)]
+
+
+@dataclass(frozen=True)
+class SystemdFacts:
+    """What ``read_systemd`` found; the fields are those of BootReport."""
+
+    state: str
+    failed_units: tuple[str, ...] = ()
+    slowest_units: tuple[UnitTime, ...] = ()
+    kernel_seconds: float = 0.0
+    initrd_seconds: float = 0.0
+    userspace_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class UnitVerdict:
+    """Failed units of an image: ``broken`` by the packages under test, ``inherited`` from the base without them."""
+
+    broken: tuple[str, ...]
+    inherited: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        return not self.broken
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in one sentence."""
+        also = f"; the base has these failed units too: {', '.join(self.inherited)}" if self.inherited else ""
+        if self.broken:
+            return f"units fail that do not fail in the base: {', '.join(self.broken)}{also}"
+        return f"no unit fails that does not fail in the base{also}" if also else "no unit fails"
+
+
+def judge_units(base_failed: Collection[str], image_failed: Collection[str]) -> UnitVerdict:
+    """A unit that fails in the image and not in its base is the packages' fault, by name; all else is not."""
+    known = set(base_failed)
+    return UnitVerdict(
+        broken=tuple(sorted(set(image_failed) - known)), inherited=tuple(sorted(set(image_failed) & known))
+    )
+
+
+def read_systemd(said: str) -> SystemdFacts:
+    """What systemd said of a boot: its state on the first line, then the manager's properties and each unit's as
+    ``systemctl show`` prints them, in blocks with an empty line between.
+
+    A unit that was never active has no time. Raises InfrastructureError when a time is no number.
+    """
+    state, _, rest = said.partition("\n")
+    blocks = [_properties(block.splitlines()) for block in rest.split("\n\n")]
+    manager: dict[str, str] = {}
+    for block in blocks:
+        if "Id" not in block:
+            manager |= block
+    units = [block for block in blocks if "Id" in block]
+    kernel, initrd, userspace = _phases(manager)
+    return SystemdFacts(
+        state=state.strip(),
+        failed_units=tuple(sorted({unit["Id"] for unit in units if unit.get("ActiveState") == "failed"})),
+        slowest_units=_slowest(units),
+        kernel_seconds=kernel,
+        initrd_seconds=initrd,
+        userspace_seconds=userspace,
+    )
+
+
+def _phases(manager: dict[str, str]) -> tuple[float, float, float]:
+    initrd, userspace = _moment(manager, "InitRDTimestampMonotonic"), _moment(manager, "UserspaceTimestampMonotonic")
+    finish = _moment(manager, "FinishTimestampMonotonic")
+    # Without systemd in the initrd its time counts as the kernel's, as systemd-analyze has it too.
+    kernel = initrd or userspace
+    spent = finish - userspace if finish > userspace else 0.0
+    return round(kernel, 3), round(userspace - initrd if initrd else 0.0, 3), round(spent, 3)
+
+
+def _slowest(units: Iterable[dict[str, str]]) -> tuple[UnitTime, ...]:
+    times: dict[str, float] = {}
+    for unit in units:
+        began, active = (
+            _moment(unit, "InactiveExitTimestampMonotonic"),
+            _moment(unit, "ActiveEnterTimestampMonotonic"),
+        )
+        if began and active - began >= WORTH_SHOWING:
+            times[unit["Id"]] = round(active - began, 3)
+    longest = sorted(times.items(), key=lambda one: (-one[1], one[0]))[:MOST_SHOWN]
+    return tuple(UnitTime(name, seconds) for name, seconds in longest)
+
+
+def _moment(properties: dict[str, str], name: str) -> float:
+    """A time stamp in seconds; systemd counts microseconds, and prints 0 for what has not happened."""
+    text = properties.get(name, "0")
+    try:
+        return int(text) / 1e6
+    except ValueError as odd:
+        raise InfrastructureError(f"systemd in the guest gave no number for {name}", evidence=text) from odd
+
+
+def _properties(lines: Iterable[str]) -> dict[str, str]:
+    pairs = (line.partition("=") for line in lines if "=" in line)
+    return {name.strip(): value.strip() for name, _, value in pairs}
