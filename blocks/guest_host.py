@@ -9,6 +9,8 @@ from pydantic import Field
 
 from blocks.site import SiteBlock
 from distgate.drivers.base import GuestHost
+from distgate.drivers.guest_holder import HeldGuests
+from distgate.drivers.guest_registry import RegisteredGuests
 from distgate.drivers.guests import LibvirtGuests
 
 
@@ -24,5 +26,10 @@ class GuestMachine(SiteBlock):
     cpus: int = Field(1, description="Virtual processors of a guest")
 
     def guests(self) -> GuestHost:
-        """What starts guests here."""
-        return LibvirtGuests(Path(self.state), memory=self.memory, cpus=self.cpus)
+        """What starts guests here; `distgate guests list` shows them while they run."""
+        state = Path(self.state)
+        return RegisteredGuests(LibvirtGuests(state, memory=self.memory, cpus=self.cpus), state)
+
+    def held(self, seconds: float) -> HeldGuests:
+        """What starts guests that can be kept for ``seconds`` beyond the run."""
+        return HeldGuests(Path(self.state), seconds, memory=self.memory, cpus=self.cpus)

@@ -109,14 +109,27 @@ class RerunRecord(_Record):
     evidence: str
 
 
+class TestRecord(_Record):
+    """One test of a suite; ``logs`` are relative to the suite's artifacts, and a stranger's words."""
+
+    __test__ = False  # not a pytest class
+
+    name: str
+    result: str
+    note: str = ""
+    logs: tuple[str, ...] = ()
+
+
 class SuiteRecord(_Record):
-    """The verdict on one suite; ``directory`` is relative to the run's."""
+    """The verdict on one suite. ``directory``, relative to the run's, holds what it left in ``artifacts``."""
 
     suite: str
     kind: str
     verdict: str
     blame: Blame | None = None
     evidence: str = ""
+    details: str = ""
+    tests: tuple[TestRecord, ...] = ()
     directory: str = ""
     rerun: RerunRecord | None = None
 

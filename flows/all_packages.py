@@ -32,13 +32,21 @@ _LAST_WORD: list[FlowStateHook[..., Any]] = [end_of_run]
     on_cancellation=[*_LAST_WORD, cancel_build],
     on_crashed=_LAST_WORD,
 )
-def all_packages(change: Change, site: str | None = None, again: bool = False) -> State[Any]:
+def all_packages(
+    change: Change,
+    site: str | None = None,
+    again: bool = False,
+    reserve: int = 0,
+    rerun_failed: bool | None = None,
+) -> State[Any]:
     """Test one commit and say so on the bus.
 
     ``change`` is the commit; ``site`` names the block documents to work with (the worker's own by default);
-    ``again`` asks for a re-run of a change that another run holds.
+    ``again`` asks for a re-run of a change that another run holds. ``reserve`` is for how many minutes the guest of
+    a failure is held; ``rerun_failed`` asks for a failing suite to be run again, and without the change, to say where
+    to look first (DISTGATE_RERUN_FAILED by default).
     """
-    job = claim_change(change, site, again)
+    job = claim_change(change, site, again, reserve, rerun_failed)
     if job is None:
         return Completed(name=DUPLICATE, message="another run holds this change")
     with alive(job), reported(job) as report:
@@ -46,6 +54,6 @@ def all_packages(change: Change, site: str | None = None, again: bool = False) -
         image = report.image = compose_image(job, built)
         report.smoke = smoke_test(job, image)
         plan = report.plan = find_tests(job)
-        if plan.tests.suites:
+        if plan.tests.to_run:
             report.verdict = run_tests(job, plan, image)
     return report.state()

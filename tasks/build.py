@@ -13,6 +13,7 @@ from prefect.flows import Flow
 
 from blocks import DistGit, KojiInstance
 from distgate.branches import koji_target
+from distgate.capsule import BuildRecord, record_rpms
 from distgate.drivers.base import BuildHub, Progress, TaskLost
 from distgate.drivers.repository import make_repository
 from distgate.errors import Cancelled, ConfigurationError, DistgateError, GaveUp, PackageError, TimedOut
@@ -46,10 +47,15 @@ def build_package(job: Job) -> BuiltPackage:
     koji = KojiInstance.of(job.site)
     hub = koji.hub()
     task_id = _task_of(job, hub, koji.server)
+    submitted = _record_of(job, koji, task_id)
+    job.capsule.note(build=submitted)
     _await(job, hub, task_id, room)
     rpms = read_rpms([path for path in hub.download(task_id, room, ARCH) if path.suffix == ".rpm"])
     make_repository(room)
-    return _built(job, task_id, rpms, room)
+    built = _built(job, task_id, rpms, room)
+    found = {"nvr": built.nvr, "packages": built.packages, "rpms": record_rpms(rpms)}
+    job.capsule.note(build=submitted.model_copy(update=found))
+    return built
 
 
 def cancel_build(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
@@ -60,6 +66,13 @@ def cancel_build(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> 
     if task and server == koji.server:
         koji.hub().cancel(int(task))
         log.warning("run %s was cancelled, and Koji task %s with it", flow_run.id, task)
+
+
+def _record_of(job: Job, koji: KojiInstance, task_id: int) -> BuildRecord:
+    source, target = DistGit.of(job.site).source(job.change), koji_target(job.change.branch)
+    return BuildRecord(
+        server=koji.server, topurl=koji.topurl, task_id=task_id, source=source, target=target, arch=ARCH
+    )
 
 
 def _await(job: Job, hub: BuildHub, task_id: int, room: Path) -> None:

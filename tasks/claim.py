@@ -8,6 +8,7 @@ from uuid import UUID
 from prefect import get_client, get_run_logger, task
 from prefect.runtime import flow_run
 
+from distgate.capsule import FILE, CapsuleFile
 from distgate.change import Change
 from distgate.run_directory import RunDirectory
 from distgate.settings import settings
@@ -16,17 +17,29 @@ from tasks.stage import announcer, ledger
 
 @dataclass(frozen=True)
 class Job:
-    """What every stage of one run shares: the change, the site it works with, and its artifacts."""
+    """What every stage of one run shares: the change, the site it works with, and its artifacts.
+
+    ``reserve`` is for how many minutes the guest of a failure is held; ``rerun_failed`` asks for blame on red.
+    """
 
     run_id: str
     attempt: int
     change: Change
     site: str
     room: RunDirectory
+    reserve: int = 0
+    rerun_failed: bool = False
+
+    @property
+    def capsule(self) -> CapsuleFile:
+        """Where it is written down what the run would need to be done again by hand."""
+        return CapsuleFile(self.room.root / FILE)
 
 
 @task(name="Claim change", retries=3, retry_delay_seconds=5)
-def claim_change(change: Change, site: str | None, again: bool) -> Job | None:
+def claim_change(
+    change: Change, site: str | None, again: bool, reserve: int = 0, rerun_failed: bool | None = None
+) -> Job | None:
     """The run's job; None when another run holds the change and ``again`` does not ask for a re-run."""
     run_id = str(flow_run.id)
     _end_what_failed(run_id)
@@ -37,7 +50,10 @@ def claim_change(change: Change, site: str | None, again: bool) -> Job | None:
     with get_client(sync_client=True) as client:
         client.update_flow_run(UUID(run_id), tags={*flow_run.tags, *tags_of(change)})
     room = RunDirectory(settings().artifacts_dir.resolve() / run_id, settings().artifacts_url)
-    return Job(run_id, run.attempt, change, site or settings().site, room)
+    rerun = settings().rerun_failed if rerun_failed is None else rerun_failed
+    job = Job(run_id, run.attempt, change, site or settings().site, room, reserve, rerun)
+    job.capsule.begin(run_id, run.build_id, job.site, change)
+    return job
 
 
 def _end_what_failed(run_id: str) -> None:

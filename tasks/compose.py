@@ -9,6 +9,7 @@ from prefect import get_run_logger
 
 from blocks import ImageStore
 from distgate.drivers.base import ComposedImage
+from distgate.drivers.capsule_records import compose_record
 from tasks.build import BuiltPackage
 from tasks.claim import Job
 from tasks.stage import stage
@@ -22,6 +23,7 @@ def compose_image(job: Job, built: BuiltPackage) -> ComposedImage:
     base = store.base(job.change.branch)
     image = store.composer().compose(base, built.repository, built.packages, room / f"{built.nvr}.qcow2")
     _write_record(image, room)
+    job.capsule.note(compose=compose_record(image, base, job.room.root))
     get_run_logger().info(
         "%s: %s holds %d packages, %.1f MB over base %s",
         job.change.title,

@@ -7,20 +7,27 @@ from pathlib import Path
 
 from prefect import get_run_logger, task
 
-from blocks import DistGit, GuestMachine, ImageStore
-from distgate.change import Change
-from distgate.discovery import Discovery, Suite, discover
-from distgate.drivers.ansible import AnsibleSuites
-from distgate.drivers.base import ComposedImage, SuiteRunner
-from distgate.errors import DistgateError, GaveUp, TestsError
+from blocks import DistGit, ImageStore
+from distgate.capsule import TestsRecord
+from distgate.discovery import Discovery, discover
+from distgate.drivers.base import ComposedImage, Guest
+from distgate.drivers.capsule_records import suite_record
+from distgate.drivers.suite_session import (
+    JudgedSuite,
+    SuiteSession,
+    failure_of,
+    runner_for,
+    status_of,
+    variables_of,
+)
+from distgate.junit import junit
 from distgate.settings import settings
-from distgate.verdict import SuiteVerdict, judge, run_verdict, unreadable
+from distgate.verdict import SuiteVerdict
 from tasks.claim import Job
+from tasks.reserve import ReservedGuests
 from tasks.stage import ledger, stage, verdict_of
 
 SUFFIX = "package.test.functional"
-#: Tries of one suite, each on a fresh guest, when our side broke; what the package's tests said is never repeated.
-TRIES = 2
 
 
 @dataclass(frozen=True)
@@ -38,7 +45,12 @@ class TestReport:
     __test__ = False  # not a pytest class
 
     status: str
-    suites: tuple[SuiteVerdict, ...]
+    judged: tuple[JudgedSuite, ...]
+
+    @property
+    def suites(self) -> tuple[SuiteVerdict, ...]:
+        """The verdicts, in the order in which the suites ran."""
+        return tuple(one.verdict for one in self.judged)
 
     @property
     def sentence(self) -> str:
@@ -57,8 +69,9 @@ def find_tests(job: Job) -> Plan:
     room = job.room.stage("checkout")
     checkout = DistGit.of(job.site).checkout(job.change, room / job.change.repo)
     found = discover(checkout, namespace=job.change.namespace)
-    names = ", ".join(suite.path for suite in found.suites)
+    names = ", ".join(suite.name for suite in found.to_run)
     get_run_logger().info("%s: tests: %s", job.change.title, names or f"skipped, {found.reason}")
+    job.capsule.note(tests=TestsRecord(kind=found.kind, reason=found.reason))
     return Plan(checkout, found)
 
 
@@ -69,45 +82,34 @@ def run_tests(job: Job, plan: Plan, image: ComposedImage) -> TestReport:
     Raises TestsError or GaveUp when a suite could not be run; tests that ran and failed are no error.
     """
     room = job.room.stage("tests")
-    verdicts = tuple(_run_suite(job, plan.checkout, suite, image, room) for suite in plan.tests.suites)
-    for one in verdicts:
-        get_run_logger().info("%s: %s: %s, %s", job.change.title, one.suite, one.verdict, one.evidence)
-    status = run_verdict(verdicts)
+    session = _session(job, image)
+    judged = session.run(plan.checkout, plan.tests.to_run, room, rerun_failed=job.rerun_failed)
+    (room / "junit.xml").write_text(junit([one.verdict for one in judged]), encoding="utf-8")
+    records = tuple(suite_record(one, job.room.root) for one in judged)
+    job.capsule.note(tests=TestsRecord(kind=plan.tests.kind, reason=plan.tests.reason, suites=records))
+    status = status_of(judged)
     if status == "FAILURE":
-        raise _failure(verdicts)
+        raise failure_of(judged)
     ledger().learn(job.run_id, **{verdict_of(SUFFIX): status})
-    return TestReport(status, verdicts)
+    return TestReport(status, judged)
 
 
-def _run_suite(job: Job, checkout: Path, suite: Suite, image: ComposedImage, room: Path) -> SuiteVerdict:
-    if suite.problem:
-        return unreadable(suite.path, suite.problem)
-    for number in range(1, TRIES + 1):
-        place = room / Path(suite.path).stem / ("" if number == 1 else f"try-{number}")
-        verdict = _on_fresh_guest(job, checkout / suite.path, image, place)
-        if not verdict.retryable:
-            break
-        get_run_logger().warning("%s: %s: %s", job.change.title, suite.path, verdict.evidence)
-    return verdict
+def _session(job: Job, image: ComposedImage) -> SuiteSession:
+    guests, log = ReservedGuests(job), get_run_logger()
 
+    def ended(guest: Guest, verdict: SuiteVerdict, _last: bool) -> None:
+        if verdict.verdict != "PASS":
+            guests.keep(guest, f"{verdict.suite}: {verdict.evidence}")
 
-def _on_fresh_guest(job: Job, playbook: Path, image: ComposedImage, place: Path) -> SuiteVerdict:
-    base = ImageStore.of(job.site).base(job.change.branch)
-    host = GuestMachine.of(job.site).guests()
-    with host.boot(image.path, base.ssh_key, place / "guest", settings().boot_timeout) as guest:
-        variables = variables_of(job.change)
-        runner: SuiteRunner = AnsibleSuites([image.path])
-        return judge(runner.run(playbook, guest, place / "artifacts", variables, settings().suite_timeout))
-
-
-def variables_of(change: Change) -> dict[str, str]:
-    """What the Standard Test Interface passes beside the subjects."""
-    return {"git_branch": change.branch}
-
-
-def _failure(verdicts: tuple[SuiteVerdict, ...]) -> DistgateError:
-    bad = [one for one in verdicts if one.verdict in ("ERROR", "NOTHING_RUN")]
-    evidence = "\n".join(f"{one.suite}: {one.verdict}: {one.evidence}" for one in verdicts)
-    said = f"{len(bad)} of {len(verdicts)} test suites could not be run: {bad[0].evidence}"
-    kind = GaveUp if any(one.retryable for one in bad) else TestsError
-    return kind(said, hint="ansible.log of the suite has every task", evidence=evidence)
+    return SuiteSession(
+        host=guests.host,
+        base=ImageStore.of(job.site).base(job.change.branch),
+        image=image.path,
+        packages=image.requested,
+        runner_for=runner_for(job.change.branch),
+        boot_timeout=settings().boot_timeout,
+        suite_timeout=settings().suite_timeout,
+        variables=variables_of(job.change.branch),
+        progress=lambda line: log.info("%s: %s", job.change.title, line),
+        ended=ended,
+    )

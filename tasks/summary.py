@@ -12,6 +12,7 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
+from distgate.capsule import VerdictRecord
 from distgate.drivers.base import ComposedImage
 from distgate.errors import Cancelled, DistgateError
 from distgate.plain_text import inline
@@ -59,6 +60,12 @@ class Report:
             return f"{title}: {self.verdict.sentence}"
         return f"{title}: built and booted; functional tests skipped, {self.skipped}"
 
+    def record(self) -> VerdictRecord:
+        """The verdict as the capsule has it."""
+        suites = self.verdict.suites if self.verdict else ()
+        blamed = [self.error.blame] if isinstance(self.error, DistgateError) else [one.blame for one in suites]
+        return VerdictRecord(status=self.status, sentence=self.sentence(), blame=next(filter(None, blamed), ""))
+
     @property
     def skipped(self) -> str:
         """Why the functional tests were skipped."""
@@ -96,7 +103,8 @@ def _publish(report: Report) -> None:
     run = ledger().run(report.job.run_id)
     times = stage_times(ledger().letters_of(report.job.run_id), run.build_id) if run else []
     get_run_logger().info("%s %s", report.status, report.sentence())
-    page = summary_page(report, run, times)
+    capsule = report.job.capsule.note(verdict=report.record())
+    page = summary_page(report, capsule, run, times)
     create_markdown_artifact(page, key="summary", description=inline(report.sentence()))
     create_table_artifact([time.row() for time in times], key="stages", description="Stages, durations, statuses")
     room = report.job.room

@@ -1,0 +1,54 @@
+"""What the capsule says of what the drivers made and saw."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+from distgate.capsule import (
+    BaseRecord,
+    ComposeRecord,
+    OmissionRecord,
+    RerunRecord,
+    SuiteRecord,
+    TestRecord,
+)
+from distgate.drivers.base import BaseImage, ComposedImage
+from distgate.drivers.suite_session import JudgedSuite
+
+#: Tests of one suite that are written down; a suite may print any number.
+_MOST_TESTS = 2000
+
+
+def compose_record(image: ComposedImage, base: BaseImage, root: Path) -> ComposeRecord:
+    """The record of ``image``, made on ``base``, in the run's directory ``root``."""
+    known = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(base).items()}
+    inside = image.path.is_relative_to(root)
+    return ComposeRecord(
+        way=image.way,
+        driver=image.driver,
+        base=BaseRecord.model_validate(known),
+        kickstart_hash=image.kickstart_hash,
+        image=str(image.path.relative_to(root) if inside else image.path),
+        omitted=tuple(OmissionRecord(package=str(one.package), reason=one.reason) for one in image.omitted),
+    )
+
+
+def suite_record(one: JudgedSuite, root: Path) -> SuiteRecord:
+    """The record of a suite that ran in the directory ``root`` of a run."""
+    seen, rerun = one.verdict, one.rerun
+    tests = [
+        TestRecord(name=test.name, result=test.result, note=test.note, logs=test.logs)
+        for test in seen.tests[:_MOST_TESTS]
+    ]
+    return SuiteRecord(
+        suite=one.suite.name,
+        kind=one.suite.kind,
+        verdict=seen.verdict,
+        blame=seen.blame,
+        evidence=seen.evidence,
+        details=seen.details,
+        tests=tuple(tests),
+        directory=str(one.directory.relative_to(root)),
+        rerun=RerunRecord(words=rerun.words, evidence=rerun.evidence) if rerun else None,
+    )

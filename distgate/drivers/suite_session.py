@@ -1,0 +1,196 @@
+"""All suites of a package against one image: each on a fresh guest, judged, and tried again when our side broke.
+
+Runs and ``distgate reproduce`` do the same with it; nothing here knows of Prefect.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from distgate.discovery import Suite
+from distgate.drivers.ansible import AnsibleSuites
+from distgate.drivers.base import BaseImage, Guest, GuestHost, Progress, SuiteRunner
+from distgate.errors import DistgateError, GaveUp, InfrastructureError, TestsError
+from distgate.packages import Nevra
+from distgate.reruns import Rerun, explain
+from distgate.verdict import RunVerdict, SuiteVerdict, judge, run_verdict, unreadable
+
+#: Tries of one suite, each on a fresh guest, when our side broke; what the package's tests said is never repeated.
+TRIES = 2
+#: Seconds for asking the base which packages it holds.
+_ASK_SECONDS = 300
+_ODD = re.compile(r"[^A-Za-z0-9._+-]+")
+
+RunnerFor = Callable[[Suite, Path], SuiteRunner]
+"""The runner for a suite, given the image that its guest runs."""
+
+
+@dataclass(frozen=True)
+class JudgedSuite:
+    """A suite and its verdict. ``directory`` holds what it left (``artifacts``) and its guest's logs (``guest``);
+    ``rerun`` says where to look first when it failed and was run again to find out."""
+
+    suite: Suite
+    verdict: SuiteVerdict
+    directory: Path
+    rerun: Rerun | None = None
+
+    @property
+    def artifacts(self) -> Path:
+        """What the suite left: results, logs, and what its runner said."""
+        return self.directory / "artifacts"
+
+
+@dataclass(frozen=True)
+class SuiteSession:
+    """How suites are run here; ``boot_timeout`` and ``suite_timeout`` are in seconds.
+
+    ``variables`` are passed to every suite. ``ended`` gets the guest of each suite that was judged for good, while
+    it still runs, with the verdict and whether it is the last suite: that is when a guest can be kept.
+    """
+
+    host: GuestHost
+    base: BaseImage
+    image: Path
+    packages: Sequence[Nevra]
+    runner_for: RunnerFor
+    boot_timeout: float
+    suite_timeout: float
+    variables: Mapping[str, str] = field(default_factory=dict)
+    progress: Progress = lambda _line: None
+    ended: Callable[[Guest, SuiteVerdict, bool], None] = lambda _guest, _verdict, _last: None
+
+    def run(
+        self, checkout: Path, suites: Sequence[Suite], room: Path, *, rerun_failed: bool = False
+    ) -> tuple[JudgedSuite, ...]:
+        """Run every suite of ``checkout``, also after a failing one, below the empty directory ``room``.
+
+        With ``rerun_failed`` those that did not pass are run again, and without the change; their verdict stays.
+        Raises InfrastructureError when no guest can be had; one that breaks is replaced once.
+        """
+        rooms = directories(suites, room)
+        judged = []
+        for number, suite in enumerate(suites, 1):
+            one = self._judge(checkout, suite, rooms[number - 1], number == len(suites))
+            self.progress(f"{suite.name}: {one.verdict.verdict}, {one.verdict.evidence}")
+            judged.append(one)
+        return tuple(self._explained(checkout, one) if rerun_failed else one for one in judged)
+
+    def _judge(self, checkout: Path, suite: Suite, place: Path, last: bool) -> JudgedSuite:
+        if suite.problem:
+            return JudgedSuite(suite, unreadable(suite.name, suite.problem), place)
+        for number in range(1, TRIES):
+            try:
+                verdict = self._on_fresh_guest(checkout, suite, place, last)
+            except InfrastructureError as broken:
+                self.progress(f"{suite.name}: {broken.message}; once more, on a fresh guest")
+            else:
+                if not verdict.retryable:
+                    return JudgedSuite(suite, verdict, place)
+                self.progress(f"{suite.name}: {verdict.evidence}; once more, on a fresh guest")
+            _set_aside(place, f"try-{number}")
+        return JudgedSuite(suite, self._on_fresh_guest(checkout, suite, place, last, final=True), place)
+
+    def _on_fresh_guest(
+        self, checkout: Path, suite: Suite, place: Path, last: bool, *, final: bool = False
+    ) -> SuiteVerdict:
+        with self.host.boot(self.image, self.base.ssh_key, place / "guest", self.boot_timeout) as guest:
+            verdict = self._run(checkout, suite, self.image, guest, place)
+            if final or not verdict.retryable:
+                self.ended(guest, verdict, last)
+        return verdict
+
+    def _run(self, checkout: Path, suite: Suite, image: Path, guest: Guest, place: Path) -> SuiteVerdict:
+        runner = self.runner_for(suite, image)
+        seen = runner.run(checkout / suite.path, guest, place / "artifacts", self.variables, self.suite_timeout)
+        return judge(seen, guest.console_tail())
+
+    # -- blame on red ------------------------------------------------------------------------------------------------
+
+    def _explained(self, checkout: Path, one: JudgedSuite) -> JudgedSuite:
+        """The same verdict, with what two more runs of the suite say about it."""
+        if one.verdict.verdict == "PASS" or one.verdict.retryable or one.suite.problem:
+            return one
+        try:
+            found = self._run_again(checkout, one)
+        except InfrastructureError as broken:
+            # It was asked for beside the verdict, which stands without it.
+            found = Rerun("cannot be told", f"it could not be run again: {broken.message}")
+        self.progress(f"{one.suite.name}: {found.words}: {found.evidence}")
+        return JudgedSuite(one.suite, one.verdict, one.directory, found)
+
+    def _run_again(self, checkout: Path, one: JudgedSuite) -> Rerun:
+        self.progress(f"{one.suite.name}: again on the same image, to find out whether it is flaky")
+        place = one.directory / "again"
+        with self.host.boot(self.image, self.base.ssh_key, place / "guest", self.boot_timeout) as guest:
+            again = self._run(checkout, one.suite, self.image, guest, place)
+        told = explain(one.verdict, again, None)
+        if told.words == "flaky":
+            return told
+        self.progress(f"{one.suite.name}: on the base without the change")
+        place = one.directory / "without"
+        with self.host.boot(self.base.path, self.base.ssh_key, place / "guest", self.boot_timeout) as guest:
+            absent = self._absent(guest)
+            without = None if absent else self._run(checkout, one.suite, self.base.path, guest, place)
+        return explain(one.verdict, again, without, absent)
+
+    def _absent(self, guest: Guest) -> tuple[str, ...]:
+        """The packages under test of which the guest holds no version: a suite that fails there says nothing."""
+        said = guest.run("rpm -qa --qf '%{NAME}\\n'", _ASK_SECONDS)
+        there = set(said.stdout.split())
+        return tuple(sorted({package.name for package in self.packages} - there))
+
+
+def runner_for(branch: str) -> RunnerFor:
+    """What runs suites of either kind for packages of ``branch``."""
+
+    def choose(suite: Suite, image: Path) -> SuiteRunner:
+        if suite.kind == "tmt":
+            raise TestsError(f"{suite.name}: plans of tmt are not run here")
+        return AnsibleSuites([image])
+
+    return choose
+
+
+def variables_of(branch: str) -> dict[str, str]:
+    """What the Standard Test Interface passes beside the subjects."""
+    return {"git_branch": branch}
+
+
+def directories(suites: Sequence[Suite], room: Path) -> list[Path]:
+    """A directory below ``room`` for each suite, named after it: tests/tests_python.yml is ``tests_python``."""
+    taken: dict[str, int] = {}
+    found = []
+    for suite in suites:
+        words = suite.name.removesuffix(".yml").removeprefix("tests/")
+        name = _ODD.sub("-", words).strip("-.")[:100] or "suite"
+        taken[name] = taken.get(name, 0) + 1
+        found.append(room / (name if taken[name] == 1 else f"{name}.{taken[name]}"))
+    return found
+
+
+def status_of(judged: Sequence[JudgedSuite]) -> RunVerdict:
+    """The verdict on the run that these suites make: SUCCESS, UNSTABLE, or FAILURE when one could not be run."""
+    return run_verdict([one.verdict for one in judged])
+
+
+def failure_of(judged: Sequence[JudgedSuite]) -> DistgateError:
+    """The error of suites whose status is FAILURE: GaveUp when our side is to blame, else TestsError."""
+    bad = [one.verdict for one in judged if one.verdict.verdict in ("ERROR", "NOTHING_RUN")]
+    evidence = "\n".join(f"{one.suite.name}: {one.verdict.verdict}: {one.verdict.evidence}" for one in judged)
+    said = f"{len(bad)} of {len(judged)} test suites could not be run: {bad[0].evidence}"
+    kind = GaveUp if any(one.retryable for one in bad) else TestsError
+    return kind(said, hint="the runner's log in the suite's artifacts has every step", evidence=evidence)
+
+
+def _set_aside(place: Path, name: str) -> None:
+    """Keep what a try left, as evidence, and make room for the next."""
+    old = place / name
+    old.mkdir(parents=True)
+    for left in list(place.iterdir()):
+        if not left.name.startswith("try-"):
+            shutil.move(left, old / left.name)
