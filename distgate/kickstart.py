@@ -15,7 +15,7 @@ import kickstarts
 from distgate.branches import RAWHIDE
 from distgate.errors import ConfigurationError
 from distgate.kickstart_parser import broken_at, parse
-from distgate.kickstart_text import Line, read_lines
+from distgate.kickstart_text import UNNAMED, Line, read_lines
 
 #: The tree of our own definitions.
 HOME = Path(kickstarts.__path__[0]).resolve()
@@ -142,7 +142,7 @@ def read_kickstart(path: Path, syntax: str = "") -> Kickstart:
     return _understood(parse(text, path.name, syntax=syntax, origin=lines), path.name, lines)
 
 
-def read_text(text: str, name: str = "kickstart", syntax: str = "") -> Kickstart:
+def read_text(text: str, name: str = UNNAMED, syntax: str = "") -> Kickstart:
     """Read a flattened kickstart, such as an edited one; errors call it ``name``. Raises as read_kickstart does."""
     return _understood(parse(text, name, syntax=syntax), name, ())
 

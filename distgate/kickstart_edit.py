@@ -90,9 +90,9 @@ def with_ostree(text: str, url: str, remote: str, osname: str, ref: str, *, synt
     lines = list(plan.lines)
     ending = _ending(lines[0]) if lines else "\n"
     line = f"ostreesetup --nogpg --osname={osname} --remote={remote} --url={url} --ref={ref}{ending}"
-    _set_command(lines, plan, "ostreesetup", line)
     for section in plan.named("%packages"):
         lines[section.first : section.last + 1] = [""] * (section.last + 1 - section.first)
+    _set_command(lines, plan, "ostreesetup", line)
     body = _remote_script(remote, url, ending)
     kept = _terminated("".join(lines), ending)
     after = f"{kept}{ending}%post --erroronfail{ending}{body}%end{ending}"

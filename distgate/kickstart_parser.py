@@ -11,11 +11,11 @@ from pykickstart.parser import KickstartParser
 from pykickstart.version import makeVersion, stringToVersion
 
 from distgate.errors import ConfigurationError
-from distgate.kickstart_text import Line, broken, outline
+from distgate.kickstart_text import UNNAMED, Line, broken, outline
 
 
 def parse(
-    text: str, name: str = "kickstart", *, syntax: str = "", strict: bool = False, origin: Sequence[Line] = ()
+    text: str, name: str = UNNAMED, *, syntax: str = "", strict: bool = False, origin: Sequence[Line] = ()
 ) -> Any:
     """pykickstart's handler for a flattened kickstart.
 
@@ -63,4 +63,5 @@ def broken_at(number: int | None, name: str, text: str, origin: Sequence[Line] =
         name, number = line.file.name, line.number
     elif origin:
         number = None
-    return broken(name, number, text, hint=f"ksvalidator {name} tells the same")
+    hint = "" if name == UNNAMED else f"ksvalidator {name} tells the same"
+    return broken(name, number, text, hint=hint)

@@ -22,6 +22,8 @@ SECTIONS = frozenset(
         "%traceback",
     }
 )
+#: What errors call a text that has no file.
+UNNAMED = "kickstart"
 #: Includes within includes; more of them is taken for a ring.
 DEPTH = 16
 
@@ -146,7 +148,7 @@ def broken(name: str, number: int | None, text: str, hint: str = "") -> Configur
     return ConfigurationError(f"{name}{where}: {text.strip()}", hint=hint)
 
 
-def outline(text: str, name: str = "kickstart") -> Outline:
+def outline(text: str, name: str = UNNAMED) -> Outline:
     """Where the commands and sections of a flattened kickstart are, by the rules of pykickstart's own reader.
 
     The text is one that pykickstart accepts. Raises ConfigurationError for what is left of ``%include`` and
