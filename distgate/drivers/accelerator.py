@@ -6,17 +6,21 @@ virtualisation without hardware support). Only a guest that ends within seconds 
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import json
 import logging
 import os
+import platform
 import shutil
 import tempfile
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from distgate.drivers import host_memory
 from distgate.errors import ConfigurationError
 from distgate.process import ProcessTimedOut, run
 
@@ -28,6 +32,9 @@ Name = Literal["kvm", "tcg"]
 LIMIT = 3.0
 #: Emulating every instruction makes a boot about this much slower than KVM does; timeouts are stretched by it.
 TCG_SCALE = 5.0
+#: Seconds for which a refusal of KVM is believed: the host may have been too busy for a moment. Proof holds until
+#: the host is booted anew.
+_REFUSAL_HOLDS = 3600.0
 
 _EXIT_CODE = 0x21
 _PROVED = (_EXIT_CODE << 1) | 1  # what isa-debug-exit makes of it
@@ -88,7 +95,7 @@ def probe(name: Name, limit: float = LIMIT) -> Probe:
 def choose(limit: float = LIMIT) -> Accelerator:
     """Probe and choose: KVM where it is proved, emulation otherwise.
 
-    Raises ConfigurationError when not even emulation runs the boot sector. ``accelerator()`` remembers the answer.
+    Raises ConfigurationError when not even emulation runs the boot sector. ``remembered_choice`` does not ask twice.
     """
     refusal = "/dev/kvm cannot be opened for reading and writing"
     if os.access("/dev/kvm", os.R_OK | os.W_OK):
@@ -104,9 +111,25 @@ def choose(limit: float = LIMIT) -> Accelerator:
 
 
 def accelerator() -> Accelerator:
-    """The accelerator of this host, probed once per process."""
+    """The accelerator of this host; probed once, and again after a reboot, another qemu, or a change of /dev/kvm."""
     with _lock:
         return _remembered()
+
+
+def remembered_choice(memory: Path, limit: float = LIMIT) -> Accelerator:
+    """What ``choose`` found when it was last asked under the same circumstances, by the file ``memory``.
+
+    Asks again, and writes the answer there, when there is none that still holds: a refusal of KVM costs ``limit``
+    seconds to find out, which each process would spend anew.
+    """
+    circumstances = _circumstances(limit)
+    known = _recall(memory, circumstances)
+    if known:
+        return known
+    chosen = choose(limit)
+    answer = {"circumstances": circumstances, "at": time.time(), "accelerator": asdict(chosen)}
+    host_memory.keep(memory, json.dumps(answer).encode())
+    return chosen
 
 
 _lock = threading.Lock()
@@ -114,9 +137,34 @@ _lock = threading.Lock()
 
 @functools.cache
 def _remembered() -> Accelerator:
-    chosen = choose()
+    chosen = remembered_choice(host_memory.directory() / "accelerator.json")
     log.info("guests run under %s: %s", chosen.name, chosen.reason)
     return chosen
+
+
+def _recall(memory: Path, circumstances: list[str]) -> Accelerator | None:
+    # Whatever is odd about the file is as good as no file.
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        answer = json.loads(memory.read_text())
+        known = Accelerator(**answer["accelerator"])
+        holds = known.name == "kvm" or 0 <= time.time() - answer["at"] < _REFUSAL_HOLDS
+        if answer["circumstances"] == circumstances and holds and known.name in ("kvm", "tcg"):
+            return known
+    return None
+
+
+def _circumstances(limit: float) -> list[str]:
+    """All that the answer depends on: this boot of this kernel, the emulator's file, and what we may do with KVM."""
+    emulator = Path(find_qemu()).resolve()
+    program = emulator.stat()
+    device = "none"
+    with contextlib.suppress(OSError):
+        node = os.stat("/dev/kvm")
+        device = (
+            f"{node.st_rdev} {node.st_mode} {node.st_uid}:{node.st_gid} {os.access('/dev/kvm', os.R_OK | os.W_OK)}"
+        )
+    binary = f"{emulator} {program.st_size} {program.st_mtime_ns} {program.st_ctime_ns}"
+    return [host_memory.boot_id(), platform.release(), binary, device, f"{os.geteuid()}", f"{limit:g}"]
 
 
 def _command(name: Name, sector: Path) -> list[str]:

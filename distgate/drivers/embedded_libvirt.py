@@ -6,9 +6,11 @@ private to the process, which lets any number of flow runs work side by side on 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from distgate.drivers import guest_watchdog
+from distgate.drivers import guest_watchdog, host_memory
 from distgate.drivers.quiet_libvirt import libvirt
 from distgate.errors import ConfigurationError, InfrastructureError
 from distgate.process import spawn
@@ -49,6 +51,17 @@ class EmbeddedLibvirt:
     root: Path
     watchdog: subprocess.Popen[bytes]
     pid: int = field(default_factory=os.getpid)
+
+    def keep_capabilities(self) -> None:
+        """Keep for other processes what libvirt found out about the emulator, which takes it seconds.
+
+        libvirt itself refuses it when emulator, libvirt, kernel, processor or access to KVM have changed.
+        """
+        for found in _capabilities(self.root).glob("*.xml"):
+            kept = _kept_capabilities() / found.name
+            with contextlib.suppress(OSError):
+                if not kept.exists() or kept.stat().st_mtime < found.stat().st_mtime:
+                    host_memory.keep(kept, found.read_bytes())
 
 
 _lock = threading.Lock()
@@ -95,6 +108,7 @@ def _open(state: Path) -> EmbeddedLibvirt:
         [sys.executable, "-I", "-S", script, root, str(os.getpid()), started, record],
         log_to=_records(state) / "watchdog.log",
     )
+    _bring_capabilities(root)
     (root / "etc").mkdir()
     (root / "etc" / "qemu.conf").write_text(_QEMU_CONF.format(uid=os.getuid(), gid=os.getgid()))
     _start_event_loop()
@@ -107,6 +121,22 @@ def _open(state: Path) -> EmbeddedLibvirt:
         ) from refused
     log.debug("libvirt %s embedded in %s", connection.getLibVersion(), root)
     return EmbeddedLibvirt(connection, root, watchdog)
+
+
+def _bring_capabilities(root: Path) -> None:
+    place = _capabilities(root)
+    place.mkdir(parents=True)
+    with contextlib.suppress(OSError):  # without them libvirt asks the emulator
+        for kept in _kept_capabilities().glob("*.xml"):
+            shutil.copy2(kept, place / kept.name)
+
+
+def _capabilities(root: Path) -> Path:
+    return root / "cache" / "qemu" / "capabilities"
+
+
+def _kept_capabilities() -> Path:
+    return host_memory.directory() / f"libvirt-capabilities-{os.geteuid()}"
 
 
 def _start_event_loop() -> None:

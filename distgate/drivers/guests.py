@@ -155,11 +155,13 @@ def _make_overlay(image: Path, overlay: Path) -> None:
 
 def _start(driver: EmbeddedLibvirt, spec: DomainSpec) -> Any:
     try:
-        return driver.connection.createXML(domain_xml(spec), 0)
+        domain = driver.connection.createXML(domain_xml(spec), 0)
     except libvirt.libvirtError as refused:
         raise InfrastructureError(
             f"libvirt did not start the guest: {refused}", evidence=tail_of(_emulator_log(driver, spec.name))
         ) from refused
+    driver.keep_capabilities()
+    return domain
 
 
 def _forwarded_port(domain: Any) -> int:
