@@ -2,7 +2,8 @@
 
 from blocks.dist_git import DistGit
 from blocks.guest_host import GuestMachine
+from blocks.image_factory import ImageFactory
 from blocks.image_store import ImageStore
 from blocks.koji_instance import KojiInstance
 
-__all__ = ["DistGit", "GuestMachine", "ImageStore", "KojiInstance"]
+__all__ = ["DistGit", "GuestMachine", "ImageFactory", "ImageStore", "KojiInstance"]

@@ -1,10 +1,9 @@
-"""The lab's base image: composed from the lab's repository as kickstarts/lab-cloud.ks says, bootable, made once."""
+"""The lab's base image: what kickstarts/lab-cloud.ks says, from the lab's repository, by imagefactory; made once."""
 
 from __future__ import annotations
 
 import inspect
 import json
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,18 +11,24 @@ import kickstarts
 from distgate import kickstart as reader
 from distgate.drivers import confinement, image_root, transaction, transaction_child
 from distgate.drivers.base import BaseImage, Progress
-from distgate.drivers.transaction import RepositorySource, Script, Transaction, perform
-from distgate.errors import ConfigurationError, InfrastructureError
-from distgate.kickstart import Kickstart, PackageSource, PostScript, read_kickstart
+from distgate.drivers.image_factory import ImageFactory
+from distgate.drivers.image_layout import root_offset
+from distgate.errors import ConfigurationError
+from distgate.kickstart import read_kickstart
+from distgate.kickstart_edit import with_root_key
 from distgate.process import run
-from lab import disk
+from lab import disk, kickstart_install
 from lab.cache import ensure_entry, exclusive, identity_of
-from lab.disk import Boot, DiskLayout, make_disk
-from lab.rpm_repository import Repository, ensure_repository, step
+from lab.image_factory import COMMAND, INSTALL_URL
+from lab.rpm_repository import Repository, ensure_repository
 
 KICKSTART = Path(kickstarts.__path__[0]) / "lab-cloud.ks"
 RECORD = "base.json"
 TIMEOUT = 1200.0
+#: The Debian release that the lab's packages come from, as ``$releasever``.
+RELEASE = "12"
+#: What stands in the kickstart for the lab's repository, whose place no file can know.
+PLACEHOLDER = "http://lab.invalid/repository"
 
 
 def ensure_base(cache: Path, progress: Progress, kickstart: Path = KICKSTART) -> BaseImage:
@@ -33,22 +38,33 @@ def ensure_base(cache: Path, progress: Progress, kickstart: Path = KICKSTART) ->
     ConfigurationError for a kickstart that cannot be followed, InfrastructureError when a step fails.
     """
     cache = cache.resolve()
+    kickstart_install.refuse_what_cannot_be_followed(read_kickstart(kickstart), kickstart.name)
     repository = ensure_repository(cache, progress)
     key = ensure_key(cache)
-    text = kickstart.read_text(encoding="utf-8")
-    modules = (disk, reader, transaction, transaction_child, confinement, image_root)
-    code = (inspect.getsource(module) for module in modules)
-    identity = identity_of(repository.identity, text, key.with_suffix(".pub").read_text(), *code)
+    text = lab_kickstart(kickstart, repository, key)
+    modules = (disk, kickstart_install, reader, transaction, transaction_child, confinement, image_root)
+    identity = identity_of(repository.identity, text, *(inspect.getsource(module) for module in modules))
     entry = cache / "base" / identity
-    base = BaseImage(
-        path=entry / "base.qcow2",
-        identity=f"{kickstart.stem}-{identity}",
-        root_offset=_layout(read_kickstart(kickstart), kickstart).root_offset,
-        ssh_key=key,
-        repositories=(str(repository.path),),
-    )
-    ensure_entry(cache, "base", identity, lambda into: _make(into, kickstart, repository, base, progress))
-    return base
+
+    def make(into: Path) -> None:
+        builder = ImageFactory(command=COMMAND, install_url=INSTALL_URL)
+        built = builder.build(text, kickstart.stem, RELEASE, into / "base.qcow2", TIMEOUT, progress)
+        base = BaseImage(
+            path=entry / built.path.name,
+            identity=f"{kickstart.stem}-{identity}",
+            root_offset=root_offset(built.path),
+            ssh_key=key,
+            repositories=(str(repository.path),),
+        )
+        (into / RECORD).write_text(json.dumps(asdict(base), default=str, indent=2) + "\n")
+
+    return read_record(ensure_entry(cache, "base", identity, make))
+
+
+def lab_kickstart(kickstart: Path, repository: Repository, key: Path) -> str:
+    """The text of ``kickstart`` for the lab at hand: its repository, and its ``key`` for root."""
+    text = kickstart.read_text(encoding="utf-8").replace(PLACEHOLDER, repository.url)
+    return with_root_key(text, key.with_suffix(".pub").read_text())
 
 
 def ensure_key(cache: Path) -> Path:
@@ -67,73 +83,3 @@ def read_record(base: Path) -> BaseImage:
     if not record.exists():
         raise ConfigurationError(f"there is no {RECORD} beside the base image", hint="./run lab up makes one")
     return BaseImage.from_record(json.loads(record.read_text()))
-
-
-def _make(into: Path, kickstart: Path, repository: Repository, base: BaseImage, progress: Progress) -> None:
-    definition = read_kickstart(kickstart)
-    definition = definition.with_source(PackageSource("lab", repository.url))
-    definition = definition.with_root_key(base.ssh_key.with_suffix(".pub").read_text())
-    with tempfile.TemporaryDirectory(prefix=".compose-", dir=into) as name:
-        scratch = Path(name)
-        root = scratch / "root"
-        root.mkdir(mode=0o755)
-        with step(progress, f"the root file system of {kickstart.name}"):
-            outcome = perform(_transaction(definition, root, kickstart), scratch, TIMEOUT)
-            _let_in(root, definition.root_keys)
-            (root / "etc/hostname").write_text(f"{definition.hostname or 'localhost'}\n")
-        with step(progress, "a bootable disk"):
-            boot = _boot(root, definition.boot_arguments)
-            make_disk(root, boot, _layout(definition, kickstart), into / base.path.name, scratch)
-    (into / "compose.log").write_text(outcome.transcript)
-    (into / "packages.txt").write_text("".join(f"{package}\n" for package in outcome.installed))
-    (into / RECORD).write_text(json.dumps(asdict(base), default=str, indent=2) + "\n")
-
-
-def _transaction(definition: Kickstart, root: Path, kickstart: Path) -> Transaction:
-    outside = [script.line for script in definition.post if not script.in_chroot]
-    if outside:
-        raise ConfigurationError(f"{kickstart.name}, line {outside[0]}: the lab runs no %post --nochroot script")
-    if definition.excluded_groups:
-        raise ConfigurationError(
-            f"{kickstart.name}: the lab cannot exclude groups (-@{definition.excluded_groups[0]})"
-        )
-    return Transaction(
-        repositories=tuple(_source(source) for source in definition.sources),
-        requests=definition.requests,
-        root=root,
-        excluded=definition.excluded,
-        weak_dependencies=definition.weak_dependencies,
-        scripts=tuple(_script(script) for script in definition.post),
-    )
-
-
-def _source(source: PackageSource) -> RepositorySource:
-    cost = 1000 if source.cost is None else source.cost
-    return RepositorySource(
-        source.name, source.baseurl, source.mirrorlist, source.metalink, cost=cost, excluded=source.excluded
-    )
-
-
-def _script(script: PostScript) -> Script:
-    return Script(f"post-line-{script.line}", script.body, script.interpreter, script.fatal)
-
-
-def _let_in(root: Path, keys: tuple[str, ...]) -> None:
-    directory = root / "root/.ssh"
-    directory.mkdir(mode=0o700, exist_ok=True)
-    authorized = directory / "authorized_keys"
-    authorized.write_text("".join(f"{key}\n" for key in keys))
-    authorized.chmod(0o600)
-
-
-def _boot(root: Path, arguments: str) -> Boot:
-    kernels = sorted((root / "usr/lib/modules").glob("*/vmlinuz"))
-    if len(kernels) != 1:
-        raise InfrastructureError(f"the composed root has {len(kernels)} kernels", hint="@core holds kernel-core")
-    return Boot(kernels[0], kernels[0].with_name("initramfs.img"), arguments)
-
-
-def _layout(definition: Kickstart, kickstart: Path) -> DiskLayout:
-    if definition.root_size is None:
-        raise ConfigurationError(f"{kickstart.name} has no 'part / --size', which says how large the root shall be")
-    return DiskLayout(definition.root_size)

@@ -132,3 +132,11 @@ def demo(
         )
         raise typer.Exit(2) from error
     raise typer.Exit(code)
+
+
+@lab.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def imagefactory(context: typer.Context) -> None:
+    """Build an image as imagefactory does, with its command line, from the lab's packages (as root)."""
+    from lab.image_factory import main
+
+    raise typer.Exit(main(context.args))

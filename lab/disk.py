@@ -46,22 +46,20 @@ class Boot:
 
 
 def make_disk(root: Path, boot: Boot, layout: DiskLayout, into: Path, scratch: Path) -> None:
-    """Write the qcow2 image ``into``, whose root file system holds the tree ``root`` with its owners and modes.
+    """Write the raw, sparse disk ``into``, whose root file system holds the tree ``root`` with its owners and modes.
 
     Needs the right to read ``root``, nothing more. ``scratch`` takes sparse files of the disk's size.
     """
-    disk, fat, ext4 = (scratch / name for name in ("disk.raw", "boot.fat", "root.ext4"))
+    fat, ext4 = scratch / "boot.fat", scratch / "root.ext4"
     _make_boot_partition(fat, boot, layout.boot_size)
     _make_root(root, ext4, layout.root_size)
-    with disk.open("wb") as stream:
+    with into.open("wb") as stream:
         stream.truncate(layout.size)
-    with disk.open("r+b") as stream:
         stream.write(_boot_code())
         stream.seek(446)
         stream.write(partition_table(layout))
-    _place(fat, disk, _BOOT_START)
-    _place(ext4, disk, layout.root_offset)
-    run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", disk, into], timeout=600)
+    _place(fat, into, _BOOT_START)
+    _place(ext4, into, layout.root_offset)
 
 
 def partition_table(layout: DiskLayout) -> bytes:
