@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from distgate.errors import ConfigurationError, DistgateError, InfrastructureError
 
@@ -107,6 +107,49 @@ def spawn(
     log.debug("spawn: %s", shlex.join(words))
     with log_to.open("ab") as sink:
         return _start(words, env, cwd, False, sink, False)
+
+
+class Started:
+    """A process of ours that runs; whoever started it waits for it."""
+
+    def __init__(self, child: subprocess.Popen[bytes]) -> None:
+        self._child = child
+        self.pidfd = os.pidfd_open(child.pid)
+
+    def kill(self) -> None:
+        """End it at once."""
+        self._child.kill()
+
+    def wait(self) -> int:
+        """Its status, once it has ended: negative when a signal did it."""
+        return self._child.wait()
+
+
+def start(argv: Sequence[str], *, output: int, pass_fds: Sequence[int] = (), user: int | None = None) -> Started:
+    """Start a process whose whole output goes to the descriptor ``output`` and that inherits ``pass_fds`` besides.
+
+    It reads nothing, sees PATH alone of our environment, and is ``user`` with the group of the same number and no other (ourselves when
+    None). Raises ConfigurationError when the program does not exist.
+    """
+    log.debug("start: %s", shlex.join(argv))
+    identity: dict[str, Any] = {} if user is None else {"user": user, "group": user, "extra_groups": []}
+    try:
+        return Started(
+            subprocess.Popen(
+                argv,
+                env={"PATH": os.environ.get("PATH", os.defpath)},
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                pass_fds=pass_fds,
+                **identity,
+            )
+        )
+    except FileNotFoundError as missing:
+        raise ConfigurationError(
+            f"cannot start {argv[0]}: {missing.strerror}", hint="./run installs what distgate needs"
+        ) from missing
 
 
 def tail_of(path: Path, size: int = TAIL) -> str:

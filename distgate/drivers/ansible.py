@@ -1,7 +1,7 @@
-"""Test suites of the Standard Test Interface, run against a guest by ansible-runner in a process of its own.
+"""Test suites of the Standard Test Interface, run against a guest by ansible-runner inside a sandbox.
 
-ansible-runner hands its whole environment to the suite and writes it to disk. So it never runs in ours: a child with
-a listed environment does it, in a private directory that is removed afterwards; no credential of ours is in either.
+A suite runs code on this side too: lookups, local actions, plugins beside its playbook. So ansible-runner itself runs
+in a sandbox (distgate.drivers.sandbox) with a copy of the tests, the guest's key, and no credential of ours.
 """
 
 from __future__ import annotations
@@ -9,25 +9,35 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import yaml
 
 from distgate.drivers import ssh
 from distgate.drivers.base import Guest, SuiteRun
+from distgate.drivers.sandbox import Limits, Sandbox, SandboxRun, python_paths
 from distgate.errors import ConfigurationError, InfrastructureError
-from distgate.process import ProcessTimedOut, run
+from distgate.process import tail_of
 
 #: What suites are run for; the Standard Test Interface also knows container and atomic.
 TAG = "classic"
 #: Both group names that the interface's own inventory has. A *group* called localhost is what keeps
 #: ``hosts: localhost`` away from the machine that runs ansible.
 GROUPS = ("localhost", "subjects")
-#: Seconds that ansible-runner gets to notice its own deadline before the whole process group is killed.
-_GRACE = 30.0
+#: Our own roles, by the names that suites know from standard-test-roles.
+ROLES = Path(__file__).resolve().parents[1] / "roles"
+#: ansible-runner's own status for a suite that was killed at its deadline.
+_KILLED = 254
+_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
+#: One connection for all tasks, which ansible-playbook does by itself, too. It ends with the sandbox.
+_SHARED = ("-o", "ControlMaster=auto", "-o", "ControlPersist=60s")
+_NOT_SHARED = ("ControlMaster=no", "ControlPath=none")
 
 _SETTINGS = {
     "ANSIBLE_INVENTORY_UNPARSED_FAILED": "True",  # otherwise a broken inventory means "run it here"
@@ -38,6 +48,8 @@ _SETTINGS = {
     "ANSIBLE_NOCOLOR": "True",
     "ANSIBLE_DEPRECATION_WARNINGS": "False",
     "ANSIBLE_TIMEOUT": "60",
+    # Short: the path of a socket has room for a hundred characters.
+    "ANSIBLE_SSH_CONTROL_PATH_DIR": "/tmp/ssh",  # noqa: S108 - the sandbox's own
     "LANG": "C.UTF-8",
     "LC_ALL": "C.UTF-8",
 }
@@ -47,8 +59,10 @@ class AnsibleSuites:
     """A SuiteRunner on ansible-runner; see distgate.drivers.base.SuiteRunner.
 
     ``subjects`` is what is under test (the image's path), told to suites as TEST_SUBJECTS. ``roles_path`` lists
-    directories with roles such as standard-test-basic. ``interpreter`` is the guest's Python. ``scratch`` is where
-    private directories are made (the system's temporary directory); only a killed worker leaves one there.
+    directories with roles, looked at before our own ones. ``ansible`` says for which branches (a shell pattern, the
+    first that fits) the ansible-playbook of which directory is used, ours for all others. ``srpm`` is the source RPM
+    that the role standard-test-source unpacks. ``interpreter`` is the guest's Python. ``scratch`` is where private
+    directories are made (the system's temporary directory); only a killed worker leaves one there.
     """
 
     def __init__(
@@ -56,12 +70,18 @@ class AnsibleSuites:
         subjects: Sequence[str | os.PathLike[str]] = (),
         *,
         roles_path: Sequence[Path] = (),
+        ansible: Mapping[str, Path] | None = None,
+        srpm: Path | None = None,
         interpreter: str = "/usr/bin/python3",
+        limits: Limits | None = None,
         scratch: Path | None = None,
     ) -> None:
         self._subjects = shlex.join(os.fspath(subject) for subject in subjects)
-        self._roles_path = [str(path.resolve()) for path in roles_path]
+        self._roles_path = [path.resolve() for path in roles_path]
+        self._ansible = dict(ansible or {})
+        self._srpm = srpm.resolve() if srpm else None
         self._interpreter = interpreter
+        self._sandbox = Sandbox(limits, scratch=scratch)
         self._scratch = scratch
 
     def run(
@@ -69,36 +89,49 @@ class AnsibleSuites:
     ) -> SuiteRun:
         """Run ``playbook`` with tag classic against ``guest`` and say what was observed; judging is not done here.
 
-        ``artifacts`` must be empty or absent; the suite's files, ``ansible.log`` and ``ansible.txt`` (what the
-        terminal would show) end up there. ``variables`` become extra variables (git_branch). A suite that takes
-        longer than ``timeout`` seconds is killed. Raises InfrastructureError when ansible could not be run at all.
+        The suite works on a copy: of the whole checkout when ``playbook`` lies in its directory ``tests``, of the
+        playbook's directory otherwise. ``artifacts`` must be empty or absent; the suite's files, ``ansible.log`` and
+        ``ansible.txt`` (what the terminal would show) end up there, with ``rewrites.txt``, ``inventory.txt`` and
+        ``dropped.txt`` where there is something to tell. ``variables`` become extra variables (git_branch). A suite
+        that takes longer than ``timeout`` seconds is killed. Raises InfrastructureError when ansible could not be
+        run at all.
         """
-        artifacts = artifacts.resolve()
+        artifacts, playbook = artifacts.resolve(), playbook.resolve()
         artifacts.mkdir(parents=True, exist_ok=True)
         if any(artifacts.iterdir()):
             raise ConfigurationError(f"the artifacts directory {artifacts} is not empty")
-        # Private and short-lived: it holds the child's environment and the path of the key.
+        bins = self._bins(variables.get("git_branch", ""))
+        # Private and short-lived: the sandbox has a copy of it, with the guest's key.
         with tempfile.TemporaryDirectory(prefix="distgate-suite-", dir=self._scratch) as scratch:
             private = Path(scratch).resolve()
-            spec = self._specify(private, playbook.resolve(), guest, artifacts, variables, timeout)
-            (private / "ansible.cfg").touch()
-            (private / "tmp").mkdir()
-            (private / "spec.json").write_text(json.dumps(spec))
-            killed = self._run_child(private, artifacts, playbook.resolve().parent, timeout)
-            return _observed(playbook.name, private, artifacts, killed)
+            self._prepare(private, playbook, guest, artifacts, variables)
+            ended = self._sandbox.run(
+                [sys.executable, "-I", "-m", "distgate.drivers.ansible_child", private / "spec.json"],
+                env=self._environment(private, artifacts, bins),
+                timeout=timeout,
+                log_to=artifacts / "ansible.txt",
+                readable=self._readable(bins),
+                copies=[tree_of(playbook), private],
+                artifacts=artifacts,
+                guest=guest,
+                cwd=playbook.parent,
+            )
+        return _observed(playbook.name, artifacts, ended)
 
-    def _specify(
-        self,
-        private: Path,
-        playbook: Path,
-        guest: Guest,
-        artifacts: Path,
-        variables: Mapping[str, str],
-        timeout: float,
-    ) -> dict[str, object]:
-        inventory = private / "inventory.yml"
-        inventory.write_text(yaml.safe_dump(inventory_of(guest, self._interpreter)))
-        return {
+    def _prepare(
+        self, private: Path, playbook: Path, guest: Guest, artifacts: Path, variables: Mapping[str, str]
+    ) -> None:
+        """Write what the child needs: its orders, the inventory, the key."""
+        inventory, key = private / "inventory.yml", private / "key"
+        shutil.copyfile(guest.key, key)
+        key.chmod(0o600)
+        inventory.write_text(yaml.safe_dump(inventory_of(guest, self._interpreter, key)))
+        (private / "ansible.cfg").touch()
+        # `subjects` and `artifacts` are how version 1 of the interface passed them; many suites still read them.
+        extra = {**variables, "artifacts": str(artifacts), "subjects": self._subjects}
+        if self._srpm:
+            extra["distgate_srpm"] = str(self._srpm)
+        run = {
             "private_data_dir": str(private),
             "project_dir": str(playbook.parent),
             "playbook": playbook.name,
@@ -106,62 +139,66 @@ class AnsibleSuites:
             # Also keeps plays for 127.0.0.1 and ::1 from finding the implicit localhost.
             "limit": GROUPS[0],
             "tags": TAG,
-            # `subjects` and `artifacts` are how version 1 of the interface passed them; many suites still read them.
-            "extravars": {**variables, "artifacts": str(artifacts), "subjects": self._subjects},
-            "timeout": int(timeout) or 1,
+            "extravars": extra,
         }
+        (private / "spec.json").write_text(json.dumps({"tree": str(tree_of(playbook)), "run": run}))
 
-    def _run_child(self, private: Path, artifacts: Path, tests: Path, timeout: float) -> bool:
-        """Whether the child had to be killed from outside."""
-        env = _SETTINGS | {
+    def _bins(self, branch: str) -> Path | None:
+        """The directory of the ansible-playbook for ``branch``, or None for our own."""
+        chosen = next((path for pattern, path in self._ansible.items() if fnmatchcase(branch, pattern)), None)
+        if chosen and not (chosen / "ansible-playbook").is_file():
+            raise ConfigurationError(
+                f"there is no ansible-playbook in {chosen}", hint=f"DISTGATE_ANSIBLE names it for branch {branch}"
+            )
+        return chosen.absolute() if chosen else None
+
+    def _readable(self, bins: Path | None) -> list[Path]:
+        extra = [self._srpm] if self._srpm else []
+        return [*self._roles_path, *extra, *(python_paths(_interpreter_of(bins)) if bins else [])]
+
+    def _environment(self, private: Path, artifacts: Path, bins: Path | None) -> dict[str, str]:
+        # ansible-playbook stands beside the interpreter in a virtual environment.
+        own = Path(sys.executable).parent
+        return _SETTINGS | {
             "HOME": str(private),
-            "TMPDIR": str(private / "tmp"),
             # Empty: no configuration of this host, and none of the package, has a part in it.
             "ANSIBLE_CONFIG": str(private / "ansible.cfg"),
-            # ansible-playbook stands beside the interpreter in a virtual environment.
-            "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}",
+            "PATH": ":".join([*([str(bins)] if bins else []), str(own), _PATH]),
             "ANSIBLE_HOME": str(private / "ansible"),
             "ANSIBLE_LOG_PATH": str(artifacts / "ansible.log"),
+            "ANSIBLE_ROLES_PATH": ":".join(str(path) for path in (*self._roles_path, ROLES)),
             "TEST_SUBJECTS": self._subjects,
             "TEST_ARTIFACTS": str(artifacts),
         }
-        if self._roles_path:
-            env["ANSIBLE_ROLES_PATH"] = ":".join(self._roles_path)
-        try:
-            child = [sys.executable, "-m", "distgate.drivers.ansible_child", str(private / "spec.json")]
-            run(
-                [*_confined(writable=[private, artifacts, tests]), *child],
-                timeout=timeout + _GRACE,
-                env=env,
-                log_to=artifacts / "ansible.txt",
-                hint="see ansible.txt; bwrap needs root or user namespaces",
-            )
-        except ProcessTimedOut:
-            return True
-        return False
 
 
-def _confined(writable: Sequence[Path]) -> list[str]:
-    """The words before a command that run it in a process namespace of its own, with only ``writable`` to write to.
+def tree_of(playbook: Path) -> Path:
+    """The directory that a suite may expect around its playbook: the clone that it lies in, or its own directory."""
+    folder = playbook.parent
+    return folder.parent if folder.name == "tests" and (folder.parent / ".git").exists() else folder
 
-    What a suite starts on this side ends with it, even when the worker is killed: ansible-playbook makes a session of
-    its own, which no process group reaches. And it finds no other process in /proc to read the environment of.
+
+def _interpreter_of(bins: Path) -> Path:
+    with (bins / "ansible-playbook").open("rb") as script:
+        first = script.readline(512).decode("utf-8", "replace").strip()
+    return Path(first.removeprefix("#!").split(" ")[0])
+
+
+def inventory_of(
+    guest: Guest, interpreter: str = "/usr/bin/python3", key: Path | None = None
+) -> dict[str, dict[str, dict[str, dict[str, object]]]]:
+    """The inventory that holds the guest in every group that suites address, and nothing else.
+
+    ``key`` is where its private key is for those who read the inventory (the guest's own path).
     """
-    binds = [word for path in writable for word in ("--bind", str(path), str(path))]
-    # Root keeps its capabilities otherwise, and with them a read-only file system is read-only no longer.
-    namespaces = ["--unshare-pid", "--unshare-ipc", "--die-with-parent", "--cap-drop", "ALL"]
-    return ["bwrap", *namespaces, "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", *binds, "--"]
-
-
-def inventory_of(guest: Guest, interpreter: str = "/usr/bin/python3") -> dict[str, object]:
-    """The inventory that holds the guest in every group that suites address, and nothing else."""
+    options = [word for option in _pairs(ssh.OPTIONS) if option[1] not in _NOT_SHARED for word in option]
     host = {
         "ansible_connection": "ssh",
         "ansible_host": "127.0.0.1",
         "ansible_port": guest.port,
         "ansible_user": "root",
-        "ansible_ssh_private_key_file": str(guest.key.resolve()),
-        "ansible_ssh_args": shlex.join(ssh.OPTIONS),
+        "ansible_ssh_private_key_file": str(key or guest.key.resolve()),
+        "ansible_ssh_args": shlex.join([*_SHARED, *options]),
         "ansible_python_interpreter": interpreter,
         # Suites are written for Fedora, where sh is bash; `&>` means something else to another shell.
         "ansible_shell_executable": "/bin/bash",
@@ -169,18 +206,27 @@ def inventory_of(guest: Guest, interpreter: str = "/usr/bin/python3") -> dict[st
     return {group: {"hosts": {guest.name: host}} for group in GROUPS}
 
 
-def _observed(suite: str, private: Path, artifacts: Path, killed: bool) -> SuiteRun:
-    said = private / "outcome.json"
-    if said.exists():
-        outcome = json.loads(said.read_text())
-        return SuiteRun(
-            suite=suite,
-            returncode=outcome["returncode"],
-            artifacts=artifacts,
-            unreachable=outcome["tasks"].get("unreachable", 0) > 0,
-            timed_out=outcome["timed_out"],
-            tasks=outcome["tasks"],
+def _pairs(options: Sequence[str]) -> list[tuple[str, str]]:
+    return list(zip(options[::2], options[1::2], strict=True))
+
+
+def _observed(suite: str, artifacts: Path, ended: SandboxRun) -> SuiteRun:
+    words = ended.report.split("\n")
+    if "begun" not in words:
+        raise InfrastructureError(
+            "ansible-runner could not be started in the sandbox",
+            hint="see ansible.txt",
+            evidence=tail_of(artifacts / "ansible.txt"),
         )
-    if killed:
-        return SuiteRun(suite, 254, artifacts, timed_out=True)
-    raise InfrastructureError("ansible-runner ended without saying how the suite went", hint="see ansible.txt")
+    tasks = Counter(word for word in words if word in ("ok", "failed", "skipped", "unreachable"))
+    said = [int(word.removeprefix("end ")) for word in words if word.startswith("end ")]
+    # Without a last word the suite, or the kernel for lack of memory, has killed what ran it.
+    status = _KILLED if ended.timed_out else said[0] if said else ended.returncode or 1
+    return SuiteRun(
+        suite=suite,
+        returncode=status,
+        artifacts=artifacts,
+        unreachable=tasks["unreachable"] > 0,
+        timed_out=ended.timed_out,
+        tasks=dict(tasks),
+    )

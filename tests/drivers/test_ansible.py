@@ -156,6 +156,7 @@ AnsibleSuites(scratch=here).run(here / "tests" / "tests_one.yml", guest, here / 
 
 def test_a_worker_killed_by_kill_9_takes_its_suite_along(tmp_path: Path) -> None:
     suite(tmp_path, play("  - pause: {minutes: 30}\n"))
+    (tmp_path / "key").write_text("no key")
     worker = subprocess.Popen([sys.executable, "-c", WORKER, tmp_path])
     try:
         running = wait_for("ansible-playbook", lambda: suites_of(worker.pid) or None, 60)
@@ -167,7 +168,8 @@ def test_a_worker_killed_by_kill_9_takes_its_suite_along(tmp_path: Path) -> None
 
 def suites_of(pid: int) -> list[int]:
     """The ansible processes below a process: none until ansible-playbook itself runs."""
-    children = [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    lists = Path(f"/proc/{pid}/task").glob("*/children")
+    children = [int(word) for listed in lists for word in listed.read_text().split()]
     below = [found for child in children for found in [child, *suites_of(child)]]
     started = any(b"ansible-playbook" in Path(f"/proc/{child}/cmdline").read_bytes() for child in below)
     return below if started else []
