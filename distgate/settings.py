@@ -93,8 +93,10 @@ class Settings(BaseSettings):
     image_factory: tuple[str, ...] = Field(
         ("imagefactory",), description="Command that builds base images, with imagefactory's arguments added to it"
     )
-    guests_state: Path = Field(
-        Path("/var/lib/distgate/guests"), description="State of the guests that `distgate images qualify` boots"
+    image_build_timeout: float = Field(7200, description="Seconds that the build of a base image may take")
+    image_kickstarts: dict[str, Path] = Field(
+        default_factory=dict,
+        description="Kickstarts of base images by branch, * for all others; unset: those that distgate brings",
     )
     lab_state: Path = Field(Path(".lab"), description="State directory of the lab")
     cache_dir: Path = Field(

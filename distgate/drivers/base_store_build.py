@@ -111,6 +111,8 @@ def _fill(order: Order, making: Path, entry: Path, workshop: Workshop, progress:
     with steps.step("reading the image's RPM database"):
         offset = workshop.root_offset(image)
         packages = tuple(sorted(workshop.installed(image, offset)))
+    if not packages:
+        raise InfrastructureError(f"{order.title} was built without any package", hint="build.log says what happened")
     base = BaseImage(
         path=entry / IMAGE,
         identity=order.identity,

@@ -132,13 +132,13 @@ def _metalinked(source: InstallSource, text: bytes) -> str:
 
 
 def _read(client: httpx.Client, source: InstallSource, address: str) -> bytes:
-    try:
+    try:  # ValueError: an address that is none
         if urlsplit(address).scheme == "file":
             return Path(unquote(urlsplit(address).path)).read_bytes()[:LARGEST]
         with client.stream("GET", address) as answer:
             answer.raise_for_status()
             return _body(answer, source, address)
-    except (httpx.HTTPError, httpx.InvalidURL, OSError) as away:
+    except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as away:
         words = f"HTTP status {away.response.status_code}" if isinstance(away, httpx.HTTPStatusError) else str(away)
         raise _away(source, address, words or type(away).__name__) from away
 

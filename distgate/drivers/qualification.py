@@ -32,7 +32,7 @@ _SHOWN = 5
 
 
 @dataclass(frozen=True)
-class Testimony:
+class Statement:
     """What a guest said of itself: systemd's state and failed units, what ``rpm -qa`` printed, its kernel."""
 
     systemd_state: str
@@ -86,10 +86,10 @@ def qualify(
     ``timeout`` is for the boot, in seconds under KVM; logs stay in ``workdir``. Raises what the host of the guests
     raises when it is itself at fault: that says nothing of the base.
     """
-    started, testimony = time.monotonic(), None
+    started, statement = time.monotonic(), None
     try:
-        testimony = _boot_and_question(base, guests, accelerated_by, workdir, timeout, progress)
-        reasons = complaints(testimony, offline)
+        statement = _boot_and_question(base, guests, accelerated_by, workdir, timeout, progress)
+        reasons = complaints(statement, offline)
     except _Unfit as unfit:
         reasons = (unfit.reason,)
     return Qualification(
@@ -98,14 +98,14 @@ def qualify(
         accelerator=accelerated_by.name,
         reasons=reasons,
         seconds=round(time.monotonic() - started, 1),
-        systemd_state=testimony.systemd_state if testimony else "",
-        failed_units=testimony.failed_units if testimony else (),
-        kernel=testimony.kernel if testimony else "",
-        packages=len(testimony.rpm.stdout.splitlines()) if testimony else 0,
+        systemd_state=statement.systemd_state if statement else "",
+        failed_units=statement.failed_units if statement else (),
+        kernel=statement.kernel if statement else "",
+        packages=len(statement.rpm.stdout.splitlines()) if statement else 0,
     )
 
 
-def question(guest: Guest, scale: float) -> Testimony:
+def question(guest: Guest, scale: float) -> Statement:
     """What the guest says of itself once systemd has settled. InfrastructureError when it stops answering."""
 
     def ask(command: str) -> CommandResult:
@@ -122,7 +122,7 @@ def question(guest: Guest, scale: float) -> Testimony:
         state = wait_for("systemd to settle", settled, _SETTLE_SECONDS * scale)
     except TimedOut:
         state = last
-    return Testimony(
+    return Statement(
         systemd_state=state,
         failed_units=tuple(line.split()[0] for line in ask(FAILED_UNITS_COMMAND).stdout.splitlines() if line.split()),
         rpm=ask(INSTALLED_COMMAND),
@@ -130,25 +130,25 @@ def question(guest: Guest, scale: float) -> Testimony:
     )
 
 
-def complaints(testimony: Testimony, offline: Sequence[Nevra]) -> tuple[str, ...]:
+def complaints(statement: Statement, offline: Sequence[Nevra]) -> tuple[str, ...]:
     """Why a base whose guest said this must not be used, a sentence each; none when it may.
 
     The RPM database must list exactly ``offline``, and the kernel that runs must be one of its kernels.
     """
     found = []
-    if testimony.failed_units:
-        found.append(f"units failed: {_names(testimony.failed_units)}")
-    elif testimony.systemd_state != "running":
-        found.append(f"systemd says {testimony.systemd_state!r}, not 'running'")
-    return (*found, *_package_complaints(testimony, offline))
+    if statement.failed_units:
+        found.append(f"units failed: {_names(statement.failed_units)}")
+    elif statement.systemd_state != "running":
+        found.append(f"systemd says {statement.systemd_state!r}, not 'running'")
+    return (*found, *_package_complaints(statement, offline))
 
 
-def _package_complaints(testimony: Testimony, offline: Sequence[Nevra]) -> tuple[str, ...]:
-    if testimony.rpm.returncode != 0:
-        return (f"rpm -qa ended with status {testimony.rpm.returncode}: {_last_line(testimony.rpm.stderr)}",)
-    lines = [line for line in testimony.rpm.stdout.splitlines() if line.strip()]
+def _package_complaints(statement: Statement, offline: Sequence[Nevra]) -> tuple[str, ...]:
+    if statement.rpm.returncode != 0:
+        return (f"rpm -qa ended with status {statement.rpm.returncode}: {_last_line(statement.rpm.stderr)}",)
+    lines = [line for line in statement.rpm.stdout.splitlines() if line.strip()]
     try:
-        report = judge(offline, lines, testimony.kernel)
+        report = judge(offline, lines, statement.kernel)
         running = {str(Nevra.parse(line)) for line in lines}
     except InfrastructureError as unreadable:
         return (f"{unreadable.message}: {_last_line(unreadable.evidence)}",)
@@ -175,7 +175,7 @@ def _boot_and_question(
     workdir: Path,
     timeout: float,
     progress: Progress,
-) -> Testimony:
+) -> Statement:
     with ExitStack() as stack:
         progress(f"qualification: base image {base.identity} boots")
         try:

@@ -86,7 +86,7 @@ class ToldGuests:
 
 @dataclass
 class TinyBuilder:
-    """Writes a real qcow2 of ``size`` bytes, notes each build in ``notes``, and waits there for ``go``, if told to."""
+    """Writes a real qcow2 of ``size`` bytes, notes each build in ``notes``; ``gated``, it waits there for ``go``."""
 
     notes: Path
     size: int = MIB
