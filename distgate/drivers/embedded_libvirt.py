@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -113,7 +114,8 @@ def _open(state: Path) -> EmbeddedLibvirt:
     (root / "etc" / "qemu.conf").write_text(_QEMU_CONF.format(uid=os.getuid(), gid=os.getgid()))
     _start_event_loop()
     try:
-        connection = libvirt.open(f"qemu:///embed?root={root}")
+        with _on_first_processor():
+            connection = libvirt.open(f"qemu:///embed?root={root}")
     except libvirt.libvirtError as refused:
         raise InfrastructureError(
             f"libvirt's embedded driver does not open: {refused}",
@@ -121,6 +123,22 @@ def _open(state: Path) -> EmbeddedLibvirt:
         ) from refused
     log.debug("libvirt %s embedded in %s", connection.getLibVersion(), root)
     return EmbeddedLibvirt(connection, root, watchdog)
+
+
+@contextlib.contextmanager
+def _on_first_processor() -> Iterator[None]:
+    """Let libvirt look at always the same processor: some tell their own number in CPUID (leaf 0x1f), and libvirt
+    takes that for another host, for which kept capabilities do not hold."""
+    allowed = os.sched_getaffinity(0)
+    before = set(os.listdir("/proc/self/task"))
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)
+        for thread in set(os.listdir("/proc/self/task")) - before:  # libvirt's own have inherited it
+            with contextlib.suppress(OSError):
+                os.sched_setaffinity(int(thread), allowed)
 
 
 def _bring_capabilities(root: Path) -> None:
