@@ -57,7 +57,7 @@ class BuildRecord(_Record):
     source: str = Field(description="git+URL#REV, as Koji was given it")
     target: str = ""
     arch: str = "x86_64"
-    nvr: str = ""
+    nvr: str = Field("", pattern="^[^/]*$")
     rpms: tuple[RpmRecord, ...] = ()
     packages: tuple[Nevra, ...] = Field((), description="The packages under test")
 
@@ -85,13 +85,16 @@ class OmissionRecord(_Record):
 
 
 class ComposeRecord(_Record):
-    """The image: in which way it was made, on what, and its path relative to the run's directory."""
+    """The image: in which way it was made, on what, and its path relative to the run's directory.
 
-    way: str
-    driver: str = ""
+    Without an image the compose did not end well.
+    """
+
     base: BaseRecord
+    way: str = ""
+    driver: str = ""
     kickstart_hash: str = ""
-    image: str
+    image: str = ""
     omitted: tuple[OmissionRecord, ...] = ()
 
 

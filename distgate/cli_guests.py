@@ -1,4 +1,4 @@
-"""The commands about guests of this host, and ``reproduce``, which does a run again by hand."""
+"""The commands about the guests of this host: list, ssh, console, down."""
 
 from __future__ import annotations
 

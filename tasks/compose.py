@@ -9,7 +9,7 @@ from prefect import get_run_logger
 
 from blocks import ImageStore
 from distgate.drivers.base import ComposedImage
-from distgate.drivers.capsule_records import compose_record
+from distgate.drivers.capsule_records import compose_begun, compose_record
 from tasks.build import BuiltPackage
 from tasks.claim import Job
 from tasks.stage import stage
@@ -21,6 +21,7 @@ def compose_image(job: Job, built: BuiltPackage) -> ComposedImage:
     room = job.room.stage("image")
     store = ImageStore.of(job.site)
     base = store.base(job.change.branch)
+    job.capsule.note(compose=compose_begun(base))
     image = store.composer().compose(base, built.repository, built.packages, room / f"{built.nvr}.qcow2")
     _write_record(image, room)
     job.capsule.note(compose=compose_record(image, base, job.room.root))

@@ -20,18 +20,23 @@ from distgate.drivers.suite_session import JudgedSuite
 _MOST_TESTS = 2000
 
 
+def compose_begun(base: BaseImage) -> ComposeRecord:
+    """The record of an image that is about to be made on ``base``."""
+    known = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(base).items()}
+    return ComposeRecord(base=BaseRecord.model_validate(known))
+
+
 def compose_record(image: ComposedImage, base: BaseImage, root: Path) -> ComposeRecord:
     """The record of ``image``, made on ``base``, in the run's directory ``root``."""
-    known = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(base).items()}
     inside = image.path.is_relative_to(root)
-    return ComposeRecord(
-        way=image.way,
-        driver=image.driver,
-        base=BaseRecord.model_validate(known),
-        kickstart_hash=image.kickstart_hash,
-        image=str(image.path.relative_to(root) if inside else image.path),
-        omitted=tuple(OmissionRecord(package=str(one.package), reason=one.reason) for one in image.omitted),
-    )
+    made = {
+        "way": image.way,
+        "driver": image.driver,
+        "kickstart_hash": image.kickstart_hash,
+        "image": str(image.path.relative_to(root) if inside else image.path),
+        "omitted": tuple(OmissionRecord(package=str(one.package), reason=one.reason) for one in image.omitted),
+    }
+    return compose_begun(base).model_copy(update=made)
 
 
 def suite_record(one: JudgedSuite, root: Path) -> SuiteRecord:

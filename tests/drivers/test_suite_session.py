@@ -1,4 +1,4 @@
-"""All suites are run and judged; only our own breakage is tried again; failures are explained where that is asked for.
+"""All suites are run and judged; only our own breakage is tried again; a failure is explained where that is asked.
 
 The guests here are directories: what a suite does in them is written down in a table.
 """
