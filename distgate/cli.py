@@ -13,7 +13,7 @@ from typing import Annotated, Literal, NoReturn
 
 import typer
 
-from distgate import cli_guests, cli_ledger, cli_reproduce, cli_tests
+from distgate import cli_guests, cli_images, cli_ledger, cli_reproduce, cli_tests
 from distgate.errors import ConfigurationError, DistgateError
 from distgate.plain_text import printable
 
@@ -28,6 +28,7 @@ app.add_typer(messages, name="messages")
 cli_ledger.register(app)
 cli_tests.register(app)
 cli_guests.register(app)
+cli_images.register(app)
 cli_reproduce.register(app)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
