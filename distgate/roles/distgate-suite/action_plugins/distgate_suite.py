@@ -1,0 +1,156 @@
+"""Runs the tests of standard-test-basic and standard-test-beakerlib in the guest, one connection for each test.
+
+Ansible's modules cost seconds each in a slow guest: they bring their own Python along. One shell script is all that
+runs there, and what it leaves comes back as its output; so the results of a suite that hangs are there up to the test
+that does.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import os
+import shlex
+import tarfile
+from pathlib import Path
+
+from ansible.plugins.action import ActionBase
+
+FILES = Path(__file__).resolve().parents[1] / "files"
+_spec = importlib.util.spec_from_file_location("distgate_suite_tests", FILES / "suite_tests.py")
+suite_tests = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(suite_tests)
+
+SCRIPT = ".distgate-guest.sh"
+#: Not for the guest: the artifacts may lie beside the tests, and git's own files are big.
+_LEFT = {".git", "artifacts"}
+
+
+class Broken(Exception):
+    """The suite cannot be run; the text says why."""
+
+
+class ActionModule(ActionBase):
+    """Arguments: those of the roles, ``kind``, ``source`` (the tests' directory here) and ``workdir`` (there)."""
+
+    TRANSFERS_FILES = True
+
+    def run(self, tmp=None, task_vars=None):
+        result = super().run(tmp, task_vars)
+        try:
+            outcomes = self._run_all(self._task.args)
+        except (Broken, suite_tests.Wrong) as broken:
+            return {**result, "failed": True, "msg": str(broken)}
+        bad = sorted(name for name, word in outcomes.items() if word != "pass")
+        said = f"{len(outcomes) - len(bad)} of {len(outcomes)} tests passed"
+        # Version 2 of the interface: the suite ran, and results.yml says how the tests went.
+        return {
+            **result,
+            "changed": True,
+            "results": outcomes,
+            "msg": f"{said}; not: {', '.join(bad)}" if bad else said,
+        }
+
+    def _run_all(self, args):
+        self._workdir, self._remote = args["workdir"], args["remote_artifacts"]
+        self._kind, self._artifacts = args["kind"], Path(args["artifacts"])
+        self._artifacts.mkdir(parents=True, exist_ok=True)
+        source = Path(args["source"])
+        tests = suite_tests.tests_of(args.get("tests"))
+        self._prepare(source, suite_tests.words_of(args.get("required_packages")))
+        trees = self._repositories(args.get("repositories") or [])
+        wanted = str(args.get("fmf_filter") or "")
+        if wanted:
+            trees.insert(0, ("", wanted, suite_tests.fmf_files(source)))
+        for where, expression, files in trees:
+            if expression:
+                tests += suite_tests.filtered(files, expression, where)
+        if not tests:
+            raise Broken("the suite lists no tests, and no fmf_filter finds any")
+        return {test.name: self._test(test) for test in tests}
+
+    def _prepare(self, source, packages):
+        script = f"mkdir -p {self._q(self._workdir)} && tar -xzf - -C {self._q(self._workdir)}"
+        self._guest(script, "the tests cannot be brought to the guest", _packed(source))
+        if packages or self._kind == "beakerlib":
+            self._call(["packages", self._remote, self._kind, *packages], "required packages are missing")
+
+    def _repositories(self, repositories):
+        trees = []
+        for entry in repositories:
+            if not isinstance(entry, dict) or not entry.get("repo") or not entry.get("dest"):
+                raise Broken(f"an entry of repositories has no repo or dest: {entry}")
+            words = ["clone", str(entry["repo"]), str(entry["dest"]), str(entry.get("version") or "")]
+            out = self._call(words, f"the repository {entry['repo']} cannot be fetched from the guest")
+            trees.append((str(entry["dest"]), str(entry.get("fmf_filter") or ""), _texts(out)))
+        return trees
+
+    def _test(self, test):
+        self._display.display(f"standard-test-{self._kind}: {test.name}")
+        words = ["test", self._remote, self._kind, test.name, test.directory, "must" if test.needed else "may"]
+        words += [str(test.seconds), test.command, *test.save]
+        out = self._call(words, f"the test {test.name} could not be started", self._compute_environment_string())
+        files = _unpack(out, self._artifacts)
+        word = files.pop("result", b"error").decode("ascii", "replace").strip()
+        self._display.display(f"standard-test-{self._kind}: {test.name}: {word}")
+        return word
+
+    def _call(self, words, problem, environment=""):
+        script = os.path.join(self._workdir, SCRIPT)
+        command = " ".join(shlex.quote(word) for word in ("bash", script, *words))
+        return self._guest(f"cd {self._q(self._workdir)} && {environment} {command}", problem)
+
+    def _guest(self, script, problem, data=None):
+        rc, out, err = self._connection.exec_command(f"/bin/bash -c {self._q(script)}", in_data=data, sudoable=False)
+        if rc:
+            said = (err + out).decode("utf-8", "replace").strip()[-2000:]
+            raise Broken(f"{problem}: {said or f'status {rc}'}")
+        return out
+
+    @staticmethod
+    def _q(text):
+        return shlex.quote(text)
+
+
+def _packed(source):
+    """The tests' directory and the guest's script as a compressed archive."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=1) as archive:
+        for name in sorted(os.listdir(source)):
+            if name not in _LEFT:
+                archive.add(source / name, arcname=name, filter=_root)
+        archive.add(FILES / "guest.sh", arcname=SCRIPT, filter=_root)
+    return buffer.getvalue()
+
+
+def _root(member):
+    member.uid = member.gid = 0
+    member.uname = member.gname = "root"
+    return member
+
+
+def _members(data):
+    with tarfile.open(fileobj=io.BytesIO(data), mode="r:gz") as archive:
+        for member in archive:
+            if member.isreg():
+                yield os.path.normpath(member.name), archive.extractfile(member).read()
+
+
+def _unpack(data, target):
+    """Write an archive's regular files below ``target``; those directly beside it that are for us are returned."""
+    ours = {}
+    for name, content in _members(data):
+        if name.startswith(("/", "..")):
+            continue
+        if name == ".distgate/result":
+            ours["result"] = content
+            continue
+        path = target / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        path.write_bytes(content)
+    return ours
+
+
+def _texts(data):
+    return {name: content.decode("utf-8", "replace") for name, content in _members(data)}
