@@ -182,7 +182,7 @@ def _decide_tmt(run: ObservedSuite, tests: tuple[TestOutcome, ...]) -> _Decision
     if bad:
         return "FAIL", _blame(bad), _list_of(bad, TMT_RESULTS)
     if not tests:
-        return _silent_tmt(run.returncode)
+        return _silent_tmt(run)
     if waiting:
         return "ERROR", "tests", f"tmt ended with status {run.returncode}; not run: {_names(waiting)}"
     if all(test.result == "skip" for test in tests):
@@ -202,12 +202,18 @@ def _late_tmt(tests: Sequence[TestOutcome], bad: Sequence[TestOutcome]) -> _Deci
     return "ERROR", "tests", f"{late} before any of its tests was done"
 
 
-def _silent_tmt(status: int) -> _Decision:
-    said = f"tmt ended with status {status} and left no results"
-    if status in (0, _TMT_NO_RESULTS, _TMT_ALL_SKIPPED):
+def _silent_tmt(run: ObservedSuite) -> _Decision:
+    said = f"tmt ended with status {run.returncode} and left no results"
+    output = read_end(run.artifacts / "tmt.txt")
+    if run.returncode in (0, _TMT_NO_RESULTS, _TMT_ALL_SKIPPED) or "No plans found." in output:
         return "NOTHING_RUN", "tests", f"{said}: the plan runs no test here"
-    if status == _TMT_BROKE:
-        return "ERROR", "tests", f"{said}: it could not prepare or read the plan, see tmt.txt"
+    if run.returncode == _TMT_BROKE:
+        last = next((line.strip() for line in reversed(output.splitlines()) if line.strip()), "see tmt.txt")
+        return (
+            "ERROR",
+            "tests",
+            f"{said}, it could not read or prepare the plan: {printable(last, newlines=False)[:300]}",
+        )
     return "ERROR", "infrastructure", said
 
 

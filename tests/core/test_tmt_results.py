@@ -28,6 +28,7 @@ class Case:
     rc: int = 0
     results: str | None = None
     log: str = ""
+    output: str = ""
     unreachable: bool = False
     timed_out: bool = False
 
@@ -51,7 +52,15 @@ CASES = [
     Case("no results", "NOTHING_RUN", "tests", "runs no test here", rc=3),
     Case("an empty list", "NOTHING_RUN", "tests", "status 3", rc=3, results="[]\n"),
     Case("an empty file", "NOTHING_RUN", "tests", "status 0", results=""),
-    Case("a plan that is refused", "ERROR", "tests", "could not prepare or read the plan", rc=2),
+    Case(
+        "a plan that is refused",
+        "ERROR",
+        "tests",
+        "prepare the plan: Unsupported",
+        rc=2,
+        output="\nUnsupported x\n\n",
+    ),
+    Case("a plan that adjust disabled", "NOTHING_RUN", "tests", "runs no test", rc=2, output="No plans found.\n"),
     Case("a crash of tmt", "ERROR", "infrastructure", "status 139", rc=139),
     Case(
         "tests that were not run",
@@ -121,6 +130,7 @@ def test_a_plan_is_judged_by_what_tmt_left(case: Case, tmp_path: Path) -> None:
     if case.results is not None:
         (tmp_path / "results.yaml").write_text(case.results)
     (tmp_path / "tmt.log").write_text(case.log)
+    (tmp_path / "tmt.txt").write_text(case.output)
     seen = judge(SuiteRun("/plans/ci", case.rc, tmp_path, case.unreachable, case.timed_out, kind="tmt"), "console")
     assert (seen.verdict, seen.blame) == (case.verdict, case.blame), seen.evidence
     assert case.evidence in seen.evidence

@@ -1,0 +1,53 @@
+"""One real boot: a plan with a test of every kind, from its tree to its verdict."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from distgate.drivers.base import BaseImage
+from distgate.drivers.guests import LibvirtGuests
+from distgate.drivers.tmt import TmtSuites, context_of
+from distgate.verdict import judge
+
+pytestmark = pytest.mark.guest
+
+TREE = {
+    ".fmf/version": "1\n",
+    "plans/ci.fmf": "discover: {how: fmf}\nexecute: {how: tmt}\nadjust: {when: arch != x86_64, enabled: false}\n",
+    "tests/main.fmf": """\
+/pass: {test: 'echo "in $0 on $(hostname)"; test -f here'}
+/fail: {test: 'printf "\\\\377\\\\033[31m bad\\\\n"; false'}
+/error: {test: exit 99}
+/skip: {test: 'echo "- {name: /, result: skip}" > "$TMT_TEST_DATA/results.yaml"', result: custom}
+""",
+    "tests/here": "",
+}
+
+
+def test_a_plan_runs_in_the_guest_and_each_of_its_tests_is_told(
+    base_image: BaseImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_KEY", "hunter2")
+    for name, text in TREE.items():
+        (tmp_path / "checkout" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "checkout" / name).write_text(text)
+    artifacts, suites = tmp_path / "artifacts", TmtSuites(tmp_path / "checkout", context_of("f44"))
+    with LibvirtGuests(tmp_path).boot(base_image.path, base_image.ssh_key, tmp_path, 120) as guest:
+        run = suites.run("/plans/ci", guest, artifacts, {"TOLD": "you"}, 600)
+        left = guest.run("rpm -q --qf '%{NAME}\\n' util-linux; command -v dnf >&2; ls /var/log/dnf.log", 120)
+    seen = judge(run)
+    assert (seen.verdict, seen.blame) == ("FAIL", "package"), seen.evidence
+    assert [(test.name, test.result) for test in seen.tests] == [
+        ("/tests/error", "error"),
+        ("/tests/fail", "fail"),
+        ("/tests/pass", "pass"),
+        ("/tests/skip", "skip"),
+    ]
+    said = (artifacts / seen.tests[2].logs[0]).read_text()
+    assert "lab-guest" in said
+    assert "dnf.log" not in left.stdout  # no package manager was called for a plan that requires nothing
+    texts = [path.read_bytes() for path in artifacts.rglob("*") if path.is_file()]
+    assert not any(b"hunter2" in text or b"PRIVATE KEY" in text for text in texts)
+    assert not list((tmp_path / "checkout").rglob("*.sh-*"))  # the checkout itself is untouched
