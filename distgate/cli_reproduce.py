@@ -94,6 +94,7 @@ def _bench(
     from distgate.drivers.guests import LibvirtGuests
     from distgate.drivers.offline_install import OfflineInstaller
     from distgate.drivers.reproduction import Workbench
+    from distgate.drivers.suite_session import RunnerFor, runner_for, source_rpm
 
     memory, cpus = shape
     holders = HeldGuests(own.guests, seconds, memory=memory, cpus=cpus)
@@ -102,9 +103,13 @@ def _bench(
     def keep(guest: Guest, why: str) -> None:
         held.append(holders.keep(guest, why))
 
+    def runners(branch: str, rpms: Path) -> RunnerFor:
+        return runner_for(branch, roles_path=own.roles_path, ansible=own.ansible, srpm=source_rpm(rpms))
+
     return Workbench(
         host=holders if seconds else plain,
         composer=OfflineInstaller(),
+        runners=runners,
         boot_timeout=own.boot_timeout,
         suite_timeout=own.suite_timeout,
         stores=(own.image_store,),

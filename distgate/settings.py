@@ -75,6 +75,12 @@ class Settings(BaseSettings):
     build_timeout: float = Field(14400, description="Seconds that a Koji scratch build may take, queueing included")
     boot_timeout: float = Field(60, description="Seconds from power-on to ssh under KVM; scaled without it")
     suite_timeout: float = Field(14400, description="Seconds that one test suite may take")
+    roles_path: tuple[Path, ...] = Field(
+        (), description="Directories with Ansible roles for test suites, looked at before our own roles"
+    )
+    ansible: dict[str, Path] = Field(
+        {}, description='Directory of the ansible-playbook for branches, as shell patterns: {"f4[12]": "/opt/a/bin"}'
+    )
     rerun_failed: bool = Field(
         False, description="Run a failing suite again, and on the base without the change, to say where to look first"
     )

@@ -17,8 +17,8 @@ from distgate.drivers.suite_session import (
     SuiteSession,
     failure_of,
     runner_for,
+    source_rpm,
     status_of,
-    variables_of,
 )
 from distgate.junit import junit
 from distgate.settings import settings
@@ -106,10 +106,14 @@ def _session(job: Job, image: ComposedImage) -> SuiteSession:
         base=ImageStore.of(job.site).base(job.change.branch),
         image=image.path,
         packages=image.requested,
-        runner_for=runner_for(job.change.branch),
+        runner_for=runner_for(
+            job.change.branch,
+            roles_path=settings().roles_path,
+            ansible=settings().ansible,
+            srpm=source_rpm(job.room.root / "build"),
+        ),
         boot_timeout=settings().boot_timeout,
         suite_timeout=settings().suite_timeout,
-        variables=variables_of(job.change.branch),
         progress=lambda line: log.info("%s: %s", job.change.title, line),
         ended=ended,
     )

@@ -36,20 +36,20 @@ class RecordedInputs:
     differs: Said
 
     def packages(self, into: Path, build: BuildRecord) -> None:
-        """Fill ``into`` with the build's binary RPMs and their repository metadata.
+        """Fill ``into`` with the build's RPMs and their repository metadata.
 
         Those of the run's directory are taken where their SHA-256 is the recorded one, all others from the Koji task.
         Raises InfrastructureError when one cannot be had.
         """
         into.mkdir(parents=True)
-        wanted = [rpm for rpm in build.rpms if not rpm.nevra.is_source]
-        missing = [rpm for rpm in wanted if not self._copied(rpm, into)]
+        missing = [rpm for rpm in build.rpms if not self._copied(rpm, into)]
         if missing:
             names = ", ".join(rpm.name for rpm in missing)
             self.progress(f"not in {self.directory}, or not the same: {names}; asking Koji task {build.task_id}")
             self._download(missing, into, build)
         make_repository(into)
-        self.progress(f"{len(wanted)} RPMs, {len(wanted) - len(missing)} of them from the run's directory")
+        count = len(build.rpms)
+        self.progress(f"{count} RPMs, {count - len(missing)} of them from the run's directory")
 
     def checkout(self, into: Path, build: BuildRecord | None) -> Path:
         """The commit's files in ``into``: from the run's own checkout, else from dist-git. See drivers.dist_git."""

@@ -26,9 +26,7 @@ from distgate.drivers.suite_session import (
     RunnerFor,
     SuiteSession,
     failure_of,
-    runner_for,
     status_of,
-    variables_of,
 )
 from distgate.errors import ConfigurationError, PackageError, TestsError
 from distgate.junit import junit
@@ -44,18 +42,19 @@ Keep = Callable[[Guest, str], None]
 class Workbench:
     """How runs are done again on this machine; timeouts are in seconds.
 
-    ``stores`` are directories of base images, ``base`` the record of one to be used instead of the recorded one.
-    ``keep`` is given the guest of the first failing suite, else that of the last; None keeps none.
+    ``runners`` gives what runs suites for a branch and a directory of RPMs. ``stores`` are directories of base
+    images, ``base`` the record of one to be used instead of the recorded one. ``keep`` is given the guest of the
+    first failing suite, else that of the last; None keeps none.
     """
 
     host: GuestHost
     composer: ImageComposer
+    runners: Callable[[str, Path], RunnerFor]
     boot_timeout: float
     suite_timeout: float
     stores: Sequence[Path] = ()
     base: Path | None = None
     keep: Keep | None = None
-    runners: Callable[[str], RunnerFor] = runner_for
 
 
 @dataclass(frozen=True)
@@ -194,16 +193,14 @@ class Reproduction:
         return SmokeRecord(passed=report.passed, sentence=report.sentence)
 
     def _tests(self, plan: _Plan, image: ComposedImage, base: BaseImage, file: CapsuleFile) -> VerdictRecord:
-        change = self.found.capsule.change
         session = SuiteSession(
             host=self.bench.host,
             base=base,
             image=image.path,
             packages=image.requested,
-            runner_for=self.bench.runners(change.branch),
+            runner_for=self.bench.runners(self.found.capsule.change.branch, self.into / "build"),
             boot_timeout=self.bench.boot_timeout,
             suite_timeout=self.bench.suite_timeout,
-            variables=variables_of(change.branch),
             progress=self.progress,
             ended=self._keeper(),
         )

@@ -8,12 +8,13 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from distgate.discovery import Suite
 from distgate.drivers.ansible import AnsibleSuites
-from distgate.drivers.base import BaseImage, Guest, GuestHost, Progress, SuiteRunner
+from distgate.drivers.base import BaseImage, Guest, GuestHost, Progress, SuiteRun
+from distgate.drivers.tmt import TmtSuites, context_of
 from distgate.errors import DistgateError, GaveUp, InfrastructureError, TestsError
 from distgate.packages import Nevra
 from distgate.reruns import Rerun, explain
@@ -25,8 +26,11 @@ TRIES = 2
 _ASK_SECONDS = 300
 _ODD = re.compile(r"[^A-Za-z0-9._+-]+")
 
-RunnerFor = Callable[[Suite, Path], SuiteRunner]
-"""The runner for a suite, given the image that its guest runs."""
+RunSuite = Callable[[Guest, Path, float], SuiteRun]
+"""Runs one suite against a guest, leaves its artifacts in an empty directory, within so many seconds."""
+
+RunnerFor = Callable[[Suite, Path, Path], RunSuite]
+"""What runs a suite of a checkout against guests of an image."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +53,8 @@ class JudgedSuite:
 class SuiteSession:
     """How suites are run here; ``boot_timeout`` and ``suite_timeout`` are in seconds.
 
-    ``variables`` are passed to every suite. ``ended`` gets the guest of each suite that was judged for good, while
-    it still runs, with the verdict and whether it is the last suite: that is when a guest can be kept.
+    ``ended`` gets the guest of each suite that was judged for good, while it still runs, with the verdict and whether
+    it is the last suite: that is when a guest can be kept.
     """
 
     host: GuestHost
@@ -60,7 +64,6 @@ class SuiteSession:
     runner_for: RunnerFor
     boot_timeout: float
     suite_timeout: float
-    variables: Mapping[str, str] = field(default_factory=dict)
     progress: Progress = lambda _line: None
     ended: Callable[[Guest, SuiteVerdict, bool], None] = lambda _guest, _verdict, _last: None
 
@@ -105,8 +108,8 @@ class SuiteSession:
         return verdict
 
     def _run(self, checkout: Path, suite: Suite, image: Path, guest: Guest, place: Path) -> SuiteVerdict:
-        runner = self.runner_for(suite, image)
-        seen = runner.run(checkout / suite.path, guest, place / "artifacts", self.variables, self.suite_timeout)
+        run = self.runner_for(suite, checkout, image)
+        seen = run(guest, place / "artifacts", self.suite_timeout)
         return judge(seen, guest.console_tail())
 
     # -- blame on red ------------------------------------------------------------------------------------------------
@@ -145,20 +148,30 @@ class SuiteSession:
         return tuple(sorted({package.name for package in self.packages} - there))
 
 
-def runner_for(branch: str) -> RunnerFor:
-    """What runs suites of either kind for packages of ``branch``."""
+def runner_for(
+    branch: str,
+    *,
+    roles_path: Sequence[Path] = (),
+    ansible: Mapping[str, Path] | None = None,
+    srpm: Path | None = None,
+) -> RunnerFor:
+    """What runs suites of either kind for packages of ``branch``; see AnsibleSuites for the other arguments."""
 
-    def choose(suite: Suite, image: Path) -> SuiteRunner:
+    def choose(suite: Suite, checkout: Path, image: Path) -> RunSuite:
         if suite.kind == "tmt":
-            raise TestsError(f"{suite.name}: plans of tmt are not run here")
-        return AnsibleSuites([image])
+            plans = TmtSuites(checkout, context_of(branch))
+            return lambda guest, artifacts, timeout: plans.run(suite.name, guest, artifacts, {}, timeout)
+        playbooks = AnsibleSuites([image], roles_path=roles_path, ansible=ansible, srpm=srpm)
+        variables = {"git_branch": branch}
+        playbook = checkout / suite.path
+        return lambda guest, artifacts, timeout: playbooks.run(playbook, guest, artifacts, variables, timeout)
 
     return choose
 
 
-def variables_of(branch: str) -> dict[str, str]:
-    """What the Standard Test Interface passes beside the subjects."""
-    return {"git_branch": branch}
+def source_rpm(directory: Path) -> Path | None:
+    """The source RPM among a build's files, which some suites unpack; None when it is not there."""
+    return next(iter(sorted(directory.glob("*.src.rpm"))), None)
 
 
 def directories(suites: Sequence[Suite], room: Path) -> list[Path]:

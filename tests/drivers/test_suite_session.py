@@ -5,7 +5,7 @@ The guests here are directories: what a suite does in them is written down in a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from distgate.discovery import Suite
-from distgate.drivers.base import BaseImage, CommandResult, Guest, SuiteRun, SuiteRunner
-from distgate.drivers.suite_session import SuiteSession, directories, failure_of, status_of
+from distgate.drivers.base import BaseImage, CommandResult, Guest, SuiteRun
+from distgate.drivers.suite_session import RunnerFor, RunSuite, SuiteSession, directories, failure_of, status_of
 from distgate.errors import GaveUp, InfrastructureError, TestsError
 from distgate.packages import Nevra
 from distgate.verdict import SuiteVerdict
@@ -69,28 +69,30 @@ Script = Callable[[Path, int], str]
 
 @dataclass
 class PaperRunner:
+    """A RunnerFor whose suites do what ``script`` says."""
+
     script: Script
     runs: list[Path] = field(default_factory=list)
 
-    def run(
-        self, playbook: Path, guest: Guest, artifacts: Path, variables: Mapping[str, str], timeout: float
-    ) -> SuiteRun:
-        assert isinstance(guest, PaperGuest)
-        self.runs.append(playbook)
-        words = self.script(guest.image, sum(one == playbook for one in self.runs))
-        artifacts.mkdir(parents=True)
-        if words in ("unreachable", "nothing"):
-            return SuiteRun(playbook.name, 0, artifacts, unreachable=words == "unreachable")
-        lines = [f"- {{test: test-{number}, result: {word}}}" for number, word in enumerate(words.split(), 1)]
-        (artifacts / "results.yml").write_text("results:\n" + "\n".join(lines) + "\n")
-        return SuiteRun(playbook.name, 0, artifacts)
+    def __call__(self, suite: Suite, checkout: Path, image: Path) -> RunSuite:
+        def run(guest: Guest, artifacts: Path, timeout: float) -> SuiteRun:
+            self.runs.append(checkout / suite.path)
+            words = self.script(image, self.runs.count(checkout / suite.path))
+            artifacts.mkdir(parents=True)
+            if words in ("unreachable", "nothing"):
+                return SuiteRun(suite.path, 0, artifacts, unreachable=words == "unreachable")
+            lines = [f"- {{test: test-{number}, result: {word}}}" for number, word in enumerate(words.split(), 1)]
+            (artifacts / "results.yml").write_text("results:\n" + "\n".join(lines) + "\n")
+            return SuiteRun(suite.path, 0, artifacts)
+
+        return run
 
 
 def session(
-    host: PaperHost, runner: SuiteRunner, ended: Callable[[Guest, SuiteVerdict, bool], None] = lambda *_: None
+    host: PaperHost, runner: RunnerFor, ended: Callable[[Guest, SuiteVerdict, bool], None] = lambda *_: None
 ) -> SuiteSession:
     base = BaseImage(BASE, "base-1", 0, Path("/key"))
-    return SuiteSession(host, base, IMAGE, [NEVRA], lambda _suite, _image: runner, 1, 1, ended=ended)
+    return SuiteSession(host, base, IMAGE, [NEVRA], runner, 1, 1, ended=ended)
 
 
 SUITES = (Suite("tests/tests.yml"), Suite("tests/tests_python.yml"))
