@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -138,9 +139,15 @@ def _packages(chosen: Any) -> Packages:
 def _script(script: Any) -> Script:
     return Script(
         section=_SCRIPTS[script.type],
-        body=script.script.replace("\r\n", "\n"),
+        body=_body(script.script),
         interpreter=script.interp,
         fatal=bool(script.errorOnFail),
         in_chroot=bool(script.inChroot),
         log=script.logfile or "",
     )
+
+
+def _body(text: str) -> str:
+    # pykickstart drops an empty script, but leaves its blank lines to the next one of that section.
+    lines = text.replace("\r\n", "\n").splitlines(keepends=True)
+    return "".join(itertools.dropwhile(lambda line: not line.strip(), lines))

@@ -166,6 +166,11 @@ TREES: tuple[tuple[str, str, str], ...] = (
         f"text\n{OSTREE}%post\ncat <<EOF\nostreesetup --osname=x\nEOF\n%end\n{REMOTE}",
     ),
     (
+        "empty scripts do no harm, whose blank lines pykickstart gives to the next",
+        "text\n%post\n\n%end\n",
+        f"text\n{OSTREE}%post\n\n%end\n{REMOTE}",
+    ),
+    (
         "lines end as the definition's do",
         "text\r\n",
         f"text\r\n{OSTREE}{REMOTE}".replace("\r\n", "\n").replace("\n", "\r\n"),
