@@ -35,6 +35,9 @@ class ImageFactory(SiteBlock):
         "", description="Where the installer is; {release} and {arch} are filled in. Empty: Fedora's own tree"
     )
     arch: str = Field("x86_64", description="Architecture of the images")
+    libvirt: str = Field(
+        "qemu:///system", description="The libvirt that the installer's virtual machine runs in; empty: it needs none"
+    )
     memory: int = Field(2048, gt=0, description="Memory of the installer's virtual machine in MiB")
     cpus: int = Field(1, gt=0, description="Its virtual processors")
     disk: int | None = Field(None, gt=0, description="Size of the image's disk in GiB; empty: 10, as Oz has it")
@@ -53,7 +56,7 @@ class ImageFactory(SiteBlock):
             command=tuple(self.command),
             no_progress_timeout=self.no_progress_timeout,
             workdir=Path(self.workdir) if self.workdir else None,
-            resources=Resources(self.memory, self.cpus, self.disk),
+            resources=Resources(self.libvirt, self.memory, self.cpus, self.disk),
             install_url=self.install_url,
             arch=self.arch,
             compressed=self.compressed,

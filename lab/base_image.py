@@ -19,7 +19,7 @@ from distgate.kickstart_edit import with_root_key
 from distgate.process import run
 from lab import disk, kickstart_install
 from lab.cache import ensure_entry, exclusive, identity_of
-from lab.image_factory import COMMAND, INSTALL_URL
+from lab.image_factory import COMMAND, INSTALL_URL, RESOURCES
 from lab.rpm_repository import Repository, ensure_repository
 
 KICKSTART = Path(kickstarts.__path__[0]) / "lab-cloud.ks"
@@ -47,7 +47,7 @@ def ensure_base(cache: Path, progress: Progress, kickstart: Path = KICKSTART) ->
     entry = cache / "base" / identity
 
     def make(into: Path) -> None:
-        builder = ImageFactory(command=COMMAND, install_url=INSTALL_URL)
+        builder = ImageFactory(command=COMMAND, install_url=INSTALL_URL, resources=RESOURCES)
         built = builder.build(text, kickstart.stem, RELEASE, into / "base.qcow2", TIMEOUT, progress)
         base = BaseImage(
             path=entry / built.path.name,

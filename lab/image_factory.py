@@ -23,12 +23,14 @@ from typing import Any, NoReturn
 from xml.etree import ElementTree
 
 from distgate.drivers.base import Progress
+from distgate.drivers.image_factory_call import Resources
 from distgate.errors import ConfigurationError, DistgateError, InfrastructureError
 from distgate.kickstart import read_kickstart
 from lab.kickstart_install import install
 
-#: How to start it.
+#: How to start it, and what it needs of libvirt.
 COMMAND = (sys.executable, "-m", "lab.image_factory")
+RESOURCES = Resources(libvirt="")
 #: No installer is fetched here, but a template has to name a place.
 INSTALL_URL = "http://lab.invalid/{release}/{arch}/os/"
 VERSION = "1.1.16"
@@ -114,6 +116,7 @@ def main(argv: Sequence[str]) -> int:
     options = options_of(argv)
     level = logging.DEBUG if options.debug else logging.INFO if options.verbose else logging.WARNING
     logging.basicConfig(level=level, format=FORMAT)
+    logging.getLogger("distgate").setLevel(logging.INFO)
     image = Image(_storage(options), options.template.read_text(), _parameters(options))
     log.debug("Parameters are:\n%s", image.parameters)
     image.save("BUILDING")

@@ -101,7 +101,8 @@ class ImageFactory:
     def _call(self, workspace: Workspace, log: Path, deadline: Deadline, progress: Progress) -> None:
         argv = workspace.argv(self.command, deadline.seconds, self.resources, self.parameters)
         variables = {"LC_ALL": "C.UTF-8"} | dict(self.variables) | {"TMPDIR": str(workspace.temporary)}
-        kept = [sys.executable, "-m", _KEEPER, str(os.getpid()), str(self.grace), str(log), *argv]
+        places = [str(log), str(workspace.storage), self.resources.libvirt]
+        kept = [sys.executable, "-m", _KEEPER, str(os.getpid()), str(self.grace), *places, *argv]
         keeper = spawn(["setpriv", "--pdeathsig", "TERM", "--", *kept], log_to=log, env=variables)
         try:
             status = self._wait(
@@ -135,7 +136,7 @@ class ImageFactory:
         return wait_for("imagefactory to end", status, deadline, evidence=said, interval=0.25)[0]
 
     def _end(self, keeper: Popen[bytes]) -> None:
-        """Ask first: imagefactory alone can take down the installer that runs in libvirt's daemon."""
+        """Ask first: the keeper has to take down the installer that runs in libvirt's daemon."""
         if keeper.poll() is None:
             keeper.send_signal(signal.SIGTERM)
         with suppress(TimeoutExpired):

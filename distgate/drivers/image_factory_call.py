@@ -24,8 +24,12 @@ PICTURES = (".png", ".ppm")
 
 @dataclass(frozen=True)
 class Resources:
-    """What the installer's virtual machine gets: ``memory`` in MiB, ``disk`` in GiB (None: Oz's 10)."""
+    """Where the installer's virtual machine runs, and what it gets: ``memory`` in MiB, ``disk`` in GiB (None: 10).
 
+    ``libvirt`` is the address of the daemon, or empty for a builder that uses none.
+    """
+
+    libvirt: str = "qemu:///system"
     memory: int = 2048
     cpus: int = 1
     disk: int | None = None
@@ -63,7 +67,8 @@ class Workspace:
     ) -> list[str]:
         """The words to call: ``parameters`` are further ``--parameter NAME VALUE`` pairs."""
         # The body is converted as raw. Probing its format would let the guest, whose disk it is, name a backing file.
-        oz = {"libvirt": {"image_type": "raw", "memory": str(resources.memory), "cpus": str(resources.cpus)}}
+        machine = {"image_type": "raw", "memory": str(resources.memory), "cpus": str(resources.cpus)}
+        oz = {"libvirt": machine | ({"uri": resources.libvirt} if resources.libvirt else {})}
         chosen = {"generate_icicle": "false", "oz_overrides": json.dumps(oz)} | dict(parameters)
         pairs = [word for name, value in chosen.items() for word in ("--parameter", name, value)]
         return [

@@ -1,11 +1,11 @@
 """The process between us and imagefactory: whatever imagefactory started ends with it, and with us.
 
-imagefactory's installer runs in libvirt's daemon, not below imagefactory, and only imagefactory itself can take it
-down: it does so on SIGTERM. So the end comes in two steps, also when the worker was killed by kill -9: a request, and
-after some seconds SIGKILL for every descendant, in whatever session or process group it hides.
+Two things outlive a killed imagefactory: processes that hide in sessions of their own, and the installer's virtual
+machine, which belongs to libvirt's daemon. imagefactory 1.1.16 means to take that down on SIGTERM and stumbles (its
+builders have no ``builder_thread``), so it is done here, by the name that imagefactory derives from the image's UUID.
 
-Run as ``python -m distgate.drivers.image_factory_keeper PARENT GRACE LOG WORD...`` by setpriv --pdeathsig TERM.
-Its exit status is imagefactory's, or 128 and the signal's number.
+Run as ``python -m distgate.drivers.image_factory_keeper PARENT GRACE LOG STORAGE URI WORD...`` by setpriv --pdeathsig
+TERM: so also the worker's kill -9 ends it. Its exit status is imagefactory's, or 128 and the signal's number.
 """
 
 from __future__ import annotations
@@ -53,8 +53,11 @@ class Keeper:
         return child.returncode if child.returncode >= 0 else 128 - child.returncode
 
 
-def main(parent: str, grace: str, log: str, *argv: str) -> int:
-    """Keep the command ``argv``; 143 when the parent has gone before we could notice."""
+def main(parent: str, grace: str, log: str, storage: str, uri: str, *argv: str) -> int:
+    """Keep the command ``argv``; 143 when the parent has gone before we could notice.
+
+    Unless it succeeds, the virtual machines of the images in ``storage`` are destroyed in libvirt at ``uri``.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "cannot become the reaper of our descendants")
@@ -63,7 +66,32 @@ def main(parent: str, grace: str, log: str, *argv: str) -> int:
         signal.signal(number, keeper.ask)
     if os.getppid() != int(parent):
         return 128 + signal.SIGTERM
-    return keeper.keep(list(argv), Path(log))
+    status = keeper.keep(list(argv), Path(log))
+    if uri and (status != 0 or keeper.asked is not None):
+        for name in take_down_installers(Path(storage), uri):
+            print(f"destroyed the virtual machine {name}", flush=True)
+    return status
+
+
+def take_down_installers(storage: Path, uri: str) -> list[str]:
+    """Destroy and forget the virtual machines in which images of ``storage`` are installed; return their names."""
+    from distgate.drivers.quiet_libvirt import libvirt  # only a failed build pays for loading it
+
+    names = [f"factory-build-{body.stem}" for body in storage.glob("*.body")]
+    taken = []
+    try:
+        connection = libvirt.open(uri)
+    except libvirt.libvirtError as error:
+        print(f"cannot look for the installer's virtual machine: {error}", flush=True)
+        return []
+    for domain in connection.listAllDomains():
+        if domain.name() in names:
+            with contextlib.suppress(libvirt.libvirtError):  # gone meanwhile, or not persistent
+                taken.append(domain.name())
+                domain.destroy()
+                domain.undefine()
+    connection.close()
+    return taken
 
 
 def _end_descendants() -> None:
@@ -93,4 +121,4 @@ def _descendants() -> list[int]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:4], *sys.argv[4:]))
+    sys.exit(main(*sys.argv[1:6], *sys.argv[6:]))

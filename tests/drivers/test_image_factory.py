@@ -12,9 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
+import libvirt
 import pytest
 
 from distgate.drivers.image_factory import ImageFactory, failure
+from distgate.drivers.image_factory_call import Resources
+from distgate.drivers.image_factory_keeper import take_down_installers
 from distgate.errors import ConfigurationError, DistgateError, InfrastructureError, PackageError, TimedOut
 from distgate.process import run
 from distgate.waiting import wait_for
@@ -81,7 +84,11 @@ def factory(tmp_path: Path) -> Callable[..., ImageFactory]:
         command.parent.mkdir()
         command.write_text(PRELUDE + script)
         command.chmod(0o755)
-        facts: dict[str, object] = {"no_progress_timeout": 60.0, "grace": 1.0} | options
+        facts: dict[str, object] = {
+            "no_progress_timeout": 60.0,
+            "grace": 1.0,
+            "resources": Resources(libvirt=""),
+        } | options
         return ImageFactory(command=(str(command),), variables={"SEEN": str(seen)}, **facts)  # type: ignore[arg-type]
 
     return make
@@ -134,7 +141,8 @@ def test_the_times_of_both_steps_are_in_the_record(factory: Callable[..., ImageF
 def test_the_call_names_private_directories_and_asks_for_no_boot(
     factory: Callable[..., ImageFactory], tmp_path: Path
 ) -> None:
-    build(factory(SUCCESS, parameters={"offline_icicle": "true"}), tmp_path, timeout=59.5)
+    resources = Resources(libvirt="qemu:///session", memory=3000, cpus=2)
+    build(factory(SUCCESS, parameters={"offline_icicle": "true"}, resources=resources), tmp_path, timeout=59.5)
     words = (tmp_path / "seen/argv").read_text().splitlines()
     private = Path(words[words.index("--imgdir") + 1]).parent
     assert words[:2] == ["--debug", "--config"]
@@ -142,7 +150,9 @@ def test_the_call_names_private_directories_and_asks_for_no_boot(
     assert (tmp_path / "seen/timeout").read_text() == "54\n"
     pairs = {words[at + 1]: words[at + 2] for at, word in enumerate(words) if word == "--parameter"}
     assert pairs.keys() == {"generate_icicle", "offline_icicle", "oz_overrides"}
-    assert json.loads(pairs["oz_overrides"])["libvirt"] == {"image_type": "raw", "memory": "2048", "cpus": "1"}
+    assert json.loads(pairs["oz_overrides"]) == {
+        "libvirt": {"uri": "qemu:///session", "image_type": "raw", "memory": "3000", "cpus": "2"}
+    }
     configuration = json.loads((tmp_path / "seen/config").read_text())
     places = (configuration["oz_data_dir"], configuration["image_manager_args"]["storage_path"])
     assert all(Path(place).is_relative_to(private) for place in places)
@@ -240,8 +250,9 @@ WORKER = """
 import sys
 from pathlib import Path
 from distgate.drivers.image_factory import ImageFactory
+from distgate.drivers.image_factory_call import Resources
 command, seen, into = sys.argv[1:]
-factory = ImageFactory(command=(command,), grace=1.0, variables={"SEEN": seen})
+factory = ImageFactory(command=(command,), grace=1.0, variables={"SEEN": seen}, resources=Resources(libvirt=""))
 factory.build("text\\n", "cloud", "44", Path(into), 600)
 """
 
@@ -313,3 +324,28 @@ def test_the_kickstart_reaches_imagefactory_byte_for_byte(
     keep = f"for word; do case $word in *.ks) cp $word {shlex.quote(str(tmp_path))}/seen/kickstart;; esac; done"
     build(factory(keep + SUCCESS), tmp_path)
     assert (tmp_path / "seen/kickstart").read_text(encoding="utf-8") == KICKSTART
+
+
+DOMAIN = "<domain type='test'><name>{name}</name><memory>1024</memory><os><type>hvm</type></os></domain>"
+
+
+def test_the_installers_virtual_machine_is_taken_down_in_libvirt_and_no_other(tmp_path: Path) -> None:
+    ours, theirs = "6516ea03-5acb-4c1b-80ca-e294793db5ad", "7a6a65ea-f6ac-422e-9b11-5d7d03d2fdd0"
+    (tmp_path / f"{ours}.body").touch()
+    connection = libvirt.open("test:///default")  # all connections of one process see the same machines
+    for uuid in (ours, theirs):
+        connection.createXML(DOMAIN.format(name=f"factory-build-{uuid}"))
+    assert take_down_installers(tmp_path, "test:///default") == [f"factory-build-{ours}"]
+    names = {domain.name() for domain in connection.listAllDomains()}
+    assert f"factory-build-{theirs}" in names
+    assert f"factory-build-{ours}" not in names
+    connection.close()
+
+
+def test_a_failed_build_says_when_libvirt_cannot_be_asked(
+    factory: Callable[..., ImageFactory], tmp_path: Path
+) -> None:
+    with pytest.raises(InfrastructureError):
+        build(factory("fail broken", resources=Resources(libvirt="nosuch:///system")), tmp_path)
+    log = (tmp_path / "out/image.qcow2.imagefactory.log").read_text()
+    assert "cannot look for the installer's virtual machine" in log

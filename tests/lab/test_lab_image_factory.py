@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +21,9 @@ from distgate.errors import DistgateError, InfrastructureError, PackageError, Ti
 from distgate.kickstart_edit import with_packages_under_test
 from distgate.packages import Nevra, read_rpms
 from distgate.process import run
+from distgate.waiting import wait_for
 from lab.base_image import KICKSTART, RELEASE, ensure_key, lab_kickstart
-from lab.image_factory import COMMAND, FAULTS, INSTALL_URL
+from lab.image_factory import COMMAND, FAULTS, INSTALL_URL, RESOURCES
 from lab.rpm_repository import ensure_repository
 
 SPEC = """Name: {name}
@@ -75,7 +80,7 @@ def definition(cache: Path) -> str:
 def build(kickstart: str, into: Path, **options: object) -> tuple[BuiltImage, list[str]]:
     lines: list[str] = []
     facts: dict[str, object] = {"no_progress_timeout": 120.0, "grace": 1.0} | options
-    factory = ImageFactory(command=COMMAND, install_url=INSTALL_URL, **facts)  # type: ignore[arg-type]
+    factory = ImageFactory(command=COMMAND, install_url=INSTALL_URL, resources=RESOURCES, **facts)  # type: ignore[arg-type]
     return factory.build(kickstart, "lab-cloud", RELEASE, into / "image.qcow2", 600, lines.append), lines
 
 
@@ -102,16 +107,24 @@ def said_in_the_image(image: Path, offset: int, file: str, scratch: Path) -> str
     return said.output
 
 
+@pytest.fixture(scope="module")
+def small(definition: str) -> str:
+    """The same with hardly a package: enough to fail with."""
+    changed = definition.replace("%packages --exclude-weakdeps\n@core", "%packages --exclude-weakdeps --nocore\nbash")
+    assert changed != definition
+    return changed
+
+
 #: The package under test, and the words of the refusal.
 REFUSED = (("lonely", "nothing provides libnosuch.so.7"), ("badpost", "scriptlet failed, exit status 3"))
 
 
 @pytest.mark.parametrize(("name", "words"), REFUSED)
 def test_packages_that_do_not_install_are_to_blame(
-    definition: str, packages: Packages, tmp_path: Path, name: str, words: str
+    small: str, packages: Packages, tmp_path: Path, name: str, words: str
 ) -> None:
     with pytest.raises(PackageError) as refused:
-        build(with_packages_under_test(definition, packages.url, [packages.built[name]]), tmp_path)
+        build(with_packages_under_test(small, packages.url, [packages.built[name]]), tmp_path)
     assert words in refused.value.message
     assert [path.name for path in tmp_path.iterdir()] == ["image.qcow2.imagefactory.log"]
 
@@ -175,3 +188,40 @@ def test_the_storage_is_the_real_ones_whatever_the_outcome(tmp_path: Path) -> No
     meta = json.loads(next((tmp_path / "storage").glob("*.meta")).read_text())
     assert meta["status"] == "FAILED"
     assert Path(meta["data"]) == tmp_path / "storage" / f"{meta['identifier']}.body"
+
+
+WORKER = """
+import sys
+from pathlib import Path
+from distgate.drivers.image_factory import ImageFactory
+from lab.image_factory import COMMAND, INSTALL_URL, RESOURCES
+factory = ImageFactory(command=COMMAND, install_url=INSTALL_URL, resources=RESOURCES, grace=1.0)
+factory.build(sys.stdin.read(), "lab-cloud", "12", Path(sys.argv[1]), 600)
+"""
+
+
+def test_a_worker_killed_in_the_middle_of_the_installation_leaves_no_mount_and_no_process(
+    definition: str, tmp_path: Path
+) -> None:
+    image = tmp_path / "image.qcow2"
+    worker = subprocess.Popen([sys.executable, "-c", WORKER, image], stdin=subprocess.PIPE)
+    assert worker.stdin
+    worker.stdin.write(definition.encode())
+    worker.stdin.close()
+    try:
+        wait_for("dnf in the new root", lambda: left_behind(f"--installroot={tmp_path}"), 60)
+    finally:
+        os.kill(worker.pid, signal.SIGKILL)
+        worker.wait()
+    wait_for("everything to go", lambda: not left_behind(str(tmp_path)), 30)
+    assert not image.exists()
+
+
+def left_behind(words: str) -> list[str]:
+    """The command lines of processes, and the mounts, in which ``words`` occur."""
+    said = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if words in line]
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            with suppress(OSError):
+                said += [text for text in [(entry / "cmdline").read_text()] if words in text]
+    return said
