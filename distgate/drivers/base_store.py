@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from distgate.drivers import base_store_locks as locks
 from distgate.drivers.base import BaseImage, Progress
 from distgate.drivers.base_store_build import Order, Workshop, build
-from distgate.drivers.base_store_definition import BaseDefinition
 from distgate.drivers.base_store_entries import (
     CONFIRMED,
     QUALIFICATION,
@@ -31,9 +31,11 @@ from distgate.drivers.base_store_entries import (
     write_whole,
 )
 from distgate.drivers.base_store_prune import Pruned, lock_of, prune
-from distgate.drivers.base_store_snapshot import snapshot_of
 from distgate.drivers.qualification import Qualification, qualify
 from distgate.errors import ConfigurationError, InfrastructureError
+
+if TYPE_CHECKING:  # it reads kickstarts and asks repositories: much to load for who only looks
+    from distgate.drivers.base_store_definition import BaseDefinition
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +97,7 @@ class BaseStore:
 
         Only then is it the one that ``base`` returns; those who lease an older one keep it. Raises as ``base``.
         """
-        entry = self._ensure(definition, snapshot_of(definition.sources), progress)
+        entry = self._ensure(definition, definition.snapshot(), progress)
         _stamp(entry.directory / CONFIRMED)
         _stamp(entry.directory / USED)
         return entry.facts.base
@@ -158,7 +160,7 @@ class BaseStore:
     def _renewed(self, definition: BaseDefinition, old: BaseEntry, progress: Progress) -> BaseEntry:
         """The base of today or, when that cannot be had or is being made by another, the one that served so far."""
         try:
-            snapshot = snapshot_of(definition.sources)
+            snapshot = definition.snapshot()
             entry = self._ensure(definition, snapshot, progress, instead=old)
         except InfrastructureError as failed:
             log.warning("%s is out of date and stays in use: %s", old.title, failed.message)

@@ -9,10 +9,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from distgate.drivers.accelerator import Accelerator, accelerator
 from distgate.drivers.base import BaseImage, BuiltImage, GuestHost, ImageBuilder, Progress
-from distgate.drivers.base_store_definition import BaseDefinition
 from distgate.drivers.base_store_entries import (
     CONFIRMED,
     IMAGE,
@@ -33,6 +33,9 @@ from distgate.packages import Nevra
 from distgate.process import tail_of
 from distgate.sizes import format_size
 from distgate.steps import Steps
+
+if TYPE_CHECKING:
+    from distgate.drivers.base_store_definition import BaseDefinition
 
 #: Less than this much of a disk counts as none: file systems keep some for themselves.
 NOTHING_LEFT = 4 << 20

@@ -6,7 +6,7 @@ import hashlib
 import re
 from dataclasses import dataclass, replace
 
-from distgate.drivers.base_store_snapshot import InstallSource, sources_of
+from distgate.drivers.base_store_snapshot import InstallSource, snapshot_of, sources_of
 from distgate.errors import ConfigurationError
 from distgate.kickstart import kickstart_hash
 
@@ -32,6 +32,10 @@ class BaseDefinition:
     def sources(self) -> tuple[InstallSource, ...]:
         """What it is installed from. ConfigurationError when that cannot be told."""
         return sources_of(self.kickstart, self.release)
+
+    def snapshot(self) -> str:
+        """The checksum over what its repositories hold now. InfrastructureError when one is away."""
+        return snapshot_of(self.sources)
 
     def identity(self, snapshot: str) -> str:
         """Sixteen hex digits for this definition and a state of its repositories."""

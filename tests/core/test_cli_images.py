@@ -19,6 +19,15 @@ def bench(tmp_path: Path) -> Bench:
     return Bench(tmp_path / "images", tmp_path / "repository")
 
 
+@pytest.fixture(scope="module")
+def stocked(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """A store with one base."""
+    scratch = tmp_path_factory.mktemp("stocked")
+    bench = Bench(scratch / "images", scratch / "repository")
+    bench.store.base(bench.definition())
+    return bench
+
+
 def images(bench: Bench, *words: str, **settings: str) -> Completed:
     own = f"from distgate.cli import main; main({['images', *words]!r})"
     env = {"DISTGATE_IMAGE_STORE": str(bench.root), "DISTGATE_GUESTS_DIR": str(bench.root / "guests")}
@@ -110,10 +119,9 @@ WRONG: list[tuple[list[str], dict[str, str], str]] = [
 
 @pytest.mark.parametrize(("words", "settings", "sentence"), WRONG, ids=[" ".join(case[0]) for case in WRONG])
 def test_a_wrong_call_is_one_sentence_and_a_hint(
-    bench: Bench, words: list[str], settings: dict[str, str], sentence: str
+    stocked: Bench, words: list[str], settings: dict[str, str], sentence: str
 ) -> None:
-    bench.store.base(bench.definition())
-    told = images(bench, *words, **settings)
+    told = images(stocked, *words, **settings)
     assert told.returncode == 2
     assert told.output == ""
     assert sentence in told.errors
