@@ -3,39 +3,112 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from blocks.guest_host import GuestMachine
+from blocks.image_factory import ImageFactory
 from blocks.site import SiteBlock
-from distgate.drivers.base import BaseImage, ImageComposer
+from distgate.drivers.base import BaseImage, GuestHost, ImageBuilder, ImageComposer, Progress
+from distgate.drivers.base_store import BaseStore
+from distgate.drivers.base_store_definition import BaseDefinition
+from distgate.drivers.base_store_open import definition_of, ensure_key, open_store
 from distgate.drivers.offline_install import OfflineInstaller
 from distgate.errors import ConfigurationError
+from distgate.kickstart import Kind
+from distgate.sizes import parse_size
 
 
 class ImageStore(SiteBlock):
-    """Base images by branch, each described by a JSON record beside its qcow2."""
+    """Base images on the worker's host: built by the site's image factory, qualified on its guest machine."""
 
     _block_type_name: ClassVar[str | None] = "Image store"
     _block_type_slug: ClassVar[str | None] = "image-store"
     _description: ClassVar[str | None] = "Base images that commits are composed onto."
 
+    root: str = Field(
+        "/var/lib/distgate/images", description="Directory of the store; it cannot be moved, images refer to it"
+    )
+    limit: str = Field("50G", description="What base images may take of the disk: 500M, 50G, 1.5T")
+    kickstarts: dict[str, str] = Field(
+        default_factory=dict,
+        description="Path of a kickstart for each branch, * for all others; empty: those that distgate brings",
+    )
+    key: str = Field("", description="Path of the private ssh key that opens base images; empty: the store's own")
+    max_age: float | None = Field(
+        None, gt=0, description="Seconds after which a base is renewed when its repositories changed; empty: never"
+    )
+    boot_timeout: float = Field(180.0, gt=0, description="Seconds that a base may take to boot, under KVM")
     records: dict[str, str] = Field(
-        default_factory=dict, description="Path of the base image's JSON record for each branch; * for all others"
+        default_factory=dict,
+        description="Path of the JSON record of a base image made elsewhere, for each branch; * for all others",
     )
 
-    def base(self, branch: str) -> BaseImage:
-        """The base image of a branch. ConfigurationError when none is stored."""
-        path = self.records.get(branch) or self.records.get("*")
-        if path is None:
-            raise ConfigurationError(
-                f"no base image is stored for branch {branch}", hint="add it to the block's records"
-            )
-        if not Path(path).is_file():
-            raise ConfigurationError(f"the base image's record {path} does not exist", hint="is this the right host?")
-        return BaseImage.from_record(json.loads(Path(path).read_text()))
+    @field_validator("limit")
+    @classmethod
+    def _a_size(cls, value: str) -> str:
+        try:
+            parse_size(value)
+        except ConfigurationError as wrong:
+            raise ValueError(str(wrong)) from wrong
+        return value
+
+    def store(self, builder: ImageBuilder | None = None, guests: GuestHost | None = None) -> BaseStore:
+        """The store, with the image factory and the guest machine of the same site unless others are given."""
+        factory = ImageFactory() if builder else ImageFactory.of(self._site)
+        return open_store(
+            Path(self.root),
+            parse_size(self.limit),
+            builder=builder or factory.builder(),
+            guests=guests or GuestMachine.of(self._site).guests(),
+            key=Path(self.key) if self.key else None,
+            build_timeout=factory.timeout,
+            boot_timeout=self.boot_timeout,
+            max_age=self.max_age,
+        )
+
+    def definition(self, branch: str, kind: Kind = "cloud") -> BaseDefinition:
+        """What the base image of a branch is made from. ConfigurationError when nothing is known of it."""
+        key = Path(self.key) if self.key else ensure_key(Path(self.root))
+        return definition_of(branch, key, self.kickstarts, kind)
+
+    def base(self, branch: str, progress: Progress = lambda _line: None) -> BaseImage:
+        """The qualified base image of a branch, built when there is none. See BaseStore.base."""
+        record = self._record(branch)
+        return _external(record) if record else self.store().base(self.definition(branch), progress)
+
+    @contextmanager
+    def leased_base(self, branch: str, holder: str, progress: Progress = lambda _line: None) -> Iterator[BaseImage]:
+        """``base``, which nobody prunes during the block; ``holder`` says for whom, such as a run's ID."""
+        record = self._record(branch)
+        if record:
+            yield _external(record)
+            return
+        with self.store().leased_base(self.definition(branch), holder, progress) as base:
+            yield base
 
     def composer(self) -> ImageComposer:
         """The way in which packages are installed offline."""
         return OfflineInstaller()
+
+    @property
+    def _site(self) -> str:
+        if self._block_document_name is None:
+            raise ConfigurationError(
+                "this image store is no saved block, so its site is not known", hint="give it builder and guests"
+            )
+        return self._block_document_name
+
+    def _record(self, branch: str) -> Path | None:
+        path = self.records.get(branch) or self.records.get("*")
+        return Path(path) if path else None
+
+
+def _external(record: Path) -> BaseImage:
+    if not record.is_file():
+        raise ConfigurationError(f"the base image's record {record} does not exist", hint="is this the right host?")
+    return BaseImage.from_record(json.loads(record.read_text()))
