@@ -122,14 +122,25 @@ def remembered_choice(memory: Path, limit: float = LIMIT) -> Accelerator:
     Asks again, and writes the answer there, when there is none that still holds: a refusal of KVM costs ``limit``
     seconds to find out, which each process would spend anew.
     """
-    circumstances = _circumstances(limit)
-    known = _recall(memory, circumstances)
+    known = known_choice(memory, limit)
     if known:
         return known
     chosen = choose(limit)
-    answer = {"circumstances": circumstances, "at": time.time(), "accelerator": asdict(chosen)}
+    answer = {"circumstances": _circumstances(limit), "at": time.time(), "accelerator": asdict(chosen)}
     host_memory.keep(memory, json.dumps(answer).encode())
     return chosen
+
+
+def known_choice(memory: Path, limit: float = LIMIT) -> Accelerator | None:
+    """The answer in the file ``memory``, None when there is none that holds here and now."""
+    # Whatever is odd about the file is as good as no file.
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        answer = json.loads(memory.read_text())
+        known = Accelerator(**answer["accelerator"])
+        holds = known.name == "kvm" or 0 <= time.time() - answer["at"] < _REFUSAL_HOLDS
+        if answer["circumstances"] == _circumstances(limit) and holds and known.name in ("kvm", "tcg"):
+            return known
+    return None
 
 
 _lock = threading.Lock()
@@ -140,17 +151,6 @@ def _remembered() -> Accelerator:
     chosen = remembered_choice(host_memory.directory() / "accelerator.json")
     log.info("guests run under %s: %s", chosen.name, chosen.reason)
     return chosen
-
-
-def _recall(memory: Path, circumstances: list[str]) -> Accelerator | None:
-    # Whatever is odd about the file is as good as no file.
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        answer = json.loads(memory.read_text())
-        known = Accelerator(**answer["accelerator"])
-        holds = known.name == "kvm" or 0 <= time.time() - answer["at"] < _REFUSAL_HOLDS
-        if answer["circumstances"] == circumstances and holds and known.name in ("kvm", "tcg"):
-            return known
-    return None
 
 
 def _circumstances(limit: float) -> list[str]:

@@ -1,0 +1,140 @@
+"""Power-on to a command over ssh: distgate's guests beside bare qemu with the same image and the same flags."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks.bare_guest import Patience, bare_guest, command_line_of
+from benchmarks.cost import cpu_seconds_of
+from distgate.drivers import guest_watchdog
+from distgate.drivers.accelerator import accelerator
+from distgate.drivers.base import BaseImage
+from distgate.drivers.embedded_libvirt import embedded_libvirt
+from distgate.drivers.guests import LibvirtGuests
+from distgate.process import run
+from distgate.readiness import BANNER, CONSOLE, NETWORK
+from distgate.settings import settings
+from lab.base_image import ensure_base
+
+ROUNDS = 5
+BOOT_SECONDS = 120.0
+REPORT_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Boot:
+    """One boot in seconds: ``to_ssh`` from the call to a command over ssh, the overlay's making included, and the
+    emulator's own CPU up to there. Of distgate also when each condition came true after power-on."""
+
+    to_ssh: float
+    cpu: float
+    to_console: float = 0.0
+    to_network: float = 0.0
+    to_banner: float = 0.0
+
+
+def measure(progress: Callable[[str], None]) -> dict[str, Any]:
+    """ROUNDS of three boots, in turn: by distgate, by bare qemu with distgate's way to wait for ssh, and by bare qemu
+    with a loop of ssh attempts, as a shell script would have it."""
+    base = ensure_base(settings().cache, progress)
+    progress(f"guests run under {accelerator().name}: {accelerator().reason}")
+    rounds: dict[str, list[Boot]] = {"distgate": [], "bare": [], "bare_ssh_loop": []}
+    with tempfile.TemporaryDirectory(prefix="distgate-bench-") as name:
+        scratch = Path(name)
+        fresh = _fresh_process(base, scratch)
+        progress(f"a new process, from its start to ssh: {fresh:.1f} s")
+        for number in range(ROUNDS):
+            room = scratch / f"round-{number}"
+            rounds["distgate"].append(_by_distgate(base, scratch / "state", room))
+            words = command_line_of(room / "qemu.log")
+            rounds["bare"].append(_by_qemu(words, base, room / "bare", "quiet"))
+            rounds["bare_ssh_loop"].append(_by_qemu(words, base, room / "loop", "ssh loop"))
+            progress(", ".join(f"{way}: {boots[-1].to_ssh:.1f} s" for way, boots in rounds.items()))
+        report = _report(base, scratch, progress)
+    return _summary(rounds, fresh, report)
+
+
+def _by_distgate(base: BaseImage, state: Path, room: Path) -> Boot:
+    began = time.monotonic()
+    with LibvirtGuests(state).boot(base.path, base.ssh_key, room, BOOT_SECONDS) as guest:
+        took = time.monotonic() - began
+        cpu = sum(cpu_seconds_of(pid) for pid in guest_watchdog.guests_of(embedded_libvirt(state).root))
+        seen = {one.condition: one.seconds for one in guest.reached}
+    return Boot(round(took, 3), round(cpu, 2), seen.get(CONSOLE, 0.0), seen.get(NETWORK, 0.0), seen[BANNER])
+
+
+def _by_qemu(words: list[str], base: BaseImage, room: Path, patience: Patience) -> Boot:
+    began = time.monotonic()
+    with bare_guest(words, base, room, patience, BOOT_SECONDS * accelerator().scale) as pid:
+        return Boot(round(time.monotonic() - began, 3), round(cpu_seconds_of(pid), 2))
+
+
+_FRESH = """
+import sys
+from pathlib import Path
+from distgate.drivers.guests import LibvirtGuests
+state, image, key = (Path(word) for word in sys.argv[1:4])
+with LibvirtGuests(state).boot(image, key, state / "work", float(sys.argv[4])) as guest:
+    (state / "seconds").write_text(str(guest.boot_seconds))
+"""
+
+
+def _fresh_process(base: BaseImage, scratch: Path) -> float:
+    """Seconds from power-on in a process that has never started a guest, as each flow run is one."""
+    state = scratch / "fresh"
+    argv: list[str | Path] = [sys.executable, "-c", _FRESH, state, base.path, base.ssh_key, str(BOOT_SECONDS)]
+    run(argv, timeout=BOOT_SECONDS * accelerator().scale)
+    return round(float((state / "seconds").read_text()), 3)
+
+
+def _report(base: BaseImage, scratch: Path, progress: Callable[[str], None]) -> dict[str, Any]:
+    with LibvirtGuests(scratch / "state").boot(base.path, base.ssh_key, scratch / "reported", BOOT_SECONDS) as guest:
+        began = time.monotonic()
+        report = guest.boot_report(REPORT_SECONDS * accelerator().scale)
+        took = time.monotonic() - began
+    for line in report.lines():
+        progress(line)
+    return asdict(report) | {"report_took": round(took, 3)}
+
+
+def _summary(rounds: dict[str, list[Boot]], fresh: float, report: dict[str, Any]) -> dict[str, Any]:
+    def middle(way: str, value: Callable[[Boot], float]) -> float:
+        return round(median(value(boot) for boot in rounds[way]), 3)
+
+    def ratio(other: str, value: Callable[[Boot], float]) -> float:
+        pairs = zip(rounds["distgate"], rounds[other], strict=True)
+        return round(median(value(ours) / value(theirs) for ours, theirs in pairs), 3)
+
+    return {
+        "benchmark": "boot",
+        "accelerator": accelerator().name,
+        "distgate_over_bare": round(middle("distgate", _wall) / middle("bare", _wall), 3),
+        "distgate_over_bare_cpu": round(middle("distgate", _cpu) / middle("bare", _cpu), 3),
+        "distgate_over_bare_by_round": ratio("bare", _wall),
+        "distgate_over_bare_ssh_loop": round(middle("distgate", _wall) / middle("bare_ssh_loop", _wall), 3),
+        "seconds": {way: middle(way, _wall) for way in rounds},
+        "cpu_seconds": {way: middle(way, _cpu) for way in rounds},
+        "first_boot_of_a_process": fresh,
+        "breakdown": {
+            "to_console": middle("distgate", lambda boot: boot.to_console),
+            "to_network": middle("distgate", lambda boot: boot.to_network),
+            "to_banner": middle("distgate", lambda boot: boot.to_banner),
+        },
+        "boot_report": report,
+        "rounds": {way: [asdict(boot) for boot in boots] for way, boots in rounds.items()},
+    }
+
+
+def _wall(boot: Boot) -> float:
+    return boot.to_ssh
+
+
+def _cpu(boot: Boot) -> float:
+    return boot.cpu
