@@ -38,8 +38,13 @@ class RepositorySource:
 
     @classmethod
     def at(cls, name: str, place: str | Path, priority: int = 99) -> RepositorySource:
-        """A repository by URL or by directory."""
+        """A repository by URL or by directory; ``metalink+URL`` and ``mirrorlist+URL`` name a list of mirrors."""
         text = str(place)
+        kind, _, address = text.partition("+")
+        if kind == "metalink":
+            return cls(name, metalink=address, priority=priority)
+        if kind == "mirrorlist":
+            return cls(name, mirrorlist=address, priority=priority)
         return cls(name, text if "://" in text else Path(text).resolve().as_uri(), priority=priority)
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Iterator
+from dataclasses import asdict
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from distgate.drivers.base_store_snapshot import InstallSource, Kind, snapshot_of, sources_of
+from distgate.drivers.transaction import RepositorySource
 from distgate.errors import ConfigurationError, InfrastructureError
 from distgate.kickstart import definition_for, flatten
 
@@ -129,6 +131,12 @@ def test_the_sources_of_a_kickstart_are_its_url_its_repos_and_its_tree() -> None
         ("own", "baseurl", "file:///srv/repo", ""),
         ("fedora", "ostree", "ostree+http://t/", "f/41"),
     ]
+
+
+@pytest.mark.parametrize("kind", ["baseurl", "mirrorlist", "metalink"])
+def test_the_place_of_a_source_leads_a_transaction_to_the_same_packages(kind: Kind) -> None:
+    place = InstallSource("tiny", kind, "http://m/list?a=b+c").place
+    assert asdict(RepositorySource.at("tiny", place))[kind] == "http://m/list?a=b+c"
 
 
 @pytest.mark.parametrize(
