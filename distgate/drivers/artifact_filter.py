@@ -67,7 +67,9 @@ def _directory(source: int, target: int, where: str, depth: int, done: Export) -
     for entry, shown in _entries(source):
         name = f"{where}{shown}"
         mode = entry.stat(follow_symlinks=False).st_mode
-        if stat.S_ISDIR(mode) and depth < _DEPTH:
+        if name == LISTING:
+            done.drop(name, "the name is taken")
+        elif stat.S_ISDIR(mode) and depth < _DEPTH:
             _subdirectory(source, target, entry.name, shown, name, depth, done)
         elif stat.S_ISREG(mode):
             _file(source, target, entry.name, shown, name, done)

@@ -75,7 +75,8 @@ class Keeper:
             _reader(lambda: told.recv(1 << 16), _bounded(report, self._spec.limits.report)),
         ]
         # bubblewrap says this, in pieces, before it starts the program.
-        first = _read_until(status, _CHILD)
+        said = bytearray()
+        first = _read_until(status, _CHILD, said)
         inside = os.pidfd_open(int(first.group(1))) if first else -1
         timed_out = not _ended(sandbox.pidfd, self._spec.timeout)
         if timed_out:
@@ -89,7 +90,7 @@ class Keeper:
         self._over.set()
         if timed_out:
             return 128 + signal.SIGKILL, True
-        last = _read_until(status, _EXIT_CODE)
+        last = _read_until(status, _EXIT_CODE, said)
         if last is None:
             raise RuntimeError(f"bubblewrap did not start the program; {self._spec.log} tells why")
         return int(last.group(1)), False
@@ -171,8 +172,7 @@ def _bounded(into: bytearray, limit: int) -> Callable[[bytes], None]:
     return put
 
 
-def _read_until(descriptor: int, wanted: re.Pattern[bytes]) -> re.Match[bytes] | None:
-    said = b""
+def _read_until(descriptor: int, wanted: re.Pattern[bytes], said: bytearray) -> re.Match[bytes] | None:
     while not (found := wanted.search(said)) and (more := os.read(descriptor, 4096)):
         said += more
     return found

@@ -11,6 +11,7 @@ import importlib.util
 import io
 import os
 import shlex
+import sys
 import tarfile
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from ansible.plugins.action import ActionBase
 FILES = Path(__file__).resolve().parents[1] / "files"
 _spec = importlib.util.spec_from_file_location("distgate_suite_tests", FILES / "suite_tests.py")
 suite_tests = importlib.util.module_from_spec(_spec)
+sys.modules[_spec.name] = suite_tests  # dataclasses look their module up
 _spec.loader.exec_module(suite_tests)
 
 SCRIPT = ".distgate-guest.sh"
