@@ -22,6 +22,17 @@ if TYPE_CHECKING:
 
 START_SECONDS = 180.0
 
+#: Servers that are dear to start: the tests that share one run in one process of pytest-xdist, one after another.
+SHARED = {"world": {"lab", "lab_state", "broker", "prefect_server"}, "gate": {"gate"}}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of one file stay together, too: they share what their module set up."""
+    for item in items:
+        wanted = set(getattr(item, "fixturenames", ()))
+        group = next((name for name, servers in SHARED.items() if servers & wanted), item.nodeid.split("::")[0])
+        item.add_marker(pytest.mark.xdist_group(group))
+
 
 @pytest.fixture(scope="session")
 def cache() -> Path:
