@@ -19,7 +19,7 @@ from distgate.drivers.base import BaseImage
 from distgate.drivers.embedded_libvirt import embedded_libvirt
 from distgate.drivers.guests import LibvirtGuests
 from distgate.process import run
-from distgate.readiness import BANNER, CONSOLE, NETWORK
+from distgate.readiness import BANNER, CONSOLE, EMULATOR, NETWORK
 from distgate.settings import settings
 from lab.base_image import ensure_base
 
@@ -35,6 +35,7 @@ class Boot:
 
     to_ssh: float
     cpu: float
+    to_emulator: float = 0.0
     to_console: float = 0.0
     to_network: float = 0.0
     to_banner: float = 0.0
@@ -67,7 +68,8 @@ def _by_distgate(base: BaseImage, state: Path, room: Path) -> Boot:
         took = time.monotonic() - began
         cpu = sum(cpu_seconds_of(pid) for pid in guest_watchdog.guests_of(embedded_libvirt(state).root))
         seen = {one.condition: one.seconds for one in guest.reached}
-    return Boot(round(took, 3), round(cpu, 2), seen.get(CONSOLE, 0.0), seen.get(NETWORK, 0.0), seen[BANNER])
+    times = [seen.get(condition, 0.0) for condition in (EMULATOR, CONSOLE, NETWORK, BANNER)]
+    return Boot(round(took, 3), round(cpu, 2), *times)
 
 
 def _by_qemu(words: list[str], base: BaseImage, room: Path, patience: Patience) -> Boot:
@@ -123,6 +125,7 @@ def _summary(rounds: dict[str, list[Boot]], fresh: float, report: dict[str, Any]
         "cpu_seconds": {way: middle(way, _cpu) for way in rounds},
         "first_boot_of_a_process": fresh,
         "breakdown": {
+            "to_emulator": middle("distgate", lambda boot: boot.to_emulator),
             "to_console": middle("distgate", lambda boot: boot.to_console),
             "to_network": middle("distgate", lambda boot: boot.to_network),
             "to_banner": middle("distgate", lambda boot: boot.to_banner),

@@ -6,9 +6,11 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from distgate.errors import InfrastructureError
+from distgate.steps import Step
 
-#: The conditions of a boot, in their usual order. The first two may be missing: a guest can be mute on its console,
-#: and one may answer ssh without having sent a word of its own.
+#: The conditions of a boot, in their usual order. The second and third may be missing: a guest can be mute on its
+#: console, and one may answer ssh without having sent a word of its own.
+EMULATOR = "the emulator's start"
 CONSOLE = "output on the console"
 NETWORK = "a first packet from the guest"
 BANNER = "the guest's ssh banner"
@@ -59,6 +61,15 @@ class BootReport:
     def seconds_to(self, condition: str) -> float | None:
         """Seconds from power-on to ``condition``, None when it was not seen."""
         return next((one.seconds for one in self.reached if one.condition == condition), None)
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """What each condition took after the one before it; together the time from power-on to the last."""
+        befores = (0.0, *(one.seconds for one in self.reached))
+        return tuple(
+            Step(one.condition, round(one.seconds - before, 3))
+            for one, before in zip(self.reached, befores, strict=False)
+        )
 
     def lines(self) -> list[str]:
         """The report as a terminal or a text file shows it."""

@@ -16,13 +16,13 @@ from typing import Any
 
 from distgate.drivers import boot_report, ssh
 from distgate.drivers.accelerator import Accelerator, accelerator, find_qemu
-from distgate.drivers.base import CommandResult
+from distgate.drivers.base import CommandResult, Guest
 from distgate.drivers.domain_xml import EMPTY_DUMP, FIRST_PACKETS, DomainSpec, domain_xml
 from distgate.drivers.embedded_libvirt import EmbeddedLibvirt, embedded_libvirt
 from distgate.drivers.quiet_libvirt import libvirt, libvirt_qemu
 from distgate.errors import ConfigurationError, InfrastructureError
 from distgate.process import run, tail_of
-from distgate.readiness import BANNER, COMMAND, CONSOLE, NETWORK, BootReport, Reached
+from distgate.readiness import BANNER, COMMAND, CONSOLE, EMULATOR, NETWORK, BootReport, Reached
 from distgate.waiting import Deadline, wait_for
 
 log = logging.getLogger(__name__)
@@ -76,6 +76,11 @@ class LibvirtGuest:
         report = boot_report.collect(self.run, self.reached, self.powered_on, self.accelerator, timeout)
         boot_report.write(report, self.console.parent)
         return report
+
+
+def report_boot(guest: Guest, timeout: float) -> BootReport | None:
+    """``boot_report`` of a guest that LibvirtGuests started, None of any other."""
+    return guest.boot_report(timeout) if isinstance(guest, LibvirtGuest) else None
 
 
 class LibvirtGuests:
@@ -188,6 +193,7 @@ class _Start:
         """Each condition that came true, up to a command over ssh. Raises TimedOut, GuestStopped, or
         InfrastructureError when the guest refuses the key."""
         guest = self._guest
+        self._note(EMULATOR, f"port {guest.port} leads to sshd")
         greeting = wait_for(
             BANNER, self._greets, deadline, evidence=guest.console_tail, hint="see console.log", interval=_LOOK
         )

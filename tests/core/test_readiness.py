@@ -115,3 +115,8 @@ def test_a_report_shows_conditions_with_their_evidence_and_names_what_failed() -
         assert words in shown
     assert report.seconds_to(BANNER) == 7.25
     assert report.seconds_to("a login prompt") is None
+
+
+def test_the_steps_of_a_boot_add_up_to_its_last_condition() -> None:
+    report = BootReport("kvm", (Reached("one", 1.5), Reached("two", 1.5), Reached("three", 4.0)))
+    assert [(step.name, step.seconds) for step in report.steps] == [("one", 1.5), ("two", 0.0), ("three", 2.5)]

@@ -10,7 +10,7 @@ import pytest
 from distgate.drivers.accelerator import accelerator
 from distgate.drivers.base import BaseImage
 from distgate.drivers.guests import LibvirtGuest, LibvirtGuests
-from distgate.readiness import BANNER, COMMAND, NETWORK, SYSTEMD
+from distgate.readiness import BANNER, COMMAND, EMULATOR, NETWORK, SYSTEMD
 
 pytestmark = pytest.mark.guest
 SECONDS = 120.0
@@ -25,6 +25,7 @@ def guest(base_image: BaseImage, tmp_path_factory: pytest.TempPathFactory) -> It
 
 def test_a_boot_reaches_its_conditions_in_their_order_each_with_evidence_and_a_time(guest: LibvirtGuest) -> None:
     names = [one.condition for one in guest.reached]
+    assert names[0] == EMULATOR
     assert names[-3:] == [NETWORK, BANNER, COMMAND]
     times = [one.seconds for one in guest.reached]
     assert times == sorted(times)
