@@ -111,7 +111,7 @@ class TinyBuilder:
             notes.write(f"{os.getpid()}\n")
         log = into.with_name(f"{into.name}.log")
         log.write_text(f"{name} of {release}\n")
-        raw = into.with_suffix(".raw")
+        raw = self.notes.with_name(f"{into.parent.name}.raw")  # its scratch space may well be on another disk
         raw.write_bytes(os.urandom(self.size // 2))
         if self.gated:
             wait_for("the word to go", (self.notes.parent / "go").exists, timeout, interval=0.02)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -25,6 +26,7 @@ from distgate.drivers.base_store_entries import (
     BaseEntry,
     Shelf,
     as_json,
+    disk_usage,
     largest,
     read_entry,
     read_shelf,
@@ -211,8 +213,14 @@ class BaseStore:
         return entry
 
     def _make_room(self, order: Order) -> None:
-        if order.expected is not None:
-            self.prune(max(0, self.limit - order.expected))
+        """Prune for a base of the expected size: below the limit, and for the disk, which others fill too."""
+        if order.expected is None:
+            return
+        limit = self.limit - order.expected
+        shortage = order.expected - shutil.disk_usage(self.bases).free
+        if shortage > 0:
+            limit = min(limit, disk_usage(self.bases) - shortage)
+        self.prune(max(0, limit))
 
     def _qualified(self, entry: BaseEntry, progress: Progress) -> BaseEntry:
         workshop = self._workshop()

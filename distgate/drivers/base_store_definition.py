@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from dataclasses import dataclass, replace
 
 from distgate.drivers.base_store_snapshot import InstallSource, snapshot_of, sources_of
-from distgate.errors import ConfigurationError
 from distgate.kickstart import kickstart_hash
-
-_PUBLIC_KEY = re.compile(r"[A-Za-z0-9@.+=/_-]+( [A-Za-z0-9@.+=/_-]+){1,2}")
+from distgate.kickstart_edit import with_root_key
 
 
 @dataclass(frozen=True)
@@ -43,9 +40,5 @@ class BaseDefinition:
         return hashlib.sha256(parts.encode()).hexdigest()[:16]
 
     def with_root_key(self, public_key: str) -> BaseDefinition:
-        """The same definition that also lets the holder of ``public_key``, one line, in as root."""
-        key = public_key.strip()
-        if not _PUBLIC_KEY.fullmatch(key):
-            raise ConfigurationError(f"{key!r} is no public ssh key", hint="the content of a file such as id.pub")
-        line = f'sshkey --username=root "{key}"\n'
-        return self if line in self.kickstart else replace(self, kickstart=line + self.kickstart)
+        """The same definition that also lets the holder of ``public_key`` in as root."""
+        return replace(self, kickstart=with_root_key(self.kickstart, public_key))

@@ -260,3 +260,13 @@ def test_a_build_that_cannot_fit_is_refused_before_it_begins(small_disk: Path, t
         bench.store.refresh(bench.definition())
     assert len(bench.builder.builds) == 1
     assert shutil.disk_usage(small_disk).free > MIB
+
+
+def test_a_build_makes_room_on_a_disk_that_others_fill(small_disk: Path, tmp_path: Path) -> None:
+    bench = Bench(small_disk / "images", tmp_path / "repository")
+    bench.builder.size = 4 * MIB
+    old, current = generations(bench, 2)
+    (small_disk / "ballast").write_bytes(b"x" * int(2.5 * MIB))
+    bench.publish("next")
+    assert bench.store.refresh(bench.definition()).path.exists()
+    assert (old.path.exists(), current.path.exists()) == (False, True)
