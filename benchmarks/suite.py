@@ -1,0 +1,119 @@
+"""What a trivial suite costs beyond its own work: distgate's runner beside plain ansible-playbook on one guest."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import yaml
+
+from distgate.drivers.ansible import AnsibleSuites, inventory_of
+from distgate.drivers.base import Guest
+from distgate.drivers.guests import LibvirtGuests
+from distgate.errors import InfrastructureError
+from distgate.process import run
+from distgate.settings import settings
+from distgate.verdict import judge
+from lab.base_image import ensure_base
+
+ROUNDS = 5
+SUITE = """\
+- hosts: localhost
+  gather_facts: false
+  tags: [classic]
+  tasks:
+  - name: Test that the guest counts
+    raw: |
+      rm -rf /tmp/artifacts; mkdir /tmp/artifacts
+      test $((1 + 1)) = 2 && result=pass || result=fail
+      printf 'results:\\n- {test: count, result: %s}\\n' $result > /tmp/artifacts/results.yml
+  - name: Fetch the results
+    fetch: {src: /tmp/artifacts/results.yml, dest: "{{ artifacts }}/", flat: true}
+"""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds of the clock, and of our children's CPU."""
+
+    wall: float
+    cpu: float
+
+
+def measure(progress: Callable[[str], None]) -> dict[str, Any]:
+    """ROUNDS of the suite both ways, in turn, on one guest whose boot is not counted."""
+    base = ensure_base(settings().cache, progress)
+    with tempfile.TemporaryDirectory(prefix="distgate-bench-") as scratch:
+        room = Path(scratch)
+        (room / "tests").mkdir()
+        (room / "tests/tests.yml").write_text(SUITE)
+        with LibvirtGuests(room / "state").boot(base.path, base.ssh_key, room / "guest", 120) as guest:
+            guest.run("true", 120)
+            ours, theirs = [], []
+            for number in range(ROUNDS):
+                ours.append(_cost(lambda n=number: _by_us(room, guest, n)))  # type: ignore[misc]
+                theirs.append(_cost(lambda n=number: _by_ansible(room, guest, n)))  # type: ignore[misc]
+                progress(
+                    f"round {number + 1}: distgate {ours[-1].wall:.1f} s, ansible-playbook {theirs[-1].wall:.1f} s"
+                )
+    return _summary(ours, theirs)
+
+
+def _by_us(room: Path, guest: Guest, number: int) -> None:
+    place = room / f"ours-{number}"
+    verdict = judge(AnsibleSuites().run(room / "tests/tests.yml", guest, place, {"git_branch": "rawhide"}, 600))
+    if verdict.verdict != "PASS":
+        raise InfrastructureError(f"the suite did not pass: {verdict.evidence}")
+
+
+def _by_ansible(room: Path, guest: Guest, number: int) -> None:
+    place = room / f"theirs-{number}"
+    place.mkdir()
+    inventory = room / "inventory.yml"
+    inventory.write_text(yaml.safe_dump(inventory_of(guest)))
+    words = ["ansible-playbook", "-i", str(inventory), "--tags", "classic", "-e", f"artifacts={place}", "tests.yml"]
+    run(words, timeout=600, cwd=room / "tests", env=_plain_environment(room), error=InfrastructureError)
+    if not (place / "results.yml").is_file():
+        raise InfrastructureError("plain ansible-playbook left no results")
+
+
+def _plain_environment(room: Path) -> Mapping[str, str]:
+    path = f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}"
+    # Pipelining is what anyone would switch on first; the runner has it, too.
+    return {"PATH": path, "HOME": str(room), "LC_ALL": "C.UTF-8", "ANSIBLE_PIPELINING": "True"}
+
+
+def _cost(work: Callable[[], None]) -> Cost:
+    before, started = _children_cpu(), time.monotonic()
+    work()
+    return Cost(time.monotonic() - started, _children_cpu() - before)
+
+
+def _children_cpu() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def _summary(ours: list[Cost], theirs: list[Cost]) -> dict[str, Any]:
+    def middle(costs: list[Cost]) -> dict[str, float]:
+        return {
+            "wall_seconds": round(median(c.wall for c in costs), 2),
+            "cpu_seconds": round(median(c.cpu for c in costs), 2),
+        }
+
+    suite, plain = middle(ours), middle(theirs)
+    return {
+        "rounds": len(ours),
+        "suite": suite,
+        "ansible_playbook": plain,
+        "suite_over_ansible": round(suite["wall_seconds"] / plain["wall_seconds"], 2),
+        "suite_over_ansible_cpu": round(suite["cpu_seconds"] / plain["cpu_seconds"], 2),
+    }
