@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -185,5 +184,5 @@ def _summary(costs: dict[str, list[Cost]], cold: Cost, steps: dict[str, float]) 
         "seconds": wall | {"cold base": cold.wall},
         "cpu_seconds": cpu | {"cold base": cold.cpu},
         "steps_of_one": steps,
-        "rounds": {way: json.loads(json.dumps([asdict(cost) for cost in own])) for way, own in costs.items()},
+        "rounds": {way: [asdict(cost) for cost in own] for way, own in costs.items()},
     }
