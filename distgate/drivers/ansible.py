@@ -154,7 +154,11 @@ class AnsibleSuites:
 
     def _readable(self, bins: Path | None) -> list[Path]:
         extra = [self._srpm] if self._srpm else []
-        return [*self._roles_path, *extra, *(python_paths(_interpreter_of(bins)) if bins else [])]
+        if bins:
+            extra += [
+                path for path in (bins, *python_paths(_interpreter_of(bins))) if not path.is_relative_to("/usr")
+            ]
+        return [*self._roles_path, *extra]
 
     def _environment(self, private: Path, artifacts: Path, bins: Path | None) -> dict[str, str]:
         # ansible-playbook stands beside the interpreter in a virtual environment.

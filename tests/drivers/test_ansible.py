@@ -102,7 +102,7 @@ def test_a_suite_has_no_right_of_root_on_this_side(tmp_path: Path, absent: Libvi
 
 def test_every_group_that_suites_address_holds_the_guest_alone(absent: LibvirtGuest) -> None:
     groups = inventory_of(absent)
-    assert {name: list(group["hosts"]) for name, group in groups.items()} == {  # type: ignore[index]
+    assert {name: list(group["hosts"]) for name, group in groups.items()} == {
         "localhost": ["guest-absent"],
         "subjects": ["guest-absent"],
     }
@@ -141,6 +141,119 @@ def test_an_artifacts_directory_that_holds_something_is_refused(tmp_path: Path, 
     (tmp_path / "artifacts" / "test.log").write_text("PASS of yesterday")
     with pytest.raises(ConfigurationError, match="not empty"):
         run(tmp_path, absent, play("  - debug:\n"))
+
+
+def said_in(tmp_path: Path, name: str) -> list[str]:
+    return (tmp_path / "artifacts" / name).read_text().splitlines()
+
+
+FORGE = """
+runner=$(grep -l ansible_child /proc/[0-9]*/cmdline | grep -v -e self -e "/1/" | head -n 1)
+runner=${runner%/cmdline}
+test -n "$runner" && echo found
+ls "$runner/fd" || echo closed
+cat "$runner/environ" || echo hidden
+for number in $(seq 3 30); do echo "end 0" > "$runner/fd/$number"; done
+"""
+
+
+def test_what_ends_in_a_failure_cannot_be_made_a_success_from_another_process(
+    tmp_path: Path, absent: LibvirtGuest
+) -> None:
+    playbook = suite(tmp_path, play("  - debug: {msg: \"{{ lookup('pipe', 'sh forge.sh; true') }}\"}\n  - fail:\n"))
+    (tmp_path / "tests" / "forge.sh").write_text(FORGE)
+    seen = AnsibleSuites().run(playbook, absent, tmp_path / "artifacts", {}, 120)
+    assert all(word in said(tmp_path) for word in ("found", "closed", "hidden"))
+    assert (seen.returncode, seen.tasks) == (2, {"ok": 1, "failed": 1})
+
+
+def test_a_suite_that_kills_what_runs_it_is_no_success(tmp_path: Path, absent: LibvirtGuest) -> None:
+    seen = run(tmp_path, absent, play("  - debug: {msg: \"{{ lookup('pipe', 'kill -9 -1; true') }}\"}\n"))
+    assert seen.returncode == 137
+    assert judge(seen).verdict == "ERROR"
+
+
+def test_a_suite_works_on_a_copy_of_its_checkout(tmp_path: Path, absent: LibvirtGuest) -> None:
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "bash.spec").write_text("Name: bash\n")
+    change = "cat ../bash.spec; echo changed > ../bash.spec; echo changed > tests_one.yml"
+    run(tmp_path, absent, play(f"  - debug: {{msg: \"{{{{ lookup('pipe', '{change}') }}}}\"}}\n"))
+    assert "Name: bash" in said(tmp_path)
+    assert (tmp_path / "bash.spec").read_text() == "Name: bash\n"
+    assert "changed" not in (tmp_path / "tests" / "tests_one.yml").read_text().splitlines()
+
+
+def test_an_old_playbook_runs_and_what_was_rewritten_is_told(tmp_path: Path, absent: LibvirtGuest) -> None:
+    text = "- hosts: localhost\n  gather_facts: false\n  tags: [classic]\n  vars:\n  - word: told\n  tasks:\n"
+    seen = run(tmp_path, absent, f"{text}  - include: more.yml\n    ignore_errors: true\n  - debug: {{var: word}}\n")
+    assert said_in(tmp_path, "rewrites.txt") == [
+        "tests_one.yml:5: vars is a mapping, no list",
+        "tests_one.yml:7: include is now import_tasks",
+    ]
+    assert seen.returncode != 0  # there is no more.yml
+    assert "include: more.yml" in (tmp_path / "tests" / "tests_one.yml").read_text()
+
+
+def test_an_old_construct_without_a_successor_is_the_tests_fault_and_its_line_is_told(
+    tmp_path: Path, absent: LibvirtGuest
+) -> None:
+    seen = run(tmp_path, absent, play("  - include: more.yml a=1\n"))
+    assert "ERROR! tests_one.yml:5: include with arguments" in said(tmp_path)
+    assert (judge(seen).verdict, judge(seen).blame) == ("ERROR", "tests")
+
+
+#: tests/inventory, whether it is executable, and what the notes say of it.
+INVENTORIES = {
+    "a runner's own host": ("localhost ansible_connection=local colour=red\n", False, "variable taken: colour"),
+    "groups": ("[others]\na colour=red\n[more:children]\nothers\n", False, "group taken: more"),
+    "a script": ('#!/bin/sh\necho \'{"g": {"hosts": ["h"], "vars": {"colour": "red"}}}\'\n', True, "group taken: g"),
+    "a script that fails": ("#!/bin/sh\necho no qemu >&2; exit 1\n", True, "tests/inventory is not used: "),
+    "a script that names nobody": ("#!/bin/sh\necho '{}'\n", True, "tests/inventory is not used: "),
+    "nonsense": ("\x00\x01", False, "tests/inventory is not used: "),
+}
+
+
+@pytest.mark.parametrize("case", INVENTORIES)
+def test_an_inventory_of_the_package_gives_groups_and_variables_but_no_host(
+    tmp_path: Path, absent: LibvirtGuest, case: str
+) -> None:
+    content, executable, note = INVENTORIES[case]
+    playbook = suite(
+        tmp_path, play("  - debug: {msg: \"{{ ansible_connection }} {{ colour | default('none') }}\"}\n")
+    )
+    inventory = playbook.with_name("inventory")
+    inventory.write_text(content)
+    inventory.chmod(0o755 if executable else 0o644)
+    seen = AnsibleSuites().run(playbook, absent, tmp_path / "artifacts", {}, 120)
+    notes = said_in(tmp_path, "inventory.txt")
+    assert any(line.startswith(note) for line in notes), (notes, said(tmp_path))
+    assert ("ssh red" if "taken" in note else "ssh none") in said(tmp_path)
+    assert "guest-absent" in said(tmp_path)
+    assert seen.tasks == {"ok": 1}
+
+
+def test_the_ansible_of_a_branch_is_the_one_that_a_setting_names(tmp_path: Path, absent: LibvirtGuest) -> None:
+    bins = tmp_path / "old" / "bin"
+    bins.mkdir(parents=True)
+    (bins / "ansible-playbook").write_text("#!/bin/sh\necho an old ansible\n")
+    (bins / "ansible-playbook").chmod(0o755)
+    playbook = suite(tmp_path, play("  - debug:\n"))
+    for branch, wanted in (("f41", False), ("epel8", True)):
+        place = tmp_path / branch
+        AnsibleSuites(ansible={"epel*": bins}).run(playbook, absent, place, {"git_branch": branch}, 120)
+        assert ("an old ansible" in (place / "ansible.txt").read_text()) is wanted
+    with pytest.raises(ConfigurationError, match="no ansible-playbook"):
+        AnsibleSuites(ansible={"*": tmp_path}).run(playbook, absent, tmp_path / "none", {}, 120)
+
+
+def test_roles_of_a_site_go_before_our_own(tmp_path: Path, absent: LibvirtGuest) -> None:
+    role = tmp_path / "site" / "standard-test-basic" / "tasks"
+    role.mkdir(parents=True)
+    (role / "main.yml").write_text("- debug: {msg: the site's own role}\n")
+    text = "- hosts: localhost\n  gather_facts: false\n  tags: [classic]\n  roles: [standard-test-basic]\n"
+    playbook = suite(tmp_path, text)
+    AnsibleSuites(roles_path=[tmp_path / "site"]).run(playbook, absent, tmp_path / "artifacts", {}, 120)
+    assert "the site's own role" in said(tmp_path)
 
 
 WORKER = """
