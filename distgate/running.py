@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 
+_FATAL = re.compile(r"(?:^|\| )fatal: \[[^]]*\]: (?:FAILED|UNREACHABLE)! => (?=\{)", re.MULTILINE)
 _ANSIBLE = re.compile(r"(?:^|\| )(PLAY|TASK|RUNNING HANDLER) \[(.*)\] \*+\s*$", re.MULTILINE)
 _TMT = re.compile(r"(?:^|\s)Execute '(/.*)' as a '\w+' test\.\s*$", re.MULTILINE)
 _WORDS = {"PLAY": "play", "TASK": "task", "RUNNING HANDLER": "handler"}
@@ -24,3 +26,13 @@ def last_running(log: str) -> str:
         said = f"{_WORDS[word]} {name[:_LONGEST]!r}"
         step, play = (said, said) if word == "PLAY" else (said, play)
     return f"{step} of {play}" if play and step != play else step
+
+
+def last_failure(log: str) -> str:
+    """The message of the last task that ansible-playbook gave up at, cut at 200 characters; empty without one."""
+    ends = [found.end() for found in _FATAL.finditer(log)]
+    try:
+        said = json.JSONDecoder().raw_decode(log, ends[-1])[0] if ends else {}
+    except (ValueError, RecursionError):  # cut short, or no JSON: the suite's own words may look like this
+        return ""
+    return str(said.get("msg", ""))[:_LONGEST]

@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 
 from distgate.errors import Blame, TestsError
 from distgate.plain_text import printable
-from distgate.running import last_running
+from distgate.running import last_failure, last_running
 from distgate.suite_results import LOG, RESULTS, TestOutcome, read_end, read_log, read_results
 from distgate.tmt_results import RESULTS as TMT_RESULTS
 from distgate.tmt_results import read_tmt_results
@@ -70,15 +70,22 @@ def judge(run: ObservedSuite, console: str = "") -> SuiteVerdict:
     """The verdict on one suite; ``console`` is the end of its guest's serial console, evidence of a hang.
 
     A suite that left results or a log was run, whatever its exit status: older suites exit non-zero when a test
-    fails, newer ones only when they could not run at all. A suite that was killed, or lost its guest, is judged with
-    the step that it was at.
+    fails, newer ones only when they could not run at all. The evidence of a suite that was broken off, or could not
+    run, names the last step of its log.
     """
     seen = _judge_tmt(run) if run.kind == "tmt" else _judge_sti(run)
-    if not (run.unreachable or run.timed_out):
+    broken_off = run.unreachable or run.timed_out
+    if not broken_off and seen.verdict != "ERROR":
         return seen
-    at = next((step for step in (last_running(read_end(run.artifacts / log)) for log in _LOGS[run.kind]) if step), "")
+    at = next((step for step in (_stopped_at(run, log) for log in _LOGS[run.kind]) if step), "")
     evidence = f"{seen.evidence}; last seen: {printable(at, newlines=False)}" if at else seen.evidence
-    return replace(seen, evidence=evidence, details=printable(console))
+    return replace(seen, evidence=evidence, details=printable(console) if broken_off else "")
+
+
+def _stopped_at(run: ObservedSuite, log: str) -> str:
+    text = read_end(run.artifacts / log)
+    step, said = last_running(text), "" if run.timed_out else last_failure(text)
+    return f"{step}: {said}" if step and said else step
 
 
 def unreadable(suite: str, problem: str) -> SuiteVerdict:

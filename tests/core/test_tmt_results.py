@@ -9,7 +9,7 @@ import pytest
 
 from distgate.drivers.base import SuiteRun
 from distgate.errors import TestsError
-from distgate.running import last_running
+from distgate.running import last_failure, last_running
 from distgate.suite_results import TestOutcome
 from distgate.tmt_results import read_tmt_results
 from distgate.verdict import judge
@@ -194,3 +194,17 @@ RUNNING = [
 @pytest.mark.parametrize(("log", "step"), RUNNING)
 def test_the_end_of_a_log_names_what_was_running(log: str, step: str) -> None:
     assert last_running(log) == step
+
+
+FAILURES = [
+    ('fatal: [g]: FAILED! => {"msg": "one"}\nfatal: [g]: FAILED! => {"msg": "two"}\nmore', "two"),
+    ('2026 p=1 | fatal: [g]: UNREACHABLE! => {"msg": "gone", "unreachable": true}\n', "gone"),
+    ('fatal: [g]: FAILED! => {"msg": "cut', ""),
+    ("fatal: [g]: FAILED! => {}\n", ""),
+    ("nothing of ours\n", ""),
+]
+
+
+@pytest.mark.parametrize(("log", "message"), FAILURES)
+def test_the_end_of_a_log_says_what_went_wrong(log: str, message: str) -> None:
+    assert last_failure(log) == message

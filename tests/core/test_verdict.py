@@ -144,6 +144,15 @@ def test_a_hang_is_judged_with_the_task_it_was_at_and_the_console(tmp_path: Path
     assert seen.details == "Kernel panic\n"
 
 
+def test_a_playbook_that_could_not_go_on_is_judged_with_the_task_it_stopped_at(tmp_path: Path) -> None:
+    steps = "x | PLAY [all] **\nx | TASK [Install what it needs] **********\n"
+    fatal = 'x | fatal: [guest]: FAILED! => {"changed": false, "msg": "no package\\n\\u001b[31mfoo"}\n'
+    (tmp_path / "ansible.log").write_text(steps + fatal)
+    seen = judge(SuiteRun("s", 2, tmp_path), "console")
+    assert seen.evidence.endswith("last seen: task 'Install what it needs' of play 'all': no package foo")
+    assert seen.details == ""
+
+
 def test_bytes_that_are_no_text_do_not_stop_the_reading(tmp_path: Path) -> None:
     (tmp_path / "test.log").write_bytes(b"\xff\x1b[31m\nFAIL caf\xe9\n")
     assert judge(SuiteRun("s", 0, tmp_path)).verdict == "FAIL"
