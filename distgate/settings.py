@@ -76,14 +76,6 @@ class Settings(BaseSettings):
     boot_timeout: float = Field(60, description="Seconds from power-on to ssh under KVM; scaled without it")
     suite_timeout: float = Field(14400, description="Seconds that one test suite may take")
     roles_path: tuple[Path, ...] = Field(
-        (), description="Directories with Ansible roles for suites, looked at before distgate's own"
-    )
-    ansible: dict[str, Path] = Field(
-        {},
-        description="Directory of the ansible-playbook that suites of a branch run with, by shell pattern of the "
-        'branch, the first that fits: {"epel*": "/opt/ansible-2.15/bin"}; distgate\'s own for all others',
-    )
-    roles_path: tuple[Path, ...] = Field(
         (), description="Directories with Ansible roles for test suites, looked at before our own roles"
     )
     ansible: dict[str, Path] = Field(
