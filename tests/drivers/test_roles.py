@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
+import io
+import subprocess
 import sys
+import tarfile
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-from distgate.drivers.ansible import ROLES
+from distgate.drivers.ansible import ROLES, AnsibleSuites
+from distgate.drivers.guests import LibvirtGuest
 
 
 def load() -> ModuleType:
@@ -112,3 +116,58 @@ def test_the_fmf_files_of_a_tree_are_found_but_no_hidden_ones_and_no_links(tmp_p
 def test_the_roles_are_those_that_suites_name() -> None:
     names = {path.parent.parent.name for path in ROLES.glob("*/tasks/main.yml")}
     assert names >= {"standard-test-basic", "standard-test-beakerlib", "standard-test-source"}
+
+
+SPEC = """\
+Name: tiny
+Version: 1
+Release: 1
+Summary: A package with a source and a patch
+License: MIT
+Source0: tiny-1.tar.gz
+Patch0: change.patch
+BuildArch: noarch
+%description
+Nothing.
+%prep
+%autosetup -p1
+%files
+"""
+PATCH = "--- a/word\n+++ b/word\n@@ -1 +1 @@\n-before\n+after\n"
+
+
+@pytest.fixture
+def srpm(tmp_path: Path) -> Path:
+    """A source RPM whose one patch changes the only word of its source."""
+    top = tmp_path / "rpm"
+    (top / "SOURCES").mkdir(parents=True)
+    with tarfile.open(top / "SOURCES" / "tiny-1.tar.gz", "w:gz") as archive:
+        content = b"before\n"
+        member = tarfile.TarInfo("tiny-1/word")
+        member.size = len(content)
+        archive.addfile(member, io.BytesIO(content))
+    (top / "SOURCES" / "change.patch").write_text(PATCH)
+    (top / "tiny.spec").write_text(SPEC)
+    subprocess.run(["rpmbuild", "-bs", "--define", f"_topdir {top}", top / "tiny.spec"], check=True)
+    return next((top / "SRPMS").iterdir())
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_the_role_for_sources_unpacks_and_patches_the_package_that_was_built(
+    tmp_path: Path, srpm: Path, given: bool
+) -> None:
+    (tmp_path / "key").write_text("no key")
+    (tmp_path / "tests").mkdir()
+    playbook = tmp_path / "tests" / "tests.yml"
+    playbook.write_text(
+        "- hosts: localhost\n  gather_facts: false\n  tags: [classic]\n"
+        "  roles: [{role: standard-test-source, fetch_only: true}]\n"
+        "  tasks:\n  - debug: {msg: \"word is {{ lookup('file', 'source/word') }}\"}\n"
+    )
+    guest = LibvirtGuest("guest-absent", 9, tmp_path / "key", tmp_path / "console.log")
+    suites = AnsibleSuites(srpm=srpm if given else None)
+    seen = suites.run(playbook, guest, tmp_path / "artifacts", {"git_branch": "f41"}, 120)
+    said = (tmp_path / "artifacts" / "ansible.txt").read_text()
+    assert seen.returncode == (0 if given else 2), said
+    assert ("word is after" if given else "no source RPM was given") in said
+    assert not (tmp_path / "tests" / "source").exists()
