@@ -31,5 +31,5 @@ class GuestMachine(SiteBlock):
         return RegisteredGuests(LibvirtGuests(state, memory=self.memory, cpus=self.cpus), state)
 
     def held(self, seconds: float) -> HeldGuests:
-        """What starts guests that can be kept for ``seconds`` beyond the run."""
-        return HeldGuests(Path(self.state), seconds, memory=self.memory, cpus=self.cpus)
+        """What starts guests that can be kept for ``seconds`` beyond the end of this process."""
+        return HeldGuests(Path(self.state), seconds, memory=self.memory, cpus=self.cpus, after_owner=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -104,6 +105,10 @@ def _publish(report: Report) -> None:
     times = stage_times(ledger().letters_of(report.job.run_id), run.build_id) if run else []
     get_run_logger().info("%s %s", report.status, report.sentence())
     capsule = report.job.capsule.note(verdict=report.record())
+    if capsule.held:
+        # Its time is counted from the end of the run, which is now but for seconds.
+        held = capsule.held.model_copy(update={"until": time.time() + 60.0 * report.job.reserve})
+        capsule = report.job.capsule.note(held=held)
     page = summary_page(report, capsule, run, times)
     create_markdown_artifact(page, key="summary", description=inline(report.sentence()))
     create_table_artifact([time.row() for time in times], key="stages", description="Stages, durations, statuses")

@@ -26,14 +26,14 @@ from typing import Any
 
 from distgate import errors
 from distgate.capsule import HeldRecord
-from distgate.drivers import ssh
 from distgate.drivers.accelerator import Accelerator
-from distgate.drivers.base import CommandResult, Guest
+from distgate.drivers.base import Guest
 from distgate.drivers.guest_registry import GuestRecord, GuestRegistry, RegisteredGuests
 from distgate.drivers.guest_watchdog import start_time
-from distgate.drivers.guests import GuestStopped, LibvirtGuests
+from distgate.drivers.guests import GuestStopped, LibvirtGuest, LibvirtGuests
 from distgate.errors import ConfigurationError, DistgateError, InfrastructureError
 from distgate.process import spawn, tail_of
+from distgate.readiness import Reached
 from distgate.waiting import wait_for
 
 log = logging.getLogger(__name__)
@@ -66,28 +66,11 @@ class HolderSpec:
     accelerator: dict[str, Any] | None = None
 
 
-@dataclass(frozen=True)
-class HeldGuest:
-    """A guest in a holder, seen from the process that asked for it; see distgate.drivers.base.Guest."""
-
-    name: str
-    port: int
-    key: Path
-    console: Path
-
-    def run(self, command: str, timeout: float) -> CommandResult:
-        """Run a shell command as root; see distgate.drivers.ssh.run."""
-        return ssh.run(ssh.SshAddress(self.port, self.key), command, timeout)
-
-    def console_tail(self, size: int = 2000) -> str:
-        """The last ``size`` bytes of the serial console."""
-        return tail_of(self.console, size)
-
-
 class HeldGuests:
     """A GuestHost whose guests live in holders: they end when left, like all others, unless ``keep`` was called.
 
-    ``state`` is the guests' state directory, ``seconds`` for how long a kept guest stays.
+    ``state`` is the guests' state directory, ``seconds`` for how long a kept guest stays: from the moment when it is
+    kept, or, with ``after_owner``, from the end of this process: what else a run has to do takes nothing of it.
     """
 
     def __init__(
@@ -98,10 +81,12 @@ class HeldGuests:
         memory: int = 768,
         cpus: int = 1,
         isolated: bool = True,
+        after_owner: bool = False,
         accelerated_by: Accelerator | None = None,
     ) -> None:
         self._state = state.resolve()
         self._seconds = seconds
+        self._after_owner = after_owner
         self._memory, self._cpus, self._isolated = memory, cpus, isolated
         self._accelerator = asdict(accelerated_by) if accelerated_by else None
         self._controls: dict[str, Path] = {}
@@ -127,12 +112,13 @@ class HeldGuests:
                 shutil.rmtree(control, ignore_errors=True)
 
     def keep(self, guest: Guest, why: str) -> HeldRecord:
-        """Leave the guest up for ``seconds`` from now, beyond the end of this process; how to get in.
+        """Leave the guest up, beyond the end of this process; how to get in.
 
         To be called while the guest runs. Raises InfrastructureError when its holder does not answer.
         """
         until = time.time() + self._seconds
-        _write(self._controls[guest.name] / "keep.json", {"until": until, "why": why})
+        order = {"seconds": self._seconds, "after_owner": self._after_owner, "why": why}
+        _write(self._controls[guest.name] / "keep.json", order)
         registry = GuestRegistry(self._state)
 
         def noted() -> GuestRecord | None:
@@ -193,7 +179,7 @@ def _new_control(state: Path) -> Path:
 
 def _await_guest(
     holder: subprocess.Popen[bytes], control: Path, workdir: Path, key: Path, timeout: float
-) -> HeldGuest:
+) -> LibvirtGuest:
     said_at = control / "answer.json"
 
     def answered() -> dict[str, Any] | None:
@@ -213,7 +199,9 @@ def _await_guest(
     if "error" in answer:
         kind = _KINDS.get(answer["error"], InfrastructureError)
         raise kind(answer["message"], hint=answer["hint"], evidence=answer["evidence"])
-    return HeldGuest(answer["name"], answer["port"], key, Path(answer["console"]))
+    reached = tuple(Reached(**one) for one in answer["reached"])
+    # The same guest as in its holder: the clock that its times were read from is this host's, not a process's.
+    return LibvirtGuest(**answer | {"key": key, "console": Path(answer["console"]), "reached": reached})
 
 
 def _end(holder: subprocess.Popen[bytes]) -> None:
@@ -242,16 +230,26 @@ def hold(control: Path) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     kept = threading.Event()
     threading.Thread(target=_follow_owner, args=(spec, kept), name="owner", daemon=True).start()
+    asked_in_vain = False
     try:
         with _host(spec).boot(Path(spec.image), Path(spec.key), Path(spec.workdir), spec.timeout) as guest:
             record = GuestRegistry(Path(spec.state)).amend(guest.name, control=control)
-            _write(control / "answer.json", {"name": guest.name, "port": guest.port, "console": str(guest.console)})
+            _write(control / "answer.json", _answer(guest))
             _watch(spec, record, control, kept)
     except DistgateError as failed:
+        asked_in_vain = True  # whoever asked reads the answer, and removes it
         words = {"message": failed.message, "hint": failed.hint, "evidence": failed.evidence}
         _write(control / "answer.json", {"error": type(failed).__name__, **words})
-        raise  # whoever asked reads the answer, and removes it
-    shutil.rmtree(control, ignore_errors=True)
+        raise
+    finally:
+        if not asked_in_vain:
+            shutil.rmtree(control, ignore_errors=True)
+
+
+def _answer(guest: Guest) -> dict[str, Any]:
+    if not isinstance(guest, LibvirtGuest):
+        raise InfrastructureError(f"guest {guest.name} is none of libvirt's")
+    return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(guest).items()}
 
 
 def _leave(*_: object) -> None:
@@ -283,11 +281,20 @@ def _watch(spec: HolderSpec, record: GuestRecord, control: Path, kept: threading
         time.sleep(LOOK)
     kept.set()
     wish = json.loads(order.read_text())
-    GuestRegistry(Path(spec.state)).amend(record.name, until=wish["until"], why=wish["why"])
-    log.info("guest %s is kept until %s: %s", record.name, time.ctime(wish["until"]), record.ssh_line)
-    while time.time() < wish["until"] and start_time(record.qemu_pid):
+    record = _promise(spec, record, wish)
+    while wish["after_owner"] and start_time(spec.owner) == spec.owner_started and start_time(record.qemu_pid):
+        time.sleep(LOOK)
+    record = _promise(spec, record, wish)
+    while time.time() < (record.until or 0) and start_time(record.qemu_pid):
         time.sleep(LOOK)
     log.info("guest %s ends: %s", record.name, "its time is over" if start_time(record.qemu_pid) else "it stopped")
+
+
+def _promise(spec: HolderSpec, record: GuestRecord, wish: dict[str, Any]) -> GuestRecord:
+    """Set the deadline, counted from now, where people see it."""
+    until = time.time() + float(wish["seconds"])
+    log.info("guest %s is kept until %s: %s", record.name, time.ctime(until), record.ssh_line)
+    return GuestRegistry(Path(spec.state)).amend(record.name, until=until, why=wish["why"])
 
 
 def _main(control: Path) -> None:

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -142,7 +141,7 @@ def test_a_kept_guest_is_listed_let_in_by_ssh_and_ended_by_hand_or_at_its_deadli
     with brief.boot(base_image.path, base_image.ssh_key, tmp_path / "w2", 120) as guest:
         order = next(path for path in (tmp_path / "holders").iterdir() if path != known.control) / "keep.json"
         emulator = emulator_of(guest.name)
-        order.with_suffix(".new").write_text(json.dumps({"until": time.time(), "why": ""}))
+        order.with_suffix(".new").write_text(json.dumps({"seconds": 0, "after_owner": False, "why": ""}))
         order.with_suffix(".new").replace(order)
         wait_for("the end of its time", lambda: not start_time(emulator), 60)
 
@@ -156,7 +155,7 @@ def test_a_kept_guest_is_listed_let_in_by_ssh_and_ended_by_hand_or_at_its_deadli
 @pytest.mark.guest
 @pytest.mark.usefixtures("nothing_held")
 def test_the_guest_of_a_holder_that_was_killed_is_gone(base_image: BaseImage, tmp_path: Path) -> None:
-    host = HeldGuests(tmp_path, 600)
+    host = HeldGuests(tmp_path, 0, after_owner=True)  # no time at all, but that does not begin before our end
     with host.boot(base_image.path, base_image.ssh_key, tmp_path / "w", 120) as guest:
         host.keep(guest, "")
     (known,) = GuestRegistry(tmp_path).all()
