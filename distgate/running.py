@@ -8,6 +8,9 @@ import re
 _FATAL = re.compile(r"(?:^|\| )fatal: \[[^]]*\]: (?:FAILED|UNREACHABLE)! => (?=\{)", re.MULTILINE)
 _ANSIBLE = re.compile(r"(?:^|\| )(PLAY|TASK|RUNNING HANDLER) \[(.*)\] \*+\s*$", re.MULTILINE)
 _TMT = re.compile(r"(?:^|\s)Execute '(/.*)' as a '\w+' test\.\s*$", re.MULTILINE)
+_STEP = re.compile(r"^\s*(\w+ step failed)\s*$", re.MULTILINE)
+_COMMAND = re.compile(r"^\s*(Command '.*' returned \d+)\.?\s*$", re.MULTILINE)
+_STDERR = re.compile(r"^\s*# stderr .*\n\s*# ~+\n\s*(\S.*)$", re.MULTILINE)
 _WORDS = {"PLAY": "play", "TASK": "task", "RUNNING HANDLER": "handler"}
 _LONGEST = 200
 
@@ -36,3 +39,11 @@ def last_failure(log: str) -> str:
     except (ValueError, RecursionError):  # cut short, or no JSON: the suite's own words may look like this
         return ""
     return str(said.get("msg", ""))[:_LONGEST]
+
+
+def tmt_failure(output: str) -> str:
+    """Why tmt gave up, of the end of its output: the step, the command and its first word on it, or the last line."""
+    found = [pattern.findall(output) for pattern in (_STEP, _COMMAND, _STDERR)]
+    words = [hits[-1].strip()[:_LONGEST] for hits in found if hits]
+    lines = [line.strip() for line in output.splitlines() if line.strip(" #~\t\r")]
+    return ": ".join(words) or (lines[-1][:_LONGEST] if lines else "see tmt.txt")

@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 
 from distgate.errors import Blame, TestsError
 from distgate.plain_text import printable
-from distgate.running import last_failure, last_running
+from distgate.running import last_failure, last_running, tmt_failure
 from distgate.suite_results import LOG, RESULTS, TestOutcome, read_end, read_log, read_results
 from distgate.tmt_results import RESULTS as TMT_RESULTS
 from distgate.tmt_results import read_tmt_results
@@ -191,7 +191,8 @@ def _decide_tmt(run: ObservedSuite, tests: tuple[TestOutcome, ...]) -> _Decision
     if not tests:
         return _silent_tmt(run)
     if waiting:
-        return "ERROR", "tests", f"tmt ended with status {run.returncode}; not run: {_names(waiting)}"
+        why = _why(read_end(run.artifacts / "tmt.txt"))
+        return "ERROR", "tests", f"tmt ended with status {run.returncode}: {why}; not run: {_names(waiting)}"
     if all(test.result == "skip" for test in tests):
         return "NOTHING_RUN", "tests", f"all tests were skipped: {_names(tests)}"
     if run.returncode in (0, _TMT_ALL_SKIPPED):
@@ -215,13 +216,12 @@ def _silent_tmt(run: ObservedSuite) -> _Decision:
     if run.returncode in (0, _TMT_NO_RESULTS, _TMT_ALL_SKIPPED) or "No plans found." in output:
         return "NOTHING_RUN", "tests", f"{said}: the plan runs no test here"
     if run.returncode == _TMT_BROKE:
-        last = next((line.strip() for line in reversed(output.splitlines()) if line.strip()), "see tmt.txt")
-        return (
-            "ERROR",
-            "tests",
-            f"{said}, it could not read or prepare the plan: {printable(last, newlines=False)[:300]}",
-        )
+        return "ERROR", "tests", f"{said}, it could not read or prepare the plan: {_why(output)}"
     return "ERROR", "infrastructure", said
+
+
+def _why(output: str) -> str:
+    return printable(tmt_failure(output), newlines=False)
 
 
 def _count(tests: Sequence[TestOutcome]) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from distgate.drivers.base import SuiteRun
 from distgate.errors import TestsError
-from distgate.running import last_failure, last_running
+from distgate.running import last_failure, last_running, tmt_failure
 from distgate.suite_results import TestOutcome
 from distgate.tmt_results import read_tmt_results
 from distgate.verdict import judge
@@ -66,7 +66,7 @@ CASES = [
         "tests that were not run",
         "ERROR",
         "tests",
-        "not run: /tests/pending",
+        "; not run: /tests/pending",
         rc=2,
         results=results("pass", "pending"),
     ),
@@ -208,3 +208,28 @@ FAILURES = [
 @pytest.mark.parametrize(("log", "message"), FAILURES)
 def test_the_end_of_a_log_says_what_went_wrong(log: str, message: str) -> None:
     assert last_failure(log) == message
+
+
+GAVE_UP = """\
+    prepare step failed
+
+        Command 'dnf install -y  beakerlib' returned 1.
+
+        # stderr (1 lines)
+        # ~~~~~~~~~~~~~~~~
+        Error: no enabled repositories
+        # ~~~~~~~~~~~~~~~~
+"""
+REASONS = [
+    (
+        GAVE_UP,
+        "prepare step failed: Command 'dnf install -y  beakerlib' returned 1: Error: no enabled repositories",
+    ),
+    ("Unsupported execute method 'x'.\n\n# ~~~~\n", "Unsupported execute method 'x'."),
+    ("", "see tmt.txt"),
+]
+
+
+@pytest.mark.parametrize(("output", "reason"), REASONS)
+def test_the_end_of_tmts_output_says_why_it_gave_up(output: str, reason: str) -> None:
+    assert tmt_failure(output) == reason
