@@ -5,6 +5,7 @@ set -eu
 base=$1 overlay=$2 offset=$3 repository=$4 package=$5
 shift 5
 work=$(mktemp -d)
+trap 'kill $(cat "$work/pid") 2>/dev/null || :' EXIT
 touch "$work/disk"
 mkdir "$work/root"
 qemu-img create -q -f qcow2 -F qcow2 -b "$base" "$overlay"
@@ -33,4 +34,5 @@ rm -rf "$work/root/run/cache" "$work/root/run/log"
 umount "$work/root/dev" "$work/root/proc" "$work/root"
 kill "$(cat "$work/pid")"
 wait
+trap - EXIT
 rm -rf "$work"

@@ -104,8 +104,9 @@ def _by(bench: Bench, installer: OfflineInstaller) -> Callable[[Path], None]:
 
 def _bare(bench: Bench, overlay: Path) -> None:
     base, package = bench.base, bench.package
+    # In a mount namespace of its own: one that somebody else makes meanwhile would hold a copy of its mount.
     words: list[str | Path] = [
-        "sh",
+        *("unshare", "--mount", "sh"),
         BARE,
         base.path,
         overlay,
