@@ -160,8 +160,7 @@ def _tell_build(found: FoundRun, tell: Tell, as_json: bool) -> None:
     from distgate.process import tail_of
 
     capsule, build = found.capsule, found.capsule.build
-    logs = sorted((found.directory / "build").glob("*.log"))
-    told = next((log for log in logs if log.name.startswith("build.")), logs[-1] if logs else None)
+    told = _build_log(found.directory / "build", build.arch if build else "")
     tell("nothing can be booted: its build made no packages")
     commands = []
     if build is not None:
@@ -180,6 +179,12 @@ def _tell_build(found: FoundRun, tell: Tell, as_json: bool) -> None:
         record = {"koji_task": build.task_id, "server": build.server} if build else {}
         known = {"run": capsule.run_id, "built": False, "log": str(told) if told else None, "commands": commands}
         print(json.dumps({**known, **record}, indent=1))
+
+
+def _build_log(directory: Path, arch: str) -> Path | None:
+    """The log that is likely to tell why: of the build itself, else of the source package's, else of its root."""
+    names = (f"build.{arch}.log", "build.*.log", f"root.{arch}.log", "*.log")
+    return next((log for name in names for log in sorted(directory.glob(name))), None)
 
 
 def _comparison(seen: Reproduced) -> list[str]:
