@@ -93,7 +93,7 @@ class ImageStore(SiteBlock):
 
     def composer(self) -> ImageComposer:
         """The way in which packages are installed offline."""
-        return OfflineInstaller()
+        return OfflineInstaller.configured()
 
     @property
     def _site(self) -> str:

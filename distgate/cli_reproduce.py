@@ -108,7 +108,7 @@ def _bench(
 
     return Workbench(
         host=holders if seconds else plain,
-        composer=OfflineInstaller(),
+        composer=OfflineInstaller.configured(),
         runners=runners,
         boot_timeout=own.boot_timeout,
         suite_timeout=own.suite_timeout,

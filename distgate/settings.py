@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 from pydantic import AliasChoices, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
@@ -88,6 +89,13 @@ class Settings(BaseSettings):
         None,
         description="State of this host's guests, as the block Guest machine names it; by default "
         "/var/lib/distgate/guests for root, ~/.local/state/distgate/guests for others",
+    )
+    compose_driver: Literal["auto", "loop", "rootless", "guestfs"] = Field(
+        "auto", description="What mounts an image to install into: auto takes the fastest that this worker can use"
+    )
+    appliance_kernel: Path | None = Field(
+        None,
+        description="Kernel of the libguestfs appliance: a directory of modules with a vmlinuz; unset: the host's",
     )
     image_store: Path = Field(
         Path("/var/lib/distgate/images"), description="Directory of the base images; composed images refer to it"

@@ -16,8 +16,8 @@ from pathlib import Path
 from subprocess import Popen, TimeoutExpired
 
 from distgate.drivers.base import BuiltImage, Progress
+from distgate.drivers.dnf_words import at_fault, failed_scriptlets
 from distgate.drivers.image_factory_call import Resources, Watched, Workspace
-from distgate.drivers.transaction import at_fault, failed_scriptlets
 from distgate.errors import DistgateError, InfrastructureError, PackageError, TimedOut
 from distgate.process import kill_group, run, spawn, tail_of
 from distgate.steps import Steps

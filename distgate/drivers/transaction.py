@@ -6,22 +6,33 @@ caller: the kernel then ends whatever it had started and undoes its mounts. Scri
 
 from __future__ import annotations
 
+import contextvars
 import json
 import os
-import re
 import sys
 import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
+from distgate.drivers.base import Progress
+from distgate.drivers.dnf_words import running_scriptlet
 from distgate.errors import ConfigurationError, DistgateError, InfrastructureError, PackageError
 from distgate.packages import Nevra
-from distgate.process import run, tail_of
+from distgate.process import ProcessTimedOut, run, tail_of
+from distgate.steps import Step
 
 TRANSCRIPT = 20_000
 TRANSCRIPT_NAME = "transcript.log"
+#: A host with less than this left, in bytes, has probably refused a write of ours.
+HOST_RESERVE = 4 << 20
+
+DriverName = Literal["loop", "rootless", "guestfs"]
 
 
 @dataclass(frozen=True)
@@ -71,7 +82,10 @@ class Script:
 class Transaction:
     """What to install where: ``image`` (a qcow2 file with its root at ``offset`` bytes) or the directory ``root``.
 
-    ``requests`` are dnf's words (``@group``, names, exact NEVRAs). ``release`` is what ``$releasever`` means.
+    ``requests`` are dnf's words (``@group``, names, exact NEVRAs); without any, the database is only read.
+    ``choosing`` lets exact NEVRAs that do not go together be narrowed to the greatest set that does: never, when dnf
+    refuses them, or first of all. ``release`` is what ``$releasever`` means. ``driver`` mounts the image, for guestfs
+    with the kernel of ``appliance_kernel`` (a directory of modules; None: the host's).
     """
 
     repositories: tuple[RepositorySource, ...]
@@ -83,89 +97,134 @@ class Transaction:
     weak_dependencies: bool = False
     scripts: tuple[Script, ...] = ()
     release: str = "12"
+    driver: DriverName = "loop"
+    choosing: Literal["never", "on-refusal", "first"] = "never"
+    appliance_kernel: Path | None = None
+    appliance_cache: Path | None = None
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The image's RPM database afterwards, and what dnf and the scripts printed."""
+    """The image's RPM database before and afterwards, what dnf and the scripts printed, and each step's time.
+
+    ``omitted`` are the requests that were left out, each with the reason.
+    """
 
     installed: tuple[Nevra, ...]
     transcript: str
+    before: tuple[Nevra, ...] = ()
+    omitted: tuple[tuple[str, str], ...] = ()
+    steps: tuple[Step, ...] = ()
 
 
-def perform(transaction: Transaction, scratch: Path, timeout: float) -> Outcome:
+def perform(
+    transaction: Transaction,
+    scratch: Path,
+    timeout: float,
+    progress: Progress = lambda _line: None,
+    keep_open: Sequence[int] = (),
+) -> Outcome:
     """Carry out ``transaction``; its configuration, caches and logs live in a new directory below ``scratch``.
 
-    ``timeout`` is in seconds. Raises PackageError when the packages cannot be installed together or a scriptlet
-    fails, ConfigurationError without root rights, InfrastructureError for everything else. No mount, loop
-    device or process is left, whatever happens.
+    ``timeout`` is in seconds; ``progress`` hears of every step; the files ``keep_open`` stay open in the child, which
+    sees them in /proc/1/fd. Raises PackageError when the packages cannot be installed together, do not fit, or a
+    scriptlet fails or hangs, ConfigurationError for a directory without root rights, InfrastructureError for
+    everything else. No mount, loop device or process is left, whatever happens.
     """
-    if os.geteuid() != 0:
-        raise ConfigurationError(
-            "an offline transaction mounts file systems, which takes root", hint="start the worker as root"
-        )
+    if transaction.root and os.geteuid() != 0:
+        raise ConfigurationError("installing into a directory takes root", hint="start the worker as root")
     with tempfile.TemporaryDirectory(prefix="transaction-", dir=scratch) as name:
         workspace = Path(name)
         task, answer, log = workspace / "task.json", workspace / "answer.json", workspace / TRANSCRIPT_NAME
         task.write_text(json.dumps(asdict(transaction), default=str))
-        run(_in_namespaces(task), timeout=timeout, log_to=log, error=InfrastructureError, allowed=(0, 1))
+        try:
+            with _heard(progress) as told:
+                run(
+                    _in_namespaces(task, told),
+                    timeout=timeout,
+                    log_to=log,
+                    error=InfrastructureError,
+                    allowed=(0, 1),
+                    pass_fds=(told, *keep_open),
+                )
+        except ProcessTimedOut as late:
+            raise _too_late(late, timeout, log) from None
         transcript = tail_of(log, TRANSCRIPT)
-        if not answer.exists():
-            raise InfrastructureError("the transaction ended without an answer", evidence=transcript)
-        return _outcome(json.loads(answer.read_text()), transcript)
+        try:
+            facts = json.loads(answer.read_text())
+        except (OSError, ValueError):
+            check_host(workspace, transcript)
+            raise InfrastructureError("the transaction ended without an answer", evidence=transcript) from None
+        return _outcome(facts, transcript)
 
 
 def read_task(task: Path) -> Transaction:
     """The Transaction that ``perform`` wrote for its child."""
     facts: dict[str, Any] = json.loads(task.read_text())
-    return Transaction(
-        repositories=tuple(RepositorySource(**_tupled(one)) for one in facts["repositories"]),
-        requests=tuple(facts["requests"]),
-        image=Path(facts["image"]) if facts["image"] else None,
-        offset=facts["offset"],
-        root=Path(facts["root"]) if facts["root"] else None,
-        excluded=tuple(facts["excluded"]),
-        weak_dependencies=facts["weak_dependencies"],
-        scripts=tuple(Script(**one) for one in facts["scripts"]),
-        release=facts["release"],
-    )
+    paths = ("image", "root", "appliance_kernel", "appliance_cache")
+    read: dict[str, Any] = {name: Path(facts[name]) if facts[name] else None for name in paths}
+    read["repositories"] = tuple(RepositorySource(**_tupled(one)) for one in facts["repositories"])
+    read["scripts"] = tuple(Script(**one) for one in facts["scripts"])
+    read |= {name: tuple(facts[name]) for name in ("requests", "excluded")}
+    return Transaction(**(facts | read))
 
 
-# dnf ends with 1 for everything; only its words tell whose fault it was. The first pattern that is found decides.
-_WORDS: tuple[tuple[Literal["package", "infrastructure"], str], ...] = (
-    ("infrastructure", r"No space left on device|more space needed on|Disk Requirements:|Read-only file system"),
-    ("infrastructure", r"Failed to download|Cannot download|Curl error|No URLs in mirrorlist|incorrect checksum"),
-    ("package", r"^ ?Problem(?: \d+)?:|nothing provides|conflicting requests"),
-    ("package", r"Transaction test error|file .* conflicts (?:between|with)"),
-    (
-        "package",
-        r"scriptlet failed, exit status|Error in \S+ scriptlet in rpm package|error: unpacking of archive failed",
-    ),
-    ("package", r"is filtered out by exclude filtering|does not have a compatible architecture"),
-)
-_SCRIPTLET = re.compile(r"scriptlet failed, exit status|Error in \S+ scriptlet in rpm package")
+def check_host(workspace: Path, evidence: str) -> None:
+    """Raise InfrastructureError when the host's disk is full: nothing else that was said matters then."""
+    state = os.statvfs(workspace)
+    free = state.f_bavail * state.f_frsize
+    if free < HOST_RESERVE:
+        raise InfrastructureError(
+            f"the host's disk is full: {free / 1e6:.1f} MB are left where the image is made",
+            hint="remove old runs or images",
+            evidence=evidence,
+        )
 
 
-def at_fault(said: str) -> Literal["package", "infrastructure"]:
-    """Who is to blame for a transaction in which dnf said this: the packages, or the machine and its repositories."""
-    for blame, pattern in _WORDS:
-        if re.search(pattern, said, re.MULTILINE):
-            return blame
-    return "infrastructure"
+@contextmanager
+def _heard(progress: Progress) -> Iterator[int]:
+    """A file to write lines for ``progress`` to, for children; they are all told when this ends."""
+    reading, writing = os.pipe()
+
+    def listen() -> None:
+        with os.fdopen(reading, errors="replace") as lines:
+            for line in lines:
+                progress(line.rstrip("\n"))
+
+    # In the caller's context: Prefect's loggers find their run by it.
+    listener = threading.Thread(target=contextvars.copy_context().run, args=(listen,), daemon=True)
+    listener.start()
+    try:
+        yield writing
+    finally:
+        os.close(writing)
+        listener.join(timeout=5)  # a process that outlives the kill for a moment may hold it open
 
 
-def failed_scriptlets(said: str) -> list[str]:
-    """The lines of dnf's output about failed scriptlets; dnf itself regards most of them as warnings."""
-    return [line.strip() for line in said.splitlines() if _SCRIPTLET.search(line)]
-
-
-def _in_namespaces(task: Path) -> list[str | Path]:
+def _in_namespaces(task: Path, told: int) -> list[str | Path]:
+    user = [] if os.geteuid() == 0 else ["--user", "--map-root-user", "--map-auto"]
     return [
         # If we are killed, unshare is; if it is, its child is, and with that one everything in the namespaces.
         *("setpriv", "--pdeathsig", "KILL"),
-        *("unshare", "--mount", "--mount-proc", "--pid", "--fork", "--kill-child"),
-        *(sys.executable, "-m", "distgate.drivers.transaction_child", task),
+        *("unshare", *user, "--mount", "--mount-proc", "--pid", "--fork", "--kill-child"),
+        *(sys.executable, "-m", "distgate.drivers.transaction_child", task, str(told)),
     ]
+
+
+def _too_late(late: ProcessTimedOut, timeout: float, log: Path) -> DistgateError:
+    """A scriptlet that was silent for most of the time hangs, which is its package's fault; all else is ours."""
+    said = tail_of(log, TRANSCRIPT)
+    package = running_scriptlet(said)
+    if package and time.time() - log.stat().st_mtime > timeout / 2:
+        return PackageError(
+            f"a scriptlet of {package} hangs: it was killed at the deadline of {timeout:g} s",
+            hint="does it wait for a service, the network or an answer?",
+            evidence=said,
+        )
+    doing = f"in a scriptlet of {package}" if package else "see its last words"
+    return InfrastructureError(
+        f"the transaction was killed after {timeout:g} s, {doing}", hint=late.hint, evidence=said or late.evidence
+    )
 
 
 def _tupled(facts: dict[str, Any]) -> dict[str, Any]:
@@ -177,4 +236,10 @@ def _outcome(answer: dict[str, Any], transcript: str) -> Outcome:
         classes: dict[str, type[DistgateError]] = {"package": PackageError, "configuration": ConfigurationError}
         kind = classes.get(answer["blame"], InfrastructureError)
         raise kind(answer["error"], hint=answer["hint"], evidence=answer["evidence"] or transcript)
-    return Outcome(tuple(sorted(Nevra.parse(line) for line in answer["installed"])), transcript)
+    return Outcome(
+        installed=tuple(sorted(Nevra.parse(line) for line in answer["installed"])),
+        transcript=transcript,
+        before=tuple(sorted(Nevra.parse(line) for line in answer["before"])),
+        omitted=tuple((request, reason) for request, reason in answer["omitted"]),
+        steps=tuple(Step(**one) for one in answer["steps"]),
+    )

@@ -1,171 +1,123 @@
 """The process inside the namespaces of distgate.drivers.transaction: mounts, dnf, scripts, and all of it undone.
 
-It is process 1 of its namespace. Run as ``python -m distgate.drivers.transaction_child TASK.json``; it writes
-answer.json beside the task.
+It is process 1 of its namespace. Run as ``python -m distgate.drivers.transaction_child TASK.json PROGRESS``, where
+the second word is the number of an open file to tell of the steps; it writes answer.json beside the task.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from distgate.drivers.confinement import confined
-from distgate.drivers.image_root import SHARED, Place, mounted_image, system_directories
-from distgate.drivers.transaction import TRANSCRIPT_NAME, Script, Transaction, at_fault, failed_scriptlets, read_task
+from distgate.drivers import mount_guestfs, mount_loop, mount_rootless
+from distgate.drivers.dnf import ENVIRONMENT, EVIDENCE, TIMEOUT, Dnf, Refused, as_request
+from distgate.drivers.dnf_words import named_in
+from distgate.drivers.file_attributes import apply, capabilities, clock_of, labels, policy_of
+from distgate.drivers.image_root import Place, system_directories
+from distgate.drivers.installable import Choice, NotInstallable, Refusal, greatest
+from distgate.drivers.transaction import Script, Transaction, check_host, read_task
 from distgate.errors import ConfigurationError, DistgateError, InfrastructureError, PackageError
-from distgate.packages import QUERY
 from distgate.process import ProcessFailed, run
-
-TIMEOUT = 3600.0  # the caller's deadline is shorter
-#: English, because its words are read; the paths of the image, not of our virtual environment.
-_ENVIRONMENT = {"LC_ALL": "C.UTF-8", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
-_DATABASES = ("/usr/lib/sysimage/rpm", "/var/lib/rpm")
+from distgate.steps import Steps
 
 
 def main() -> int:
     """Carry out the task; 0 when it is done, 1 when it failed: the answer tells how."""
-    task = Path(sys.argv[1])
+    task, told = Path(sys.argv[1]), int(sys.argv[2])
+    steps = Steps(lambda line: _tell(told, line))
     try:
-        answer: dict[str, object] = {"installed": carry_out(read_task(task), task.parent)}
+        answer = carry_out(read_task(task), task.parent, steps)
+        check_host(task.parent, "")
     except DistgateError as error:
         answer = {"error": error.message, "blame": error.blame, "hint": error.hint, "evidence": error.evidence}
+    answer["steps"] = [asdict(step) for step in steps.taken]
     (task.parent / "answer.json").write_text(json.dumps(answer))
     return 1 if "error" in answer else 0
 
 
-def carry_out(transaction: Transaction, workspace: Path) -> list[str]:
-    """Install, run the scripts and return the RPM database as lines of packages.QUERY."""
+def carry_out(transaction: Transaction, workspace: Path, steps: Steps) -> dict[str, Any]:
+    """Install, run the scripts, and return the RPM database before and afterwards as lines of packages.QUERY."""
     with ExitStack() as cleanups:
-        place = cleanups.enter_context(_place(transaction, workspace))
-        dnf = Dnf(transaction, place.root, workspace)
-        cleanups.enter_context(system_directories(place, dnf.shared))
-        dnf.install()
-        for script in transaction.scripts:
-            _run_script(dnf.confined, place.root, script)
-        return dnf.query()
+        place = cleanups.enter_context(_place(transaction, workspace, steps))
+        dnf = Dnf(transaction, place, workspace, steps)
+        with steps.step("read database"):
+            before = dnf.query()
+        if not transaction.requests and not transaction.scripts:
+            return {"before": before, "installed": before, "omitted": []}
+        since = clock_of(place.root)
+        try:
+            with system_directories(place, dnf.shared):
+                choice = _install(dnf, before)
+                for script in transaction.scripts:
+                    _run_script(dnf.confined, place.root, script)
+            _finish_attributes(dnf, before, since, workspace)
+            with steps.step("read back"):
+                installed = dnf.query()
+            run(["sync", "--file-system", place.root], timeout=TIMEOUT, error=InfrastructureError)
+        except DistgateError as error:
+            check_host(workspace, error.evidence)
+            raise
+    return {"before": before, "installed": installed, "omitted": choice.omitted}
 
 
-def _place(transaction: Transaction, workspace: Path) -> AbstractContextManager[Place]:
+def _tell(told: int, line: str) -> None:
+    try:
+        os.write(told, f"{line}\n".encode())
+    except OSError:  # nobody listens
+        return
+
+
+def _place(transaction: Transaction, workspace: Path, steps: Steps) -> AbstractContextManager[Place]:
     if transaction.image:
-        return mounted_image(transaction.image, transaction.offset, workspace)
+        where = (transaction.image, transaction.offset, workspace, steps)
+        if transaction.driver == "guestfs":
+            kernel, cache = transaction.appliance_kernel, transaction.appliance_cache
+            return mount_guestfs.mounted(*where, kernel=kernel, cache=cache)
+        return {"loop": mount_loop.mounted, "rootless": mount_rootless.mounted}[transaction.driver](*where)
     if transaction.root:
         return nullcontext(Place(transaction.root))
     raise ConfigurationError("a transaction needs an image or a directory")
 
 
-class Dnf:
-    """dnf and rpm for one root, with nothing of this host's configuration."""
-
-    def __init__(self, transaction: Transaction, root: Path, workspace: Path) -> None:
-        self.transaction = transaction
-        self.root = root
-        self.home = workspace / "home"
-        self.transcript = workspace / TRANSCRIPT_NAME
-        self.configuration = workspace / "dnf.conf"
-        self.shared = workspace / "shared"
-        for name in ("home", "shared", "repos", "vars"):
-            (workspace / name).mkdir()
-        # Debian's rpm looks for its database in the home directory; an image says where it is.
-        database = next((path for path in _DATABASES if (root / path.lstrip("/")).is_dir()), _DATABASES[-1])
-        (self.home / ".rpmmacros").write_text(f"%_dbpath {database}\n")
-        local = [source.directory for source in transaction.repositories if source.is_local]
-        self.confined = confined(writable=root, readable=[workspace, *local])
-        self.configuration.write_text(self._main(workspace) + "".join(self._repositories()))
-
-    def install(self) -> None:
-        """Install what was asked for, downloads first and then without network; raises what dnf deserves."""
-        there = {_as_request(line) for line in self.query()}
-        wanted = self.transaction.requests
-        # A rebuild under a name and release that the base has already: same NEVRA, other content.
-        again = [request for request in wanted if request in there]
-        new = [request for request in wanted if request not in there]
-        for verb, requests in (("install", new), ("reinstall", again)):
-            if not requests:
-                continue
-            if not self._all_local:
-                self._dnf((), verb, "--downloadonly", *requests)
-            self._dnf(self.confined, *([] if self._all_local else ["-C"]), verb, *requests)
-
-    def query(self) -> list[str]:
-        """Every package of the root's RPM database."""
-        said = run(
-            ["rpm", "--root", self.root, "-qa", "--qf", QUERY],
-            timeout=120,
-            env=self._environment,
-            split_errors=True,
-            error=InfrastructureError,
-        )
-        return [line for line in said.output.splitlines() if line and not line.startswith("gpg-pubkey|")]
-
-    @property
-    def _all_local(self) -> bool:
-        return all(source.is_local for source in self.transaction.repositories)
-
-    @property
-    def _environment(self) -> dict[str, str]:
-        return _ENVIRONMENT | {"HOME": str(self.home)}
-
-    def _dnf(self, prefix: Sequence[str], *words: str) -> None:
-        argv: list[str | Path] = [*prefix, "dnf", "-y", "-c", self.configuration, f"--installroot={self.root}"]
-        argv += [f"--releasever={self.transaction.release}", *words]
-        before = self.transcript.stat().st_size
-        # Straight into the transcript: at the caller's deadline it shows which scriptlet hangs.
-        done = run(argv, timeout=TIMEOUT, env=self._environment, allowed=range(256), log_to=self.transcript)
-        said = self.transcript.read_bytes()[before:].decode("utf-8", "replace")
-        failed = failed_scriptlets(said)
-        if done.returncode == 0 and not failed:
-            return
-        kind = PackageError if failed or at_fault(said) == "package" else InfrastructureError
-        raise kind(_sentence(said, failed), evidence=said[-6000:])
-
-    def _main(self, workspace: Path) -> str:
-        options = {
-            "gpgcheck": 0,
-            "localpkg_gpgcheck": 0,
-            "plugins": 0,
-            "best": 1,
-            "install_weak_deps": int(self.transaction.weak_dependencies),
-            "metadata_expire": 0,
-            "reposdir": workspace / "repos",
-            "varsdir": workspace / "vars",
-            # dnf looks for both below the root, whatever it is told: they must not fill the image.
-            "cachedir": f"{SHARED}/cache",
-            "logdir": f"{SHARED}/log",
-            "color": "never",
-            "excludepkgs": " ".join(self.transaction.excluded),
-        }
-        return "[main]\n" + "".join(f"{key}={value}\n" for key, value in options.items() if value != "")
-
-    def _repositories(self) -> Iterator[str]:
-        for source in self.transaction.repositories:
-            options = {
-                "name": source.name,
-                "baseurl": source.baseurl,
-                "mirrorlist": source.mirrorlist,
-                "metalink": source.metalink,
-                "priority": source.priority,
-                "cost": source.cost,
-                "excludepkgs": " ".join(source.excluded),
-            }
-            yield f"\n[{source.name}]\n" + "".join(
-                f"{key}={value}\n" for key, value in options.items() if value != ""
-            )
+def _install(dnf: Dnf, before: Sequence[str]) -> Choice:
+    """All that was asked for, or the greatest set of it where the transaction allows that."""
+    requests, choosing = dnf.transaction.requests, dnf.transaction.choosing
+    refusal = None
+    if choosing != "first":
+        try:
+            dnf.install(requests, before)
+            return Choice(requests)
+        except Refused as refused:
+            if choosing == "never" or len(requests) < 2:
+                raise
+            refusal = Refusal(refused.message, refused.evidence, tuple(named_in(requests, refused.evidence)))
+    try:
+        with dnf.steps.step("choose"):
+            choice = greatest(requests, dnf.attempt, refusal)
+    except NotInstallable as alone:
+        raise PackageError(str(alone), evidence=alone.refusal.said[-EVIDENCE:]) from None
+    dnf.install(choice.kept, before)
+    return choice
 
 
-def _as_request(line: str) -> str:
-    name, epoch, version, release, arch, _ = line.split("|")
-    return f"{name}-{epoch}:{version}-{release}.{arch}"
-
-
-def _sentence(said: str, failed: list[str]) -> str:
-    if failed:
-        return f"a scriptlet failed: {failed[0]}"
-    problems = [line.strip(" -") for line in said.splitlines() if "nothing provides" in line or "Problem" in line]
-    errors = [line.strip() for line in said.splitlines() if line.startswith(("Error:", "error:"))]
-    return "dnf cannot install the packages: " + (problems or errors or ["see its output"])[-1]
+def _finish_attributes(dnf: Dnf, before: Sequence[str], since: int, workspace: Path) -> None:
+    place = dnf.place
+    wanted = []
+    if not place.binary_attributes:
+        kept = {as_request(line) for line in before} - set(dnf.transaction.requests)
+        changed = [name for name in map(as_request, dnf.query()) if name not in kept]
+        wanted += list(capabilities(dnf, changed, workspace))
+    policy = policy_of(place.root)
+    if policy:
+        with dnf.steps.step("label"):
+            wanted += labels(place.root, policy, since, dnf.confined)
+    apply(place, wanted)
 
 
 def _run_script(confinement: Sequence[str], root: Path, script: Script) -> None:
@@ -173,7 +125,7 @@ def _run_script(confinement: Sequence[str], root: Path, script: Script) -> None:
     inside.write_text(script.body)
     words: list[str | Path] = [*confinement, "chroot", root, script.interpreter, f"/run/{script.name}"]
     try:
-        done = run(words, timeout=TIMEOUT, env=_ENVIRONMENT | {"HOME": "/root"})
+        done = run(words, timeout=TIMEOUT, env=ENVIRONMENT | {"HOME": "/root"})
     except ProcessFailed as failure:
         print(failure.evidence, flush=True)
         if script.fatal:

@@ -1,0 +1,114 @@
+"""What dnf and rpm say when they cannot, and whose fault it is: they end with status 1 for everything."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Literal
+
+Blame = Literal["package", "infrastructure", "image-full"]
+
+# The first pattern that is found decides.
+_WORDS: tuple[tuple[Blame, str], ...] = (
+    # rpm's own sum, done before anything is written: what does not fit is the package, unless it is our cache.
+    ("infrastructure", r"more space needed on the /run/distgate"),
+    ("image-full", r"more space needed on|Disk Requirements:|needs \d+\S* ?more space on|needs \d+\S+ on the "),
+    ("infrastructure", r"No space left on device|Read-only file system"),
+    ("infrastructure", r"Failed to download|Cannot download|Curl error|No URLs in mirrorlist|incorrect checksum"),
+    ("package", r"^ ?Problem(?: \d+)?:|nothing provides|conflicting requests"),
+    ("package", r"Transaction test error|file .* conflicts (?:between|with)"),
+    (
+        "package",
+        r"scriptlet failed, exit status|Error in \S+ scriptlet in rpm package|error: unpacking of archive failed",
+    ),
+    ("package", r"is filtered out by exclude filtering|does not have a compatible architecture"),
+)
+_SCRIPTLET = re.compile(r"scriptlet failed, exit status|Error in \S+ scriptlet in rpm package")
+_RUNNING = re.compile(r"^ *Running scriptlet: (\S+)", re.MULTILINE)
+_STARTED = re.compile(r"^ *(?:Running scriptlet|Installing|Upgrading|Reinstalling|Downgrading|Cleanup|Verifying) *:")
+_NEEDED = re.compile(
+    r"(?:At least )?\d+ ?[KMG]i?B more space needed on the \S+ filesystem|needs \d+\S* ?\S* on the \S+"
+)
+
+
+def at_fault(said: str) -> Blame:
+    """Who is to blame for a transaction in which dnf said this: the packages, the room in the image, or the machine
+    and its repositories."""
+    for blame, pattern in _WORDS:
+        if re.search(pattern, said, re.MULTILINE):
+            return blame
+    return "infrastructure"
+
+
+def is_refusal(said: str) -> bool:
+    """Whether dnf declined before it changed anything: the solver's words, or those of rpm's test of conflicts."""
+    found = re.search(r"^ ?Problem(?: \d+)?:|conflicting requests|conflicts (?:between|with)", said, re.MULTILINE)
+    return bool(found) and not failed_scriptlets(said)
+
+
+def failed_scriptlets(said: str) -> list[str]:
+    """The lines of dnf's output about failed scriptlets; dnf itself regards most of them as warnings."""
+    return [line.strip() for line in said.splitlines() if _SCRIPTLET.search(line)]
+
+
+def running_scriptlet(said: str) -> str:
+    """The package whose scriptlet was the last thing that dnf began, or nothing."""
+    last = next((line for line in reversed(said.splitlines()) if _STARTED.match(line)), "")
+    found = _RUNNING.match(last)
+    return found[1] if found else ""
+
+
+def space_needed(said: str) -> str:
+    """The line in which rpm says how much room is missing."""
+    found = _NEEDED.search(said)
+    return found[0] if found else "see the output"
+
+
+def sentence(said: str) -> str:
+    """What went wrong, in one sentence that quotes the line which says most."""
+    failed = failed_scriptlets(said)
+    if failed:
+        return f"a scriptlet failed: {failed[0]}"
+    return "dnf cannot install the packages: " + complaint(said)
+
+
+def complaint(said: str) -> str:
+    """The line of dnf's output that says most about a refusal."""
+    lines = [line.strip(" -") for line in said.splitlines()]
+    telling = r"nothing provides|conflicts with|conflicts between|obsoletes .* provided by|Problem"
+    problems = [line for line in lines if re.search(telling, line)]
+    errors = [line for line in lines if line.startswith(("Error:", "error:"))]
+    best = [line for line in problems if "Problem" not in line] or problems
+    return (best or errors or ["see its output"])[-1]
+
+
+def is_planned(request: str, said: str) -> bool:
+    """Whether dnf's table of a transaction lists ``request`` (name-epoch:version-release.arch)."""
+    name, version, arch = parts_of(request)
+    epoch, _, plain = version.partition(":")
+    shown = plain if epoch == "0" else version
+    # A name that is too long for its column stands on a line of its own.
+    return (
+        re.search(rf"^ {re.escape(name)}\s+{re.escape(arch)}\s+{re.escape(shown)}\s", said, re.MULTILINE) is not None
+    )
+
+
+def named_in(requests: Iterable[str], said: str) -> list[str]:
+    """Those of ``requests`` that dnf or rpm mention, in the ways in which they write a package."""
+    return [request for request in requests if any(_mentions(form, said) for form in _forms(request))]
+
+
+def parts_of(request: str) -> tuple[str, str, str]:
+    """Name, epoch:version-release and architecture of dnf's words for one exact package."""
+    rest, _, arch = request.rpartition(".")
+    name, version, release = rest.rsplit("-", 2)
+    return name, f"{version}-{release}", arch
+
+
+def _forms(request: str) -> list[str]:
+    name, version, arch = parts_of(request)
+    return [request, f"{name}-{version.partition(':')[2]}.{arch}"]
+
+
+def _mentions(form: str, said: str) -> bool:
+    return re.search(rf"(?<![\w.+-]){re.escape(form)}(?![\w+-])", said) is not None
