@@ -128,8 +128,8 @@ class Started:
 def start(argv: Sequence[str], *, output: int, pass_fds: Sequence[int] = (), user: int | None = None) -> Started:
     """Start a process whose whole output goes to the descriptor ``output`` and that inherits ``pass_fds`` besides.
 
-    It reads nothing, sees PATH alone of our environment, and is ``user`` with the group of the same number and no other (ourselves when
-    None). Raises ConfigurationError when the program does not exist.
+    It reads nothing, sees PATH alone of our environment, and is ``user`` with the group of the same number and no
+    other (ourselves when None). Raises ConfigurationError when the program does not exist.
     """
     log.debug("start: %s", shlex.join(argv))
     identity: dict[str, Any] = {} if user is None else {"user": user, "group": user, "extra_groups": []}

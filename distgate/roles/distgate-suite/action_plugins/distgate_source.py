@@ -11,18 +11,19 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from ansible.plugins.action import ActionBase
 
 SECONDS = 1800
 
 
-class ActionModule(ActionBase):
+class ActionModule(ActionBase):  # type: ignore[misc]
     """Arguments: ``srpm``, a path, and ``srcdir``, the directory that then holds the unpacked sources."""
 
     TRANSFERS_FILES = False
 
-    def run(self, tmp=None, task_vars=None):
+    def run(self, tmp: object = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result = super().run(tmp, task_vars)
         srpm, target = self._task.args.get("srpm"), Path(self._task.args["srcdir"])
         if not srpm:

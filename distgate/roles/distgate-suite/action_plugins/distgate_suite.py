@@ -13,13 +13,17 @@ import os
 import shlex
 import sys
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from ansible.plugins.action import ActionBase
 
 FILES = Path(__file__).resolve().parents[1] / "files"
 _spec = importlib.util.spec_from_file_location("distgate_suite_tests", FILES / "suite_tests.py")
-suite_tests = importlib.util.module_from_spec(_spec)
+assert _spec is not None  # noqa: S101 - for the type checker
+assert _spec.loader is not None  # noqa: S101
+suite_tests: Any = importlib.util.module_from_spec(_spec)
 sys.modules[_spec.name] = suite_tests  # dataclasses look their module up
 _spec.loader.exec_module(suite_tests)
 
@@ -32,12 +36,12 @@ class Broken(Exception):
     """The suite cannot be run; the text says why."""
 
 
-class ActionModule(ActionBase):
+class ActionModule(ActionBase):  # type: ignore[misc]
     """Arguments: those of the roles, ``kind``, ``source`` (the tests' directory here) and ``workdir`` (there)."""
 
     TRANSFERS_FILES = True
 
-    def run(self, tmp=None, task_vars=None):
+    def run(self, tmp: object = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result = super().run(tmp, task_vars)
         try:
             outcomes = self._run_all(self._task.args)
@@ -53,7 +57,7 @@ class ActionModule(ActionBase):
             "msg": f"{said}; not: {', '.join(bad)}" if bad else said,
         }
 
-    def _run_all(self, args):
+    def _run_all(self, args: dict[str, Any]) -> dict[str, str]:
         self._workdir, self._remote = args["workdir"], args["remote_artifacts"]
         self._kind, self._artifacts = args["kind"], Path(args["artifacts"])
         self._artifacts.mkdir(parents=True, exist_ok=True)
@@ -71,13 +75,13 @@ class ActionModule(ActionBase):
             raise Broken("the suite lists no tests, and no fmf_filter finds any")
         return {test.name: self._test(test) for test in tests}
 
-    def _prepare(self, source, packages):
+    def _prepare(self, source: Path, packages: list[str]) -> None:
         script = f"mkdir -p {self._q(self._workdir)} && tar -xzf - -C {self._q(self._workdir)}"
         self._guest(script, "the tests cannot be brought to the guest", _packed(source))
         if packages or self._kind == "beakerlib":
             self._call(["packages", self._remote, self._kind, *packages], "required packages are missing")
 
-    def _repositories(self, repositories):
+    def _repositories(self, repositories: list[Any]) -> list[tuple[str, str, dict[str, str]]]:
         trees = []
         for entry in repositories:
             if not isinstance(entry, dict) or not entry.get("repo") or not entry.get("dest"):
@@ -87,7 +91,7 @@ class ActionModule(ActionBase):
             trees.append((str(entry["dest"]), str(entry.get("fmf_filter") or ""), _texts(out)))
         return trees
 
-    def _test(self, test):
+    def _test(self, test: Any) -> str:
         self._display.display(f"standard-test-{self._kind}: {test.name}")
         words = ["test", self._remote, self._kind, test.name, test.directory, "must" if test.needed else "may"]
         words += [str(test.seconds), test.command, *test.save]
@@ -97,24 +101,24 @@ class ActionModule(ActionBase):
         self._display.display(f"standard-test-{self._kind}: {test.name}: {word}")
         return word
 
-    def _call(self, words, problem, environment=""):
+    def _call(self, words: list[str], problem: str, environment: str = "") -> bytes:
         script = os.path.join(self._workdir, SCRIPT)
         command = " ".join(shlex.quote(word) for word in ("bash", script, *words))
         return self._guest(f"cd {self._q(self._workdir)} && {environment} {command}", problem)
 
-    def _guest(self, script, problem, data=None):
+    def _guest(self, script: str, problem: str, data: bytes | None = None) -> bytes:
         rc, out, err = self._connection.exec_command(f"/bin/bash -c {self._q(script)}", in_data=data, sudoable=False)
         if rc:
             said = (err + out).decode("utf-8", "replace").strip()[-2000:]
             raise Broken(f"{problem}: {said or f'status {rc}'}")
-        return out
+        return bytes(out)
 
     @staticmethod
-    def _q(text):
+    def _q(text: str) -> str:
         return shlex.quote(text)
 
 
-def _packed(source):
+def _packed(source: Path) -> bytes:
     """The tests' directory and the guest's script as a compressed archive."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=1) as archive:
@@ -125,20 +129,21 @@ def _packed(source):
     return buffer.getvalue()
 
 
-def _root(member):
+def _root(member: tarfile.TarInfo) -> tarfile.TarInfo:
     member.uid = member.gid = 0
     member.uname = member.gname = "root"
     return member
 
 
-def _members(data):
+def _members(data: bytes) -> Iterator[tuple[str, bytes]]:
     with tarfile.open(fileobj=io.BytesIO(data), mode="r:gz") as archive:
         for member in archive:
-            if member.isreg():
-                yield os.path.normpath(member.name), archive.extractfile(member).read()
+            content = archive.extractfile(member) if member.isreg() else None
+            if content:
+                yield os.path.normpath(member.name), content.read()
 
 
-def _unpack(data, target):
+def _unpack(data: bytes, target: Path) -> dict[str, bytes]:
     """Write an archive's regular files below ``target``; those directly beside it that are for us are returned."""
     ours = {}
     for name, content in _members(data):
@@ -154,5 +159,5 @@ def _unpack(data, target):
     return ours
 
 
-def _texts(data):
+def _texts(data: bytes) -> dict[str, str]:
     return {name: content.decode("utf-8", "replace") for name, content in _members(data)}
