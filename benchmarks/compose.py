@@ -12,6 +12,7 @@ from typing import Any
 from benchmarks.cost import Cost, measured
 from benchmarks.virt_customize import Appliance
 from distgate.drivers.base import BaseImage
+from distgate.drivers.compose_drivers import supported_drivers
 from distgate.drivers.offline_install import OfflineInstaller
 from distgate.drivers.repository import make_repository
 from distgate.errors import InfrastructureError
@@ -19,7 +20,7 @@ from distgate.packages import RpmFile, read_rpms
 from distgate.process import run
 from distgate.settings import settings
 from distgate.steps import share_lines
-from lab.base_image import ensure_base
+from lab.base_image import TIMEOUT, ensure_base, lab_builder, lab_definition
 
 #: Alternating rounds; what takes the better part of a minute takes part in the first few only.
 ROUNDS, SLOW_ROUNDS = 7, 3
@@ -83,16 +84,22 @@ def measure(progress: Callable[[str], None]) -> dict[str, Any]:
 
 def _ways(bench: Bench, progress: Callable[[str], None]) -> dict[str, Callable[[Path], None]]:
     ways: dict[str, Callable[[Path], None]] = {"bare": lambda overlay: _bare(bench, overlay)}
-    for name, installer in _installers(progress).items():
-        ways[f"layered {name}"] = _by(bench, installer)
     appliance = Appliance.prepare(bench.base, bench.scratch / "appliance", progress)
+    for name, installer in _installers(appliance.kernel, bench.scratch / "cache-of-appliances", progress).items():
+        ways[f"layered {name}"] = _by(bench, installer)
     ways["virt-customize"] = lambda overlay: appliance.install(bench.base, bench.package, overlay)
     return ways
 
 
-def _installers(progress: Callable[[str], None]) -> dict[str, OfflineInstaller]:
-    """The composers of this host by the name of their driver."""
-    return {"loop": OfflineInstaller()}
+def _installers(kernel: Path | None, cache: Path, progress: Callable[[str], None]) -> dict[str, OfflineInstaller]:
+    """The composers that this host supports, by the name of their driver."""
+    found = {}
+    for name, usable, reason in supported_drivers(kernel):
+        if usable:
+            found[name] = OfflineInstaller(driver=name, appliance_kernel=kernel, appliance_cache=cache)
+        else:
+            progress(f"layered {name} is left out: {reason}")
+    return {str(name): installer for name, installer in found.items()}
 
 
 def _by(bench: Bench, installer: OfflineInstaller) -> Callable[[Path], None]:
@@ -141,12 +148,13 @@ def _steps_of_one(bench: Bench, progress: Callable[[str], None]) -> dict[str, fl
 
 
 def _cold_base(cache: Path, fresh: Path, progress: Callable[[str], None]) -> Cost:
-    """A base image made anew; the repository that it is made from is there, as Fedora's is."""
+    """A base image made anew, and not qualified; the repository that it is made from is there, as Fedora's is."""
     fresh.mkdir()
-    for shared in ("repository", "ssh"):
-        (fresh / shared).symlink_to(cache / shared)
+    definition = lab_definition(cache, progress)
     with measured() as cost:
-        ensure_base(fresh, progress)
+        lab_builder().build(
+            definition.kickstart, definition.name, definition.release, fresh / "base.qcow2", TIMEOUT, progress
+        )
     return cost
 
 

@@ -21,6 +21,12 @@ class Appliance:
 
     environment: Mapping[str, str]
 
+    @property
+    def kernel(self) -> Path | None:
+        """The directory of the appliance's kernel and modules; None: this host's own."""
+        place = self.environment.get("SUPERMIN_MODULES")
+        return Path(place) if place else None
+
     @classmethod
     def prepare(cls, base: BaseImage, scratch: Path, progress: Callable[[str], None]) -> Appliance:
         """Make the appliance from this host's kernel, or the lab's where there is none; nobody's time counts it.

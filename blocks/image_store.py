@@ -17,9 +17,11 @@ from distgate.drivers.base import BaseImage, GuestHost, ImageBuilder, ImageCompo
 from distgate.drivers.base_store import BaseStore
 from distgate.drivers.base_store_definition import BaseDefinition
 from distgate.drivers.base_store_open import definition_of, ensure_key, open_store
+from distgate.drivers.full_install import FullInstaller
 from distgate.drivers.offline_install import OfflineInstaller
 from distgate.errors import ConfigurationError
 from distgate.kickstart import Kind
+from distgate.kickstart_edit import with_packages_under_test
 from distgate.sizes import parse_size
 
 
@@ -91,9 +93,38 @@ class ImageStore(SiteBlock):
         with self.store().leased_base(self.definition(branch), holder, progress) as base:
             yield base
 
+    @contextmanager
+    def lease(self, branch: str, identity: str, holder: str) -> Iterator[BaseImage]:
+        """The base ``identity`` of a branch, which nobody prunes during the block. Raises Gone when it is not there
+        any more, ConfigurationError when the branch's record is that of another one."""
+        record = self._record(branch)
+        if record is None:
+            with self.store().lease(identity, holder) as base:
+                yield base
+            return
+        base = _external(record)
+        if base.identity != identity:
+            raise ConfigurationError(
+                f"the base image of {branch} is {base.identity} now, and was {identity} when the image was made",
+                hint="run the change again",
+            )
+        yield base
+
     def composer(self) -> ImageComposer:
-        """The way in which packages are installed offline."""
+        """The ``layered`` way: packages are installed offline."""
         return OfflineInstaller.configured()
+
+    def installer(self, branch: str, repository_url: str) -> ImageComposer:
+        """The ``full`` way: the site's image factory installs anew; ``repository_url`` is where it finds the
+        packages under test."""
+        factory, definition = ImageFactory.of(self._site), self.definition(branch)
+        return FullInstaller(
+            builder=factory.builder(),
+            kickstart=lambda packages: with_packages_under_test(definition.kickstart, repository_url, packages),
+            name=f"{definition.name}-{branch}",
+            release=definition.release,
+            timeout=factory.timeout,
+        )
 
     @property
     def _site(self) -> str:

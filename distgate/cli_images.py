@@ -106,11 +106,10 @@ def refresh_images(
 ) -> None:
     """Build and qualify the base image of a branch for what its repositories hold now, unless it is there."""
     from distgate.drivers.base_store_open import definition_of
-    from distgate.settings import settings
 
     store = _store_with_workshop()
     assert store.workshop is not None  # noqa: S101 - as its name says
-    kickstarts = {branch: kickstart} if kickstart else settings().image_kickstarts
+    kickstarts = {branch: kickstart} if kickstart else _settings().image_kickstarts
     base = store.refresh(definition_of(branch, store.workshop.ssh_key, kickstarts), _say)
     entry = store.find(base.identity)
     if as_json:
@@ -119,12 +118,17 @@ def refresh_images(
         print(f"{entry.title} is current: {base.path}")
 
 
+def _settings() -> Settings:
+    from distgate.nearby_lab import settings_here
+
+    return settings_here()[0]
+
+
 def _store() -> BaseStore:
     """The store for whoever only looks or removes."""
     from distgate.drivers.base_store import BaseStore
-    from distgate.settings import settings
 
-    own = settings()
+    own = _settings()
     if not own.image_store.is_dir():
         raise ConfigurationError(
             f"there is no image store {own.image_store}",
@@ -137,9 +141,8 @@ def _store_with_workshop() -> BaseStore:
     from distgate.drivers.base_store_open import open_store
     from distgate.drivers.guests import LibvirtGuests
     from distgate.drivers.image_factory import ImageFactory
-    from distgate.settings import settings
 
-    own: Settings = settings()
+    own = _settings()
     return open_store(
         own.image_store,
         parse_size(own.image_store_limit),

@@ -90,6 +90,10 @@ class Settings(BaseSettings):
         description="State of this host's guests, as the block Guest machine names it; by default "
         "/var/lib/distgate/guests for root, ~/.local/state/distgate/guests for others",
     )
+    compose_way: Literal["auto", "layered", "full"] = Field(
+        "auto",
+        description="How images are made: layered onto a base, installed in full, or as the package asks for",
+    )
     compose_driver: Literal["auto", "loop", "rootless", "guestfs"] = Field(
         "auto", description="What mounts an image to install into: auto takes the fastest that this worker can use"
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from distgate.errors import InfrastructureError
 from distgate.packages import QUERY, Nevra
+from distgate.readiness import BootReport, UnitVerdict
 
 #: What to run in the guest; ``judge`` takes what they print.
 INSTALLED_COMMAND = "rpm -qa --qf " + shlex.quote(QUERY)
@@ -34,16 +35,21 @@ class WrongVersion:
 
 @dataclass(frozen=True)
 class SmokeReport:
-    """What was expected and what was seen; ``kernel`` is a complaint about the running kernel, or empty."""
+    """What was expected and what was seen; ``kernel`` is a complaint about the running kernel, or empty.
+
+    ``units`` says which units failed while booting (None: nobody asked), ``boot`` how the boot went.
+    """
 
     right: tuple[Nevra, ...]
     missing: tuple[Nevra, ...]
     wrong: tuple[WrongVersion, ...]
     kernel: str = ""
+    units: UnitVerdict | None = None
+    boot: BootReport | None = None
 
     @property
     def passed(self) -> bool:
-        return bool(self.right) and not (self.missing or self.wrong or self.kernel)
+        return bool(self.right) and not (self.missing or self.wrong or self.kernel or self._unit_fault)
 
     @property
     def sentence(self) -> str:
@@ -55,7 +61,11 @@ class SmokeReport:
             return "no package was to be installed, so nothing was tested"
         faults = [f"not installed: {_names(self.missing)}"] if self.missing else []
         faults += [f"wrong version: {'; '.join(str(one) for one in self.wrong)}"] if self.wrong else []
-        return "; ".join([*faults, *([self.kernel] if self.kernel else [])])
+        return "; ".join([*faults, *filter(None, (self.kernel, self._unit_fault))])
+
+    @property
+    def _unit_fault(self) -> str:
+        return self.units.sentence if self.units and not self.units.passed else ""
 
 
 def judge(expected: Sequence[Nevra], rpm_lines: Iterable[str], running_kernel: str) -> SmokeReport:

@@ -16,6 +16,7 @@ from tasks.claim import claim_change
 from tasks.compose import compose_image
 from tasks.functional import find_tests, run_tests
 from tasks.heartbeat import alive
+from tasks.images import bases_held
 from tasks.smoke import smoke_test
 from tasks.stage import end_of_run
 from tasks.summary import reported
@@ -49,7 +50,7 @@ def all_packages(
     job = claim_change(change, site, again, reserve, rerun_failed)
     if job is None:
         return Completed(name=DUPLICATE, message="another run holds this change")
-    with alive(job), reported(job) as report:
+    with alive(job), bases_held(job), reported(job) as report:
         built = report.built = build_package(job)
         image = report.image = compose_image(job, built)
         report.smoke = smoke_test(job, image)

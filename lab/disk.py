@@ -12,6 +12,8 @@ from distgate.process import run
 MIB = 1024 * 1024
 _SECTOR = 512
 _BOOT_START = 1 * MIB
+#: Seconds for any of the small tools: each needs a fraction of one, and a busy machine has been seen to need sixty.
+_PATIENCE = 300.0
 
 #: Where distributions put syslinux's boot sector.
 _MBR_CODE = ("/usr/lib/SYSLINUX/mbr.bin", "/usr/lib/syslinux/mbr/mbr.bin", "/usr/share/syslinux/mbr.bin")
@@ -87,16 +89,16 @@ def _boot_code() -> bytes:
 def _make_boot_partition(fat: Path, boot: Boot, size: int) -> None:
     with fat.open("wb") as stream:
         stream.truncate(size * MIB)
-    run(["mkfs.vfat", "-F", "16", "-n", "LABBOOT", fat], timeout=60)
-    run(["mcopy", "-i", fat, boot.kernel, "::/vmlinuz"], timeout=60)
-    run(["mcopy", "-i", fat, boot.initramfs, "::/initramfs.img"], timeout=60)
+    run(["mkfs.vfat", "-F", "16", "-n", "LABBOOT", fat], timeout=_PATIENCE)
+    run(["mcopy", "-i", fat, boot.kernel, "::/vmlinuz"], timeout=_PATIENCE)
+    run(["mcopy", "-i", fat, boot.initramfs, "::/initramfs.img"], timeout=_PATIENCE)
     configuration = fat.with_name("syslinux.cfg")
     configuration.write_text(
         "DEFAULT lab\nPROMPT 0\nTIMEOUT 0\nLABEL lab\n KERNEL /vmlinuz\n INITRD /initramfs.img\n"
         f" APPEND root={boot.root_device} rw {boot.arguments}\n"
     )
-    run(["mcopy", "-i", fat, configuration, "::/syslinux.cfg"], timeout=60)
-    run(["syslinux", "--install", fat], timeout=60)
+    run(["mcopy", "-i", fat, configuration, "::/syslinux.cfg"], timeout=_PATIENCE)
+    run(["syslinux", "--install", fat], timeout=_PATIENCE)
 
 
 def _make_root(root: Path, ext4: Path, size: int) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from blocks import DistGit, GuestMachine, ImageStore, KojiInstance
+from blocks import DistGit, GuestMachine, ImageFactory, ImageStore, KojiInstance
 from blocks.site import SiteBlock
+from lab.base_image import LIMIT, TIMEOUT
+from lab.image_factory import COMMAND, INSTALL_URL, RESOURCES
 from lab.world import KOJI_USER, World
 
 
@@ -15,7 +17,13 @@ def blocks_of(world: World) -> list[SiteBlock]:
     return [
         DistGit(url=f"{world.dist_git_url}/{{namespace}}/{{repo}}.git"),
         GuestMachine(state=str(world.guests_dir)),
-        ImageStore(records={"*": str(world.base_image)}),
+        ImageFactory(command=list(COMMAND), install_url=INSTALL_URL, libvirt=RESOURCES.libvirt, timeout=TIMEOUT),
+        ImageStore(
+            root=str(world.images_dir),
+            limit=LIMIT,
+            kickstarts={"*": str(world.kickstart)},
+            key=str(world.images_key),
+        ),
         KojiInstance(
             server=world.koji_hub_url, topurl=world.koji_topurl, auth="password", user=KOJI_USER, password=KOJI_USER
         ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import sys
 import tempfile
 import threading
@@ -14,15 +15,16 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from distgate.drivers.base import BaseImage, Progress
+from distgate.drivers.base import Progress
 from distgate.drivers.embedded_libvirt import reap
 from distgate.errors import Cancelled, ConfigurationError, InfrastructureError
 from distgate.process import run
+from distgate.settings import settings
 from distgate.waiting import Deadline
 from lab import demo_package, prefect_server, rabbitmq, teardown
 from lab import service as services
 from lab.bare_repository import install_hook, repository_path
-from lab.base_image import ensure_base
+from lab.base_image import ensure_base, key_of, store_root, write_kickstart
 from lab.ports import free_ports
 from lab.prefect_server import PrefectServer
 from lab.process_table import MARKER, identify
@@ -64,7 +66,9 @@ class World:
     artifacts_url: str
     ledger_url: str
     guests_dir: Path
-    base_image: Path
+    images_dir: Path
+    images_key: Path
+    kickstart: Path
     site: str = SITE
 
     @property
@@ -81,6 +85,11 @@ class World:
             "DISTGATE_ARTIFACTS_URL": self.artifacts_url,
             # One host, no network in between: silence means death sooner here.
             "DISTGATE_RUN_LEASE": "30",
+            "DISTGATE_IMAGE_STORE": str(self.images_dir),
+            "DISTGATE_GUESTS_DIR": str(self.guests_dir),
+            # What whoever starts the lab wants to try.
+            "DISTGATE_COMPOSE_WAY": settings().compose_way,
+            "DISTGATE_COMPOSE_DRIVER": settings().compose_driver,
             "DISTGATE_LAB_STATE": str(self.state),
             "DISTGATE_CACHE_DIR": str(self.cache),
             "PREFECT_API_URL": self.prefect_api_url,
@@ -194,9 +203,10 @@ class _Start:
         self.progress(text)
 
     def _images(self) -> None:
-        ensure_repository(self.cache, self._tell)
+        repository = ensure_repository(self.cache, self._tell)
         services.save(self.state, self._koji())
-        _describe(ensure_base(self.cache, self._tell), self.world.base_image)
+        shutil.copyfile(write_kickstart(self.cache, repository), self.world.kickstart)
+        ensure_base(self.cache, self._tell)
         # The first time this takes minutes; what waits for health counts from here.
         self.deadline.reset(START_SECONDS)
 
@@ -285,7 +295,9 @@ def _plan(state: Path, cache: Path, broker: Broker, prefect: PrefectServer) -> W
         artifacts_url=f"{dist_git_url}/artifacts",
         ledger_url=f"sqlite:///{state / 'ledger.db'}",
         guests_dir=state / "guests",
-        base_image=state / "base-image.json",
+        images_dir=store_root(cache),
+        images_key=key_of(cache),
+        kickstart=state / "image.ks",
     )
 
 
@@ -298,11 +310,6 @@ def _ensure_writable(directory: Path, setting: str, mode: int) -> None:
         raise ConfigurationError(
             f"the lab cannot write to {directory}: {refused.strerror}", hint=f"{setting} names another directory"
         ) from refused
-
-
-def _describe(base: BaseImage, path: Path) -> None:
-    known: dict[str, Any] = asdict(base)
-    services.write_json(path, known | {"path": str(base.path), "ssh_key": str(base.ssh_key)})
 
 
 def _already_up(state: Path, progress: Progress) -> World:

@@ -39,6 +39,11 @@ class BuiltPackage:
     packages: tuple[Nevra, ...]
     repository: Path
 
+    @property
+    def source_name(self) -> str:
+        """The name of the source package."""
+        return self.nvr.rsplit("-", 2)[0]
+
 
 @stage("package", "Build package")
 def build_package(job: Job) -> BuiltPackage:

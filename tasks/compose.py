@@ -3,28 +3,40 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from prefect import get_run_logger
 
 from blocks import ImageStore
-from distgate.drivers.base import ComposedImage
+from distgate.drivers.base import BaseImage, ComposedImage, ImageComposer
 from distgate.drivers.capsule_records import compose_begun, compose_record
+from distgate.image_way import Way, way_for
+from distgate.kickstart import kickstart_hash
+from distgate.kickstart_edit import with_packages_under_test
+from distgate.settings import settings
 from tasks.build import BuiltPackage
 from tasks.claim import Job
+from tasks.images import base_of
+from tasks.live_text import LiveLines
 from tasks.stage import stage
 
 
 @stage("image", "Compose image")
 def compose_image(job: Job, built: BuiltPackage) -> ComposedImage:
-    """Install the packages under test into an overlay on the branch's base image."""
-    room = job.room.stage("image")
-    store = ImageStore.of(job.site)
-    base = store.base(job.change.branch)
+    """Put the packages under test onto the branch's base image, or install an image with them anew."""
+    room, live = job.room.stage("image"), LiveLines("image", "How the image is made")
+    base = base_of(job, live)
     job.capsule.note(compose=compose_begun(base))
-    image = store.composer().compose(base, built.repository, built.packages, room / f"{built.nvr}.qcow2")
-    _write_record(image, room)
-    job.capsule.note(compose=compose_record(image, base, job.room.root))
+    kickstart = _kickstart(job, built, room)
+    way = way_for(built.source_name, [package.name for package in built.packages], settings().compose_way)
+    get_run_logger().info("%s: image: %s. %s", job.change.title, way.way, way.reason)
+    made = _composer(job, built, way).compose(
+        base, built.repository, built.packages, room / f"{built.nvr}.qcow2", live
+    )
+    image = replace(made, reason=way.reason, kickstart_hash=kickstart_hash(kickstart))
+    _write_record(job, image, base, room)
+    live.end(image.steps)
     get_run_logger().info(
         "%s: %s holds %d packages, %.1f MB over base %s",
         job.change.title,
@@ -36,14 +48,37 @@ def compose_image(job: Job, built: BuiltPackage) -> ComposedImage:
     return image
 
 
-def _write_record(image: ComposedImage, room: Path) -> None:
-    record = {
+def _composer(job: Job, built: BuiltPackage, way: Way) -> ImageComposer:
+    store = ImageStore.of(job.site)
+    if way.way == "layered":
+        return store.composer()
+    return store.installer(job.change.branch, _served(job, built))
+
+
+def _served(job: Job, built: BuiltPackage) -> str:
+    """Where an installer finds the built packages: where artifacts are served, else in a directory of this host."""
+    return job.room.url(built.repository) if job.room.base_url else built.repository.as_uri()
+
+
+def _kickstart(job: Job, built: BuiltPackage, room: Path) -> str:
+    """The definition of the image with the change, which the run keeps whichever way it is made."""
+    definition = ImageStore.of(job.site).definition(job.change.branch)
+    text = with_packages_under_test(definition.kickstart, _served(job, built), built.packages)
+    (room / f"{built.nvr}.ks").write_text(text)
+    return text
+
+
+def _write_record(job: Job, image: ComposedImage, base: BaseImage, room: Path) -> None:
+    job.capsule.note(compose=compose_record(image, base, job.room.root))
+    record = asdict(image) | {
         "image": image.path.name,
-        "base": image.base,
-        "backing": str(image.backing) if image.backing else None,
-        "size": image.size,
         "requested": [str(nevra) for nevra in image.requested],
         "installed": [str(nevra) for nevra in image.installed],
+        "omitted": [{"package": str(one.package), "reason": one.reason} for one in image.omitted],
+        "forced": [
+            asdict(one) | {"package": str(one.package), "replaced": str(one.replaced)} for one in image.forced
+        ],
     }
-    (room / "image.json").write_text(json.dumps(record, indent=1) + "\n")
+    del record["path"], record["transaction"]
+    (room / "image.json").write_text(json.dumps(record, indent=1, default=str) + "\n")
     (room / "transaction.log").write_text(image.transaction)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from prefect import get_run_logger, task
 
-from blocks import DistGit, ImageStore
+from blocks import DistGit
 from distgate.capsule import TestsRecord
 from distgate.discovery import Discovery, discover
 from distgate.drivers.base import ComposedImage, Guest
@@ -24,6 +24,7 @@ from distgate.junit import junit
 from distgate.settings import settings
 from distgate.verdict import SuiteVerdict
 from tasks.claim import Job
+from tasks.images import base_under
 from tasks.reserve import ReservedGuests
 from tasks.stage import ledger, stage, verdict_of
 
@@ -103,7 +104,7 @@ def _session(job: Job, image: ComposedImage) -> SuiteSession:
 
     return SuiteSession(
         host=guests.host,
-        base=ImageStore.of(job.site).base(job.change.branch),
+        base=base_under(job, image),
         image=image.path,
         packages=image.requested,
         runner_for=runner_for(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections import deque
+from collections.abc import Sequence
 from uuid import UUID
 
 import httpx
@@ -11,6 +14,7 @@ from prefect.client.schemas.actions import ArtifactUpdate
 from prefect.exceptions import PrefectException
 
 from distgate.plain_text import fenced
+from distgate.steps import Step, share_lines
 
 
 class LiveText:
@@ -36,3 +40,28 @@ class LiveText:
             return
         with get_client(sync_client=True) as client:
             client.update_artifact(self._id, ArtifactUpdate(data=markdown))
+
+
+class LiveLines:
+    """The last lines that a piece of work says about itself; called with each. A stage is not slowed down by it:
+    the page is brought up to date once a second at most."""
+
+    SHOWN = 40
+    EVERY = 1.0
+
+    def __init__(self, key: str, description: str) -> None:
+        self._text = LiveText(key, description)
+        self._lines: deque[str] = deque(maxlen=self.SHOWN)
+        self._shown_at = time.monotonic()
+
+    def __call__(self, line: str) -> None:
+        """Take one more line."""
+        get_run_logger().debug("%s", line)
+        self._lines.append(line)
+        if time.monotonic() - self._shown_at >= self.EVERY:
+            self._text.show("\n".join(self._lines))
+            self._shown_at = time.monotonic()
+
+    def end(self, steps: Sequence[Step]) -> None:
+        """Show what every step took, and its share of the whole."""
+        self._text.show("\n".join(share_lines(steps)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from prefect import get_run_logger
 
-from blocks import ImageStore
 from distgate.capsule import SmokeRecord
 from distgate.drivers.base import ComposedImage
 from distgate.drivers.smoke_boot import SmokeBoot
@@ -12,6 +11,7 @@ from distgate.errors import PackageError
 from distgate.settings import settings
 from distgate.smoke import SmokeReport
 from tasks.claim import Job
+from tasks.images import base_under
 from tasks.reserve import ReservedGuests
 from tasks.stage import stage
 
@@ -19,7 +19,7 @@ from tasks.stage import stage
 @stage("image.test.smoke", "Smoke test")
 def smoke_test(job: Job, image: ComposedImage) -> SmokeReport:
     """Boot the image and compare what is installed with what was composed. PackageError when it does not hold."""
-    base = ImageStore.of(job.site).base(job.change.branch)
+    base = base_under(job, image)
     guests = ReservedGuests(job)
     boot = SmokeBoot(guests.host, settings().boot_timeout, failed=guests.keep)
     try:

@@ -44,8 +44,12 @@ class InstallSource:
 
     @property
     def place(self) -> str:
-        """What RepositorySource.at takes: the URL, with ``metalink+`` or ``mirrorlist+`` before one of those."""
-        return self.address if self.kind == "baseurl" else f"{self.kind}+{self.address}"
+        """What RepositorySource.at takes: a directory of this host or a URL, with ``metalink+`` or ``mirrorlist+``
+        before one of those."""
+        if self.kind != "baseurl":
+            return f"{self.kind}+{self.address}"
+        address = urlsplit(self.address)
+        return unquote(address.path) if address.scheme == "file" else self.address
 
 
 def sources_of(kickstart: str, release: str) -> tuple[InstallSource, ...]:

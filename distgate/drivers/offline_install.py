@@ -61,7 +61,9 @@ class OfflineInstaller:
         scriptlet fails or hangs, or when one is not in the image's RPM database afterwards.
         """
         if not base.path.exists():
-            raise InfrastructureError(f"there is no base image {base.path}", hint="it is made by: distgate lab image")
+            raise InfrastructureError(
+                f"there is no base image {base.path}", hint="distgate images list shows those of this host"
+            )
         into.parent.mkdir(parents=True, exist_ok=True)
         steps = Steps(progress)
         with unfinished(into) as overlay:

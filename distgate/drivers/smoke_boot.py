@@ -6,12 +6,13 @@ Runs and ``distgate reproduce`` do the same with it; nothing here knows of Prefe
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from distgate.drivers.base import BaseImage, CommandResult, ComposedImage, Guest, GuestHost
-from distgate.drivers.guests import GuestStopped
+from distgate.drivers.guests import GuestStopped, report_boot
 from distgate.errors import InfrastructureError, PackageError, TimedOut
+from distgate.readiness import judge_units
 from distgate.smoke import INSTALLED_COMMAND, KERNEL_COMMAND, SmokeReport, judge
 
 #: Seconds for one command in the guest: rpm -qa takes seconds under emulation.
@@ -41,7 +42,7 @@ class SmokeBoot:
         """
         try:
             with self.host.boot(image.path, base.ssh_key, room, self.timeout) as guest:
-                report = inspect(guest, image, room)
+                report = self._with_units(inspect(guest, image, room), base, room)
                 (self.passed if report.passed else self.failed)(guest, f"smoke test: {report.sentence}")
         except (TimedOut, GuestStopped) as dead:
             raise self._blame_for(dead, image, base, room) from dead
@@ -49,6 +50,18 @@ class SmokeBoot:
             seen = (room / "installed_rpms.txt").read_text()[-_TAIL:]
             raise PackageError(f"the smoke test failed: {report.sentence}", evidence=seen)
         return report
+
+    def _with_units(self, report: SmokeReport, base: BaseImage, room: Path) -> SmokeReport:
+        """The report with its failed units judged: those that fail in the base, too, are not the packages'."""
+        if report.boot is None:
+            return report
+        failed = report.boot.failed_units
+        return replace(report, units=judge_units(self._failed_in(base, room) if failed else (), failed))
+
+    def _failed_in(self, base: BaseImage, room: Path) -> tuple[str, ...]:
+        with self.host.boot(base.path, base.ssh_key, room / "base", self.timeout) as guest:
+            seen = report_boot(guest, COMMAND_SECONDS)
+        return seen.failed_units if seen else ()
 
     def _blame_for(
         self, dead: InfrastructureError, image: ComposedImage, base: BaseImage, room: Path
@@ -71,7 +84,8 @@ def inspect(guest: Guest, image: ComposedImage, room: Path) -> SmokeReport:
     """Compare what a running guest of ``image`` holds with what was composed; what it said is left in ``room``."""
     installed = _said(guest.run(INSTALLED_COMMAND, COMMAND_SECONDS), room / "installed_rpms.txt")
     kernel = _said(guest.run(KERNEL_COMMAND, COMMAND_SECONDS), room / "kernel_version.txt")
-    return judge(image.requested, installed.splitlines(), kernel)
+    report = judge(image.requested, installed.splitlines(), kernel)
+    return replace(report, boot=report_boot(guest, COMMAND_SECONDS))
 
 
 def _said(result: CommandResult, path: Path) -> str:

@@ -9,7 +9,7 @@ import pytest
 from distgate.drivers.base import BaseImage
 from distgate.drivers.guests import LibvirtGuests
 from distgate.errors import ConfigurationError
-from lab.base_image import ensure_base, read_record
+from lab.base_image import ensure_base, lab_store
 
 
 @pytest.fixture(scope="module")
@@ -17,17 +17,14 @@ def base(cache: Path) -> BaseImage:
     return ensure_base(cache, print)
 
 
-def test_the_record_beside_the_image_says_the_same(base: BaseImage) -> None:
-    assert read_record(base.path) == base
+def test_it_is_in_a_store_and_qualified(base: BaseImage, cache: Path) -> None:
+    entry = lab_store(cache.resolve()).find(base.identity)
+    assert entry.facts.base == base
+    assert entry.qualified
 
 
 def test_the_key_is_for_its_owner_only(base: BaseImage) -> None:
     assert base.ssh_key.stat().st_mode & 0o777 == 0o600
-
-
-def test_an_image_without_a_record_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"base\.json"):
-        read_record(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def test_every_service_of_a_lab_that_is_up_is_healthy_and_has_a_log(lab: World) 
 @pytest.mark.lab
 def test_a_lab_that_is_up_is_described_by_its_state_directory(lab: World) -> None:
     assert World.load(lab.state) == lab
-    assert lab.base_image.exists()
+    assert lab.kickstart.exists()
     assert lab.demo_repository.is_dir()
     amqp.check_exchange(lab.amqp_url, lab.exchange)
     with PrefectApi(lab.prefect_api_url) as api:
