@@ -27,8 +27,8 @@ KICKSTART = Path(kickstarts.__path__[0]) / "lab-cloud.ks"
 TIMEOUT = 1200.0
 #: What the lab's base images may take of the disk; one takes a third of a gigabyte.
 LIMIT = "5G"
-#: The branch whose base tests and benchmarks use.
-BRANCH = "rawhide"
+#: The branch whose base is made ahead, for the demo, tests and benchmarks; others are made when they are asked for.
+BRANCH = "f41"
 #: What stands in the kickstart for the lab's repository, whose place no file can know.
 PLACEHOLDER = "http://lab.invalid/repository"
 

@@ -13,7 +13,7 @@ from distgate.change import Change
 from distgate.cli_ledger import parse_since
 from distgate.errors import ConfigurationError
 from distgate.ledger import Ledger
-from distgate.nearby_lab import FIELDS
+from distgate.nearby_lab import FIELDS, PATHS
 from distgate.process import Completed, run
 from distgate.replay import change_of_file, run_named
 from distgate.settings import Settings
@@ -178,8 +178,9 @@ def test_asking_a_ledger_that_is_not_there_makes_none(tmp_path: Path) -> None:
 
 
 def test_with_no_ledger_named_the_lab_beside_is_asked(ledger: str, tmp_path: Path) -> None:
-    assert set(FIELDS.values()) <= set(World.__dataclass_fields__)
-    world = dict.fromkeys(FIELDS.values(), "x") | {"ledger_url": ledger}
+    written = {*FIELDS.values(), *PATHS.values(), "kickstart"}
+    assert written <= set(World.__dataclass_fields__)
+    world = dict.fromkeys(written, "x") | {"ledger_url": ledger}
     (tmp_path / "world.json").write_text(json.dumps(world))
     told = distgate("audit", "--json", LAB_STATE=str(tmp_path))
     assert told.returncode == 0
