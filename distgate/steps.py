@@ -48,3 +48,11 @@ def share_lines(steps: Sequence[Step]) -> list[str]:
     whole = sum(step.seconds for step in steps) or 1.0
     width = max((len(step.name) for step in steps), default=0)
     return [f"{step.name:<{width}} {step.seconds:7.1f} s {100 * step.seconds / whole:3.0f} %" for step in steps]
+
+
+def share_sentence(steps: Sequence[Step], most: int = 4) -> str:
+    """The whole in seconds and its ``most`` longest steps with their shares, on one line."""
+    whole = sum(step.seconds for step in steps)
+    longest = sorted(steps, key=lambda step: -step.seconds)[:most]
+    parts = ", ".join(f"{step.name} {100 * step.seconds / (whole or 1.0):.0f} %" for step in longest)
+    return f"{whole:.1f} s: {parts}"

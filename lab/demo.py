@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from rich.text import Text
 from distgate.drivers.amqp_queues import Delivery, Subscription
 from distgate.errors import InfrastructureError
 from distgate.stages import split_topic
+from distgate.steps import Step, share_sentence
 from distgate.waiting import Deadline
 from lab.demo_package import NAME, push_change
 from lab.run_page import last_log_line, latest_artifact
@@ -51,6 +54,7 @@ class Followed:
     bodies: list[dict[str, str]] = field(default_factory=list)
     log_line: str = ""
     koji: str = ""
+    image: str = ""
 
     @property
     def verdict(self) -> str | None:
@@ -85,10 +89,13 @@ class Followed:
         return table
 
     def picture(self) -> RenderableType:
-        """The live view: the stages, Koji's task tree while it builds, and the last line of the run's log."""
+        """The live view: the stages, Koji's task tree while it builds, the steps while an image is made, and the
+        last line of the run's log."""
         parts: list[RenderableType] = [self.table()]
         if self.koji and "package" in self.stages and self.stages["package"].ended is None:
             parts.append(Text(self.koji, "dim"))
+        if self.image and "image" in self.stages and self.stages["image"].ended is None:
+            parts.append(Text("\n".join(self.image.splitlines()[-5:]), "dim"))
         return Group(*parts, Text(self.log_line[:200], "dim", no_wrap=True, overflow="ellipsis"))
 
 
@@ -135,6 +142,7 @@ def _line(delivery: Delivery) -> Text:
 def _look(api_url: str, followed: Followed) -> None:
     followed.log_line = last_log_line(api_url, followed.run_id) or followed.log_line
     followed.koji = latest_artifact(api_url, followed.run_id, "koji-tasks").strip("`\n") or followed.koji
+    followed.image = latest_artifact(api_url, followed.run_id, "image").strip("`\n") or followed.image
 
 
 def _close(world: World, followed: Followed, console: Console) -> None:
@@ -143,6 +151,8 @@ def _close(world: World, followed: Followed, console: Console) -> None:
     verdict = followed.verdict or "ABORTED"
     console.print(Text(f"{verdict} after {total:.1f} s, {len(followed.bodies)} messages", STYLES.get(verdict, "")))
     room = world.artifacts_dir / followed.run_id
+    for what, sentence in _shares(room):
+        console.print(f"{what:10} {sentence}", soft_wrap=True, highlight=False)
     for what, where in _places(world, followed, room):
         console.print(f"{what:10} {where}", soft_wrap=True, highlight=False)
 
@@ -156,3 +166,15 @@ def _places(world: World, followed: Followed, room: Path) -> Sequence[tuple[str,
         *(("image", str(image)) for image in images),
         ("lab", "still up; ./run lab down ends it"),
     ]
+
+
+def _shares(room: Path) -> Iterator[tuple[str, str]]:
+    """Where the time of the image and of its boot went, as the run's own records say."""
+    with suppress(OSError, ValueError, KeyError):
+        made = json.loads((room / "image/image.json").read_text())["steps"]
+        yield "image", share_sentence([Step(one["name"], one["seconds"]) for one in made])
+    with suppress(OSError, ValueError, KeyError):
+        reached = json.loads((room / "smoke/boot.json").read_text())["reached"]
+        ends = [0.0, *(one["seconds"] for one in reached)]
+        steps = [Step(one["condition"], one["seconds"] - before) for one, before in zip(reached, ends, strict=False)]
+        yield "boot", share_sentence(steps)
