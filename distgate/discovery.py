@@ -24,7 +24,8 @@ class Suite:
 
     ``path`` is the file, relative to the checkout; ``name`` what people call it: a plan's own name, else the path.
     ``tags`` are all of a playbook's. ``problem`` says why the suite cannot be read, with line and column; such a
-    suite is the tests' error and not run. ``note`` holds what only the runner can decide.
+    suite is the tests' error and not run. ``note`` holds what only the runner can decide; ``adjusted`` says that tmt
+    may disable or enable the plan where it runs.
     """
 
     path: str
@@ -33,6 +34,7 @@ class Suite:
     kind: Kind = "sti"
     plan: str = ""
     note: str = ""
+    adjusted: bool = False
 
     @property
     def name(self) -> str:
@@ -160,9 +162,13 @@ def _reason(tree: Path, found: tuple[Suite, ...], selected: tuple[Suite, ...], t
 def _plans(tree: FmfTree) -> tuple[tuple[Suite, ...], tuple[Suite, ...]]:
     """The plans to run, then those that are switched off. A file that cannot be read may hold any plan."""
     broken = tuple(Suite(file, problem=said, kind="tmt") for file, said in tree.problems)
-    suites = [(plan, Suite(plan.file, kind="tmt", plan=plan.name, note=_note(plan))) for plan in tree.plans]
+    suites = [(plan, _suite_of(plan)) for plan in tree.plans]
     chosen = tuple(suite for plan, suite in suites if plan.enabled or plan.adjusted)
     return broken + chosen, tuple(suite for _, suite in suites if suite not in chosen)
+
+
+def _suite_of(plan: Plan) -> Suite:
+    return Suite(plan.file, kind="tmt", plan=plan.name, note=_note(plan), adjusted=plan.adjusted)
 
 
 def _note(plan: Plan) -> str:

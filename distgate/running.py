@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any
 
 _FATAL = re.compile(r"(?:^|\| )fatal: \[[^]]*\]: (?:FAILED|UNREACHABLE)! => (?=\{)", re.MULTILINE)
 _ANSIBLE = re.compile(r"(?:^|\| )(PLAY|TASK|RUNNING HANDLER) \[(.*)\] \*+\s*$", re.MULTILINE)
+#: Of our own roles, and of the modules dnf and package: the line that names what is missing.
+_MISSING = re.compile(
+    r"required packages are missing: .*|No package .* available.*|No package matching .*|No match for argument: .*"
+    r"|Unable to find a match: .*"
+)
 _TMT = re.compile(r"(?:^|\s)Execute '(/.*)' as a '\w+' test\.\s*$", re.MULTILINE)
 _STEP = re.compile(r"^\s*(\w+ step failed)\s*$", re.MULTILINE)
 _COMMAND = re.compile(r"^\s*(Command '.*' returned \d+)\.?\s*$", re.MULTILINE)
@@ -33,12 +39,28 @@ def last_running(log: str) -> str:
 
 def last_failure(log: str) -> str:
     """The message of the last task that ansible-playbook gave up at, cut at 200 characters; empty without one."""
+    return str(_fatal(log).get("msg", ""))[:_LONGEST]
+
+
+def missing_packages(log: str) -> str:
+    """What the last task that ansible-playbook gave up at said of packages that are not to be had, which it names.
+
+    Empty when it gave up for another reason. Cut at 200 characters.
+    """
+    said = _fatal(log)
+    listed = said.get("failures")
+    words = [str(said.get("msg", "")), *(str(one) for one in (listed if isinstance(listed, list) else []))]
+    named = [found[0].strip() for word in words for found in _MISSING.finditer(word)]
+    return ", ".join(dict.fromkeys(named))[:_LONGEST]
+
+
+def _fatal(log: str) -> dict[str, Any]:
+    """What the last failed task returned; nothing when it is cut short, or no JSON after all."""
     ends = [found.end() for found in _FATAL.finditer(log)]
     try:
-        said = json.JSONDecoder().raw_decode(log, ends[-1])[0] if ends else {}
-    except (ValueError, RecursionError):  # cut short, or no JSON: the suite's own words may look like this
-        return ""
-    return str(said.get("msg", ""))[:_LONGEST]
+        return json.JSONDecoder().raw_decode(log, ends[-1])[0] if ends else {}
+    except (ValueError, RecursionError):  # the suite's own words may look like this
+        return {}
 
 
 def tmt_failure(output: str) -> str:

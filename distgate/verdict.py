@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 
 from distgate.errors import Blame, TestsError
 from distgate.plain_text import printable
-from distgate.running import last_failure, last_running, tmt_failure
+from distgate.running import last_failure, last_running, missing_packages, tmt_failure
 from distgate.suite_results import LOG, RESULTS, TestOutcome, read_end, read_log, read_results
 from distgate.tmt_results import RESULTS as TMT_RESULTS
 from distgate.tmt_results import read_tmt_results
@@ -77,15 +77,15 @@ def judge(run: ObservedSuite, console: str = "") -> SuiteVerdict:
     broken_off = run.unreachable or run.timed_out
     if not broken_off and seen.verdict != "ERROR":
         return seen
-    at = next((step for step in (_stopped_at(run, log) for log in _LOGS[run.kind]) if step), "")
+    at = next((step for step in (_stopped_at(run, log, seen.evidence) for log in _LOGS[run.kind]) if step), "")
     evidence = f"{seen.evidence}; last seen: {printable(at, newlines=False)}" if at else seen.evidence
     return replace(seen, evidence=evidence, details=printable(console) if broken_off else "")
 
 
-def _stopped_at(run: ObservedSuite, log: str) -> str:
+def _stopped_at(run: ObservedSuite, log: str, evidence: str) -> str:
     text = read_end(run.artifacts / log)
     step, said = last_running(text), "" if run.timed_out else last_failure(text)
-    return f"{step}: {said}" if step and said else step
+    return f"{step}: {said}" if step and said and printable(said, newlines=False) not in evidence else step
 
 
 def unreadable(suite: str, problem: str) -> SuiteVerdict:
@@ -140,6 +140,9 @@ def _decide(
         return _late(left, bad, named)
     if bad:
         return "FAIL", _blame(bad), named
+    missing = _missing(run) if run.returncode else ""
+    if missing:
+        return "ERROR", "tests", missing
     if not left:
         return _silent(run)
     if run.returncode:
@@ -157,6 +160,13 @@ def _late(left: Sequence[str], bad: Sequence[TestOutcome], named: str) -> _Decis
     if left:
         return "FAIL", "tests", f"the suite was killed at its deadline; {' and '.join(left)} was left"
     return "ERROR", "tests", f"the suite was killed at its deadline and left no {LOG}"
+
+
+def _missing(run: ObservedSuite) -> str:
+    """The packages that a suite asked for and the guest could not get: a fresh guest has the same ones."""
+    found = (missing_packages(read_end(run.artifacts / log)) for log in _LOGS["sti"])
+    said = next((one for one in found if one), "")
+    return f"not to be had in the guest: {printable(said, newlines=False)}" if said else ""
 
 
 def _silent(run: ObservedSuite) -> _Decision:

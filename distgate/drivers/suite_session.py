@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from distgate.discovery import Suite
 from distgate.drivers.ansible import AnsibleSuites
@@ -29,8 +30,18 @@ _ODD = re.compile(r"[^A-Za-z0-9._+-]+")
 RunSuite = Callable[[Guest, Path, float], SuiteRun]
 """Runs one suite against a guest, leaves its artifacts in an empty directory, within so many seconds."""
 
-RunnerFor = Callable[[Suite, Path, Path], RunSuite]
-"""What runs a suite of a checkout against guests of an image."""
+
+class RunnerFor(Protocol):
+    """What runs suites of a checkout against guests of an image, for one branch."""
+
+    def __call__(self, suite: Suite, checkout: Path, image: Path) -> RunSuite:
+        """What runs ``suite``."""
+
+    def enabled(self, checkout: Path) -> Collection[str]:
+        """The names of the plans of tmt that are enabled where these run, their ``adjust`` rules applied.
+
+        Raises TestsError when the tree cannot be read.
+        """
 
 
 @dataclass(frozen=True)
@@ -72,9 +83,11 @@ class SuiteSession:
     ) -> tuple[JudgedSuite, ...]:
         """Run every suite of ``checkout``, also after a failing one, below the empty directory ``room``.
 
+        A plan that its ``adjust`` rules disable is told and left out, as one is that is always disabled.
         With ``rerun_failed`` those that did not pass are run again, and without the change; their verdict stays.
         Raises InfrastructureError when no guest can be had; one that breaks is replaced once.
         """
+        suites = self._enabled(checkout, suites)
         rooms = directories(suites, room)
         judged = []
         for number, suite in enumerate(suites, 1):
@@ -82,6 +95,20 @@ class SuiteSession:
             self.progress(f"{suite.name}: {one.verdict.verdict}, {one.verdict.evidence}")
             judged.append(one)
         return tuple(self._explained(checkout, one) if rerun_failed else one for one in judged)
+
+    def _enabled(self, checkout: Path, suites: Sequence[Suite]) -> Sequence[Suite]:
+        """``suites`` without the plans that tmt would not run; it is asked once, and only where it may say no."""
+        if not any(suite.adjusted for suite in suites):
+            return suites
+        try:
+            enabled = self.runner_for.enabled(checkout)
+        except TestsError as refused:  # each run says it again, as the verdict on its plan
+            self.progress(f"{refused.message}; none is left out")
+            return suites
+        left_out = [suite for suite in suites if suite.adjusted and suite.name not in enabled]
+        for suite in left_out:
+            self.progress(f"{suite.name}: not run, its adjust rules disable it here")
+        return [suite for suite in suites if suite not in left_out]
 
     def _judge(self, checkout: Path, suite: Suite, place: Path, last: bool) -> JudgedSuite:
         if suite.problem:
@@ -148,6 +175,29 @@ class SuiteSession:
         return tuple(sorted({package.name for package in self.packages} - there))
 
 
+@dataclass(frozen=True)
+class _Runners:
+    branch: str
+    roles_path: Sequence[Path] = ()
+    ansible: Mapping[str, Path] = field(default_factory=dict[str, Path])
+    srpm: Path | None = None
+
+    def __call__(self, suite: Suite, checkout: Path, image: Path) -> RunSuite:
+        if suite.kind == "tmt":
+            plans = self._plans(checkout)
+            return lambda guest, artifacts, timeout: plans.run(suite.name, guest, artifacts, {}, timeout)
+        playbooks = AnsibleSuites([image], roles_path=self.roles_path, ansible=self.ansible, srpm=self.srpm)
+        variables = {"git_branch": self.branch}
+        playbook = checkout / suite.path
+        return lambda guest, artifacts, timeout: playbooks.run(playbook, guest, artifacts, variables, timeout)
+
+    def enabled(self, checkout: Path) -> Collection[str]:
+        return self._plans(checkout).enabled()
+
+    def _plans(self, checkout: Path) -> TmtSuites:
+        return TmtSuites(checkout, context_of(self.branch))
+
+
 def runner_for(
     branch: str,
     *,
@@ -156,17 +206,7 @@ def runner_for(
     srpm: Path | None = None,
 ) -> RunnerFor:
     """What runs suites of either kind for packages of ``branch``; see AnsibleSuites for the other arguments."""
-
-    def choose(suite: Suite, checkout: Path, image: Path) -> RunSuite:
-        if suite.kind == "tmt":
-            plans = TmtSuites(checkout, context_of(branch))
-            return lambda guest, artifacts, timeout: plans.run(suite.name, guest, artifacts, {}, timeout)
-        playbooks = AnsibleSuites([image], roles_path=roles_path, ansible=ansible, srpm=srpm)
-        variables = {"git_branch": branch}
-        playbook = checkout / suite.path
-        return lambda guest, artifacts, timeout: playbooks.run(playbook, guest, artifacts, variables, timeout)
-
-    return choose
+    return _Runners(branch, roles_path, ansible or {}, srpm)
 
 
 def source_rpm(directory: Path) -> Path | None:

@@ -347,7 +347,9 @@ def test_a_plan_says_what_only_tmt_can_decide(tmp_path: Path) -> None:
     for path, text in {**FMF, "a.fmf": PLAN + ADJUST, "b.fmf": "enabled: false\n" + PLAN + ADJUST}.items():
         (tmp_path / path).parent.mkdir(exist_ok=True)
         (tmp_path / path).write_text(text)
-    notes = [suite.note for suite in discover(tmp_path).suites]
+    suites = discover(tmp_path).suites
+    assert all(suite.adjusted for suite in suites)
+    notes = [suite.note for suite in suites]
     assert [note.split(":")[0].split(",")[0] for note in notes] == ["adjust", "disabled"]
 
 

@@ -153,6 +153,46 @@ def test_a_playbook_that_could_not_go_on_is_judged_with_the_task_it_stopped_at(t
     assert seen.details == ""
 
 
+#: What the last failed task returned as JSON, and the words of the evidence when it is about packages.
+MISSING = {
+    "our own roles": (
+        '{"msg": "required packages are missing: meson ninja; dnf: no repository"}',
+        "meson ninja; dnf",
+    ),
+    "the module dnf": (
+        '{"failures": ["No package meson available."], "msg": "Failed to install some of the specified packages"}',
+        "No package meson available.",
+    ),
+    "several": (
+        '{"failures": ["No package a available.", "No match for argument: b"], "msg": "no"}',
+        "No package a available., No match for argument: b",
+    ),
+    "a package that could not be removed": ('{"failures": ["b is protected"], "msg": "Failed to remove"}', ""),
+    "another reason": ('{"msg": "non-zero return code", "stdout": "No package meson available."}', ""),
+    "something else than a mapping": ("{", ""),
+}
+
+
+@pytest.mark.parametrize(("returned", "named"), MISSING.values(), ids=MISSING)
+@pytest.mark.parametrize("results", [None, PASSED])
+def test_a_package_that_cannot_be_had_is_named_and_not_waited_for(
+    returned: str, named: str, results: str | None, tmp_path: Path
+) -> None:
+    (tmp_path / "ansible.txt").write_text(
+        f"TASK [Install] *****\nfatal: [guest]: FAILED! => {returned}\n\nPLAY RECAP ****\n"
+    )
+    if results:
+        (tmp_path / "results.yml").write_text(results)
+    seen = judge(SuiteRun("s", 2, tmp_path))
+    if named:
+        assert (seen.verdict, seen.blame, seen.retryable) == ("ERROR", "tests", False)
+        assert seen.evidence.count(named) == 1
+        assert "not to be had in the guest" in seen.evidence
+    else:
+        assert seen.verdict == ("FAIL" if results else "ERROR")
+        assert "not to be had" not in seen.evidence
+
+
 def test_bytes_that_are_no_text_do_not_stop_the_reading(tmp_path: Path) -> None:
     (tmp_path / "test.log").write_bytes(b"\xff\x1b[31m\nFAIL caf\xe9\n")
     assert judge(SuiteRun("s", 0, tmp_path)).verdict == "FAIL"

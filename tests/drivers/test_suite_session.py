@@ -72,7 +72,15 @@ class PaperRunner:
     """A RunnerFor whose suites do what ``script`` says."""
 
     script: Script
+    plans: tuple[str, ...] | None = None
     runs: list[Path] = field(default_factory=list)
+    asked: int = 0
+
+    def enabled(self, checkout: Path) -> tuple[str, ...]:
+        self.asked += 1
+        if self.plans is None:
+            raise TestsError("tmt cannot read the plans")
+        return self.plans
 
     def __call__(self, suite: Suite, checkout: Path, image: Path) -> RunSuite:
         def run(guest: Guest, artifacts: Path, timeout: float) -> SuiteRun:
@@ -138,6 +146,35 @@ def test_a_suite_that_cannot_be_read_is_judged_without_a_guest(tmp_path: Path) -
         tmp_path, [Suite("tests/tests.yml", problem="line 3, column 1: no YAML")], tmp_path / "room"
     )
     assert (judged.verdict.verdict, judged.verdict.blame, host.boots) == ("ERROR", "tests", [])
+
+
+PLANS = (
+    Suite("plans/ci.fmf", kind="tmt", plan="/plans/ci", adjusted=True),
+    Suite("plans/slow.fmf", kind="tmt", plan="/plans/slow", adjusted=True),
+    Suite("plans/plain.fmf", kind="tmt", plan="/plans/plain"),
+)
+#: Which plans tmt calls enabled (None: it cannot read the tree), and the suites that are run.
+ENABLED: list[tuple[str, tuple[str, ...] | None, tuple[Suite, ...], list[str], int]] = [
+    ("one is disabled", ("/plans/ci", "/plans/plain"), PLANS, ["/plans/ci", "/plans/plain"], 1),
+    ("all are", (), PLANS[:2], [], 1),
+    ("a tree that tmt cannot read", None, PLANS, ["/plans/ci", "/plans/slow", "/plans/plain"], 1),
+    ("no plan has adjust", (), PLANS[2:], ["/plans/plain"], 0),
+    ("playbooks", (), SUITES, ["tests/tests.yml", "tests/tests_python.yml"], 0),
+]
+
+
+@pytest.mark.parametrize(("enabled", "suites", "ran", "asked"), [e[1:] for e in ENABLED], ids=[e[0] for e in ENABLED])
+def test_plans_that_adjust_disables_are_told_and_not_run_and_tmt_is_asked_once_for_all(
+    tmp_path: Path, enabled: tuple[str, ...] | None, suites: tuple[Suite, ...], ran: list[str], asked: int
+) -> None:
+    host, runner, told = PaperHost(), PaperRunner(lambda *_: "pass", enabled), list[str]()
+    base = BaseImage(BASE, "base-1", 0, Path("/key"))
+    one = SuiteSession(host, base, IMAGE, [NEVRA], runner, 1, 1, progress=told.append)
+    judged = one.run(tmp_path, suites, tmp_path / "room")
+    assert [seen.suite.name for seen in judged] == ran
+    assert (len(host.boots), runner.asked) == (len(ran), asked)
+    for suite in suites:
+        assert any(line.startswith(f"{suite.name}: not run") for line in told) is (suite.name not in ran)
 
 
 def test_guests_are_shown_at_the_end_of_each_suite_while_they_run(tmp_path: Path) -> None:
