@@ -10,6 +10,7 @@ from typing import Any, Literal
 from distgate.errors import ConfigurationError
 from distgate.fmf_plans import FmfTree, Plan, read_tree
 from distgate.suite_tags import TagReader
+from distgate.yaml_reading import Documents
 
 Kind = Literal["sti", "tmt"]
 
@@ -123,14 +124,15 @@ def _suites(tree: Path, folder: Path) -> tuple[Suite, ...]:
         return ()
     note = _inventory(tree, folder / "inventory")
     paths = sorted(path for path in folder.glob(_PATTERN) if path.is_symlink() or path.is_file())
-    return tuple(_suite(tree, path, note) for path in paths)
+    documents = Documents()
+    return tuple(_suite(tree, path, note, documents) for path in paths)
 
 
-def _suite(tree: Path, path: Path, note: str) -> Suite:
+def _suite(tree: Path, path: Path, note: str, documents: Documents) -> Suite:
     name = path.relative_to(tree).as_posix()
     if not _inside(tree, path) or not path.is_file():
         return Suite(name, problem=f"{name} is a link that leads out of the checkout, or nowhere")
-    reader = TagReader(tree)
+    reader = TagReader(tree, documents=documents)
     reader.read_playbook(path.resolve())
     return Suite(name, tuple(sorted(reader.tags)), "; ".join(reader.problems), note=note)
 

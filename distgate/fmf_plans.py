@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from distgate.yaml_reading import Unreadable, read_yaml
+from distgate.yaml_reading import Documents, Unreadable
 
 SUFFIX = ".fmf"
 _MAIN = "main.fmf"
@@ -76,6 +76,7 @@ class _Reader:
     def __init__(self, tree: Path) -> None:
         self._tree = tree
         self._seen: set[Path] = set()
+        self._documents = Documents()
         self._nodes = 0
         self.problems: list[tuple[str, str]] = []
 
@@ -107,7 +108,7 @@ class _Reader:
     def _read(self, path: Path) -> dict[Any, Any]:
         if not path.is_file() or not path.resolve().is_relative_to(self._tree):
             raise Unreadable("is a link that leads out of the checkout, or nowhere")
-        data = read_yaml(path)
+        data = self._documents.read(path)
         if not isinstance(data, dict | None):
             raise Unreadable("is not a mapping")
         return data or {}

@@ -13,7 +13,7 @@ import contextlib
 import os
 import re
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal, cast
@@ -27,9 +27,12 @@ Result = Literal["pass", "fail", "error", "warn", "info", "skip", "pending"]
 
 RESULTS = "results.yml"
 LOG = "test.log"
-_LIMIT = 4 << 20  # bytes that are read of either file
+_LIMIT = 4 << 20  # bytes of all results.yml together; reading YAML takes half a minute for each MiB on a slow host
 _MOST_FILES = 100  # files of results that are merged
-_LINE = re.compile(r"^(PASS|FAIL|ERROR)\b[:\s]*(.*)$", re.MULTILINE)
+_MOST_LINES = 20_000  # tests of a log that are listed of each kind, good ones and bad ones
+_LONGEST_LINE = 1 << 12  # bytes of a line of the log that can name a test
+_LONGEST_NAME = 200
+_LINE = re.compile(r"(PASS|FAIL|ERROR)\b[:\s]*(.*)")
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,14 @@ def read_results(artifacts: Path) -> tuple[TestOutcome, ...] | None:
     Raises TestsError, with file, line and column, for a file that the Standard Test Interface does not allow.
     """
     files = [name for name in _result_files(artifacts) if os.path.lexists(artifacts / name)]
-    merged = [outcome for name in files[:_MOST_FILES] for outcome in _read_file(artifacts, name)]
+    if len(files) > _MOST_FILES:
+        raise TestsError(f"there are {len(files)} files {RESULTS}, more than the {_MOST_FILES} that are read")
+    merged: list[TestOutcome] = []
+    left = _LIMIT
+    for name in files:
+        outcomes, size = _read_file(artifacts, name, left)
+        merged += outcomes
+        left -= size
     return tuple(merged) if files else None
 
 
@@ -66,15 +76,16 @@ def _result_files(artifacts: Path) -> list[str]:
     return [RESULTS, *(f"{folder}/{RESULTS}" for folder in folders)]
 
 
-def _read_file(artifacts: Path, name: str) -> list[TestOutcome]:
-    text = read_text(artifacts / name, refuse_links=True)
-    if text is None:
-        return []
-    folder = name.removesuffix(RESULTS)
+def _read_file(artifacts: Path, name: str, limit: int) -> tuple[list[TestOutcome], int]:
+    """What one file lists, and its size in bytes, at most ``limit``."""
     try:
-        documents = list[yaml.Node | None](yaml.compose_all(text, Loader=yaml.SafeLoader))
+        data = _read_plain(artifacts / name, limit)
+        if data is None:
+            return [], 0
+        folder = name.removesuffix(RESULTS)
+        documents = list[yaml.Node | None](yaml.compose_all(data.decode("utf-8", "replace"), Loader=yaml.SafeLoader))
         nodes = [entry for root in documents or [None] for listed in _lists(root) for entry in listed.value]
-        return [_outcome(node, number, folder) for number, node in enumerate(nodes, 1)]
+        return [_outcome(node, number, folder) for number, node in enumerate(nodes, 1)], len(data)
     except (yaml.YAMLError, RecursionError) as broken:
         problem = _Malformed(getattr(broken, "problem", None) or "it is no YAML", _mark_of(broken))
         raise problem.in_file(name) from broken
@@ -93,33 +104,47 @@ def _lists(root: yaml.Node | None) -> list[yaml.SequenceNode]:
 
 def read_log(artifacts: Path) -> tuple[TestOutcome, ...] | None:
     """The tests that lines such as ``PASS name`` of test.log tell of, or None when there is no such file."""
-    text = read_text(artifacts / LOG, refuse_links=False)
-    if text is None:
+    try:
+        stream = _open_plain(artifacts / LOG)
+    except OSError:  # a link: it could show any file of this host
         return None
-    return tuple(
-        TestOutcome(name.strip() or "(unnamed)", cast(Result, word.lower()), (LOG,))
-        for word, name in _LINE.findall(text)
-    )
+    if stream is None:
+        return None
+    listed: list[TestOutcome] = []
+    room = {True: _MOST_LINES, False: _MOST_LINES}  # a flood of one kind must not hide the other
+    with stream:
+        for line in _lines(stream):
+            found = _LINE.match(line)
+            if found and room[found[1] == "PASS"]:
+                room[found[1] == "PASS"] -= 1
+                listed.append(TestOutcome(_named(found[2], "(unnamed)"), cast(Result, found[1].lower()), (LOG,)))
+    return tuple(listed)
 
 
-def read_text(path: Path, *, refuse_links: bool = False) -> str | None:
-    """The text of a file that a stranger wrote, decoded with replacement; None when it is no plain file.
+def _lines(stream: BinaryIO) -> Iterator[str]:
+    """Each line's beginning. The log is read to its end, whatever its size: a failure may be told last."""
+    begins = True
+    while data := stream.readline(_LONGEST_LINE):
+        if begins:
+            yield data.decode("utf-8", "replace")
+        begins = data.endswith(b"\n")
 
-    At most 4 MiB are read. With ``refuse_links`` a link or a longer file raises TestsError.
-    """
+
+def _read_plain(path: Path, limit: int) -> bytes | None:
+    """A file that a stranger wrote; None when it is no plain one. Raises _Malformed for a link or a longer file."""
     try:
         stream = _open_plain(path)
     except OSError as refused:  # a link: it could show any file of this host
-        if refuse_links and not isinstance(refused, FileNotFoundError):
-            raise _Malformed("it is a link or cannot be read", None).in_file(path.name) from refused
+        if not isinstance(refused, FileNotFoundError):
+            raise _Malformed("it is a link or cannot be read", None) from refused
         return None
     if stream is None:
         return None
     with stream:
-        data = stream.read(_LIMIT + 1)
-    if len(data) > _LIMIT and refuse_links:
-        raise _Malformed(f"it is longer than {_LIMIT} bytes", None).in_file(path.name)
-    return data[:_LIMIT].decode("utf-8", "replace")
+        data = stream.read(limit + 1)
+    if len(data) > limit:
+        raise _Malformed(f"all {RESULTS} together are longer than {_LIMIT} bytes", None)
+    return data
 
 
 def read_end(path: Path, size: int = 1 << 18) -> str:
@@ -150,8 +175,14 @@ def _outcome(node: yaml.Node, number: int, folder: str) -> TestOutcome:
     if word not in ("pass", "fail", "error"):
         raise _Malformed("result must be pass, fail or error", (said or node).start_mark)
     test = _field(entry, "test")
-    name = test.value if isinstance(test, yaml.ScalarNode) and test.value else f"test {number}"
+    name = _named(test.value if isinstance(test, yaml.ScalarNode) else "", f"test {number}")
     return TestOutcome(name, cast(Result, word), _logs(_field(entry, "logs"), folder))
+
+
+def _named(name: str, otherwise: str) -> str:
+    """A test's name, no longer than people read."""
+    said = name.strip()
+    return (f"{said[:_LONGEST_NAME]}..." if len(said) > _LONGEST_NAME else said) or otherwise
 
 
 def _logs(node: yaml.Node | None, folder: str) -> tuple[str, ...]:
@@ -173,7 +204,10 @@ def _mapping(node: yaml.Node | None, wanted: str) -> yaml.MappingNode:
 
 def _field(node: yaml.MappingNode, key: str) -> yaml.Node | None:
     pairs = [(name.value, value) for name, value in node.value if isinstance(name, yaml.ScalarNode)]
-    return next((value for name, value in pairs if name == key), None)
+    found = [value for name, value in pairs if name == key]
+    if len(found) > 1:  # which one counts is anybody's guess
+        raise _Malformed(f"the key {key} is there twice", found[1].start_mark)
+    return found[0] if found else None
 
 
 def _mark_of(broken: BaseException) -> yaml.Mark | None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from distgate.yaml_reading import Unreadable, read_yaml
+from distgate.yaml_reading import Documents, Unreadable
 
 _TASK_LISTS = ("pre_tasks", "tasks", "post_tasks", "handlers")
 _BLOCK_LISTS = ("block", "rescue", "always")
@@ -23,11 +23,15 @@ _COLLECTIONS = ("", "ansible.builtin.", "ansible.legacy.")
 
 @dataclass
 class TagReader:
-    """Collects ``tags`` and ``problems`` of one suite; ``tree`` is the resolved root that is never left."""
+    """Collects ``tags`` and ``problems`` of one suite; ``tree`` is the resolved root that is never left.
+
+    ``documents`` reads the files; one for all suites of a checkout bounds what they take together.
+    """
 
     tree: Path
     tags: set[str] = field(default_factory=set)
     problems: list[str] = field(default_factory=list)
+    documents: Documents = field(default_factory=Documents)
     _seen: set[Path] = field(default_factory=set)
     _walked: dict[int, Any] = field(default_factory=dict)
 
@@ -80,7 +84,7 @@ class TagReader:
             return
         self._seen.add(path)
         try:
-            content = read_yaml(path)
+            content = self.documents.read(path)
         except Unreadable as broken:
             self._complain(f"{self._relative(path)} {broken}")
             return

@@ -10,7 +10,8 @@ from distgate.suite_results import Result, TestOutcome, inside
 from distgate.yaml_reading import Unreadable, read_yaml
 
 RESULTS = "results.yaml"
-_LIMIT = 16 << 20  # a plan may have thousands of tests, each some thirty lines
+_LIMIT = 4 << 20  # a plan may have thousands of tests, each some thirty lines; reading takes time
+_LONGEST = 500
 
 
 def read_tmt_results(artifacts: Path) -> tuple[TestOutcome, ...] | None:
@@ -37,13 +38,14 @@ def _outcome(entry: Any, number: int) -> TestOutcome:
     if not isinstance(entry, dict):
         raise TestsError(f"{RESULTS}: result {number} is not a mapping")
     word = entry.get("result")
-    if word not in get_args(Result):
-        raise TestsError(f"{RESULTS}: result {number} says {word!r}, not {', '.join(get_args(Result))}")
+    if not isinstance(word, str) or word not in get_args(Result):
+        said = repr(word[:50]) if isinstance(word, str) else "nothing"
+        raise TestsError(f"{RESULTS}: result {number} says {said}, not {', '.join(get_args(Result))}")
     logs = entry.get("log")
     return TestOutcome(
-        name=str(entry.get("name") or f"test {number}"),
+        name=_text(entry.get("name")) or f"test {number}",
         result=cast(Result, word),
-        logs=inside(str(log) for log in logs) if isinstance(logs, list) else (),
+        logs=inside(map(_text, logs)) if isinstance(logs, list) else (),
         note="; ".join(_notes(entry)),
     )
 
@@ -56,13 +58,21 @@ def _notes(entry: dict[Any, Any]) -> list[str]:
         for check in (checks if isinstance(checks, list) else [])
         if isinstance(check, dict) and check.get("result") not in ("pass", "info", "skip")
     ]
-    said = [f"check {check.get('name')}: {', '.join(_words(check)) or check.get('result')}" for check in failed]
+    said = [
+        f"check {_text(check.get('name'))}: {', '.join(_words(check)) or _text(check.get('result'))}"
+        for check in failed
+    ]
     return [*_words(entry), *said]
 
 
 def _words(entry: dict[Any, Any]) -> list[str]:
     note = entry.get("note")
-    return [str(line) for line in (note if isinstance(note, list) else [note]) if line]
+    return [text for line in (note if isinstance(note, list) else [note]) if (text := _text(line))]
+
+
+def _text(value: Any) -> str:
+    """A string as it is, at a length that people read; anything else is nothing: in words it could be endless."""
+    return value[:_LONGEST] if isinstance(value, str) else ""
 
 
 def _serial(entry: Any, number: int) -> int:

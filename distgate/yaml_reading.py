@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,11 @@ import yaml
 #: A playbook is some kilobytes; whatever is longer than this many bytes is none.
 _LIMIT = 1 << 20
 _MERGES, _KEYS = 100, 10_000
+#: Bytes of all documents that are read of one checkout; reading takes half a minute for each MiB on a slow host.
+_TOTAL = 4 << 20
+_LONGEST_NUMBER = 100  # characters
+#: What PyYAML lets through: nested too deeply, dates such as 2024-99-99, `!!bool perhaps`, `!!int ""`.
+_ODD = (RecursionError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
 
 
 class Unreadable(Exception):
@@ -26,6 +32,20 @@ class _Tolerant(yaml.SafeLoader):
             raise yaml.constructor.ConstructorError(None, None, "too many merged keys", node.start_mark)
         super().flatten_mapping(node)
 
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> Any:
+        # A long number in base 60 takes minutes to read, and Python refuses to write long ones.
+        _check_length(node)
+        return super().construct_yaml_int(node)
+
+    def construct_yaml_float(self, node: yaml.ScalarNode) -> Any:
+        _check_length(node)
+        return super().construct_yaml_float(node)
+
+
+def _check_length(number: yaml.ScalarNode) -> None:
+    if len(number.value) > _LONGEST_NUMBER:
+        raise yaml.constructor.ConstructorError(None, None, "a number is too long", number.start_mark)
+
 
 def _plain(loader: _Tolerant, _suffix: str, node: yaml.Node) -> Any:
     if isinstance(node, yaml.MappingNode):
@@ -36,6 +56,33 @@ def _plain(loader: _Tolerant, _suffix: str, node: yaml.Node) -> Any:
 
 
 _Tolerant.add_multi_constructor("!", _plain)
+_Tolerant.add_constructor("tag:yaml.org,2002:int", _Tolerant.construct_yaml_int)
+_Tolerant.add_constructor("tag:yaml.org,2002:float", _Tolerant.construct_yaml_float)
+
+
+@dataclass
+class Documents:
+    """The documents of one checkout, read up to ``left`` bytes in all: a thousand files must not take a day."""
+
+    left: int = _TOTAL
+    _known: dict[Path, Any] = field(default_factory=dict[Path, Any])
+
+    def read(self, path: Path) -> Any:
+        """As read_yaml, once for each path; what goes beyond the size in all is Unreadable, too."""
+        if path not in self._known:
+            self._known[path] = self._read(path)
+        return self._known[path]
+
+    def _read(self, path: Path) -> Any:
+        try:
+            size = path.stat().st_size
+        except OSError as failed:
+            raise Unreadable(f"cannot be read: {failed.strerror}") from failed
+        if min(size, _LIMIT) > self.left:
+            raise Unreadable(f"is not read: with the files before it, it has more than {_TOTAL} bytes")
+        if size <= _LIMIT:
+            self.left -= size
+        return read_yaml(path)
 
 
 def read_yaml(path: Path, *, limit: int = _LIMIT) -> Any:
@@ -56,7 +103,7 @@ def read_yaml(path: Path, *, limit: int = _LIMIT) -> Any:
         return loader.get_single_data()
     except yaml.YAMLError as broken:
         raise Unreadable(_explain(broken)) from broken
-    except (RecursionError, ValueError, TypeError) as broken:  # nested too deeply, dates such as 2024-99-99, odd keys
+    except _ODD as broken:
         raise Unreadable(f"is no YAML: {broken}") from broken
     finally:
         if loader is not None:

@@ -242,6 +242,18 @@ LAYOUTS = [
     Layout("an empty file", {TESTS: ""}, "sti", [TESTS], problem="is not a list of plays"),
     Layout("control characters", {TESTS: "- \x00\n"}, "sti", [TESTS], problem="tests.yml"),
     Layout("python objects", {TESTS: "- !!python/name:os.system\n"}, "sti", [TESTS], problem="line 1 column 3"),
+    Layout("a truth that is none", {TESTS: "- !!bool perhaps\n"}, "sti", [TESTS], problem="is no YAML"),
+    Layout("a time that is none", {TESTS: "- !!timestamp soon\n"}, "sti", [TESTS], problem="is no YAML"),
+    Layout("a number that is none", {TESTS: '- !!int ""\n'}, "sti", [TESTS], problem="is no YAML"),
+    Layout("a long number", {TESTS: f"- tags: 0x{'F' * 5000}\n"}, "sti", [TESTS], problem="a number is too long"),
+    Layout("one in base 60", {TESTS: "- tags: 1" + ":1" * 200_000}, "sti", [TESTS], problem="a number is too long"),
+    Layout(
+        "files that take too long together",
+        {**FMF, **{f"{name}.fmf": "#" * (1 << 20) for name in "abcde"}},
+        "tmt",
+        ["e.fmf"],
+        problem="is not read: with the files before it",
+    ),
     Layout("brackets without end", {TESTS: "[" * 5000}, "sti", [TESTS], problem="tests.yml"),
     Layout("a file without end", {TESTS: "#" * (2 << 20)}, "sti", [TESTS], problem="is longer than"),
     Layout(

@@ -50,6 +50,16 @@ CASES = [
     Case("a warning", "FAIL", "tests", "/tests/warn (warn)", rc=1, results=results("pass", "warn")),
     Case("all skipped", "NOTHING_RUN", "tests", "all tests were skipped: /tests/skip", rc=4, results=results("skip")),
     Case("no results", "NOTHING_RUN", "tests", "runs no test here", rc=3),
+    Case("a result that is none", "ERROR", "infrastructure", "says nothing, not pass", results="- result: [a]\n"),
+    Case(
+        "a name that multiplies",
+        "FAIL",
+        "package",
+        "results.yaml: test 1 (fail)",
+        results="- result: fail\n  name: &a0 [a, a]\n"
+        + "".join(f"  k{n}: &a{n} [{f'*a{n - 1}, ' * 9}]\n" for n in range(1, 30))
+        + "  name: *a29\n",
+    ),
     Case("an empty list", "NOTHING_RUN", "tests", "status 3", rc=3, results="[]\n"),
     Case("an empty file", "NOTHING_RUN", "tests", "status 0", results=""),
     Case(
