@@ -128,7 +128,7 @@ def test_the_sources_of_a_kickstart_are_its_url_its_repos_and_its_tree() -> None
     assert [(one.name, one.kind, one.place, one.ref) for one in found] == [
         ("install", "mirrorlist", "mirrorlist+http://m/41", ""),
         ("updates", "metalink", "metalink+http://l/41", ""),
-        ("own", "baseurl", "file:///srv/repo", ""),
+        ("own", "baseurl", "/srv/repo", ""),
         ("fedora", "ostree", "ostree+http://t/", "f/41"),
     ]
 
