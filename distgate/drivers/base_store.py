@@ -34,7 +34,7 @@ from distgate.drivers.base_store_entries import (
 )
 from distgate.drivers.base_store_prune import Pruned, lock_of, prune
 from distgate.drivers.qualification import Qualification, qualify
-from distgate.errors import ConfigurationError, InfrastructureError
+from distgate.errors import ConfigurationError, GaveUp, InfrastructureError
 
 if TYPE_CHECKING:  # it reads kickstarts and asks repositories: much to load for who only looks
     from distgate.drivers.base_store_definition import BaseDefinition
@@ -49,8 +49,8 @@ RETRY_BUILD_AFTER = 3600.0
 _QUALIFYING = 1800.0
 
 
-class RefusedBase(InfrastructureError):
-    """A base image failed its qualification: it is not used, and not built again from the same content."""
+class RefusedBase(GaveUp):
+    """A base image failed its qualification: it is not used, and neither built nor tried again by itself."""
 
 
 def _quiet(_line: str) -> None:
@@ -164,7 +164,7 @@ class BaseStore:
         try:
             snapshot = definition.snapshot()
             entry = self._ensure(definition, snapshot, progress, instead=old)
-        except InfrastructureError as failed:
+        except (InfrastructureError, RefusedBase) as failed:
             log.warning("%s is out of date and stays in use: %s", old.title, failed.message)
             progress(f"{old.title} is out of date and stays in use: {failed.message}")
             return old
