@@ -48,7 +48,9 @@ def list_images(as_json: AsJson = False) -> None:
     _print_table(heads, [_row(entry, shelf, now) for entry in shelf.entries])
     for odd in shelf.odd:
         _say(f"not readable: {_plain(odd.problem)}")
-    _say(f"{len(shelf.entries)} base images take {format_size(shelf.size)} of {format_size(store.limit)}")
+    count = len(shelf.entries)
+    what = "1 base image takes" if count == 1 else f"{count} base images take"
+    _say(f"{what} {format_size(shelf.size)} of {format_size(store.limit)}")
 
 
 @images.command("prune")

@@ -20,6 +20,7 @@ FIELDS = {
     "queue": "queue",
     "prefect_api_url": "prefect_api_url",
     "ui_url": "prefect_ui_url",
+    "image_store_limit": "images_limit",
 }
 #: The same for paths.
 PATHS = {

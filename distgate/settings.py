@@ -7,10 +7,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from pydantic import AliasChoices, Field, ValidationError
+from pydantic import AliasChoices, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from distgate.errors import ConfigurationError
+from distgate.sizes import parse_size
 
 
 class Settings(BaseSettings):
@@ -76,6 +77,9 @@ class Settings(BaseSettings):
     build_timeout: float = Field(14400, description="Seconds that a Koji scratch build may take, queueing included")
     boot_timeout: float = Field(60, description="Seconds from power-on to ssh under KVM; scaled without it")
     suite_timeout: float = Field(14400, description="Seconds that one test suite may take")
+    tests_timeout: float = Field(
+        43200, description="Seconds that all suites of a run may take together, their guests' boots included"
+    )
     roles_path: tuple[Path, ...] = Field(
         (), description="Directories with Ansible roles for test suites, looked at before our own roles"
     )
@@ -121,6 +125,15 @@ class Settings(BaseSettings):
         Path("~/.cache/distgate/lab"), description="Where the lab keeps what is costly to make, by recipe"
     )
 
+    @field_validator("image_store_limit")
+    @classmethod
+    def _a_size(cls, value: str) -> str:
+        try:
+            parse_size(value)
+        except ConfigurationError as wrong:
+            raise ValueError(str(wrong)) from wrong
+        return value
+
     @property
     def cache(self) -> Path:
         return self.cache_dir.expanduser()
@@ -140,7 +153,8 @@ def settings() -> Settings:
     except ValidationError as wrong:
         first = wrong.errors(include_url=False)[0]
         name = ".".join(str(part) for part in first["loc"])
-        said = f"the setting {name if name.isupper() else f'DISTGATE_{name.upper()}'} is wrong: {first['msg']}"
+        variable = name if name.isupper() else f"DISTGATE_{name.upper()}"
+        said = f"the setting {variable} is wrong: {first['msg'].removeprefix('Value error, ')}"
         raise ConfigurationError(said, hint="distgate/settings.py describes every setting") from wrong
     except SettingsError as wrong:  # a list that is no JSON
         raise ConfigurationError(f"a setting is wrong: {wrong}", hint='lists are JSON, such as ["rpms"]') from wrong

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from blocks import DistGit, GuestMachine, ImageFactory, ImageStore, KojiInstance
 from blocks.site import SiteBlock
-from lab.base_image import LIMIT, TIMEOUT
+from lab.base_image import TIMEOUT
 from lab.image_factory import COMMAND, INSTALL_URL, RESOURCES
 from lab.world import KOJI_USER, World
 
@@ -20,7 +20,7 @@ def blocks_of(world: World) -> list[SiteBlock]:
         ImageFactory(command=list(COMMAND), install_url=INSTALL_URL, libvirt=RESOURCES.libvirt, timeout=TIMEOUT),
         ImageStore(
             root=str(world.images_dir),
-            limit=LIMIT,
+            limit=world.images_limit,
             kickstarts={"*": str(world.kickstart)},
             key=str(world.images_key),
         ),

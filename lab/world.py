@@ -24,7 +24,7 @@ from distgate.waiting import Deadline
 from lab import demo_package, prefect_server, rabbitmq, teardown
 from lab import service as services
 from lab.bare_repository import install_hook, repository_path
-from lab.base_image import ensure_base, key_of, store_root, write_kickstart
+from lab.base_image import LIMIT, ensure_base, key_of, store_root, write_kickstart
 from lab.ports import free_ports
 from lab.prefect_server import PrefectServer
 from lab.process_table import MARKER, identify
@@ -70,6 +70,7 @@ class World:
     images_key: Path
     kickstart: Path
     site: str = SITE
+    images_limit: str = LIMIT
 
     @property
     def environment(self) -> dict[str, str]:
@@ -86,6 +87,7 @@ class World:
             # One host, no network in between: silence means death sooner here.
             "DISTGATE_RUN_LEASE": "30",
             "DISTGATE_IMAGE_STORE": str(self.images_dir),
+            "DISTGATE_IMAGE_STORE_LIMIT": self.images_limit,
             "DISTGATE_GUESTS_DIR": str(self.guests_dir),
             # What whoever starts the lab wants to try.
             "DISTGATE_COMPOSE_WAY": settings().compose_way,

@@ -113,7 +113,7 @@ WRONG: list[tuple[list[str], dict[str, str], str]] = [
     (["refresh", "--branch", "f19"], {}, "no cloud image for branch f19"),
     (["refresh", "--branch", "f41", "--kickstart", "/no/such.ks"], {}, "no kickstart /no/such.ks"),
     (["list"], {"IMAGE_STORE": "/no/such"}, "there is no image store /no/such"),
-    (["list"], {"IMAGE_STORE_LIMIT": "much"}, "'much' is no size"),
+    (["list"], {"IMAGE_STORE_LIMIT": "much"}, "the setting DISTGATE_IMAGE_STORE_LIMIT is wrong: 'much' is no size"),
 ]
 
 
