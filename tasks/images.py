@@ -4,19 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 
 from blocks import ImageStore
 from distgate.drivers.base import BaseImage, ComposedImage, Progress
 from tasks.claim import Job
 
-_held: dict[str, ExitStack] = {}
+
+@dataclass(frozen=True)
+class _Held:
+    """What one run holds: the leases, and the bases that they are for, by identity."""
+
+    leases: ExitStack
+    bases: dict[str, BaseImage] = field(default_factory=dict)
+
+
+_held: dict[str, _Held] = {}
 
 
 @contextmanager
 def bases_held(job: Job) -> Iterator[None]:
     """The bases that the run's stages ask for stay in the store until the block ends."""
-    with ExitStack() as held:
-        _held[job.run_id] = held
+    with ExitStack() as leases:
+        _held[job.run_id] = _Held(leases)
         try:
             yield
         finally:
@@ -25,14 +35,19 @@ def bases_held(job: Job) -> Iterator[None]:
 
 def base_of(job: Job, progress: Progress = lambda _line: None) -> BaseImage:
     """The base image of the run's branch, held; built and qualified first when the store has none."""
-    held = ImageStore.of(job.site).leased_base(job.change.branch, _holder(job), progress)
-    return _held[job.run_id].enter_context(held)
+    held = _held[job.run_id]
+    leased = ImageStore.of(job.site).leased_base(job.change.branch, _holder(job), progress)
+    base = held.leases.enter_context(leased)
+    return held.bases.setdefault(base.identity, base)
 
 
 def base_under(job: Job, image: ComposedImage) -> BaseImage:
     """The base image that ``image`` was composed with, held. Raises Gone when it was removed since."""
-    held = ImageStore.of(job.site).lease(job.change.branch, image.base, _holder(job))
-    return _held[job.run_id].enter_context(held)
+    held = _held[job.run_id]
+    if image.base not in held.bases:  # a run that is resumed after its image was made
+        lease = ImageStore.of(job.site).lease(job.change.branch, image.base, _holder(job))
+        held.bases[image.base] = held.leases.enter_context(lease)
+    return held.bases[image.base]
 
 
 def _holder(job: Job) -> str:
