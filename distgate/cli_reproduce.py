@@ -112,6 +112,7 @@ def _bench(
         runners=runners,
         boot_timeout=own.boot_timeout,
         suite_timeout=own.suite_timeout,
+        tests_timeout=own.tests_timeout,
         stores=(own.image_store,),
         base=base,
         keep=keep if seconds else None,

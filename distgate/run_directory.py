@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from urllib.parse import quote
 
@@ -29,6 +29,15 @@ class RunDirectory:
         if fresh and path.exists():
             shutil.rmtree(path)
         path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def stage_again(self, name: str) -> Path:
+        """The empty directory of one stage; what an earlier try left is kept beside it, as ``NAME.try-1`` and on."""
+        path = self.root / name
+        if path.exists():
+            number = next(number for number in count(1) if not (self.root / f"{name}.try-{number}").exists())
+            path.rename(self.root / f"{name}.try-{number}")
+        path.mkdir(parents=True)
         return path
 
     def url(self, path: Path) -> str:

@@ -93,6 +93,17 @@ def unreadable(suite: str, problem: str) -> SuiteVerdict:
     return SuiteVerdict(suite, "ERROR", "tests", (), problem)
 
 
+def no_guest(suite: str, why: str) -> SuiteVerdict:
+    """The verdict on a suite for which our side had no guest."""
+    return SuiteVerdict(suite, "ERROR", "infrastructure", (), f"no guest could be had: {why}")
+
+
+def no_time(suite: str, seconds: float) -> SuiteVerdict:
+    """The verdict on a suite that was not started, for those before it took all of the stage's ``seconds``."""
+    said = f"not started: all suites together have {seconds:g} s, and those before it took them"
+    return SuiteVerdict(suite, "NOTHING_RUN", "tests", (), said)
+
+
 def run_verdict(suites: Sequence[SuiteVerdict]) -> RunVerdict:
     """The status of the whole test stage: FAILURE when a suite could not run, UNSTABLE when a test did not pass.
 

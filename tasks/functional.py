@@ -82,7 +82,7 @@ def run_tests(job: Job, plan: Plan, image: ComposedImage) -> TestReport:
 
     Raises TestsError or GaveUp when a suite could not be run; tests that ran and failed are no error.
     """
-    room = job.room.stage("tests")
+    room = job.room.stage_again("tests")
     session = _session(job, image)
     judged = session.run(plan.checkout, plan.tests.to_run, room, rerun_failed=job.rerun_failed)
     (room / "junit.xml").write_text(junit([one.verdict for one in judged]), encoding="utf-8")
@@ -115,6 +115,7 @@ def _session(job: Job, image: ComposedImage) -> SuiteSession:
         ),
         boot_timeout=settings().boot_timeout,
         suite_timeout=settings().suite_timeout,
+        tests_timeout=settings().tests_timeout,
         progress=lambda line: log.info("%s: %s", job.change.title, line),
         ended=ended,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -52,6 +53,7 @@ class Workbench:
     runners: Callable[[str, Path], RunnerFor]
     boot_timeout: float
     suite_timeout: float
+    tests_timeout: float = math.inf
     stores: Sequence[Path] = ()
     base: Path | None = None
     keep: Keep | None = None
@@ -201,6 +203,7 @@ class Reproduction:
             runner_for=self.bench.runners(self.found.capsule.change.branch, self.into / "build"),
             boot_timeout=self.bench.boot_timeout,
             suite_timeout=self.bench.suite_timeout,
+            tests_timeout=self.bench.tests_timeout,
             progress=self.progress,
             ended=self._keeper(),
         )

@@ -5,10 +5,11 @@ Runs and ``distgate reproduce`` do the same with it; nothing here knows of Prefe
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -19,7 +20,8 @@ from distgate.drivers.tmt import TmtSuites, context_of
 from distgate.errors import DistgateError, GaveUp, InfrastructureError, TestsError
 from distgate.packages import Nevra
 from distgate.reruns import Rerun, explain
-from distgate.verdict import RunVerdict, SuiteVerdict, judge, run_verdict, unreadable
+from distgate.verdict import RunVerdict, SuiteVerdict, judge, no_guest, no_time, run_verdict, unreadable
+from distgate.waiting import Deadline
 
 #: Tries of one suite, each on a fresh guest, when our side broke; what the package's tests said is never repeated.
 TRIES = 2
@@ -61,8 +63,20 @@ class JudgedSuite:
 
 
 @dataclass(frozen=True)
+class _Turn:
+    """One suite's turn: where its files go, whether it is the last one, and when the stage's time is over."""
+
+    checkout: Path
+    suite: Suite
+    place: Path
+    last: bool
+    deadline: Deadline
+
+
+@dataclass(frozen=True)
 class SuiteSession:
-    """How suites are run here; ``boot_timeout`` and ``suite_timeout`` are in seconds.
+    """How suites are run here. In seconds, ``boot_timeout`` is for a guest's boot, ``suite_timeout`` for one suite,
+    and ``tests_timeout`` for all of it.
 
     ``ended`` gets the guest of each suite that was judged for good, while it still runs, with the verdict and whether
     it is the last suite: that is when a guest can be kept.
@@ -75,6 +89,7 @@ class SuiteSession:
     runner_for: RunnerFor
     boot_timeout: float
     suite_timeout: float
+    tests_timeout: float = math.inf
     progress: Progress = lambda _line: None
     ended: Callable[[Guest, SuiteVerdict, bool], None] = lambda _guest, _verdict, _last: None
 
@@ -85,16 +100,25 @@ class SuiteSession:
 
         A plan that its ``adjust`` rules disable is told and left out, as one is that is always disabled.
         With ``rerun_failed`` those that did not pass are run again, and without the change; their verdict stays.
-        Raises InfrastructureError when no guest can be had; one that breaks is replaced once.
+        Suites that the stage's time does not reach are not started, and judged so. A guest that breaks is replaced
+        once. Raises InfrastructureError when no guest can be had and nothing was judged yet.
         """
+        deadline = Deadline(self.tests_timeout)
         suites = self._enabled(checkout, suites)
         rooms = directories(suites, room)
-        judged = []
+        judged: list[JudgedSuite] = []
         for number, suite in enumerate(suites, 1):
-            one = self._judge(checkout, suite, rooms[number - 1], number == len(suites))
-            self.progress(f"{suite.name}: {one.verdict.verdict}, {one.verdict.evidence}")
-            judged.append(one)
-        return tuple(self._explained(checkout, one) if rerun_failed else one for one in judged)
+            turn = _Turn(checkout, suite, rooms[number - 1], number == len(suites), deadline)
+            try:
+                verdict = self._judge(turn)
+            except InfrastructureError as broken:
+                # Raised, it would have the stage tried again, and with it the tests that failed already.
+                if all(one.suite.problem or one.verdict.retryable for one in judged):
+                    raise
+                verdict = no_guest(suite.name, broken.message)
+            self.progress(f"{suite.name}: {verdict.verdict}, {verdict.evidence}")
+            judged.append(JudgedSuite(suite, verdict, turn.place))
+        return tuple(self._explained(checkout, one, deadline) if rerun_failed else one for one in judged)
 
     def _enabled(self, checkout: Path, suites: Sequence[Suite]) -> Sequence[Suite]:
         """``suites`` without the plans that tmt would not run; it is asked once, and only where it may say no."""
@@ -110,63 +134,74 @@ class SuiteSession:
             self.progress(f"{suite.name}: not run, its adjust rules disable it here")
         return [suite for suite in suites if suite not in left_out]
 
-    def _judge(self, checkout: Path, suite: Suite, place: Path, last: bool) -> JudgedSuite:
+    def _judge(self, turn: _Turn) -> SuiteVerdict:
+        suite = turn.suite
         if suite.problem:
-            return JudgedSuite(suite, unreadable(suite.name, suite.problem), place)
+            return unreadable(suite.name, suite.problem)
+        if turn.deadline.passed:
+            return no_time(suite.name, self.tests_timeout)
         for number in range(1, TRIES):
             try:
-                verdict = self._on_fresh_guest(checkout, suite, place, last)
+                verdict = self._on_fresh_guest(turn)
             except InfrastructureError as broken:
                 self.progress(f"{suite.name}: {broken.message}; once more, on a fresh guest")
             else:
-                if not verdict.retryable:
-                    return JudgedSuite(suite, verdict, place)
+                if not verdict.retryable or turn.deadline.passed:
+                    return verdict
                 self.progress(f"{suite.name}: {verdict.evidence}; once more, on a fresh guest")
-            _set_aside(place, f"try-{number}")
-        return JudgedSuite(suite, self._on_fresh_guest(checkout, suite, place, last, final=True), place)
+            _set_aside(turn.place, f"try-{number}")
+        return self._on_fresh_guest(turn, final=True)
 
-    def _on_fresh_guest(
-        self, checkout: Path, suite: Suite, place: Path, last: bool, *, final: bool = False
-    ) -> SuiteVerdict:
-        with self.host.boot(self.image, self.base.ssh_key, place / "guest", self.boot_timeout) as guest:
-            verdict = self._run(checkout, suite, self.image, guest, place)
-            if final or not verdict.retryable:
-                self.ended(guest, verdict, last)
+    def _on_fresh_guest(self, turn: _Turn, *, final: bool = False) -> SuiteVerdict:
+        verdict = None
+        try:
+            with self.host.boot(self.image, self.base.ssh_key, turn.place / "guest", self.boot_timeout) as guest:
+                verdict = self._run(turn, self.image, guest)
+                if final or not verdict.retryable:
+                    self.ended(guest, verdict, turn.last)
+        except InfrastructureError as broken:
+            if verdict is None:
+                raise
+            # What the suite said stands: a failing test is not run again because its guest ended badly.
+            self.progress(f"{turn.suite.name}: {broken.message}")
         return verdict
 
-    def _run(self, checkout: Path, suite: Suite, image: Path, guest: Guest, place: Path) -> SuiteVerdict:
-        run = self.runner_for(suite, checkout, image)
-        seen = run(guest, place / "artifacts", self.suite_timeout)
+    def _run(self, turn: _Turn, image: Path, guest: Guest) -> SuiteVerdict:
+        run = self.runner_for(turn.suite, turn.checkout, image)
+        seen = run(guest, turn.place / "artifacts", min(self.suite_timeout, max(turn.deadline.remaining(), 1.0)))
         return judge(seen, guest.console_tail())
 
     # -- blame on red ------------------------------------------------------------------------------------------------
 
-    def _explained(self, checkout: Path, one: JudgedSuite) -> JudgedSuite:
+    def _explained(self, checkout: Path, one: JudgedSuite, deadline: Deadline) -> JudgedSuite:
         """The same verdict, with what two more runs of the suite say about it."""
         if one.verdict.verdict == "PASS" or one.verdict.retryable or one.suite.problem:
             return one
+        if deadline.passed:
+            return replace(one, rerun=Rerun("cannot be told", "no time was left to run it again"))
         try:
-            found = self._run_again(checkout, one)
+            found = self._run_again(_Turn(checkout, one.suite, one.directory, False, deadline), one.verdict)
         except InfrastructureError as broken:
             # It was asked for beside the verdict, which stands without it.
             found = Rerun("cannot be told", f"it could not be run again: {broken.message}")
         self.progress(f"{one.suite.name}: {found.words}: {found.evidence}")
-        return JudgedSuite(one.suite, one.verdict, one.directory, found)
+        return replace(one, rerun=found)
 
-    def _run_again(self, checkout: Path, one: JudgedSuite) -> Rerun:
-        self.progress(f"{one.suite.name}: again on the same image, to find out whether it is flaky")
-        place = one.directory / "again"
-        with self.host.boot(self.image, self.base.ssh_key, place / "guest", self.boot_timeout) as guest:
-            again = self._run(checkout, one.suite, self.image, guest, place)
-        told = explain(one.verdict, again, None)
+    def _run_again(self, turn: _Turn, first: SuiteVerdict) -> Rerun:
+        name = turn.suite.name
+        self.progress(f"{name}: again on the same image, to find out whether it is flaky")
+        one = replace(turn, place=turn.place / "again")
+        with self.host.boot(self.image, self.base.ssh_key, one.place / "guest", self.boot_timeout) as guest:
+            again = self._run(one, self.image, guest)
+        told = explain(first, again, None)
         if told.words == "flaky":
             return told
-        self.progress(f"{one.suite.name}: on the base without the change")
-        place = one.directory / "without"
-        with self.host.boot(self.base.path, self.base.ssh_key, place / "guest", self.boot_timeout) as guest:
+        self.progress(f"{name}: on the base without the change")
+        one = replace(turn, place=turn.place / "without")
+        with self.host.boot(self.base.path, self.base.ssh_key, one.place / "guest", self.boot_timeout) as guest:
             absent = self._absent(guest)
-            without = None if absent else self._run(checkout, one.suite, self.base.path, guest, place)
-        return explain(one.verdict, again, without, absent)
+            without = None if absent else self._run(one, self.base.path, guest)
+        return explain(first, again, without, absent)
 
     def _absent(self, guest: Guest) -> tuple[str, ...]:
         """The packages under test of which the guest holds no version: a suite that fails there says nothing."""

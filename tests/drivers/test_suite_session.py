@@ -5,9 +5,10 @@ The guests here are directories: what a suite does in them is written down in a 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,7 @@ class PaperGuest:
 
 @dataclass
 class PaperHost:
-    """A GuestHost that counts its boots; those whose number is in ``broken`` fail."""
+    """A GuestHost that counts its boots; those whose number is in ``broken`` fail, at their end when negative."""
 
     broken: tuple[int, ...] = ()
     base_has: str = "bash\n"
@@ -61,6 +62,8 @@ class PaperHost:
         self.running += 1
         yield PaperGuest(f"guest-{len(self.boots)}", image, workdir / "console.log", self.base_has)
         self.running -= 1
+        if -len(self.boots) in self.broken:
+            raise InfrastructureError("the guest did not end")
 
 
 Script = Callable[[Path, int], str]
@@ -118,6 +121,8 @@ ENDS: list[tuple[str, Script, tuple[int, ...], list[str], int]] = [
     ),
     ("one that is lost twice is our error", lambda _image, _number: "unreachable", (), ["ERROR", "ERROR"], 4),
     ("a boot that fails is tried once more", lambda _image, _number: "pass", (1,), ["PASS", "PASS"], 3),
+    ("no guest for the second suite leaves the first's", lambda *_: "fail", (2, 3), ["FAIL", "ERROR"], 3),
+    ("a guest that ends badly leaves its suite's verdict", lambda *_: "fail", (-1,), ["FAIL", "FAIL"], 2),
 ]
 
 
@@ -138,6 +143,41 @@ def test_the_evidence_of_a_try_that_broke_is_kept_beside_that_of_the_one_that_co
     assert (judged.directory / "try-1/guest/console.log").read_text() == "boot 1"
     assert (judged.directory / "guest/console.log").read_text() == "boot 2"
     assert (judged.artifacts / "results.yml").is_file()
+
+
+def test_without_any_guest_the_stage_breaks_and_may_be_tried_again(tmp_path: Path) -> None:
+    unread = Suite("tests/tests_a.yml", problem="line 3, column 1: no YAML")
+    host = PaperHost(broken=(1, 2))
+    with pytest.raises(InfrastructureError, match="did not come up"):
+        session(host, PaperRunner(lambda *_: "pass")).run(tmp_path, [unread, *SUITES], tmp_path / "room")
+    assert len(host.boots) == 2
+
+
+def test_what_the_stage_has_no_time_for_is_not_started_and_said(tmp_path: Path) -> None:
+    told: list[float] = []
+
+    class Slow(PaperRunner):
+        def __call__(self, suite: Suite, checkout: Path, image: Path) -> RunSuite:
+            inner = super().__call__(suite, checkout, image)
+
+            def run(guest: Guest, artifacts: Path, timeout: float) -> SuiteRun:
+                told.append(timeout)
+                time.sleep(timeout)
+                return inner(guest, artifacts, timeout)
+
+            return run
+
+    host = PaperHost()
+    short = replace(session(host, Slow(lambda *_: "fail")), suite_timeout=3600, tests_timeout=0.5)
+    judged = short.run(tmp_path, SUITES, tmp_path / "room", rerun_failed=True)
+    assert [(one.verdict.verdict, one.verdict.blame) for one in judged] == [
+        ("FAIL", "package"),
+        ("NOTHING_RUN", "tests"),
+    ]
+    assert "all suites together have 0.5 s" in judged[1].verdict.evidence
+    assert [one.rerun.words for one in judged if one.rerun] == ["cannot be told", "cannot be told"]
+    assert told == [1.0]
+    assert len(host.boots) == 1
 
 
 def test_a_suite_that_cannot_be_read_is_judged_without_a_guest(tmp_path: Path) -> None:
