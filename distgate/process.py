@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import selectors
 import shlex
 import signal
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from distgate.errors import ConfigurationError, DistgateError, InfrastructureError
 
@@ -67,20 +69,22 @@ def run(
     error: type[DistgateError] | None = None,
     hint: str = "",
     pass_fds: Sequence[int] = (),
+    most: int | None = None,
 ) -> Completed:
     """Run ``argv`` to its end and return its output, decoded with replacement.
 
     ``env`` is added to the few names of PASSED_ON; ``log_to`` appends the output to a file instead of keeping
     it in memory (``output`` is then that file's tail); ``error`` is the class to raise for a status outside
-    ``allowed`` (ProcessFailed unless given); the child inherits ``pass_fds``. Raises ProcessTimedOut after
-    ``timeout`` seconds, and ConfigurationError when the program does not exist.
+    ``allowed`` (ProcessFailed unless given); the child inherits ``pass_fds``. Of what a stranger says, the first
+    ``most`` bytes of either output are kept. Raises ProcessTimedOut after ``timeout`` seconds, and
+    ConfigurationError when the program does not exist.
     """
     words = [os.fspath(word) for word in argv]
     log.debug("run: %s", shlex.join(words))
     sink = log_to.open("ab") if log_to else None
     try:
         child = _start(words, env, cwd, stdin is not None, sink, split_errors, pass_fds)
-        out, err = _communicate(child, stdin, timeout, words, log_to)
+        out, err = _communicate(child, stdin, timeout, words, log_to, most)
     finally:
         if sink:
             sink.close()
@@ -202,10 +206,20 @@ def _start(
 
 
 def _communicate(
-    child: subprocess.Popen[bytes], stdin: str | None, timeout: float, words: list[str], log_to: Path | None
+    child: subprocess.Popen[bytes],
+    stdin: str | None,
+    timeout: float,
+    words: list[str],
+    log_to: Path | None,
+    most: int | None,
 ) -> tuple[str, str]:
+    out: bytes | None
+    err: bytes | None
     try:
-        out, err = child.communicate(stdin.encode() if stdin is not None else None, timeout=timeout)
+        if most is None:
+            out, err = child.communicate(stdin.encode() if stdin is not None else None, timeout=timeout)
+        else:
+            out, err = _beginnings(child, timeout, most)
     except subprocess.TimeoutExpired:
         kill_group(child.pid)
         said = _rest_of(child)
@@ -218,6 +232,30 @@ def _communicate(
         child.wait()
         raise
     return (out or b"").decode("utf-8", "replace"), (err or b"").decode("utf-8", "replace")
+
+
+def _beginnings(child: subprocess.Popen[bytes], timeout: float, most: int) -> tuple[bytes, bytes]:
+    """The first ``most`` bytes of each output, read to its end. Raises TimeoutExpired as communicate does."""
+    end = time.monotonic() + timeout
+    kept = {pipe: bytearray() for pipe in (child.stdout, child.stderr) if pipe}
+    with selectors.DefaultSelector() as ready:
+        for pipe in kept:
+            ready.register(pipe, selectors.EVENT_READ)
+        while ready.get_map():
+            left = end - time.monotonic()
+            if left <= 0:
+                raise subprocess.TimeoutExpired(child.args, timeout)
+            for key, _ in ready.select(left):
+                data = os.read(key.fd, 1 << 16)
+                into = kept[cast("IO[bytes]", key.fileobj)]
+                into += data[: max(0, most - len(into))]
+                if not data:
+                    ready.unregister(key.fileobj)
+    child.wait(max(0.0, end - time.monotonic()))
+    for pipe in kept:
+        pipe.close()
+    out, err = (bytes(kept[pipe]) if pipe else b"" for pipe in (child.stdout, child.stderr))
+    return out, err
 
 
 def _rest_of(child: subprocess.Popen[bytes]) -> bytes:

@@ -12,6 +12,8 @@ from distgate.errors import InfrastructureError
 from distgate.process import run as run_process
 
 _UNREACHABLE = 255
+#: Bytes of a command's output. A package under test owns the guest, and may answer without end.
+_MOST = 32 << 20
 
 #: For every ssh to a guest. Throw-away guests have throw-away host keys, so none is remembered. The keep-alive ends
 #: a connection whose guest vanished: user-mode networking keeps it open for ever otherwise.
@@ -50,12 +52,16 @@ class SshAddress:
 
 
 def run(address: SshAddress, command: str, timeout: float) -> CommandResult:
-    """Run a shell command in the guest and return what it said, decoded with replacement.
+    """Run a shell command in the guest and return what it said, decoded with replacement: 32 MiB at most.
 
     Raises InfrastructureError when the guest cannot be reached (ssh's own status 255) or ``timeout`` seconds pass.
     """
     ended = run_process(
-        address.command(command), timeout=timeout, allowed=range(-64, _UNREACHABLE + 1), split_errors=True
+        address.command(command),
+        timeout=timeout,
+        allowed=range(-64, _UNREACHABLE + 1),
+        split_errors=True,
+        most=_MOST,
     )
     if ended.returncode == _UNREACHABLE:
         raise InfrastructureError(

@@ -27,6 +27,21 @@ def test_output_that_is_no_text_is_replaced_and_errors_can_be_had_apart() -> Non
     assert (ended.output, ended.errors) == ("a\ufffdb", "bad\n")
 
 
+def test_of_a_flood_only_the_beginning_is_kept() -> None:
+    ended = run(
+        ["sh", "-c", "yes | head -c 5000000; echo bad >&2"],
+        timeout=60,
+        split_errors=True,
+        most=1000,
+    )
+    assert (len(ended.output), ended.errors) == (1000, "bad\n")
+
+
+def test_a_flood_without_end_ends_at_the_deadline() -> None:
+    with pytest.raises(ProcessTimedOut):
+        run(["yes"], timeout=0.5, most=1000)
+
+
 def test_a_status_that_is_not_allowed_raises_the_callers_class_with_the_output() -> None:
     assert run(["sh", "-c", "exit 3"], timeout=10, allowed=(0, 3)).returncode == 3
     with pytest.raises(ProcessFailed, match="sh ended with status 3: sh -c") as failed:
