@@ -8,6 +8,7 @@ from typing import Any
 
 _FATAL = re.compile(r"(?:^|\| )fatal: \[[^]]*\]: (?:FAILED|UNREACHABLE)! => (?=\{)", re.MULTILINE)
 _ANSIBLE = re.compile(r"(?:^|\| )(PLAY|TASK|RUNNING HANDLER) \[(.*)\] \*+\s*$", re.MULTILINE)
+_REFUSED = re.compile(r"(?:^|\| )ERROR! (\S.*)$", re.MULTILINE)
 #: Of our own roles, and of the modules dnf and package: the line that names what is missing.
 _MISSING = re.compile(
     r"required packages are missing: .*|No package .* available.*|No package matching .*|No match for argument: .*"
@@ -52,6 +53,12 @@ def missing_packages(log: str) -> str:
     words = [str(said.get("msg", "")), *(str(one) for one in (listed if isinstance(listed, list) else []))]
     named = [found[0].strip() for word in words for found in _MISSING.finditer(word)]
     return ", ".join(dict.fromkeys(named))[:_LONGEST]
+
+
+def refusal(log: str) -> str:
+    """Why ansible-playbook did not take a playbook (a role is nowhere), cut at 200 characters; empty if it did."""
+    found = _REFUSED.findall(log)
+    return found[-1].strip()[:_LONGEST] if found else ""
 
 
 def _fatal(log: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 
 from distgate.errors import Blame, TestsError
 from distgate.plain_text import printable
-from distgate.running import last_failure, last_running, missing_packages, tmt_failure
+from distgate.running import last_failure, last_running, missing_packages, refusal, tmt_failure
 from distgate.suite_results import LOG, RESULTS, TestOutcome, read_end, read_log, read_results
 from distgate.tmt_results import RESULTS as TMT_RESULTS
 from distgate.tmt_results import read_tmt_results
@@ -19,6 +19,8 @@ RunVerdict = Literal["SUCCESS", "UNSTABLE", "FAILURE"]
 
 #: ansible-playbook's status for a playbook that cannot be parsed, and for an unreachable host, which we hear apart.
 _CANNOT_PARSE = 4
+#: Its status for a playbook that it does not take for another reason, such as a role that is nowhere.
+_REFUSED = 1
 #: tmt's statuses beyond 0 (all passed) and 1 (something failed).
 _TMT_BROKE, _TMT_NO_RESULTS, _TMT_ALL_SKIPPED = 2, 3, 4
 #: What the runners leave beside a suite's own files: its steps are in the first one that names any.
@@ -188,6 +190,9 @@ def _silent(run: ObservedSuite) -> _Decision:
     said = f"ansible-playbook ended with status {run.returncode} and left neither {RESULTS} nor {LOG}"
     if run.returncode == _CANNOT_PARSE:
         return "ERROR", "tests", f"{said}: it could not parse the playbook"
+    why = refusal(read_end(run.artifacts / "ansible.txt")) if run.returncode == _REFUSED else ""
+    if why:
+        return "ERROR", "tests", f"{said}: {printable(why, newlines=False)}"
     return "ERROR", "infrastructure", said
 
 

@@ -32,6 +32,8 @@ TAG = "classic"
 GROUPS = ("localhost", "subjects")
 #: Our own roles, by the names that suites know from standard-test-roles.
 ROLES = Path(__file__).resolve().parents[1] / "roles"
+#: ansible-playbook's status when it has lost the guest, and for a playbook that it cannot parse.
+_UNREACHABLE = 4
 #: ansible-runner's own status for a suite that was killed at its deadline.
 _KILLED = 254
 _PATH = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
@@ -230,7 +232,8 @@ def _observed(suite: str, artifacts: Path, ended: SandboxRun) -> SuiteRun:
         suite=suite,
         returncode=status,
         artifacts=artifacts,
-        unreachable=tasks["unreachable"] > 0,
+        # A playbook may go on without an answer (ignore_unreachable): then another status tells of its end.
+        unreachable=tasks["unreachable"] > 0 and status in (_UNREACHABLE, _KILLED),
         timed_out=ended.timed_out,
         tasks=dict(tasks),
     )

@@ -57,6 +57,22 @@ def test_a_guest_that_does_not_answer_is_unreachable_and_not_a_failed_test(
     assert judge(seen).blame == "infrastructure"
 
 
+def test_a_suite_that_goes_on_without_the_guest_is_judged_by_what_it_says(
+    tmp_path: Path, absent: LibvirtGuest
+) -> None:
+    ignored = "  - command: 'true'\n    ignore_unreachable: true\n"
+    fails = "  - debug: {msg: \"{{ lookup('pipe', 'echo FAIL one > $TEST_ARTIFACTS/test.log') }}\"}\n"
+    seen = run(tmp_path, absent, play(ignored + fails))
+    assert (seen.tasks["unreachable"], seen.unreachable) == (1, False)
+    assert (judge(seen).verdict, judge(seen).blame) == ("FAIL", "package")
+
+
+def test_a_role_that_is_nowhere_is_the_tests_fault_and_named(tmp_path: Path, absent: LibvirtGuest) -> None:
+    seen = judge(run(tmp_path, absent, "- hosts: localhost\n  tags: [classic]\n  roles: [their-own-role]\n"))
+    assert (seen.verdict, seen.blame, seen.retryable) == ("ERROR", "tests", False)
+    assert "the role 'their-own-role' was not found" in seen.evidence
+
+
 def test_the_interface_passes_subjects_artifacts_and_branch_and_none_of_our_environment(
     tmp_path: Path, absent: LibvirtGuest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
