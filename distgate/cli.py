@@ -13,7 +13,7 @@ from typing import Annotated, Literal, NoReturn
 
 import typer
 
-from distgate import cli_guests, cli_images, cli_ledger, cli_reproduce, cli_tests
+from distgate import cli_doctor, cli_guests, cli_images, cli_ledger, cli_reproduce, cli_tests
 from distgate.errors import ConfigurationError, DistgateError
 from distgate.plain_text import printable
 
@@ -30,6 +30,7 @@ cli_tests.register(app)
 cli_guests.register(app)
 cli_images.register(app)
 cli_reproduce.register(app)
+cli_doctor.register(app)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 
