@@ -23,6 +23,8 @@ from distgate.process import ProcessTimedOut, run
 MIB = 1 << 20
 #: Seconds that the keeper gets for what comes before and after the program, artifacts included.
 _GRACE = 120.0
+#: What programs of a Python environment read of it.
+_PARTS = ("bin", "lib", "lib64", "pyvenv.cfg")
 #: The keeper's own status for what keeps it from starting the program.
 CANNOT = 3
 #: A directory of this name is never copied: a clone's configuration may hold the URL's password.
@@ -143,10 +145,15 @@ class Sandbox:
 
 
 def python_paths(python: Path) -> list[Path]:
-    """The directories that a Python interpreter and its packages need beyond /usr, and distgate's own code."""
+    """What a Python interpreter and its packages need beyond /usr, and distgate's own code.
+
+    Of an environment only these parts: people also keep a service's database and passwords where they installed it.
+    """
     environment, home = python.absolute().parents[1], python.resolve().parents[1]
-    needed = [environment, home, *_bases(environment), Path(distgate.__file__).resolve().parent]
-    return [path for path in needed if not path.is_relative_to("/usr") and path != Path("/")]
+    places = [place for place in (environment, home, *_bases(environment)) if place != Path("/")]
+    needed = [place / part for place in places for part in _PARTS if (place / part).exists()]
+    needed.append(Path(distgate.__file__).resolve().parent)
+    return [path for path in needed if not path.is_relative_to("/usr")]
 
 
 def _bases(environment: Path) -> list[Path]:

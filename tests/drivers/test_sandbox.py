@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from distgate.drivers.artifact_filter import LISTING, harmless
-from distgate.drivers.sandbox import MIB, Limits, Sandbox, SandboxRun
+from distgate.drivers.sandbox import MIB, Limits, Sandbox, SandboxRun, python_paths
 from distgate.errors import ConfigurationError, InfrastructureError
 from distgate.waiting import wait_for
 
@@ -94,6 +94,16 @@ def test_a_program_ends_with_its_own_status_and_its_output_is_in_the_log(room: R
     ended = room.run("echo out; echo err >&2; echo said >&$REPORT_FD; exit 7")
     assert (ended.returncode, ended.timed_out, ended.report) == (7, False, "said\n")
     assert room.log == "out\nerr\n"
+
+
+def test_what_lies_beside_the_python_environment_is_not_shown(tmp_path: Path) -> None:
+    for name in ("bin", "lib/python3.11"):
+        (tmp_path / "service" / name).mkdir(parents=True)
+    (tmp_path / "service/bin/python").symlink_to("/usr/bin/python3")
+    (tmp_path / "service/pyvenv.cfg").write_text("home = /usr/bin\n")
+    (tmp_path / "service/distgate-ledger.db").write_text("secret")
+    shown = [path for path in python_paths(tmp_path / "service/bin/python") if path.is_relative_to(tmp_path)]
+    assert [path.name for path in shown] == ["bin", "lib", "pyvenv.cfg"]
 
 
 def test_a_program_is_no_user_of_this_host_and_has_no_right_nor_a_way_to_get_one(room: Room) -> None:
