@@ -64,6 +64,8 @@ def show_console(
     known = _find(name)[1]
     with known.console.open("rb") as stream:
         while True:
+            if stream.tell() > known.console.stat().st_size:  # it was shortened
+                stream.seek(0)
             text = printable(stream.read().decode("utf-8", "replace"))
             sys.stdout.write(text)
             sys.stdout.flush()

@@ -41,7 +41,8 @@ def domain_xml(spec: DomainSpec) -> str:
     restrict = "on" if spec.isolated else "off"
     # Port 0: the kernel chooses, and the monitor tells which (guests.py); a port chosen here could be lost.
     network = f"user,id=guestnet,restrict={restrict},hostfwd=tcp:127.0.0.1:0-:22"
-    serial = f"<source path={quoteattr(str(spec.console))}/>"
+    # Appended to, so that the file can be shortened while the guest writes (console_limit.py).
+    serial = f"<source path={quoteattr(str(spec.console))} append='on'/>"
     # The disk is thrown away with the guest, so no write needs to reach the medium: cache=unsafe.
     return f"""\
 <domain type={quoteattr(spec.domain_type)} xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>

@@ -17,6 +17,7 @@ from typing import Any
 from distgate.drivers import boot_report, ssh
 from distgate.drivers.accelerator import Accelerator, accelerator, find_qemu
 from distgate.drivers.base import CommandResult, Guest
+from distgate.drivers.console_limit import limited
 from distgate.drivers.domain_xml import EMPTY_DUMP, FIRST_PACKETS, DomainSpec, domain_xml
 from distgate.drivers.embedded_libvirt import EmbeddedLibvirt, embedded_libvirt
 from distgate.drivers.quiet_libvirt import libvirt, libvirt_qemu
@@ -118,6 +119,7 @@ class LibvirtGuests:
         workdir.mkdir(parents=True, exist_ok=True)
         spec = self._specify(workdir.resolve(), accelerated_by)
         _make_overlay(image, spec.disk)
+        spec.console.unlink(missing_ok=True)  # it is appended to
         powered_on = time.monotonic()
         try:
             domain = _start(driver, spec)
@@ -126,7 +128,8 @@ class LibvirtGuests:
             start = _Start(guest, domain, driver, spec, accelerated_by.scale)
             guest = replace(guest, reached=start.await_shell(deadline), boot_seconds=time.monotonic() - powered_on)
             log.info("guest %s answers after %.1f s under %s", spec.name, guest.boot_seconds, accelerated_by.name)
-            yield guest
+            with limited(spec.console):
+                yield guest
         finally:
             _end(driver, spec, workdir)
 
