@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 Blame = Literal["package", "infrastructure", "image-full"]
@@ -26,6 +26,7 @@ _WORDS: tuple[tuple[Blame, str], ...] = (
 _SCRIPTLET = re.compile(r"scriptlet failed, exit status|Error in \S+ scriptlet in rpm package")
 _RUNNING = re.compile(r"^ *Running scriptlet: (\S+)", re.MULTILINE)
 _STARTED = re.compile(r"^ *(?:Running scriptlet|Installing|Upgrading|Reinstalling|Downgrading|Cleanup|Verifying) *:")
+_EXCLUDES = re.compile(r"conflicts (?:with|between)|obsoletes")
 _NEEDED = re.compile(
     r"(?:At least )?\d+ ?[KMG]i?B more space needed on the \S+ filesystem|needs \d+\S* ?\S* on the \S+"
 )
@@ -96,6 +97,13 @@ def is_planned(request: str, said: str) -> bool:
 def named_in(requests: Iterable[str], said: str) -> list[str]:
     """Those of ``requests`` that dnf or rpm mention, in the ways in which they write a package."""
     return [request for request in requests if any(_mentions(form, said) for form in _forms(request))]
+
+
+def exclude_each_other(some: Sequence[str], others: Sequence[str], said: str) -> bool:
+    """Whether a line of dnf's or rpm's says that one of ``some`` conflicts with one of ``others``, and none that
+    something is missing."""
+    lines = [line for line in said.splitlines() if _EXCLUDES.search(line)]
+    return "nothing provides" not in said and any(named_in(some, one) and named_in(others, one) for one in lines)
 
 
 def parts_of(request: str) -> tuple[str, str, str]:

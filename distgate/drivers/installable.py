@@ -24,6 +24,14 @@ class Refusal:
 Attempt = Callable[[Sequence[str]], Refusal | None]
 """Says why these cannot be installed together; None when they can."""
 
+Rival = Callable[[str, Refusal], str | None]
+"""Names the candidate that the root holds an earlier build of and that excludes this one, going by why this one was
+refused alone; None when it was refused for another reason."""
+
+
+def _without_rivals(_name: str, _refusal: Refusal) -> None:
+    """The root holds nothing that was built."""
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -45,26 +53,29 @@ class NotInstallable(Exception):
 class _Core:
     members: frozenset[str]
     line: str
+    rival: str = ""
 
 
-def greatest(candidates: Sequence[str], attempt: Attempt, first: Refusal | None = None) -> Choice:
+def greatest(
+    candidates: Sequence[str], attempt: Attempt, first: Refusal | None = None, rival: Rival = _without_rivals
+) -> Choice:
     """The greatest set of ``candidates`` that ``attempt`` does not refuse; among equals earlier candidates stay.
 
-    ``first`` is the refusal of them all, where it is known already. Raises NotInstallable for a candidate that is
-    refused alone.
+    ``first`` is the refusal of them all, where it is known already. A candidate that is refused alone is left out
+    when it has a ``rival``. Raises NotInstallable when it has none.
     """
     cores: list[_Core] = []
     refusal = first or attempt(candidates)
     kept = tuple(candidates)
     while refusal:
-        cores.append(_core(kept, refusal, attempt))
+        cores.append(_core(kept, refusal, attempt, rival))
         left_out = next(_hitting_sets(cores, candidates))
         kept = tuple(name for name in candidates if name not in left_out)
         refusal = attempt(kept) if kept else None
     return Choice(kept, tuple((name, _reason(name, kept, cores)) for name in candidates if name not in kept))
 
 
-def _core(kept: Sequence[str], refusal: Refusal, attempt: Attempt) -> _Core:
+def _core(kept: Sequence[str], refusal: Refusal, attempt: Attempt, rival: Rival) -> _Core:
     """A group within ``kept`` that is refused while each of its proper subgroups, one member less, is not."""
     group = list(kept)
     if refusal.named and len(refusal.named) < len(group):
@@ -77,7 +88,10 @@ def _core(kept: Sequence[str], refusal: Refusal, attempt: Attempt) -> _Core:
         if without:
             group, refusal = rest, without
     if len(group) == 1:
-        raise NotInstallable(group[0], refusal)
+        there = rival(group[0], refusal)
+        if there is None:
+            raise NotInstallable(group[0], refusal)
+        return _Core(frozenset(group), refusal.line, there)
     return _Core(frozenset(group), refusal.line)
 
 
@@ -93,5 +107,7 @@ def _hitting_sets(cores: Sequence[_Core], candidates: Sequence[str]) -> Iterator
 def _reason(name: str, kept: Sequence[str], cores: Sequence[_Core]) -> str:
     own = [core for core in cores if name in core.members]
     core = next((one for one in own if one.members - {name} <= set(kept)), own[0])
+    if core.rival:
+        return f"cannot be installed together with {core.rival}, which the base has already: {core.line}"
     others = ", ".join(sorted(core.members - {name}))
     return f"cannot be installed together with {others}: {core.line}"

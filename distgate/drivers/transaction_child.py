@@ -17,10 +17,10 @@ from typing import Any
 
 from distgate.drivers import mount_guestfs, mount_loop, mount_rootless
 from distgate.drivers.dnf import ENVIRONMENT, EVIDENCE, TIMEOUT, Dnf, Refused, as_request
-from distgate.drivers.dnf_words import named_in
+from distgate.drivers.dnf_words import exclude_each_other, named_in, parts_of
 from distgate.drivers.file_attributes import apply, capabilities, clock_of, labels, policy_of
 from distgate.drivers.image_root import Place, system_directories
-from distgate.drivers.installable import Choice, NotInstallable, Refusal, greatest
+from distgate.drivers.installable import Choice, NotInstallable, Refusal, Rival, greatest
 from distgate.drivers.transaction import Script, Transaction, check_host, read_task
 from distgate.errors import ConfigurationError, DistgateError, InfrastructureError, PackageError
 from distgate.process import ProcessFailed, run
@@ -99,11 +99,27 @@ def _install(dnf: Dnf, before: Sequence[str]) -> Choice:
             refusal = Refusal(refused.message, refused.evidence, tuple(named_in(requests, refused.evidence)))
     try:
         with dnf.steps.step("choose"):
-            choice = greatest(requests, dnf.attempt, refusal)
+            choice = greatest(requests, dnf.attempt, refusal, _rivals(requests, before))
     except NotInstallable as alone:
         raise PackageError(str(alone), evidence=alone.refusal.said[-EVIDENCE:]) from None
     dnf.install(choice.kept, before)
     return choice
+
+
+def _rivals(requests: Sequence[str], before: Sequence[str]) -> Rival:
+    """Of what was built, that stays which the root holds an earlier build of; what excludes it does not come."""
+    called = {parts_of(request)[0]: request for request in requests}
+    there = {called[name]: as_request(line) for line in before if (name := line.partition("|")[0]) in called}
+    new = [request for request in requests if request not in there]
+
+    def rival(name: str, refusal: Refusal) -> str | None:
+        if name in there:
+            return None
+        # Which of the new ones it is does not matter: the refused one may only depend on that.
+        found = (stays for stays, old in there.items() if exclude_each_other(new, (stays, old), refusal.said))
+        return next(found, None)
+
+    return rival
 
 
 def _finish_attributes(dnf: Dnf, before: Sequence[str], since: int, workspace: Path) -> None:

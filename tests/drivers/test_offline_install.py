@@ -146,6 +146,23 @@ def test_of_packages_that_exclude_one_another_the_greatest_set_is_installed(
         assert one.package not in image.installed
 
 
+def test_what_excludes_an_earlier_build_in_the_base_is_left_out_and_named(
+    base_image: BaseImage, repository: Path, built: dict[str, Nevra], tmp_path: Path
+) -> None:
+    (tmp_path / "old").mkdir()
+    old = make_repository(tmp_path / "old", [SmallRpm("flavour-hot", version="0.9", extra="Conflicts: flavour")])
+    earlier = [rpm.nevra for rpm in read_rpms(sorted(old.rglob("*.rpm")))]
+    first = OfflineInstaller().compose(base_image, old, earlier, tmp_path / "first.qcow2")
+    grown = replace(base_image, path=first.path, identity="grown")
+    names = ("flavour", "flavour-mild", "flavour-hot", "flavour-tools")
+    image = OfflineInstaller().compose(grown, repository, [built[n] for n in names], tmp_path / "image.qcow2")
+    assert image.requested == (built["flavour-hot"],)
+    assert {one.package.name for one in image.omitted} == {"flavour", "flavour-mild", "flavour-tools"}
+    assert all("which the base has already" in one.reason for one in image.omitted)
+    with pytest.raises(PackageError, match="conflicts with"):
+        OfflineInstaller().compose(grown, repository, [built["flavour"]], tmp_path / "alone.qcow2")
+
+
 REFUSED = (
     (("lonely",), "nothing provides nosuch-thing >= 3 needed by lonely-1.0-3.noarch"),
     (("clash",), "conflicts with"),

@@ -7,6 +7,7 @@ from itertools import combinations
 
 import pytest
 
+from distgate.drivers.dnf_words import exclude_each_other
 from distgate.drivers.installable import NotInstallable, Refusal, greatest
 
 #: Candidates in the order of their importance, the groups that do not go together, what has to be left out.
@@ -67,3 +68,31 @@ def refused_pair(names: Sequence[str]) -> Refusal | None:
 def test_one_that_cannot_be_installed_alone_is_an_error_and_no_omission() -> None:
     with pytest.raises(NotInstallable, match="c cannot be installed: no such thing"):
         greatest(("a", "b", "c"), lambda names: Refusal("no such thing", "said") if "c" in names else None)
+
+
+def test_one_that_what_the_root_holds_excludes_is_left_out_even_when_it_comes_first() -> None:
+    choice = greatest(
+        ("mild", "hot", "tools"),
+        lambda names: Refusal("old hot conflicts with mild", "said", ("mild",)) if "mild" in names else None,
+        rival=lambda name, _refusal: "hot" if name == "mild" else None,
+    )
+    assert choice.kept == ("hot", "tools")
+    assert choice.omitted == (
+        ("mild", "cannot be installed together with hot, which the base has already: old hot conflicts with mild"),
+    )
+
+
+#: Words of dnf and rpm about a new package and one that stays, and whether that is all that is wrong.
+EXCLUSIONS = (
+    (" - package curl-7-1.x conflicts with curl-minimal provided by curl-minimal-8-1.x", True),
+    (" - package curl-minimal-8-1.x obsoletes curl < 9 provided by curl-7-1.x", True),
+    ("file /usr/bin/curl from install of curl-minimal-8-1.x conflicts with file from package curl-7-1.x", True),
+    (" - package bash-5-1.x conflicts with curl-minimal provided by curl-minimal-8-1.x", False),
+    (" - package curl-minimal-8-1.x requires curl-7-1.x", False),
+    (" - package curl-7-1.x conflicts with curl-minimal-8-1.x\n - nothing provides libx needed by it", False),
+)
+
+
+@pytest.mark.parametrize(("said", "excluded"), EXCLUSIONS)
+def test_a_conflict_is_told_from_everything_else_that_is_wrong(said: str, excluded: bool) -> None:
+    assert exclude_each_other(["curl-minimal-0:8-1.x"], ["curl-0:8-1.x", "curl-0:7-1.x"], said) is excluded
