@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 from distgate.errors import Blame, TestsError
 from distgate.plain_text import printable
@@ -115,6 +115,21 @@ def run_verdict(suites: Sequence[SuiteVerdict]) -> RunVerdict:
     if seen & {"ERROR", "NOTHING_RUN"}:
         return "FAILURE"
     return "UNSTABLE" if "FAIL" in seen else "SUCCESS"
+
+
+class _HasResult(Protocol):
+    @property
+    def result(self) -> str: ...
+
+
+_T = TypeVar("_T", bound=_HasResult)
+
+
+def worst_first(tests: Sequence[_T], most: int) -> Sequence[_T]:
+    """``tests`` as they ran; when there are more than ``most``, so many, and those that did not pass come first."""
+    if len(tests) <= most:
+        return tests
+    return sorted(tests, key=lambda test: test.result in _FINE)[:most]
 
 
 _Decision = tuple[Verdict, Blame | None, str]

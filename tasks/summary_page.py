@@ -14,6 +14,7 @@ from distgate.ledger import Run
 from distgate.plain_text import fenced, inline
 from distgate.run_directory import RunDirectory
 from distgate.stage_times import StageTime
+from distgate.verdict import worst_first
 
 if TYPE_CHECKING:
     from tasks.summary import Report
@@ -92,7 +93,7 @@ def suites_section(capsule: Capsule, room: RunDirectory) -> str:
     rows = [
         (inline(one.suite), one.verdict, inline(test.name), test.result, inline(test.note), _logs(one, test, room))
         for one in tests.suites
-        for test in one.tests[:MOST_ROWS]
+        for test in worst_first(one.tests, MOST_ROWS)
     ]
     table = _table(("suite", "verdict", "test", "result", "note", "logs"), rows) if rows else ""
     results = room.link(room.root / "tests" / "junit.xml", "junit.xml")

@@ -15,6 +15,7 @@ from distgate.capsule import (
 )
 from distgate.drivers.base import BaseImage, ComposedImage
 from distgate.drivers.suite_session import JudgedSuite
+from distgate.verdict import worst_first
 
 #: Tests of one suite that are written down; a suite may print any number.
 _MOST_TESTS = 2000
@@ -44,7 +45,7 @@ def suite_record(one: JudgedSuite, root: Path) -> SuiteRecord:
     seen, rerun = one.verdict, one.rerun
     tests = [
         TestRecord(name=test.name, result=test.result, note=test.note, logs=test.logs)
-        for test in seen.tests[:_MOST_TESTS]
+        for test in worst_first(seen.tests, _MOST_TESTS)
     ]
     return SuiteRecord(
         suite=one.suite.name,

@@ -6,7 +6,6 @@ import pytest
 from defusedxml import ElementTree
 
 from distgate.junit import junit
-from distgate.result_rows import ResultRow, result_rows
 from distgate.suite_results import TestOutcome
 from distgate.verdict import SuiteVerdict, Verdict
 
@@ -71,18 +70,3 @@ def test_every_character_of_unicode_survives_or_is_left_out() -> None:
     for start in range(0, 0x110000, 0x1000):
         name = "".join(map(chr, range(start, start + 0x1000)))
         ElementTree.fromstring(junit([verdict("PASS", TestOutcome(name, "fail", (name,), name))]).encode())
-
-
-def test_a_table_has_a_row_for_each_test_and_one_for_a_suite_that_did_not_pass() -> None:
-    rows = result_rows([verdict("PASS", PASSED), verdict("FAIL", FAILED, suite="b"), verdict("ERROR", suite="c")])
-    assert rows == (
-        ResultRow("tests/tests.yml", "one", "pass", "", ("one.log", "more.log")),
-        ResultRow("b", "", "FAIL", "because"),
-        ResultRow("b", "two", "fail", "", ("two.log",)),
-        ResultRow("c", "", "ERROR", "because"),
-    )
-
-
-def test_a_row_can_be_shown_as_it_is() -> None:
-    (row,) = result_rows([verdict("PASS", TestOutcome("a\x1b[2J\nb", "pass", ("l\x07",), "n\r\n"))])
-    assert (row.test, row.logs, row.note) == ("a b", ("l",), "n")

@@ -12,7 +12,7 @@ import pytest
 from distgate.drivers.base import SuiteRun
 from distgate.errors import TestsError
 from distgate.suite_results import TestOutcome, read_results
-from distgate.verdict import SuiteVerdict, judge, run_verdict, unreadable
+from distgate.verdict import SuiteVerdict, judge, run_verdict, unreadable, worst_first
 
 
 @dataclass(frozen=True)
@@ -245,6 +245,12 @@ RUNS = [
 def test_a_run_is_as_good_as_its_worst_suite(verdicts: list[str], status: str) -> None:
     suites = [SuiteVerdict("s", verdict, None, (), "") for verdict in verdicts]  # type: ignore[arg-type]
     assert run_verdict(suites) == status
+
+
+def test_where_not_all_tests_are_shown_the_bad_ones_are() -> None:
+    tests = [TestOutcome(f"test {number}", "fail" if number == 8 else "pass") for number in range(10)]
+    assert worst_first(tests, 10) == tests
+    assert [test.name for test in worst_first(tests, 3)] == ["test 8", "test 0", "test 1"]
 
 
 def test_a_suite_that_cannot_be_read_is_its_own_fault() -> None:
