@@ -9,7 +9,7 @@ from pathlib import Path
 from prefect import get_run_logger
 
 from blocks import ImageStore
-from distgate.drivers.base import BaseImage, ComposedImage, ImageComposer
+from distgate.drivers.base import BaseImage, ComposedImage, ImageComposer, Progress
 from distgate.drivers.capsule_records import compose_begun, compose_record
 from distgate.image_way import Way, way_for
 from distgate.kickstart import kickstart_hash
@@ -25,18 +25,9 @@ from tasks.stage import stage
 @stage("image", "Compose image")
 def compose_image(job: Job, built: BuiltPackage) -> ComposedImage:
     """Put the packages under test onto the branch's base image, or install an image with them anew."""
-    room, live = job.room.stage("image"), LiveLines("image", "How the image is made")
-    base = base_of(job, live)
-    job.capsule.note(compose=compose_begun(base))
-    kickstart = _kickstart(job, built, room)
-    way = way_for(built.source_name, [package.name for package in built.packages], settings().compose_way)
-    get_run_logger().info("%s: image: %s. %s", job.change.title, way.way, way.reason)
-    made = _composer(job, built, way).compose(
-        base, built.repository, built.packages, room / f"{built.nvr}.qcow2", live
-    )
-    image = replace(made, reason=way.reason, kickstart_hash=kickstart_hash(kickstart))
-    _write_record(job, image, base, room)
-    live.end(image.steps)
+    with LiveLines("image", "How the image is made") as live:
+        image = _made(job, built, live)
+        live.end(image.steps)
     get_run_logger().info(
         "%s: %s holds %d packages, %.1f MB over base %s",
         job.change.title,
@@ -45,6 +36,20 @@ def compose_image(job: Job, built: BuiltPackage) -> ComposedImage:
         image.size / 1e6,
         image.base[:12],
     )
+    return image
+
+
+def _made(job: Job, built: BuiltPackage, progress: Progress) -> ComposedImage:
+    room, base = job.room.stage("image"), base_of(job, progress)
+    job.capsule.note(compose=compose_begun(base))
+    kickstart = _kickstart(job, built, room)
+    way = way_for(built.source_name, [package.name for package in built.packages], settings().compose_way)
+    get_run_logger().info("%s: image: %s. %s", job.change.title, way.way, way.reason)
+    made = _composer(job, built, way).compose(
+        base, built.repository, built.packages, room / f"{built.nvr}.qcow2", progress
+    )
+    image = replace(made, reason=way.reason, kickstart_hash=kickstart_hash(kickstart))
+    _write_record(job, image, base, room)
     return image
 
 

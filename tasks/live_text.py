@@ -44,7 +44,8 @@ class LiveText:
 
 class LiveLines:
     """The last lines that a piece of work says about itself; called with each. A stage is not slowed down by it:
-    the page is brought up to date once a second at most."""
+    the page is brought up to date once a second at most. At the end of a ``with`` block that failed it shows the
+    last of them."""
 
     SHOWN = 40
     EVERY = 1.0
@@ -54,14 +55,24 @@ class LiveLines:
         self._lines: deque[str] = deque(maxlen=self.SHOWN)
         self._shown_at = time.monotonic()
 
+    def __enter__(self) -> LiveLines:
+        return self
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, Exception) and self._lines:
+            self._show()
+
     def __call__(self, line: str) -> None:
         """Take one more line."""
         get_run_logger().debug("%s", line)
         self._lines.append(line)
         if time.monotonic() - self._shown_at >= self.EVERY:
-            self._text.show("\n".join(self._lines))
-            self._shown_at = time.monotonic()
+            self._show()
 
     def end(self, steps: Sequence[Step]) -> None:
         """Show what every step took, and its share of the whole."""
         self._text.show("\n".join(share_lines(steps)))
+
+    def _show(self) -> None:
+        self._text.show("\n".join(self._lines))
+        self._shown_at = time.monotonic()
