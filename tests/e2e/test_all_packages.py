@@ -1,7 +1,9 @@
 """Commits through the whole pipeline: real push, real broker, real build, real boot, real tests."""
 
 import json
+import sys
 import uuid
+from pathlib import Path
 
 import httpx
 import pytest
@@ -11,6 +13,7 @@ from distgate.drivers.amqp import publish
 from distgate.drivers.amqp_queues import Subscription, messages_in
 from distgate.drivers.prefect_api import PrefectApi
 from distgate.ledger import Ledger
+from distgate.process import run
 from distgate.rendering import NEVER_EMPTY
 from distgate.waiting import wait_for
 from lab.bare_repository import create_branch
@@ -62,6 +65,7 @@ def test_everything_that_the_run_made_is_in_its_directory_and_served(tested: Com
     assert (room / f"build/{nvr}.x86_64.rpm").is_file()
     assert (room / f"image/{nvr}.qcow2").is_file()
     assert f"{nvr}.x86_64" in json.loads((room / "image/image.json").read_text())["installed"]
+    run([Path(sys.executable).parent / "ksvalidator", room / f"image/{nvr}.ks"], timeout=60)
     assert (room / "smoke/console.log").stat().st_size > 0
     assert "result: pass" in (room / "tests/tests/artifacts/results.yml").read_text()
     answer = httpx.get(f"{tested.world.artifacts_url}/{room.name}/tests/tests/artifacts/test.log", trust_env=False)
