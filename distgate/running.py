@@ -40,7 +40,7 @@ def last_running(log: str) -> str:
 
 def last_failure(log: str) -> str:
     """The message of the last task that ansible-playbook gave up at, cut at 200 characters; empty without one."""
-    return str(_fatal(log).get("msg", ""))[:_LONGEST]
+    return _message(_fatal(log))[:_LONGEST]
 
 
 def missing_packages(log: str) -> str:
@@ -50,7 +50,7 @@ def missing_packages(log: str) -> str:
     """
     said = _fatal(log)
     listed = said.get("failures")
-    words = [str(said.get("msg", "")), *(str(one) for one in (listed if isinstance(listed, list) else []))]
+    words = [_message(said), *(str(one) for one in (listed if isinstance(listed, list) else []))]
     named = [found[0].strip() for word in words for found in _MISSING.finditer(word)]
     return ", ".join(dict.fromkeys(named))[:_LONGEST]
 
@@ -59,6 +59,11 @@ def refusal(log: str) -> str:
     """Why ansible-playbook did not take a playbook (a role is nowhere), cut at 200 characters; empty if it did."""
     found = _REFUSED.findall(log)
     return found[-1].strip()[:_LONGEST] if found else ""
+
+
+def _message(said: dict[str, Any]) -> str:
+    words = said.get("msg", "")
+    return " ".join(str(one) for one in words) if isinstance(words, list) else str(words)
 
 
 def _fatal(log: str) -> dict[str, Any]:
