@@ -26,6 +26,7 @@ START_SECONDS = 180.0
 SHARED = {"world": {"lab", "lab_state", "broker", "prefect_server"}, "gate": {"gate"}}
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the marks in a hook of the same name
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests of one file stay together, too: they share what their module set up."""
     for item in items:
