@@ -224,13 +224,15 @@ class BaseStore:
 
     def _qualified(self, entry: BaseEntry, progress: Progress) -> BaseEntry:
         workshop = self._workshop()
+        room = entry.directory / "qualification"
         with locks.lease(entry.directory, f"qualification by {self.who}"):
+            shutil.rmtree(room, ignore_errors=True)  # the last one's, or what a killed one left: an overlay as well
             outcome = qualify(
                 entry.facts.base,
                 entry.facts.packages,
                 workshop.guests,
                 workshop.accelerated_by(),
-                entry.directory / "qualification",
+                room,
                 workshop.boot_timeout,
                 progress,
             )

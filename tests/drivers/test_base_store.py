@@ -102,9 +102,14 @@ def test_a_refused_base_can_be_tried_again_and_serves_when_it_passes(bench: Benc
     with pytest.raises(RefusedBase):
         bench.store.base(bench.definition())
     identity = bench.store.shelf().entries[0].identity
+    left = bench.root / "bases" / identity / "qualification/guest-1.qcow2"
+    left.parent.mkdir(exist_ok=True)
+    left.touch()
     bench.guests.said = SAID
     assert not bench.store.qualify(identity).passed
+    assert left.exists()
     assert bench.store.qualify(identity, again=True).passed
+    assert not left.exists(), "what a killed qualification left"
     assert bench.store.base(bench.definition()).identity == identity
     assert len(bench.builder.builds) == 1
 
