@@ -36,7 +36,9 @@ class RunDirectory:
         path = self.root / name
         if path.exists():
             number = next(number for number in count(1) if not (self.root / f"{name}.try-{number}").exists())
-            path.rename(self.root / f"{name}.try-{number}")
+            old = path.rename(self.root / f"{name}.try-{number}")
+            for disk in old.rglob("*.qcow2"):  # of a guest whose worker was killed: big, and no evidence
+                disk.unlink()
         path.mkdir(parents=True)
         return path
 

@@ -20,7 +20,10 @@ def test_a_stage_that_is_tried_again_starts_anew(tmp_path: Path) -> None:
 def test_a_stage_that_is_tried_again_keeps_the_evidence_of_the_tries_before(tmp_path: Path) -> None:
     room = RunDirectory(tmp_path / "run")
     for number in (1, 2, 3):
-        (room.stage_again("tests") / "console.log").write_text(f"boot {number}")
+        place = room.stage_again("tests")
+        (place / "console.log").write_text(f"boot {number}")
+        (place / "guest.qcow2").touch()
+    assert [path.parent.name for path in room.root.glob("*/*.qcow2")] == ["tests"]
     kept = {path.parent.name: path.read_text() for path in room.root.glob("*/console.log")}
     assert kept == {"tests.try-1": "boot 1", "tests.try-2": "boot 2", "tests": "boot 3"}
 
