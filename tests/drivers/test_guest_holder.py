@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 
 from distgate.drivers.accelerator import Accelerator
 from distgate.drivers.base import BaseImage
-from distgate.drivers.guest_holder import HeldGuests, end_held
+from distgate.drivers.guest_holder import HeldGuests, HolderSpec, _watch, end_held
 from distgate.drivers.guest_registry import GuestRecord, GuestRegistry, emulator_of
 from distgate.drivers.guest_watchdog import start_time
 from distgate.errors import ConfigurationError, TimedOut
@@ -150,6 +151,29 @@ def test_a_kept_guest_is_listed_let_in_by_ssh_and_ended_by_hand_or_at_its_deadli
     assert not list((tmp_path / "w").glob("*.qcow2"))
     wait_for("an empty control directory", lambda: not list((tmp_path / "holders").iterdir()), 30)
     assert GuestRegistry(tmp_path).all() == []
+
+
+def test_the_time_of_a_kept_guest_begins_when_its_owner_ends_and_is_kept_to(tmp_path: Path) -> None:
+    owner, emulator = (subprocess.Popen(["sleep", "1000"]) for _ in range(2))
+    try:
+        spec = HolderSpec(str(tmp_path), "", "", "", 1, owner.pid, start_time(owner.pid))
+        known = record(qemu_pid=emulator.pid)
+        GuestRegistry(tmp_path).enter(known)
+        (tmp_path / "keep.json").write_text(json.dumps({"seconds": 0.2, "after_owner": True, "why": "red"}))
+        holder = threading.Thread(target=_watch, args=(spec, known, tmp_path, threading.Event()))
+        holder.start()
+        wait_for("a promise", lambda: GuestRegistry(tmp_path).find("guest-1").held, 30)
+        holder.join(1.5)
+        assert holder.is_alive()
+        owner.kill()
+        owner.wait()
+        holder.join(30)
+        assert not holder.is_alive()
+        assert emulator.poll() is None  # the time was over, not the guest
+    finally:
+        for process in (owner, emulator):
+            process.kill()
+            process.wait()
 
 
 @pytest.mark.guest
