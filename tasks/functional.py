@@ -13,6 +13,7 @@ from distgate.discovery import Discovery, discover
 from distgate.drivers.base import ComposedImage, Guest
 from distgate.drivers.capsule_records import suite_record
 from distgate.drivers.suite_session import (
+    NONE_ENABLED,
     JudgedSuite,
     SuiteSession,
     failure_of,
@@ -56,6 +57,8 @@ class TestReport:
     @property
     def sentence(self) -> str:
         """The verdict in one sentence."""
+        if not self.judged:
+            return NONE_ENABLED
         bad = [suite for suite in self.suites if suite.verdict != "PASS"]
         if not bad:
             tests, suites = sum(len(suite.tests) for suite in self.suites), len(self.suites)

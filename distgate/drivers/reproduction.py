@@ -24,6 +24,7 @@ from distgate.drivers.capsule_records import compose_begun, compose_record, suit
 from distgate.drivers.recorded_inputs import RecordedInputs
 from distgate.drivers.smoke_boot import SmokeBoot
 from distgate.drivers.suite_session import (
+    NONE_ENABLED,
     RunnerFor,
     SuiteSession,
     failure_of,
@@ -218,7 +219,7 @@ class Reproduction:
             return VerdictRecord(status=status, sentence=failure.message, blame=failure.blame)
         blame = next((str(one.blame) for one in records if one.blame), "")
         said = "; ".join(f"{one.suite}: {one.evidence}" for one in records)
-        return VerdictRecord(status=status, sentence=said, blame=blame)
+        return VerdictRecord(status=status, sentence=said or NONE_ENABLED, blame=blame)
 
     def _keeper(self) -> Callable[[Guest, SuiteVerdict, bool], None]:
         """Keeps one guest: that of the first suite that does not pass, else that of the last one."""

@@ -25,6 +25,8 @@ from distgate.waiting import Deadline
 
 #: Tries of one suite, each on a fresh guest, when our side broke; what the package's tests said is never repeated.
 TRIES = 2
+#: The verdict's sentence when no suite was left to run.
+NONE_ENABLED = "built and booted; the plans' adjust rules disable all of its tests here"
 #: Seconds for asking the base which packages it holds.
 _ASK_SECONDS = 300
 _ODD = re.compile(r"[^A-Za-z0-9._+-]+")
