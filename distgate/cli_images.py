@@ -56,12 +56,17 @@ def list_images(as_json: AsJson = False) -> None:
 @images.command("prune")
 def prune_images(
     limit: Annotated[str, typer.Option(help="Size to come down to, such as 20G; unset: the store's own")] = "",
+    ended: Annotated[
+        list[str] | None, typer.Option(help="A branch that has ended: its bases go whatever the limit is")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Remove what was used longest ago until the limit is kept; never what is leased or current."""
     store = _store()
-    pruned = store.prune(parse_size(limit) if limit else None, dry_run=dry_run)
+    for branch in ended or ():
+        _chosen(store.shelf(), branch, again=True)
+    pruned = store.prune(parse_size(limit) if limit else None, dry_run=dry_run, ended=ended or ())
     if as_json:
         _print_json({**asdict(pruned), "within_limit": pruned.within_limit, "dry_run": dry_run})
     else:

@@ -10,7 +10,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -143,9 +143,10 @@ class BaseStore:
         assert entry.qualification is not None  # noqa: S101 - what _qualified is for
         return entry.qualification
 
-    def prune(self, limit: int | None = None, *, dry_run: bool = False) -> Pruned:
-        """Remove bases until the store is below ``limit`` bytes (its own limit when None), see base_store_prune."""
-        return prune(self.root.absolute(), self.limit if limit is None else limit, dry_run=dry_run)
+    def prune(self, limit: int | None = None, *, dry_run: bool = False, ended: Collection[str] = ()) -> Pruned:
+        """Remove the bases of branches that have ``ended``, and others until the store is below ``limit`` bytes (its
+        own limit when None); see base_store_prune."""
+        return prune(self.root.absolute(), self.limit if limit is None else limit, dry_run=dry_run, ended=ended)
 
     def find(self, beginning: str) -> BaseEntry:
         """The base whose identity begins so. ConfigurationError when there is none, or more than one."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,8 @@ from distgate.drivers.base_store_locks import leases, take, unleased
 #: Directories on their way into the store and out of it; they begin with a dot, which no reader of bases looks at.
 MAKING = ".making-"
 REMOVING = ".removing-"
+#: Why a base may go.
+_OLDEST, _ENDED = "used longest ago of those that may go", "its branch has ended"
 
 
 @dataclass(frozen=True)
@@ -41,40 +43,41 @@ class Pruned:
         return self.after <= self.limit
 
 
-def protected(shelf: Shelf) -> dict[str, str]:
-    """The bases that are never removed while they are what they are, and why."""
+def protected(shelf: Shelf, ended: Collection[str] = ()) -> dict[str, str]:
+    """The bases that are never removed while they are what they are, and why; none of branches that ``ended``."""
     kept = {entry.identity: f"the current one of {branch}" for (branch, _name), entry in shelf.current.items()}
     for (branch, _name), entry in shelf.remembered.items():
         kept[entry.identity] = f"remembered: {branch} would build it again, and it was refused"
-    return kept
+    over = {entry.identity for entry in shelf.entries if entry.facts.branch in ended}
+    return {identity: reason for identity, reason in kept.items() if identity not in over}
 
 
-def candidates(shelf: Shelf) -> list[Removal]:
+def candidates(shelf: Shelf, ended: Collection[str] = ()) -> list[Removal]:
     """What may go, first who shall go first: what nobody can read, then the base that was used longest ago."""
-    kept = protected(shelf)
+    kept = protected(shelf, ended)
     broken = [Removal(odd.directory.name, odd.size, odd.problem) for odd in shelf.odd if odd.ours]
     unused = [entry for entry in shelf.entries if entry.identity not in kept]
     return broken + [
-        Removal(entry.identity, entry.size, "used longest ago of those that may go")
-        for entry in sorted(unused, key=lambda entry: entry.used)
+        Removal(entry.identity, entry.size, _ENDED if entry.facts.branch in ended else _OLDEST)
+        for entry in sorted(unused, key=lambda entry: (entry.facts.branch not in ended, entry.used))
     ]
 
 
-def prune(root: Path, limit: int, *, dry_run: bool = False) -> Pruned:
+def prune(root: Path, limit: int, *, dry_run: bool = False, ended: Collection[str] = ()) -> Pruned:
     """Bring the store below ``limit`` bytes of disk as far as nobody is disturbed.
 
-    What cannot be read goes whatever the limit is, and so does what killed builders left behind.
+    What cannot be read goes whatever the limit is, and so do the bases of branches that have ``ended`` and what
+    killed builders left behind.
     """
     bases, locks = root / "bases", root / "locks"
     if not dry_run:
         _clear_abandoned(bases, locks)
     shelf = read_shelf(bases)
     before = size = disk_usage(bases)
-    broken = {odd.directory.name for odd in shelf.odd}
     removed: list[Removal] = []
-    kept = protected(shelf)
-    for candidate in candidates(shelf):
-        if size <= limit and candidate.identity not in broken:
+    kept = protected(shelf, ended)
+    for candidate in candidates(shelf, ended):
+        if size <= limit and candidate.reason == _OLDEST:
             kept[candidate.identity] = "the limit leaves room for it"
         elif reason := _in_use(bases / candidate.identity, locks) if dry_run else _remove(bases, candidate, locks):
             kept[candidate.identity] = reason

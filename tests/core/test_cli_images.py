@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -92,6 +93,15 @@ def test_prune_says_what_went_and_why_the_rest_stays(bench: Bench) -> None:
     assert (left["removed"], left["within_limit"]) == ([], True)
 
 
+def test_the_bases_of_a_branch_that_has_ended_go_when_nobody_leases_them(bench: Bench) -> None:
+    ended, other = (bench.store.base(bench.definition(branch)) for branch in ("f40", "f41"))
+    with bench.store.lease(ended.identity, "run-9"):
+        assert "leased by run-9" in images(bench, "prune", "--ended", "f40").output
+    told = images(bench, "prune", "--ended", "f40")
+    assert re.search(rf"{ended.identity}  removed .*its branch has ended", told.output)
+    assert (ended.path.exists(), other.path.exists()) == (False, True)
+
+
 def test_qualify_tells_what_is_remembered_and_ends_with_2_for_a_refused_base(bench: Bench) -> None:
     base = bench.store.base(bench.definition())
     told = images(bench, "qualify", base.identity[:6])
@@ -107,6 +117,7 @@ def test_qualify_tells_what_is_remembered_and_ends_with_2_for_a_refused_base(ben
 
 WRONG: list[tuple[list[str], dict[str, str], str]] = [
     (["prune", "--limit", "much"], {}, "'much' is no size"),
+    (["prune", "--ended", "f99"], {}, "no base image of branch f99"),
     (["qualify", "ffff"], {}, "no base image in"),
     (["qualify", "ffff", "--branch", "f41"], {}, "which base images?"),
     (["qualify", "--branch", "f99"], {}, "no base image of branch f99"),
