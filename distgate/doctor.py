@@ -134,7 +134,9 @@ def judge_disk(spaces: Sequence[Space], limit: int) -> Seen:
     """Every directory must be writable and have ``limit`` bytes free."""
     troubles = [trouble for space in spaces if (trouble := _disk_trouble(space, limit))]
     if troubles:
+        full = any(space.writable for space in spaces if _disk_trouble(space, limit))
         hint = "free or add space, `distgate images prune` shrinks the store; --free names another limit"
+        hint = hint if full else "look at its owner and mode, and at how it is mounted; or name another directory"
         return Seen(False, "; ".join(troubles), hint)
     return Seen(
         True, "; ".join(f"{format_size(one.free or 0)} free for {one.purpose} in {one.path}" for one in spaces)

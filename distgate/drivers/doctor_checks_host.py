@@ -115,7 +115,7 @@ def look_at_disk(artifacts: Path, images: Path, limit: int) -> Seen:
 def space_in(path: Path, purpose: str) -> Space:
     """The room in the directory ``path`` or, while it is not there yet, in the one that it will be made in."""
     path = found = path.absolute()
-    while not found.exists() and found != found.parent:
+    while not os.path.exists(found) and found != found.parent:  # Path.exists raises where we may not look
         found = found.parent
     try:
         free = shutil.disk_usage(found).free
