@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.flows import FlowStateHook
 from prefect.states import Completed
+from pydantic import Field
 
 from distgate.change import Change
 from distgate.stages import DUPLICATE
@@ -37,15 +38,18 @@ def all_packages(
     change: Change,
     site: str | None = None,
     again: bool = False,
-    reserve: int = 0,
+    reserve: Annotated[int, Field(ge=0, le=1440)] = 0,
     rerun_failed: bool | None = None,
 ) -> State[Any]:
     """Test one commit and say so on the bus.
 
-    ``change`` is the commit; ``site`` names the block documents to work with (the worker's own by default);
-    ``again`` asks for a re-run of a change that another run holds. ``reserve`` is for how many minutes the guest of
-    a failure is held; ``rerun_failed`` asks for a failing suite to be run again, and without the change, to say where
-    to look first (DISTGATE_RERUN_FAILED by default).
+    Args:
+        change: The commit.
+        site: The name of the block documents to work with; the worker's own by default.
+        again: Whether a change that another run holds is tested again.
+        reserve: For how many minutes the guest of a failure is held, a day at most.
+        rerun_failed: Whether a failing suite is run again, and without the change, to say where to look first;
+            DISTGATE_RERUN_FAILED by default.
     """
     job = claim_change(change, site, again, reserve, rerun_failed)
     if job is None:
