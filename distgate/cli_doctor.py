@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-
-from distgate.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from distgate.doctor import Report
@@ -52,14 +49,7 @@ def _settings() -> Settings:
     if lab is None:
         return own
     print(f"(of the lab in {lab}; DISTGATE_LEDGER_URL names another site's ledger)", file=sys.stderr)
-    return own.model_copy(update={"site": _site_of(lab)})
-
-
-def _site_of(lab: Path) -> str:
-    try:
-        return str(json.loads((lab / "world.json").read_text(encoding="utf-8"))["site"])
-    except (OSError, ValueError, KeyError) as gone:
-        raise ConfigurationError(f"the lab in {lab} is not readable any more: {gone!r}") from gone
+    return own
 
 
 def _print_table(report: Report) -> None:

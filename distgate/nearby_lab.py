@@ -14,6 +14,7 @@ from distgate.settings import Settings, settings
 
 #: Our setting, and the lab's name for it in world.json (lab.world.World).
 FIELDS = {
+    "site": "site",
     "ledger_url": "ledger_url",
     "amqp_url": "amqp_url",
     "exchange": "exchange",
