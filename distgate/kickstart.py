@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
@@ -69,23 +69,6 @@ class Kickstart:
     def requests(self) -> tuple[str, ...]:
         """What to ask a package manager for: ``@group`` and package names, each once."""
         return (*(f"@{group}" for group in self.groups), *self.packages)
-
-    def with_source(self, source: PackageSource) -> Kickstart:
-        """The same definition with ``source`` in place of the one of that name, or added at the end."""
-        if any(known.name == source.name for known in self.sources):
-            changed = tuple(source if known.name == source.name else known for known in self.sources)
-            return replace(self, sources=changed)
-        return replace(self, sources=(*self.sources, source))
-
-    def with_packages(self, names: Iterable[str]) -> Kickstart:
-        """The same definition that also asks for ``names``, whether it excluded them or not."""
-        added = tuple(dict.fromkeys(names))
-        packages = (*self.packages, *(name for name in added if name not in self.packages))
-        return replace(self, packages=packages, excluded=tuple(n for n in self.excluded if n not in added))
-
-    def with_root_key(self, key: str) -> Kickstart:
-        """The same definition that also lets the holder of the public ``key`` in as root."""
-        return replace(self, root_keys=tuple(dict.fromkeys((*self.root_keys, key.strip()))))
 
 
 def definition_for(branch: str, kind: Kind = "cloud") -> Path:

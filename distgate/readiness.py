@@ -58,10 +58,6 @@ class BootReport:
     initrd_seconds: float = 0.0
     userspace_seconds: float = 0.0
 
-    def seconds_to(self, condition: str) -> float | None:
-        """Seconds from power-on to ``condition``, None when it was not seen."""
-        return next((one.seconds for one in self.reached if one.condition == condition), None)
-
     @property
     def steps(self) -> tuple[Step, ...]:
         """What each condition took after the one before it; together the time from power-on to the last."""

@@ -58,7 +58,7 @@ _SETTINGS = {
 
 
 class AnsibleSuites:
-    """A SuiteRunner on ansible-runner; see distgate.drivers.base.SuiteRunner.
+    """Runs suites of the Standard Test Interface with ansible-runner, each in a sandbox.
 
     ``subjects`` is what is under test (the image's path), told to suites as TEST_SUBJECTS. ``roles_path`` lists
     directories with roles, looked at before our own ones. ``ansible`` says for which branches (a shell pattern, the

@@ -234,12 +234,3 @@ class SuiteRun:
     timed_out: bool = False
     tasks: Mapping[str, int] = field(default_factory=dict)
     kind: Literal["sti", "tmt"] = "sti"
-
-
-class SuiteRunner(Protocol):
-    """Runs one Standard Test Interface suite against a guest."""
-
-    def run(
-        self, playbook: Path, guest: Guest, artifacts: Path, variables: Mapping[str, str], timeout: float
-    ) -> SuiteRun:
-        """Run ``playbook`` with tag classic; never raises for what the suite does, only for a broken bed."""

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from distgate.drivers.base_store_snapshot import InstallSource, snapshot_of, sources_of
 from distgate.kickstart import kickstart_hash
-from distgate.kickstart_edit import with_root_key
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,3 @@ class BaseDefinition:
         """Sixteen hex digits for this definition and a state of its repositories."""
         parts = "\n".join((self.branch, self.kickstart_hash, snapshot))
         return hashlib.sha256(parts.encode()).hexdigest()[:16]
-
-    def with_root_key(self, public_key: str) -> BaseDefinition:
-        """The same definition that also lets the holder of ``public_key`` in as root."""
-        return replace(self, kickstart=with_root_key(self.kickstart, public_key))

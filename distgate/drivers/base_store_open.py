@@ -14,6 +14,7 @@ from distgate.drivers.base_store_definition import BaseDefinition
 from distgate.drivers.image_layout import root_offset
 from distgate.errors import ConfigurationError
 from distgate.kickstart import Kind, definition_for, flatten
+from distgate.kickstart_edit import with_root_key
 from distgate.packages import Nevra
 from distgate.process import run
 
@@ -69,7 +70,7 @@ def definition_of(
         raise ConfigurationError(f"there is no kickstart {named}", hint=f"is the path for branch {branch} right?")
     text = flatten(Path(named) if named else definition_for(branch, kind))
     release = koji_target(branch).removeprefix("f")
-    return BaseDefinition(branch, release, text, kind).with_root_key(_public(key))
+    return BaseDefinition(branch, release, with_root_key(text, _public(key)), kind)
 
 
 def _installed(image: Path, offset: int) -> tuple[Nevra, ...]:

@@ -9,7 +9,7 @@ import pytest
 
 import kickstarts
 from distgate.errors import ConfigurationError
-from distgate.kickstart import Kickstart, PackageSource, PostScript, read_kickstart
+from distgate.kickstart import PackageSource, PostScript, read_kickstart
 
 UNDERSTOOD: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("nothing asks for nothing", "text\n", {"requests": (), "sources": ()}),
@@ -124,21 +124,6 @@ def test_included_files_are_read_relative_to_the_kickstart(tmp_path: Path) -> No
     (tmp_path / "base.ks").write_text("%packages\nbash\n%end\n")
     (tmp_path / "image.ks").write_text("%include base.ks\n")
     assert read_kickstart(tmp_path / "image.ks").packages == ("bash",)
-
-
-def test_a_source_takes_the_place_of_its_namesake() -> None:
-    before = Kickstart(sources=(PackageSource("a", "old"), PackageSource("b", "other")))
-    after = before.with_source(PackageSource("a", "new")).with_source(PackageSource("c", "third"))
-    assert [(source.name, source.baseurl) for source in after.sources] == [
-        ("a", "new"),
-        ("b", "other"),
-        ("c", "third"),
-    ]
-
-
-def test_packages_that_are_asked_for_are_no_longer_excluded() -> None:
-    after = Kickstart(packages=("bash",), excluded=("vim", "nano")).with_packages(["vim", "bash"])
-    assert (after.packages, after.excluded) == (("bash", "vim"), ("nano",))
 
 
 @pytest.mark.parametrize("file", sorted(Path(kickstarts.__path__[0]).glob("*.ks")), ids=lambda file: file.name)

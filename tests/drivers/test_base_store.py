@@ -266,13 +266,3 @@ def test_a_base_whose_builder_died_before_it_was_qualified_is_qualified_by_the_n
     assert bench.store.base(bench.definition()) == base
     assert bench.guests.boots == 2
     assert len(bench.builder.builds) == 1
-
-
-def test_the_definition_that_lets_a_key_in_is_another_and_does_not_do_so_twice(bench: Bench) -> None:
-    definition = bench.definition()
-    keyed = definition.with_root_key("ssh-ed25519 AAAAC3Nza lab@host\n")
-    assert 'sshkey --username=root "ssh-ed25519 AAAAC3Nza lab@host"\n' in keyed.kickstart
-    assert keyed.with_root_key("ssh-ed25519 AAAAC3Nza lab@host") == keyed
-    assert keyed.identity("1") != definition.identity("1")
-    with pytest.raises(ConfigurationError, match="public ssh key"):
-        definition.with_root_key('ssh-ed25519 AAAA" \n%post')
