@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-import resource
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import yaml
 
+from benchmarks.cost import measured
 from distgate.drivers.ansible import AnsibleSuites, inventory_of
 from distgate.drivers.base import Guest
 from distgate.drivers.guests import LibvirtGuests
@@ -24,7 +22,7 @@ from distgate.settings import settings
 from distgate.verdict import judge
 from lab.base_image import ensure_base
 
-ROUNDS = 5
+ROUNDS = 7
 SUITE = """\
 - hosts: localhost
   gather_facts: false
@@ -40,14 +38,6 @@ SUITE = """\
 """
 
 
-@dataclass(frozen=True)
-class Cost:
-    """Seconds of the clock, and of our children's CPU."""
-
-    wall: float
-    cpu: float
-
-
 def measure(progress: Callable[[str], None]) -> dict[str, Any]:
     """ROUNDS of the suite both ways, in turn, on one guest whose boot is not counted."""
     base = ensure_base(settings().cache, progress)
@@ -59,11 +49,9 @@ def measure(progress: Callable[[str], None]) -> dict[str, Any]:
             guest.run("true", 120)
             ours, theirs = [], []
             for number in range(ROUNDS):
-                ours.append(_cost(lambda n=number: _by_us(room, guest, n)))  # type: ignore[misc]
-                theirs.append(_cost(lambda n=number: _by_ansible(room, guest, n)))  # type: ignore[misc]
-                progress(
-                    f"round {number + 1}: distgate {ours[-1].wall:.1f} s, ansible-playbook {theirs[-1].wall:.1f} s"
-                )
+                ours.append(_seconds(lambda n=number: _by_us(room, guest, n)))  # type: ignore[misc]
+                theirs.append(_seconds(lambda n=number: _by_ansible(room, guest, n)))  # type: ignore[misc]
+                progress(f"round {number + 1}: distgate {ours[-1]:.1f} s, ansible-playbook {theirs[-1]:.1f} s")
     return _summary(ours, theirs)
 
 
@@ -80,40 +68,29 @@ def _by_ansible(room: Path, guest: Guest, number: int) -> None:
     inventory = room / "inventory.yml"
     inventory.write_text(yaml.safe_dump(inventory_of(guest)))
     words = ["ansible-playbook", "-i", str(inventory), "--tags", "classic", "-e", f"artifacts={place}", "tests.yml"]
-    run(words, timeout=600, cwd=room / "tests", env=_plain_environment(room), error=InfrastructureError)
+    run(words, timeout=600, cwd=room / "tests", env=_plain_environment(place), error=InfrastructureError)
     if not (place / "results.yml").is_file():
         raise InfrastructureError("plain ansible-playbook left no results")
 
 
-def _plain_environment(room: Path) -> Mapping[str, str]:
+def _plain_environment(home: Path) -> Mapping[str, str]:
+    # A home of its own: in a shared one ssh would go on with the connection that the round before left open.
     path = f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}"
     # Pipelining is what anyone would switch on first; the runner has it, too.
-    return {"PATH": path, "HOME": str(room), "LC_ALL": "C.UTF-8", "ANSIBLE_PIPELINING": "True"}
+    return {"PATH": path, "HOME": str(home), "LC_ALL": "C.UTF-8", "ANSIBLE_PIPELINING": "True"}
 
 
-def _cost(work: Callable[[], None]) -> Cost:
-    before, started = _children_cpu(), time.monotonic()
-    work()
-    return Cost(time.monotonic() - started, _children_cpu() - before)
+def _seconds(work: Callable[[], None]) -> float:
+    with measured() as cost:
+        work()
+    return cost.wall
 
 
-def _children_cpu() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
-
-
-def _summary(ours: list[Cost], theirs: list[Cost]) -> dict[str, Any]:
-    def middle(costs: list[Cost]) -> dict[str, float]:
-        return {
-            "wall_seconds": round(median(c.wall for c in costs), 2),
-            "cpu_seconds": round(median(c.cpu for c in costs), 2),
-        }
-
-    suite, plain = middle(ours), middle(theirs)
+def _summary(ours: list[float], theirs: list[float]) -> dict[str, Any]:
+    suite, plain = median(ours), median(theirs)
     return {
-        "rounds": len(ours),
-        "suite": suite,
-        "ansible_playbook": plain,
-        "suite_over_ansible": round(suite["wall_seconds"] / plain["wall_seconds"], 2),
-        "suite_over_ansible_cpu": round(suite["cpu_seconds"] / plain["cpu_seconds"], 2),
+        "benchmark": "suite",
+        "rounds": {"suite": [round(one, 2) for one in ours], "ansible_playbook": [round(one, 2) for one in theirs]},
+        "seconds": {"suite": round(suite, 2), "ansible_playbook": round(plain, 2)},
+        "suite_over_ansible": round(suite / plain, 2),
     }
