@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field
 
 from blocks.guest_host import GuestMachine
 from blocks.image_factory import ImageFactory
@@ -22,7 +22,7 @@ from distgate.drivers.offline_install import OfflineInstaller
 from distgate.errors import ConfigurationError
 from distgate.kickstart import Kind
 from distgate.kickstart_edit import with_packages_under_test
-from distgate.sizes import parse_size
+from distgate.sizes import parse_size, written_size
 
 
 class ImageStore(SiteBlock):
@@ -35,7 +35,9 @@ class ImageStore(SiteBlock):
     root: str = Field(
         "/var/lib/distgate/images", description="Directory of the store; it cannot be moved, images refer to it"
     )
-    limit: str = Field("50G", description="What base images may take of the disk: 500M, 50G, 1.5T")
+    limit: Annotated[str, AfterValidator(written_size)] = Field(
+        "50G", description="What base images may take of the disk: 500M, 50G, 1.5T"
+    )
     kickstarts: dict[str, str] = Field(
         default_factory=dict,
         description="Path of a kickstart for each branch, * for all others; empty: those that distgate brings",
@@ -49,15 +51,6 @@ class ImageStore(SiteBlock):
         default_factory=dict,
         description="Path of the JSON record of a base image made elsewhere, for each branch; * for all others",
     )
-
-    @field_validator("limit")
-    @classmethod
-    def _a_size(cls, value: str) -> str:
-        try:
-            parse_size(value)
-        except ConfigurationError as wrong:
-            raise ValueError(str(wrong)) from wrong
-        return value
 
     def store(self, builder: ImageBuilder | None = None, guests: GuestHost | None = None) -> BaseStore:
         """The store, with the image factory and the guest machine of the same site unless others are given."""

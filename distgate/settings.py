@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import AliasChoices, Field, ValidationError, field_validator
+from pydantic import AfterValidator, AliasChoices, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from distgate.errors import ConfigurationError
-from distgate.sizes import parse_size
+from distgate.sizes import written_size
 
 
 class Settings(BaseSettings):
@@ -108,7 +108,9 @@ class Settings(BaseSettings):
     image_store: Path = Field(
         Path("/var/lib/distgate/images"), description="Directory of the base images; composed images refer to it"
     )
-    image_store_limit: str = Field("50G", description="What the base images may take of the disk: 500M, 50G, 1.5T")
+    image_store_limit: Annotated[str, AfterValidator(written_size)] = Field(
+        "50G", description="What the base images may take of the disk: 500M, 50G, 1.5T"
+    )
     image_store_key: Path | None = Field(
         None, description="Private ssh key that opens the base images; unset: one is made in the store"
     )
@@ -124,15 +126,6 @@ class Settings(BaseSettings):
     cache_dir: Path = Field(
         Path("~/.cache/distgate/lab"), description="Where the lab keeps what is costly to make, by recipe"
     )
-
-    @field_validator("image_store_limit")
-    @classmethod
-    def _a_size(cls, value: str) -> str:
-        try:
-            parse_size(value)
-        except ConfigurationError as wrong:
-            raise ValueError(str(wrong)) from wrong
-        return value
 
     @property
     def cache(self) -> Path:

@@ -19,6 +19,16 @@ def parse_size(text: str) -> int:
     return int(float(number) * 1024 ** (_UNITS.find(unit.upper()) + 1 if unit else 0))
 
 
+def written_size(text: str) -> str:
+    """``text`` itself when it is a size, for a setting or a field of a block. ValueError, as pydantic wants it, when
+    it is none."""
+    try:
+        parse_size(text)
+    except ConfigurationError as wrong:
+        raise ValueError(str(wrong)) from wrong
+    return text
+
+
 def format_size(size: int) -> str:
     """``size`` bytes for people, with three digits or so: 0 B, 336 MiB, 1.4 GiB."""
     power = min(max(size, 1).bit_length() - 1, 50) // 10

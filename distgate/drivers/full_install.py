@@ -9,6 +9,7 @@ from pathlib import Path
 from distgate.drivers.base import BaseImage, ComposedImage, ImageBuilder, Progress
 from distgate.drivers.image_layout import root_offset
 from distgate.drivers.image_rpms import installed_in
+from distgate.drivers.offline_install import exactly
 from distgate.errors import PackageError
 from distgate.packages import Nevra
 from distgate.process import tail_of
@@ -67,8 +68,8 @@ class FullInstaller:
 
 
 def _check(packages: Sequence[Nevra], installed: Sequence[Nevra], log: Path) -> None:
-    there = {(one.name, one.epoch, one.version, one.release, one.arch) for one in installed}
-    missing = [p for p in packages if (p.name, p.epoch, p.version, p.release, p.arch) not in there]
+    there = {exactly(one) for one in installed}
+    missing = [package for package in packages if exactly(package) not in there]
     if missing:
         raise PackageError(
             f"not in the image after its installation: {', '.join(map(str, missing))}",
