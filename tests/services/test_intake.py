@@ -17,6 +17,7 @@ from distgate.drivers.amqp import Publisher
 from distgate.drivers.amqp_queues import consumers_of, messages_in
 from distgate.errors import DistgateError
 from distgate.ledger import Ledger
+from distgate.ledger_books import books
 from distgate.process import environment, tail_of
 from distgate.waiting import wait_for
 from lab.prefect_server import PrefectServer
@@ -48,10 +49,15 @@ class Bench:
             for _ in range(times):
                 publisher.publish_plain(TOPIC, body)
 
+    def _written(self) -> int:
+        return sum(trigger.seen for trigger in books(self.ledger).triggers)
+
     def settle(self, known: int) -> dict[str, int]:
-        """The ledger's counts once ``known`` messages were handled."""
-        said = f"waiting for {known} messages to be handled"
-        wait_for(said, lambda: self.log().count(f"{TOPIC} ") >= known, 60, evidence=self.log)
+        """The ledger's counts once ``known`` messages stand in it.
+
+        The log is not asked: a message that is tried again, as when the ledger is locked, stands there twice.
+        """
+        wait_for(f"{known} messages in the ledger", lambda: self._written() >= known, 60, evidence=self.log)
         wait_for("the queue to be empty", lambda: messages_in(self.url, self.queue) == 0, 30)
         return self.ledger.counts()
 
