@@ -9,6 +9,18 @@ from xml.sax.saxutils import escape, quoteattr
 
 
 @dataclass(frozen=True)
+class Wire:
+    """A guest's second network card: the Ethernet frames go as datagrams between two unix sockets.
+
+    ``ours`` is where the emulator listens, ``switch`` is where it sends to; a path of either has at most 107 bytes.
+    """
+
+    ours: Path
+    switch: Path
+    mac: str
+
+
+@dataclass(frozen=True)
 class DomainSpec:
     """What a guest is made of; ``memory_mib`` in MiB, ``domain_type`` is kvm or qemu.
 
@@ -25,6 +37,7 @@ class DomainSpec:
     vcpus: int = 1
     isolated: bool = True
     first_packets: Path | None = None
+    wire: Wire | None = None
 
 
 #: The name of the object that writes ``first_packets``, for the monitor to remove.
@@ -36,7 +49,8 @@ EMPTY_DUMP = 24
 def domain_xml(spec: DomainSpec) -> str:
     """The domain: BIOS, a virtio disk, the serial console in a file, ssh forwarded from a free loopback port.
 
-    An isolated guest reaches nothing outside, not even the host it runs on; only the forwarded port leads in.
+    An isolated guest reaches nothing outside, not even the host it runs on; only the forwarded port leads in, and its
+    ``wire`` to the guests of the same cluster.
     """
     restrict = "on" if spec.isolated else "off"
     # Port 0: the kernel chooses, and the monitor tells which (guests.py); a port chosen here could be lost.
@@ -73,7 +87,7 @@ def domain_xml(spec: DomainSpec) -> str:
     <qemu:arg value='{network}'/>
     <qemu:arg value='-device'/>
     <qemu:arg value='virtio-net-pci,netdev=guestnet,addr=0x10,romfile='/>
-{_packet_dump(spec)}  </qemu:commandline>
+{_packet_dump(spec)}{_second_card(spec.wire)}  </qemu:commandline>
 </domain>
 """
 
@@ -84,3 +98,17 @@ def _packet_dump(spec: DomainSpec) -> str:
     dump = {"qom-type": "filter-dump", "id": FIRST_PACKETS, "netdev": "guestnet", "queue": "rx", "maxlen": 64}
     words = quoteattr(json.dumps(dump | {"file": str(spec.first_packets)}))
     return f"    <qemu:arg value='-object'/>\n    <qemu:arg value={words}/>\n"
+
+
+def _second_card(wire: Wire | None) -> str:
+    if not wire:
+        return ""
+    ends = {
+        name: {"type": "unix", "path": str(path)} for name, path in (("local", wire.ours), ("remote", wire.switch))
+    }
+    words = (
+        *("-netdev", json.dumps({"type": "dgram", "id": "cluster"} | ends)),
+        # After the first card on the bus, so that the first one stays eth0 where names are given in that order.
+        *("-device", f"virtio-net-pci,netdev=cluster,mac={wire.mac},addr=0x11,romfile="),
+    )
+    return "".join(f"    <qemu:arg value={quoteattr(word)}/>\n" for word in words)

@@ -1,4 +1,4 @@
-"""The one way out of a sandbox: connections to a loopback port inside, carried to the guest's port outside."""
+"""The ways out of a sandbox: connections to a loopback port inside, carried to one guest's port outside."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _CONNECT_SECONDS = 30.0
 
 
 class GuestRelay:
-    """Carries what arrives at ``listener`` to 127.0.0.1:``port``, in threads of the caller's network namespace."""
+    """Carries what arrives at ``listener`` to ``host``:``port``, in threads of the caller's network namespace."""
 
-    def __init__(self, listener: socket.socket, port: int) -> None:
+    def __init__(self, listener: socket.socket, port: int, host: str = "127.0.0.1") -> None:
         self._listener = listener
-        self._port = port
+        self._address = (host, port)
         self._free = threading.BoundedSemaphore(_CONNECTIONS)
 
     def start(self) -> None:
@@ -33,11 +33,10 @@ class GuestRelay:
                 inside.close()
 
     def _carry(self, inside: socket.socket) -> None:
-        address = ("127.0.0.1", self._port)
         with (
             contextlib.suppress(OSError),
             inside,
-            socket.create_connection(address, _CONNECT_SECONDS) as outside,
+            socket.create_connection(self._address, _CONNECT_SECONDS) as outside,
         ):
             outside.settimeout(None)
             for link in (inside, outside):

@@ -14,12 +14,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from distgate.drivers import boot_report, ssh
+from distgate.drivers import boot_report, guest_reboot, ssh
 from distgate.drivers.accelerator import Accelerator, accelerator, find_qemu
 from distgate.drivers.base import CommandResult, Guest
 from distgate.drivers.console_limit import limited
-from distgate.drivers.domain_xml import EMPTY_DUMP, FIRST_PACKETS, DomainSpec, domain_xml
+from distgate.drivers.domain_xml import EMPTY_DUMP, FIRST_PACKETS, DomainSpec, Wire, domain_xml
 from distgate.drivers.embedded_libvirt import EmbeddedLibvirt, embedded_libvirt
+from distgate.drivers.guest_registry import emulator_of
 from distgate.drivers.quiet_libvirt import libvirt, libvirt_qemu
 from distgate.errors import ConfigurationError, InfrastructureError
 from distgate.process import run, tail_of
@@ -48,7 +49,7 @@ class LibvirtGuest:
     """A running guest: ssh as root on 127.0.0.1:``port`` with ``key``.
 
     ``boot_seconds`` is from power-on to a command over ssh, ``reached`` each condition on the way there;
-    ``powered_on`` is the moment of its start by ``time.monotonic()``.
+    ``powered_on`` is the moment of its start by ``time.monotonic()``. ``scale`` stretches waits as its boot's was.
     """
 
     name: str
@@ -59,6 +60,7 @@ class LibvirtGuest:
     reached: tuple[Reached, ...] = ()
     powered_on: float = 0.0
     accelerator: str = ""
+    scale: float = 1.0
 
     def run(self, command: str, timeout: float) -> CommandResult:
         """Run a shell command as root; see distgate.drivers.ssh.run."""
@@ -67,6 +69,25 @@ class LibvirtGuest:
     def console_tail(self, size: int = 2000) -> str:
         """The last ``size`` bytes of the serial console."""
         return tail_of(self.console, size)
+
+    def reboot(self, timeout: float) -> LibvirtGuest:
+        """The same guest after a restart that it was asked for, once another boot has obeyed a command over ssh.
+
+        Its port stays. ``timeout`` is in seconds under KVM, stretched under emulation. Raises TimedOut with the
+        console's tail, GuestStopped when the guest powers off instead.
+        """
+        address = ssh.SshAddress(self.port, self.key)
+        asked, reached = guest_reboot.reboot(address, timeout, self.scale, self._check_emulator, self.console_tail)
+        log.info("guest %s answers %.1f s after it was asked to restart", self.name, reached[-1].seconds)
+        return replace(self, reached=reached, boot_seconds=reached[-1].seconds, powered_on=asked)
+
+    def _check_emulator(self) -> None:
+        if not emulator_of(self.name):
+            raise GuestStopped(
+                f"guest {self.name} ended when it was asked to restart",
+                hint="it powered off or crashed; see console.log and qemu.log",
+                evidence=self.console_tail(),
+            )
 
     def boot_report(self, timeout: float) -> BootReport:
         """How this guest booted, written to ``boot.txt`` and ``boot.json`` beside its console log as well.
@@ -88,7 +109,8 @@ class LibvirtGuests:
     """A GuestHost on libvirt's embedded driver; see distgate.drivers.base.GuestHost.
 
     ``state`` holds records for ``distgate.drivers.embedded_libvirt.reap``, ``memory`` is in MiB, and ``isolated``
-    guests have no network but the way in. Several guests may run at once, also from threads.
+    guests have no network but the way in, and a ``wire`` where they are one of several (distgate.drivers.cluster).
+    Several guests may run at once, also from threads.
     """
 
     def __init__(
@@ -99,12 +121,14 @@ class LibvirtGuests:
         cpus: int = 1,
         isolated: bool = True,
         accelerated_by: Accelerator | None = None,
+        wire: Wire | None = None,
     ) -> None:
         self._state = state
         self._memory = memory
         self._cpus = cpus
         self._isolated = isolated
         self._accelerated_by = accelerated_by
+        self._wire = wire
 
     @contextmanager
     def boot(self, image: Path, key: Path, workdir: Path, timeout: float) -> Iterator[LibvirtGuest]:
@@ -124,7 +148,7 @@ class LibvirtGuests:
         try:
             domain = _start(driver, spec)
             guest = LibvirtGuest(spec.name, _forwarded_port(domain), key, spec.console)
-            guest = replace(guest, powered_on=powered_on, accelerator=accelerated_by.name)
+            guest = replace(guest, powered_on=powered_on, accelerator=accelerated_by.name, scale=accelerated_by.scale)
             start = _Start(guest, domain, driver, spec, accelerated_by.scale)
             guest = replace(guest, reached=start.await_shell(deadline), boot_seconds=time.monotonic() - powered_on)
             log.info("guest %s answers after %.1f s under %s", spec.name, guest.boot_seconds, accelerated_by.name)
@@ -145,6 +169,7 @@ class LibvirtGuests:
             vcpus=self._cpus,
             isolated=self._isolated,
             first_packets=workdir / f"{name}.pcap",
+            wire=self._wire,
         )
 
 

@@ -70,6 +70,15 @@ class HasPort(Protocol):
 
 
 @dataclass(frozen=True)
+class Way:
+    """One way out of a sandbox: what connects to 127.0.0.1:``inside`` in there reaches ``host``:``port``."""
+
+    inside: int
+    host: str
+    port: int
+
+
+@dataclass(frozen=True)
 class KeeperSpec:
     """What a keeper is told, as JSON."""
 
@@ -81,7 +90,7 @@ class KeeperSpec:
     artifacts: str
     log: str
     timeout: float
-    port: int
+    ways: list[Way]
     parent: int
     limits: Limits = field(default_factory=Limits)
     not_copied: list[str] = field(default_factory=lambda: list(_NOT_COPIED))
@@ -90,7 +99,8 @@ class KeeperSpec:
     def from_json(cls, text: str) -> KeeperSpec:
         """What ``json.dumps(dataclasses.asdict(spec))`` wrote."""
         record = json.loads(text)
-        return cls(**record | {"limits": Limits(**record["limits"])})
+        ways = [Way(**way) for way in record["ways"]]
+        return cls(**record | {"limits": Limits(**record["limits"]), "ways": ways})
 
 
 class Sandbox:
@@ -111,6 +121,7 @@ class Sandbox:
         copies: Sequence[Path] = (),
         artifacts: Path | None = None,
         guest: HasPort | None = None,
+        ways: Sequence[Way] = (),
         cwd: Path | None = None,
     ) -> SandboxRun:
         """Run ``argv`` with exactly the environment ``env`` and say how it ended; nothing of it lives on.
@@ -118,9 +129,9 @@ class Sandbox:
         Every path is the same inside as outside. It sees /usr, ``readable`` and this Python's own directories
         (read-only), and throw-away copies of the directories ``copies``. What it leaves in the directory
         ``artifacts``, empty inside, comes out as regular files without harm in their names, up to the limits;
-        ``dropped.txt`` beside them lists the rest. The only network is 127.0.0.1:``guest.port``. Its output is
-        appended to ``log_to``, shortened in the middle. The variable REPORT_FD is added to its environment, the
-        number of a socket whose text is the ``report``. It is killed after ``timeout`` seconds.
+        ``dropped.txt`` beside them lists the rest. The only network is 127.0.0.1:``guest.port``, and ``ways``. Its
+        output is appended to ``log_to``, shortened in the middle. The variable REPORT_FD is added to its
+        environment, the number of a socket whose text is the ``report``. It is killed after ``timeout`` seconds.
 
         Raises ConfigurationError for a path that is not there, InfrastructureError when it could not be started.
         """
@@ -133,7 +144,7 @@ class Sandbox:
             artifacts=str(artifacts.resolve()) if artifacts else "",
             log=str(log_to.resolve()),
             timeout=timeout,
-            port=guest.port if guest else 0,
+            ways=[*([Way(guest.port, "127.0.0.1", guest.port)] if guest else []), *ways],
             parent=os.getpid(),
             limits=self._limits,
         )

@@ -107,8 +107,9 @@ class Keeper:
             try:
                 kernel.unshare(kernel.CLONE_NEWNET)
                 kernel.loopback_up()
-                if self._spec.port:
-                    listeners.append(socket.create_server(("127.0.0.1", self._spec.port), backlog=64))
+                listeners.extend(
+                    socket.create_server(("127.0.0.1", way.inside), backlog=64) for way in self._spec.ways
+                )
                 made.append(start(words, output=output, pass_fds=fds, user=self._user if os.geteuid() == 0 else None))
             except BaseException as failed:  # noqa: BLE001 - raised again by the thread that waits
                 made.append(failed)
@@ -120,8 +121,8 @@ class Keeper:
         ready.wait()
         if isinstance(made[0], BaseException):
             raise made[0]
-        if listeners:
-            GuestRelay(listeners[0], self._spec.port).start()
+        for listener, way in zip(listeners, self._spec.ways, strict=True):
+            GuestRelay(listener, way.port, way.host).start()
         return made[0]
 
     def _bring_out(self, artifacts: Path | None, target: int) -> Export | None:
