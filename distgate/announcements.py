@@ -13,28 +13,28 @@ from distgate.change import Change
 from distgate.ledger import Ledger, Run
 from distgate.rendering import Facts, render
 from distgate.settings import Settings
-from distgate.stages import STATUS_ORDER, Pipeline, Status
+from distgate.stages import STAGES, STATUS_ORDER, Pipeline, Status
 
 #: Names our message IDs apart from everybody else's; never to be changed.
 _ID_SPACE = uuid.UUID("6b1f4c0e-6c52-4d0f-9d1e-2f2b7f5c8a11")
 
 
 class Announcer:
-    """Writes the messages of runs into one ledger."""
+    """Writes the messages of runs into one ledger, each in the words of its run's pipeline."""
 
-    def __init__(self, ledger: Ledger, settings: Settings, pipeline: Pipeline = "allpackages") -> None:
+    def __init__(self, ledger: Ledger, settings: Settings) -> None:
         self._ledger = ledger
         self._settings = settings
-        self._pipeline: Pipeline = pipeline
 
     def stage(self, run_id: str, suffix: str, state: str, status: Status | None = None) -> bool:
         """Say that a stage of a run is queued, running or complete; ``status`` None is the run's status so far.
 
         What was said is never taken back: a status that is better than the run's own is not sent. False when there
-        is nothing to say: the run holds no change, or said it before.
+        is nothing to say: the run holds no change, or said it before, or its pipeline has no such word, as not every
+        stage is queued.
         """
         run = self._ledger.run(run_id)
-        if run is None:
+        if run is None or (state == "queued" and _begins_unsaid(run.pipeline, suffix)):
             return False
         body = self._body(run, suffix, state, worse(run.status, status or run.status))
         return self._ledger.post(
@@ -55,11 +55,12 @@ class Announcer:
             self.stage(run_id, run.open_stage, "complete", status)
         return self.stage(run_id, "", "complete", status)
 
-    def ignored(self, change: Change) -> bool:
-        """Say that the trigger rejected a change: its ID on the wire is the change's own, as there is no run."""
-        trigger = trigger_id(change.key)
-        ignore = self._pipeline == "atomic" and self._settings.legacy_ignore
-        facts = self._facts(change) | {
+    def ignored(self, change: Change, pipeline: Pipeline = "allpackages") -> bool:
+        """Say that the trigger of a pipeline rejected a change: its ID on the wire is made from both, as there is no
+        run."""
+        trigger = trigger_id(change.key, pipeline)
+        ignore = pipeline == "atomic" and self._settings.legacy_ignore
+        facts = self._facts(change, pipeline) | {
             "suffix": "package",
             "state": "ignore" if ignore else "ignored",
             "build_id": trigger,
@@ -77,11 +78,16 @@ class Announcer:
             "build_id": run.build_id,
             "build_url": run.build_url,
         }
-        return render(Facts.model_validate(self._facts(run.change) | known | own))
+        return render(Facts.model_validate(self._facts(run.change, run.pipeline) | known | own))
 
-    def _facts(self, change: Change) -> dict[str, str]:
+    def _facts(self, change: Change, pipeline: Pipeline) -> dict[str, str]:
         identity = change.model_dump(include={"namespace", "repo", "rev", "branch", "username"})
-        return {**identity, "pipeline": self._pipeline, "main_topic": self._settings.main_topic}
+        return {**identity, "pipeline": pipeline, "main_topic": self._settings.main_topic}
+
+
+def _begins_unsaid(pipeline: Pipeline, suffix: str) -> bool:
+    stage = STAGES[pipeline].get(suffix)
+    return stage is not None and "queued" not in stage.states
 
 
 def worse(said: str, now: str) -> str:
@@ -89,9 +95,17 @@ def worse(said: str, now: str) -> str:
     return now if STATUS_ORDER[now] > STATUS_ORDER[said] else said
 
 
-def trigger_id(key: str) -> str:
-    """What stands for the run of a change that has none: the same for every message about the change ``key``."""
-    return str(uuid.uuid5(_ID_SPACE, key))
+def trigger_id(key: str, pipeline: Pipeline = "allpackages") -> str:
+    """What stands for the run of a change that has none in ``pipeline``: the same for every message about it."""
+    return str(uuid.uuid5(_ID_SPACE, asked_of(pipeline, key)))
+
+
+def asked_of(pipeline: Pipeline, key: str) -> str:
+    """The question that a change is for one pipeline, as a text to make IDs from.
+
+    All Packages was there first: its IDs are made of the key alone, and must stay what they are.
+    """
+    return key if pipeline == "allpackages" else f"{pipeline}\n{key}"
 
 
 def message_id(run_id: str, topic: str, attempt: int) -> str:

@@ -1,7 +1,8 @@
 """The audit: do the books balance? Pure rules over records of the ledger (distgate.ledger_books reads them).
 
-Every trigger ends as run, ignored, shed, rejected or duplicate, or still waits for its run; every run that ended has
-one verdict and its messages in the contract's order; every message was confirmed, or is queued with its age.
+For each pipeline: every trigger ends as run, ignored, shed, rejected or duplicate, or still waits for its run; every
+run that ended has one verdict and its messages in the order of the contract. Every message was confirmed, or is queued
+with its age.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 from distgate.announcements import trigger_id
 from distgate.message_order import Said, faults_of
+from distgate.stages import Pipeline
 
 #: What triage may have decided about a change that stands in the ledger.
 DECISIONS = ("queued", "ignored", "shed")
@@ -21,7 +23,8 @@ DECISIONS = ("queued", "ignored", "shed")
 
 @dataclass(frozen=True)
 class Trigger:
-    """A decided change; ``seen`` counts the messages that spoke of it, times are seconds since the epoch."""
+    """A change that one pipeline decided about; ``seen`` counts the messages that spoke of it, times are seconds
+    since the epoch."""
 
     key: str
     decision: str
@@ -29,6 +32,17 @@ class Trigger:
     accepted_at: float = 0.0
     offered_at: float | None = None
     run_id: str | None = None
+    pipeline: Pipeline = "allpackages"
+
+    @property
+    def claim(self) -> tuple[str, Pipeline]:
+        """What a run must hold to answer it."""
+        return self.key, self.pipeline
+
+    @property
+    def announced_as(self) -> str:
+        """The ID of its messages where no run answers it."""
+        return trigger_id(self.key, self.pipeline)
 
 
 @dataclass(frozen=True)
@@ -41,6 +55,11 @@ class RunEntry:
     status: str = "SUCCESS"
     beat_at: float = 0.0
     ended_at: float | None = None
+    pipeline: Pipeline = "allpackages"
+
+    @property
+    def claim(self) -> tuple[str, Pipeline]:
+        return self.key, self.pipeline
 
 
 @dataclass(frozen=True)
@@ -74,10 +93,11 @@ class Books:
 
 @dataclass(frozen=True)
 class Problem:
-    """What does not balance: ``about`` is a change's key, a run or a message ID."""
+    """What does not balance: ``about`` is a change's key, a run or a message ID, ``pipeline`` whose it is."""
 
     about: str
     problem: str
+    pipeline: Pipeline = "allpackages"
 
 
 @dataclass(frozen=True)
@@ -137,11 +157,12 @@ def audit(books: Books, now: float, patience: float = 600.0) -> Audit:
 
 
 def _triggers(books: Books, letters: Mapping[str, Sequence[LetterEntry]], long_ago: float) -> Iterator[Problem]:
-    claimed = {run.key for run in books.runs}
+    claimed = {run.claim for run in books.runs}
     for trigger in books.triggers:
-        fault = _trigger_fault(trigger, trigger.key in claimed, letters.get(trigger_id(trigger.key), ()), long_ago)
+        announced = letters.get(trigger.announced_as, ())
+        fault = _trigger_fault(trigger, trigger.claim in claimed, announced, long_ago)
         if fault:
-            yield Problem(trigger.key, fault)
+            yield Problem(trigger.key, fault, trigger.pipeline)
 
 
 def _trigger_fault(trigger: Trigger, claimed: bool, announced: Sequence[LetterEntry], long_ago: float) -> str | None:
@@ -149,6 +170,8 @@ def _trigger_fault(trigger: Trigger, claimed: bool, announced: Sequence[LetterEn
         return f"the decision {trigger.decision!r} is none that triage makes"
     if len(announced) > 1:
         return f"it was announced {len(announced)} times that no run answers it"
+    if any(Said(one.topic, one.status).pipeline != trigger.pipeline for one in announced):
+        return "its message speaks for the other pipeline"
     if claimed:
         return None
     if trigger.run_id is not None:
@@ -164,8 +187,8 @@ def _trigger_fault(trigger: Trigger, claimed: bool, announced: Sequence[LetterEn
 
 
 def _trigger_counts(books: Books) -> dict[str, int]:
-    claimed = {run.key for run in books.runs}
-    ends = Counter(_end_of(trigger, trigger.key in claimed) for trigger in books.triggers)
+    claimed = {run.claim for run in books.runs}
+    ends = Counter(_end_of(trigger, trigger.claim in claimed) for trigger in books.triggers)
     duplicates = sum(trigger.seen - 1 for trigger in books.triggers)
     counts = {name: ends[name] for name in ("run", "waiting", "ignored", "shed")}
     counts |= {"rejected": books.rejected, "duplicate": duplicates}
@@ -187,16 +210,16 @@ def _runs(books: Books, letters: Mapping[str, Sequence[LetterEntry]], long_ago: 
         for attempt in range(1, run.attempt + 1):
             said = [letter for letter in own if letter.attempt == attempt]
             for fault in _run_faults(run, attempt, said, long_ago):
-                yield Problem(_build_id(run, attempt), fault)
+                yield Problem(_build_id(run, attempt), fault, run.pipeline)
         if any(letter.attempt > run.attempt for letter in own):
-            yield Problem(run.run_id, "it has messages of an attempt that never began")
-        yield from (Problem(run.run_id, fault) for fault in _confirmation_faults(own))
+            yield Problem(run.run_id, "it has messages of an attempt that never began", run.pipeline)
+        yield from (Problem(run.run_id, fault, run.pipeline) for fault in _confirmation_faults(own))
 
 
 def _run_faults(run: RunEntry, attempt: int, said: Sequence[LetterEntry], long_ago: float) -> Iterator[str]:
     latest = attempt == run.attempt
     ended = not latest or run.ended_at is not None
-    yield from faults_of([Said(letter.topic, letter.status) for letter in said], ended)
+    yield from faults_of([Said(letter.topic, letter.status) for letter in said], ended, run.pipeline)
     if latest and said and said[-1].status != run.status:
         yield f"its last message says {said[-1].status}, and the ledger {run.status}"
     if any(letter.build_id != _build_id(run, attempt) for letter in said):
@@ -230,10 +253,11 @@ def _run_counts(books: Books) -> dict[str, int]:
 
 
 def _strangers(books: Books) -> Iterator[Problem]:
-    known = {run.run_id for run in books.runs} | {trigger_id(trigger.key) for trigger in books.triggers}
+    known = {run.run_id for run in books.runs} | {trigger.announced_as for trigger in books.triggers}
     for letter in books.letters:
         if letter.run_id not in known:
-            yield Problem(letter.message_id, f"{letter.topic} belongs to no run and to no change")
+            lost = f"{letter.topic} belongs to no run and to no change"
+            yield Problem(letter.message_id, lost, Said(letter.topic, letter.status).pipeline)
 
 
 def _message_counts(books: Books, queued: Sequence[LetterEntry], now: float) -> dict[str, float]:

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from distgate.change import Change
 from distgate.errors import Blame, ConfigurationError, InfrastructureError
 from distgate.packages import Nevra, RpmFile
+from distgate.stages import Pipeline
 
 FILE = "run.json"
 VERSION = 1
@@ -173,6 +174,7 @@ class Capsule(_Record):
     build_id: str
     site: str
     change: Change
+    pipeline: Pipeline = "allpackages"
     tools: dict[str, str] = Field(default_factory=dict)
     build: BuildRecord | None = None
     compose: ComposeRecord | None = None
@@ -202,9 +204,12 @@ class CapsuleFile:
 
     path: Path
 
-    def begin(self, run_id: str, build_id: str, site: str, change: Change) -> Capsule:
+    def begin(
+        self, run_id: str, build_id: str, site: str, change: Change, pipeline: Pipeline = "allpackages"
+    ) -> Capsule:
         """Start the record of a run. A retry of it keeps what its earlier stages said, but for the verdict."""
-        fresh = Capsule(run_id=run_id, build_id=build_id, site=site, change=change, tools=tool_versions())
+        own = {"run_id": run_id, "build_id": build_id, "site": site, "change": change, "pipeline": pipeline}
+        fresh = Capsule(**own, tools=tool_versions())
         try:
             known = load(self.path)
         except ConfigurationError:  # there is none yet, or nobody can read it

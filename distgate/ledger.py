@@ -1,9 +1,9 @@
 """The ledger: accepted changes, the runs that claimed them, and the outbox, in one database.
 
 The bus and Prefect's events deliver at least once at best and sometimes not at all; the ledger is what is true.
-A change stands here under its unique key before anybody is told of it, a run claims the key before it works, and
-a message stands in the outbox before it is sent. SQLAlchemy on a URL: SQLite in WAL mode on one host, PostgreSQL
-beyond (notes: prefect, section 10).
+A change stands here once for each pipeline that decided about it, before anybody is told of it; a run claims it for
+its pipeline before it works, and a message stands in the outbox before it is sent. SQLAlchemy on a URL: SQLite in WAL
+mode on one host, PostgreSQL beyond (notes: prefect, section 10).
 """
 
 from __future__ import annotations
@@ -23,12 +23,18 @@ from distgate.change import Change
 from distgate.errors import InfrastructureError
 from distgate.ledger_tables import CHANGES, OUTBOX, RUNS, open_engine
 from distgate.rules import SETTLING
+from distgate.stages import Pipeline
 from distgate.triage import Decision
+
+#: Runs with the change that each holds.
+_RUNS = sa.select(RUNS, CHANGES.c.change).join(
+    CHANGES, sa.and_(CHANGES.c.key == RUNS.c.key, CHANGES.c.pipeline == RUNS.c.pipeline)
+)
 
 
 @dataclass(frozen=True)
 class Acceptance:
-    """What the ledger says of a decided change: ``new`` is False when its key stood there before, ``offered`` is
+    """What the ledger says of a decided change: ``new`` is False when it stood there before, ``offered`` is
     True once Prefect was told of it or a run has claimed it. ``decision`` and ``rule`` are those that stand there."""
 
     key: str
@@ -40,7 +46,7 @@ class Acceptance:
 
 @dataclass(frozen=True)
 class Run:
-    """A run that holds a change. ``attempt`` counts its complete sets of messages, from 1."""
+    """A run that holds a change for its pipeline. ``attempt`` counts its complete sets of messages, from 1."""
 
     run_id: str
     change: Change
@@ -50,6 +56,7 @@ class Run:
     open_stage: str | None
     facts: dict[str, str]
     ended: bool
+    pipeline: Pipeline = "allpackages"
 
     @property
     def build_id(self) -> str:
@@ -90,24 +97,26 @@ class Ledger:
     # -- changes -------------------------------------------------------------------------------------------------
 
     def record(self, change: Change, decision: Decision, *, counted: bool = False) -> Acceptance:
-        """Write a decided change under its key; a repeat is counted (unless it was ``counted``), no more."""
+        """Write a decided change down for the pipeline of the decision; a repeat is counted (unless it was
+        ``counted``), no more."""
+        mine = _of(change.key, decision.pipeline)
         with self.transaction() as connection:
             if _insert(connection, CHANGES, _change_row(change, decision)):
                 return Acceptance(change.key, True, decision.decision, rule=decision.rule)
             if not counted:
-                connection.execute(
-                    CHANGES.update().where(CHANGES.c.key == change.key).values(seen=CHANGES.c.seen + 1)
-                )
-            known = connection.execute(sa.select(CHANGES).where(CHANGES.c.key == change.key)).one()
+                connection.execute(CHANGES.update().where(mine).values(seen=CHANGES.c.seen + 1))
+            known = connection.execute(sa.select(CHANGES).where(mine)).one()
             offered = known.offered_at is not None or known.run_id is not None
             return Acceptance(change.key, False, known.decision, offered, known.rule)
 
-    def unclaimed(self, older_than: float) -> list[Change]:
-        """Accepted changes that no run has claimed and that were last offered ``older_than`` seconds ago.
+    def unclaimed(self, older_than: float, pipeline: Pipeline = "allpackages") -> list[Change]:
+        """Changes that ``pipeline`` accepted, that no run of it has claimed, and that were last offered
+        ``older_than`` seconds ago.
 
         Those that wait for a newer commit of their push are not accepted yet: the intake decides about them.
         """
         query = sa.select(CHANGES.c.change).where(
+            CHANGES.c.pipeline == pipeline,
             CHANGES.c.decision == "queued",
             CHANGES.c.rule != SETTLING,
             CHANGES.c.run_id.is_(None),
@@ -117,49 +126,57 @@ class Ledger:
             rows = connection.execute(query.order_by(CHANGES.c.accepted_at)).scalars()
             return [Change.model_validate_json(row) for row in rows]
 
-    def accepted_at(self, changes: Sequence[Change]) -> float:
-        """When the first of these changes came, in seconds since the epoch; now when none is known."""
+    def accepted_at(self, changes: Sequence[Change], pipeline: Pipeline = "allpackages") -> float:
+        """When the first of these changes came to ``pipeline``, in seconds since the epoch; else now."""
         keys = [change.key for change in changes]
         parts = [keys[start : start + 500] for start in range(0, len(keys), 500)]  # SQLite bounds its variables
+        earliest = sa.select(sa.func.min(CHANGES.c.accepted_at)).where(CHANGES.c.pipeline == pipeline)
         with self.transaction() as connection:
-            came = [
-                connection.execute(
-                    sa.select(sa.func.min(CHANGES.c.accepted_at)).where(CHANGES.c.key.in_(part))
-                ).scalar()
-                for part in parts
-            ]
+            came = [connection.execute(earliest.where(CHANGES.c.key.in_(part))).scalar() for part in parts]
         return min((one for one in came if one is not None), default=time.time())
 
-    def offered(self, key: str) -> None:
-        """Note that the change was offered to Prefect just now."""
+    def offered(self, key: str, pipeline: Pipeline = "allpackages") -> None:
+        """Note that the change was offered to Prefect just now, for ``pipeline``."""
         with self.transaction() as connection:
-            connection.execute(CHANGES.update().where(CHANGES.c.key == key).values(offered_at=time.time()))
+            connection.execute(CHANGES.update().where(_of(key, pipeline)).values(offered_at=time.time()))
 
     # -- runs ----------------------------------------------------------------------------------------------------
 
-    def claim(self, change: Change, run_id: str, build_url: str, *, again: bool = False) -> Run | None:
-        """Take the change for a run; None when another run holds it and ``again`` does not ask for a re-run.
+    def claim(
+        self,
+        change: Change,
+        run_id: str,
+        build_url: str,
+        *,
+        again: bool = False,
+        pipeline: Pipeline = "allpackages",
+    ) -> Run | None:
+        """Take the change for a run of ``pipeline``; None when another run of it holds the change and ``again`` does
+        not ask for a re-run.
 
         The run that holds it gets it again: that is a retry, and a new attempt if its last message was written.
         """
-        asked = Decision("queued", "started by hand", "manual")
+        asked = Decision("queued", "started by hand", "manual", pipeline)
         with self.transaction() as connection:
             # A run is no push: it is not counted as one more of them.
             _insert(connection, CHANGES, _change_row(change, asked))
             mine = sa.or_(CHANGES.c.run_id.is_(None), CHANGES.c.run_id == run_id)
-            where = CHANGES.c.key == change.key
+            where = _of(change.key, pipeline)
             taken = connection.execute(
                 CHANGES.update().where(where if again else sa.and_(where, mine)).values(run_id=run_id)
             )
             if taken.rowcount != 1:
                 return None
-            self._open_run(connection, change, run_id, build_url)
+            self._open_run(connection, change, run_id, build_url, pipeline)
         return self.run(run_id)
 
-    def _open_run(self, connection: Connection, change: Change, run_id: str, build_url: str) -> None:
+    def _open_run(
+        self, connection: Connection, change: Change, run_id: str, build_url: str, pipeline: Pipeline
+    ) -> None:
         row = {
             "run_id": run_id,
             "key": change.key,
+            "pipeline": pipeline,
             "build_url": build_url,
             "attempt": 1,
             "status": "SUCCESS",
@@ -180,9 +197,8 @@ class Ledger:
 
     def run(self, run_id: str) -> Run | None:
         """The run as the ledger knows it, or None."""
-        query = sa.select(RUNS, CHANGES.c.change).join(CHANGES, CHANGES.c.key == RUNS.c.key)
         with self.transaction() as connection:
-            row = connection.execute(query.where(RUNS.c.run_id == run_id)).one_or_none()
+            row = connection.execute(_RUNS.where(RUNS.c.run_id == run_id)).one_or_none()
         return _run(row) if row else None
 
     def beat(self, run_id: str, attempt: int) -> bool:
@@ -193,16 +209,15 @@ class Ledger:
 
     def silent(self, seconds: float) -> list[Run]:
         """Runs without a last message that have not said for ``seconds`` that they are alive."""
-        query = sa.select(RUNS, CHANGES.c.change).join(CHANGES, CHANGES.c.key == RUNS.c.key)
         quiet = sa.and_(RUNS.c.ended_at.is_(None), RUNS.c.beat_at < time.time() - seconds)
         with self.transaction() as connection:
-            return [_run(row) for row in connection.execute(query.where(quiet)).all()]
+            return [_run(row) for row in connection.execute(_RUNS.where(quiet)).all()]
 
-    def runs_of(self, key: str) -> list[Run]:
-        """Every run that ever held the change, oldest first."""
-        query = sa.select(RUNS, CHANGES.c.change).join(CHANGES, CHANGES.c.key == RUNS.c.key)
+    def runs_of(self, key: str, pipeline: Pipeline = "allpackages") -> list[Run]:
+        """Every run of ``pipeline`` that ever held the change, oldest first."""
+        mine = sa.and_(RUNS.c.key == key, RUNS.c.pipeline == pipeline)
         with self.transaction() as connection:
-            rows = connection.execute(query.where(RUNS.c.key == key).order_by(RUNS.c.claimed_at)).all()
+            rows = connection.execute(_RUNS.where(mine).order_by(RUNS.c.claimed_at)).all()
         return [_run(row) for row in rows]
 
     def learn(self, run_id: str, **facts: str) -> None:
@@ -300,9 +315,15 @@ def _insert(connection: Connection, table: sa.Table, row: dict[str, Any]) -> boo
     return True
 
 
+def _of(key: str, pipeline: Pipeline) -> sa.ColumnElement[bool]:
+    """The row of one change in one pipeline."""
+    return sa.and_(CHANGES.c.key == key, CHANGES.c.pipeline == pipeline)
+
+
 def _change_row(change: Change, decision: Decision) -> dict[str, Any]:
     return {
         "key": change.key,
+        "pipeline": decision.pipeline,
         "change": change.model_dump_json(),
         "decision": decision.decision,
         "reason": decision.reason,
@@ -346,4 +367,5 @@ def _run(row: Row[Any]) -> Run:
         open_stage=row.open_stage,
         facts=json.loads(row.facts),
         ended=row.ended_at is not None,
+        pipeline=row.pipeline,
     )

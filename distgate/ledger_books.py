@@ -15,6 +15,7 @@ from distgate.audit import Books, LetterEntry, RunEntry, Trigger
 from distgate.change import Change
 from distgate.ledger import Ledger, Letter, Run
 from distgate.ledger_tables import CHANGES, OUTBOX, REJECTIONS, RUNS
+from distgate.stages import Pipeline
 
 
 def books(ledger: Ledger, since: float = 0.0) -> Books:
@@ -31,12 +32,16 @@ def books(ledger: Ledger, since: float = 0.0) -> Books:
         letters = connection.execute(sa.select(OUTBOX).order_by(OUTBOX.c.seq)).all()
         rejected = _rejected(connection, since)
     found = [
-        Trigger(row.key, row.decision, row.seen, row.accepted_at, row.offered_at, row.run_id) for row in triggers
+        Trigger(row.key, row.decision, row.seen, row.accepted_at, row.offered_at, row.run_id, row.pipeline)
+        for row in triggers
     ]
-    own = {row.run_id for row in runs} | {trigger_id(one.key) for one in found}
+    own = {row.run_id for row in runs} | {one.announced_as for one in found}
     return Books(
         triggers=found,
-        runs=[RunEntry(row.run_id, row.key, row.attempt, row.status, row.beat_at, row.ended_at) for row in runs],
+        runs=[
+            RunEntry(row.run_id, row.key, row.attempt, row.status, row.beat_at, row.ended_at, row.pipeline)
+            for row in runs
+        ],
         letters=[_letter(row) for row in letters if not since or row.run_id in own or row.sent_at is None],
         rejected=rejected,
         whole=not since,
@@ -68,9 +73,11 @@ def _letter(row: Row[Any]) -> LetterEntry:
 
 @dataclass(frozen=True)
 class History:
-    """All that the ledger knows of one change; ``announced`` are the messages that say that no run answers it."""
+    """All that the ledger knows of one change in one pipeline; ``announced`` are the messages that say that no run
+    answers it."""
 
     change: Change
+    pipeline: Pipeline
     decision: str
     rule: str
     reason: str
@@ -82,7 +89,7 @@ class History:
 
 
 def histories(ledger: Ledger, repo: str, rev: str) -> list[History]:
-    """What became of a commit, once per branch, oldest first; empty when the ledger does not know it.
+    """What became of a commit, once per branch and pipeline, oldest first; empty when the ledger does not know it.
 
     ``repo`` may carry its namespace (rpms/bash), ``rev`` may be the beginning of a commit's hash.
     """
@@ -107,12 +114,13 @@ def is_revision(text: str) -> bool:
 def _history(ledger: Ledger, row: Row[Any], change: Change) -> History:
     return History(
         change=change,
+        pipeline=row.pipeline,
         decision=row.decision,
         rule=row.rule,
         reason=row.reason,
         seen=row.seen,
         accepted_at=row.accepted_at,
         offered_at=row.offered_at,
-        announced=tuple(ledger.letters_of(trigger_id(change.key))),
-        runs=tuple((run, tuple(ledger.letters_of(run.run_id))) for run in ledger.runs_of(change.key)),
+        announced=tuple(ledger.letters_of(trigger_id(change.key, row.pipeline))),
+        runs=tuple((run, tuple(ledger.letters_of(run.run_id))) for run in ledger.runs_of(change.key, row.pipeline)),
     )

@@ -1,4 +1,4 @@
-"""What the ledger knows of the past of a change, and the decisions that are taken after its push has settled.
+"""What the ledger knows of a change in one pipeline, and the decisions that are taken after its push has settled.
 
 docs/decisions has the reasons: a push is tested at its head, and git.receive does not say which commit that is.
 """
@@ -14,6 +14,7 @@ from distgate.change import Change
 from distgate.ledger import Ledger
 from distgate.ledger_tables import CHANGES
 from distgate.rules import ACCEPTED, SETTLING, Known
+from distgate.stages import Pipeline
 from distgate.triage import Decision
 
 #: Rules of commits that were really pushed to the branch: a fork's makes nothing old, nor does a run by hand.
@@ -23,19 +24,23 @@ AT_ONCE = 200
 
 
 class LedgerHistory:
-    """Answers the rules' questions (distgate.rules.History) from a ledger, and writes later decisions into it."""
+    """Answers the rules' questions (distgate.rules.History) from a ledger, and writes later decisions into it.
 
-    def __init__(self, ledger: Ledger) -> None:
+    One pipeline's answer never stands for the other's: each has a history of its own.
+    """
+
+    def __init__(self, ledger: Ledger, pipeline: Pipeline = "allpackages") -> None:
         self._ledger = ledger
+        self._mine = CHANGES.c.pipeline == pipeline
 
     def known(self, change: Change) -> Known | None:
-        query = sa.select(CHANGES.c.decision, CHANGES.c.rule, CHANGES.c.seen).where(CHANGES.c.key == change.key)
+        query = sa.select(CHANGES.c.decision, CHANGES.c.rule, CHANGES.c.seen)
         with self._ledger.transaction() as connection:
-            row = connection.execute(query).one_or_none()
+            row = connection.execute(query.where(CHANGES.c.key == change.key, self._mine)).one_or_none()
         return Known(row.decision, row.rule, row.seen) if row else None
 
     def newer(self, change: Change, within: float) -> str | None:
-        own = sa.select(CHANGES.c.accepted_at).where(CHANGES.c.key == change.key)
+        own = sa.select(CHANGES.c.accepted_at).where(CHANGES.c.key == change.key, self._mine)
         with self._ledger.transaction() as connection:
             came = connection.execute(own).scalar_one_or_none() or time.time()
             later = CHANGES.c.accepted_at > came
@@ -43,13 +48,13 @@ class LedgerHistory:
             others = sa.and_(_same_branch(change), CHANGES.c.key != change.key, CHANGES.c.rule.in_(_PUSHED))
             # Said apart from the rest, it lets the database use its index.
             recent = CHANGES.c.accepted_at >= came - within
-            found = sa.select(CHANGES.c.key).where(recent, others, sa.or_(later, named))
+            found = sa.select(CHANGES.c.key).where(self._mine, recent, others, sa.or_(later, named))
             found = found.order_by(CHANGES.c.accepted_at)
             keys = connection.execute(found).scalars().all()
         return keys[-1].rpartition("#")[2] if keys else None
 
     def accepted(self, seconds: float, like: Change | None = None) -> int:
-        recent = sa.and_(CHANGES.c.rule == ACCEPTED, CHANGES.c.accepted_at > time.time() - seconds)
+        recent = sa.and_(self._mine, CHANGES.c.rule == ACCEPTED, CHANGES.c.accepted_at > time.time() - seconds)
         if like is not None:
             recent = sa.and_(recent, _begins(f"{like.namespace}/{like.repo}@"))
         with self._ledger.transaction() as connection:
@@ -71,12 +76,12 @@ class LedgerHistory:
         """
         news = {"decision": decision.decision, "reason": decision.reason, "rule": decision.rule}
         came = {"accepted_at": time.time(), "head": decision.head} if arrived else {}
-        mine = sa.and_(CHANGES.c.key == change.key, CHANGES.c.run_id.is_(None))
+        mine = sa.and_(CHANGES.c.key == change.key, self._mine, CHANGES.c.run_id.is_(None))
         with self._ledger.transaction() as connection:
             return connection.execute(CHANGES.update().where(mine).values(**news, **came)).rowcount == 1
 
     def _changes(self, wish: ColumnElement[bool]) -> list[Change]:
-        query = sa.select(CHANGES.c.change).where(wish, CHANGES.c.run_id.is_(None))
+        query = sa.select(CHANGES.c.change).where(self._mine, wish, CHANGES.c.run_id.is_(None))
         with self._ledger.transaction() as connection:
             query = query.order_by(CHANGES.c.accepted_at).limit(AT_ONCE)
             return [Change.model_validate_json(row) for row in connection.execute(query).scalars()]

@@ -13,9 +13,10 @@ from distgate.message_order import Said
 
 
 def story_as_json(history: History) -> dict[str, Any]:
-    """One change as ``distgate why --json`` prints it; times are ISO 8601 in UTC."""
+    """One change in one pipeline as ``distgate why --json`` prints it; times are ISO 8601 in UTC."""
     return {
         "change": history.change.model_dump(include={"namespace", "repo", "rev", "branch", "username"}),
+        "pipeline": history.pipeline,
         "decision": history.decision,
         "rule": history.rule,
         "reason": history.reason,
@@ -50,7 +51,8 @@ def tell_audit(audit: Audit, shown: int) -> Iterator[str]:
             f" ({letter.error})" if letter.error else ""
         )
     for problem in audit.problems[:shown]:
-        yield f"problem: {problem.about}: {problem.problem}"
+        whose = "" if problem.pipeline == "allpackages" else f" ({problem.pipeline})"
+        yield f"problem: {problem.about}{whose}: {problem.problem}"
     for word, count in (("queued messages", len(audit.queued)), ("problems", len(audit.problems))):
         if count > shown:
             yield f"... and {count - shown} more {word}; --json has them all"
@@ -83,7 +85,7 @@ def _letter_as_json(letter: Letter) -> dict[str, Any]:
 
 def _lines(history: History) -> Iterator[str]:
     change = history.change
-    yield f"{change.namespace}/{change.repo} {change.branch} {change.rev} by {change.username}"
+    yield f"{change.namespace}/{change.repo} {change.branch} {change.rev} by {change.username}, {history.pipeline}"
     yield f"  {history.decision}: {history.reason} (rule {history.rule})"
     yield f"  seen {_times(history.seen)}, first at {moment(history.accepted_at)}"
     yield from (f"  {_letter_line(letter)}" for letter in history.announced)

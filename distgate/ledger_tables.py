@@ -12,10 +12,12 @@ from distgate.errors import ConfigurationError
 
 META = sa.MetaData()
 
+#: What was decided about a change, once for each pipeline that was asked: neither answers for the other.
 CHANGES = sa.Table(
     "changes",
     META,
     sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("pipeline", sa.Text, primary_key=True),
     sa.Column("change", sa.Text, nullable=False),
     sa.Column("decision", sa.Text, nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
@@ -26,13 +28,14 @@ CHANGES = sa.Table(
     sa.Column("offered_at", sa.Float),
     sa.Column("run_id", sa.Text),
     # What waits, and what Prefect was not told of, is looked for twice a second.
-    sa.Index("ix_changes_rule_offered", "rule", "offered_at"),
+    sa.Index("ix_changes_rule_offered", "rule", "pipeline", "offered_at"),
 )
 RUNS = sa.Table(
     "runs",
     META,
     sa.Column("run_id", sa.Text, primary_key=True),
-    sa.Column("key", sa.Text, sa.ForeignKey("changes.key"), nullable=False, index=True),
+    sa.Column("key", sa.Text, nullable=False),
+    sa.Column("pipeline", sa.Text, nullable=False),
     sa.Column("build_url", sa.Text, nullable=False),
     sa.Column("attempt", sa.Integer, nullable=False),
     sa.Column("status", sa.Text, nullable=False),
@@ -41,6 +44,8 @@ RUNS = sa.Table(
     sa.Column("claimed_at", sa.Float, nullable=False),
     sa.Column("beat_at", sa.Float, nullable=False),
     sa.Column("ended_at", sa.Float),
+    sa.ForeignKeyConstraint(["key", "pipeline"], ["changes.key", "changes.pipeline"]),
+    sa.Index("ix_runs_key_pipeline", "key", "pipeline"),
 )
 OUTBOX = sa.Table(
     "outbox",
@@ -72,7 +77,7 @@ REJECTIONS = sa.Table(
 )
 
 #: To be raised with every change of a table above; a ledger of another number is refused, never guessed at.
-SCHEMA = 3
+SCHEMA = 4
 SCHEMAS = sa.Table("schema", META, sa.Column("version", sa.Integer, primary_key=True))
 #: PostgreSQL's lock for whoever makes the tables; any number that is always the same.
 _MAKING = 0x64697374

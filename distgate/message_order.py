@@ -50,13 +50,14 @@ class Said:
         return self.name == "complete"
 
 
-def faults_of(said: Sequence[Said], ended: bool) -> list[str]:
-    """What is wrong with the messages of one run in the order of their sending; ``ended`` says that it is over."""
+def faults_of(said: Sequence[Said], ended: bool, pipeline: Pipeline = "allpackages") -> list[str]:
+    """What is wrong with the messages of one run of ``pipeline`` in the order of their sending; ``ended`` says that
+    it is over."""
     unknown = [f"{one.topic} is no message of a run" for one in said if not _known(one)]
     if unknown:
         return unknown
-    if len({one.pipeline for one in said}) > 1:
-        return ["it speaks for two pipelines"]
+    if any(one.pipeline != pipeline for one in said):
+        return ["it speaks for the other pipeline"]
     faults = [fault for pair in itertools.pairwise(said) for fault in _step(*pair)]
     return [*faults, *_verdict(said, ended), *_gaps(said)]
 
@@ -90,7 +91,7 @@ def _verdict(said: Sequence[Said], ended: bool) -> Iterator[str]:
     if not (said and said[-1].last and said[-1].status in GOOD):
         return
     seen = {one.suffix for one in said}
-    for suffix in OWED[said[0].pipeline]:
+    for suffix in OWED[said[-1].pipeline]:
         if suffix not in seen:
             yield f"it ended as {said[-1].status} without a message of {suffix}"
 

@@ -47,7 +47,7 @@ class Known:
 
 
 class History(Protocol):
-    """What the rules may ask about the past."""
+    """What the rules may ask about the past of one pipeline."""
 
     def known(self, change: Change) -> Known | None:
         """The decision that stands about exactly this change, or None."""

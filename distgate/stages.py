@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 Pipeline = Literal["allpackages", "atomic"]
+#: Both, the first one first.
+PIPELINES: tuple[Pipeline, ...] = get_args(Pipeline)
 Status = Literal["SUCCESS", "FAILURE", "UNSTABLE", "ABORTED"]
 
 #: From good to bad. A pipeline's status never gets better again.
@@ -94,9 +96,9 @@ STAGES: Mapping[str, Mapping[str, Stage]] = {
         Stage("package.test.functional", _ALL, (*NVR_FIELDS, "package_url")),
         Stage("compose", _WORK, _COMPOSE, {"running": {"compose_rev": QUOTES}}),
         Stage("compose.test.integration", _ALL, _COMPOSE),
-        Stage("compose.test.e2e", _ALL, _COMPOSE),
         Stage("image", _WORK, _IMAGE, {"running": {"image_name": QUOTES, "image_url": QUOTES}}),
         Stage("image.test.smoke", _WORK, _IMAGE),
+        Stage("compose.test.e2e", _ALL, _COMPOSE),
         Stage("", ("complete",), (*NVR_FIELDS, "compose_rev")),
     ),
 }

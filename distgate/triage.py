@@ -37,7 +37,7 @@ class Decision:
     decision: Verb
     reason: str
     rule: str
-    pipeline: str = "allpackages"
+    pipeline: Pipeline = "allpackages"
     change: Change | None = None
     head: bool = False
     trace: tuple[Step, ...] = ()
@@ -101,13 +101,13 @@ def narrate(decision: Decision) -> Iterator[str]:
         yield f"{step.outcome.replace('-', ' '):<12} {step.rule:<11} {step.sentence}"
 
 
-def conclude(change: Change, settings: Settings, history: History) -> Decision:
+def conclude(change: Change, settings: Settings, history: History, pipeline: Pipeline = "allpackages") -> Decision:
     """The decision about a change whose push has settled: queued, ignored as superseded, or shed."""
-    matter = Matter("", {"commit": change.model_dump()}, settings, history=history)
+    matter = Matter("", {"commit": change.model_dump()}, settings, pipeline, history)
     for rule in RULES:
         reason = rule.objection(matter) if rule.asks == "push" else None
         if reason is not None:
-            return Decision(rule.decision, reason, rule.name, change=change)
+            return Decision(rule.decision, reason, rule.name, pipeline, change)
     return _accepted(matter)
 
 

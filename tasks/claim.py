@@ -12,12 +12,13 @@ from distgate.capsule import FILE, CapsuleFile
 from distgate.change import Change
 from distgate.run_directory import RunDirectory
 from distgate.settings import settings
+from distgate.stages import Pipeline
 from tasks.stage import announcer, ledger
 
 
 @dataclass(frozen=True)
 class Job:
-    """What every stage of one run shares: the change, the site it works with, and its artifacts.
+    """What every stage of one run shares: the change, the pipeline, the site it works with, and its artifacts.
 
     ``reserve`` is for how many minutes the guest of a failure is held; ``rerun_failed`` asks for blame on red.
     """
@@ -29,6 +30,7 @@ class Job:
     room: RunDirectory
     reserve: int = 0
     rerun_failed: bool = False
+    pipeline: Pipeline = "allpackages"
 
     @property
     def capsule(self) -> CapsuleFile:
@@ -38,21 +40,27 @@ class Job:
 
 @task(name="Claim change", retries=3, retry_delay_seconds=5)
 def claim_change(
-    change: Change, site: str | None, again: bool, reserve: int = 0, rerun_failed: bool | None = None
+    change: Change,
+    site: str | None,
+    again: bool,
+    reserve: int = 0,
+    rerun_failed: bool | None = None,
+    pipeline: Pipeline = "allpackages",
 ) -> Job | None:
-    """The run's job; None when another run holds the change and ``again`` does not ask for a re-run."""
+    """The run's job; None when another run of the pipeline holds the change and ``again`` does not ask for a
+    re-run."""
     run_id = str(flow_run.id)
     _end_what_failed(run_id)
-    run = ledger().claim(change, run_id, build_url(run_id), again=again)
+    run = ledger().claim(change, run_id, build_url(run_id), again=again, pipeline=pipeline)
     if run is None:
         get_run_logger().warning("%s is already held by another run; nothing is done twice", change.key)
         return None
     with get_client(sync_client=True) as client:
-        client.update_flow_run(UUID(run_id), tags={*flow_run.tags, *tags_of(change)})
+        client.update_flow_run(UUID(run_id), tags={*flow_run.tags, *tags_of(change, pipeline)})
     room = RunDirectory(settings().artifacts_dir.resolve() / run_id, settings().artifacts_url)
     rerun = settings().rerun_failed if rerun_failed is None else rerun_failed
-    job = Job(run_id, run.attempt, change, site or settings().site, room, reserve, rerun)
-    job.capsule.begin(run_id, run.build_id, job.site, change)
+    job = Job(run_id, run.attempt, change, site or settings().site, room, reserve, rerun, pipeline)
+    job.capsule.begin(run_id, run.build_id, job.site, change, pipeline)
     return job
 
 
@@ -68,6 +76,6 @@ def build_url(run_id: str) -> str:
     return f"{settings().ui_url.rstrip('/')}/runs/flow-run/{run_id}"
 
 
-def tags_of(change: Change) -> list[str]:
+def tags_of(change: Change, pipeline: Pipeline = "allpackages") -> list[str]:
     """What a run is found by in the UI."""
-    return [change.namespace, change.repo, change.branch, change.rev]
+    return [pipeline, change.namespace, change.repo, change.branch, change.rev]

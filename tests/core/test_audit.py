@@ -15,7 +15,7 @@ from distgate.ledger_books import books
 from distgate.message_order import Said, faults_of
 from distgate.rejections import note_dead, reject, rejections, requeued
 from distgate.settings import Settings
-from distgate.stages import Status
+from distgate.stages import Pipeline, Status
 from distgate.triage import Decision
 
 PREFIX = "org.centos.prod.ci.pipeline.allpackages."
@@ -225,7 +225,7 @@ COOKED: list[tuple[str, float, str]] = [
     ),
     (OUTBOX_COPY.format(run="'nobody'", topic="topic"), 0, "belongs to no run and to no change"),
     (OUTBOX_COPY.format(run="'run-good'", topic="'org.c.stage.ci.pipeline.allpackages.complete'"), 0, "verdicts"),
-    (OUTBOX_COPY.format(run="'run-good'", topic="'org.centos.prod.ci.pipeline.complete'"), 0, "for two pipelines"),
+    (OUTBOX_COPY.format(run="'run-good'", topic="'org.centos.prod.ci.pipeline.complete'"), 0, "the other pipeline"),
     (OUTBOX_COPY.format(run="'run-good'", topic="'org.nonsense'"), 0, "is no message of a run"),
 ]  # fmt: skip
 
@@ -245,10 +245,10 @@ def test_a_cooked_ledger_does_not_balance_and_the_audit_says_what_is_wrong(
     assert len({one.partition(":")[0] for one in found}) == 1  # nothing else is blamed
 
 
-def said(text: str) -> list[Said]:
+def said(text: str, prefix: str = PREFIX) -> list[Said]:
     """``package.queued image.complete/FAILURE``: topics of one run, and the status where it is not SUCCESS."""
     parts = [word.partition("/") for word in text.split()]
-    return [Said(PREFIX + name, status or "SUCCESS") for name, _, status in parts]
+    return [Said(prefix + name, status or "SUCCESS") for name, _, status in parts]
 
 
 BUILT = " ".join(PACKAGE)
@@ -287,3 +287,98 @@ def test_the_contracts_order_is_held(text: str, ended: bool, words: str) -> None
     faults = faults_of(said(text), ended)
     assert bool(faults) == bool(words), faults
     assert words in " ".join(faults)
+
+
+COMPOSED = "compose.running compose.complete"
+INTEGRATED = " ".join(f"compose.test.integration.{state}" for state in STATES)
+IMAGED = "image.running image.complete image.test.smoke.running image.test.smoke.complete"
+CONFORMED = " ".join(f"compose.test.e2e.{state}" for state in STATES)
+OWED = f"{BUILT} {COMPOSED} {INTEGRATED}"
+
+# messages of a run of Atomic Host that is over, what is wrong (empty: nothing)
+ATOMIC_ORDERS: list[tuple[str, str]] = [
+    (f"{OWED} complete", ""),
+    (f"{BUILT} {' '.join(TESTS)} {COMPOSED} {INTEGRATED} complete", ""),
+    (f"{OWED} {IMAGED} complete", ""),
+    (f"{OWED} {CONFORMED} complete", ""),
+    (f"{BUILT} {' '.join(TESTS)} {COMPOSED} {INTEGRATED} {IMAGED} {CONFORMED} complete", ""),
+    (f"{BUILT} compose.running compose.complete/FAILURE complete/FAILURE", ""),
+    (f"{BUILT} {COMPOSED} complete", "without a message of compose.test.integration"),
+    (f"{BUILT} complete", "without a message of compose"),
+    (
+        f"{OWED} image.running image.complete image.test.smoke.complete complete",
+        "image.test.smoke.running is missing",
+    ),
+    (f"{BUILT} {IMAGED} {COMPOSED} {INTEGRATED} complete", "out of order"),
+    (f"{OWED} {CONFORMED} {IMAGED} complete", "out of order"),
+    (f"{BUILT} {COMPOSED} {INTEGRATED} {' '.join(TESTS)} complete", "out of order"),
+    (f"{BUILT} compose.queued {COMPOSED} {INTEGRATED} complete", "no message of a run"),
+]
+
+
+@pytest.mark.parametrize(("text", "words"), ATOMIC_ORDERS, ids=[case[0] for case in ATOMIC_ORDERS])
+def test_the_contracts_order_of_atomic_host_is_held(text: str, words: str) -> None:
+    faults = faults_of(said(text, "org.centos.prod.ci.pipeline."), ended=True, pipeline="atomic")
+    assert bool(faults) == bool(words), faults
+    assert words in " ".join(faults)
+
+
+def work_on_atomic(ledger: Ledger, repo: str) -> None:
+    """A whole run of Atomic Host that makes no image, beside whatever the other pipeline did with the change."""
+    announcer = Announcer(ledger, Settings())
+    change = change_of(repo)
+    ledger.record(change, Decision("queued", "is tested", "accepted", "atomic", change))
+    ledger.claim(change, f"run-atomic-{repo}", "http://ui/run", pipeline="atomic")
+    for name in OWED.split():
+        suffix, _, state = name.rpartition(".")
+        announcer.stage(f"run-atomic-{repo}", suffix, state)
+    announcer.close(f"run-atomic-{repo}")
+    confirm(ledger)
+
+
+def test_both_pipelines_balance_in_one_ledger_and_each_trigger_counts(honest: Ledger) -> None:
+    before = look(honest)
+    for repo in ("good", "bad", "third"):
+        work_on_atomic(honest, repo)
+    for repo in ("shaky", "patient"):
+        change = change_of(repo)
+        honest.record(change, Decision("ignored", "not in the list", "package", "atomic", change))
+        Announcer(honest, Settings()).ignored(change, "atomic")
+    found = look(honest)
+    assert found.problems == ()
+    assert found.triggers == {**before.triggers, "total": 16, "run": 8, "ignored": 3}
+    assert found.runs == {**before.runs, "total": 8, "SUCCESS": 4}
+
+
+# what was done to a ledger of both pipelines, what the audit says, and of which pipeline
+COOKED_TWICE: list[tuple[str, str, Pipeline]] = [
+    (
+        "DELETE FROM outbox WHERE topic LIKE '%integration%'",
+        "without a message of compose.test.integration",
+        "atomic",
+    ),
+    ("DELETE FROM outbox WHERE run_id = 'run-good' AND topic LIKE '%smoke%'", "of image.test.smoke", "allpackages"),
+    ("UPDATE runs SET pipeline = 'atomic' WHERE run_id = 'run-good'", "for the other pipeline", "atomic"),
+    (
+        "UPDATE outbox SET topic = replace(topic, 'pipeline.', 'pipeline.allpackages.') WHERE topic LIKE '%ignored'"
+        " AND topic NOT LIKE '%allpackages%'",
+        "its message speaks for the other pipeline",
+        "atomic",
+    ),
+    ("DELETE FROM outbox WHERE topic LIKE '%pipeline.package.ignored'", "no message says so", "atomic"),
+]
+
+
+@pytest.mark.parametrize(("sql", "words", "pipeline"), COOKED_TWICE, ids=[case[1] for case in COOKED_TWICE])
+def test_what_does_not_balance_is_said_of_its_own_pipeline(
+    honest: Ledger, sql: str, words: str, pipeline: Pipeline
+) -> None:
+    work_on_atomic(honest, "good")
+    change = change_of("shaky")
+    honest.record(change, Decision("ignored", "not in the list", "package", "atomic", change))
+    Announcer(honest, Settings()).ignored(change, "atomic")
+    cook(honest, "UPDATE changes SET offered_at = 9e9 WHERE offered_at IS NOT NULL")
+    cook(honest, "UPDATE runs SET beat_at = 9e9")
+    assert problems(honest, LATE) == []
+    cook(honest, sql)
+    assert [one.pipeline for one in look(honest, LATE).problems if words in one.problem] == [pipeline]

@@ -10,7 +10,10 @@ from distgate.announcements import Announcer
 from distgate.change import Change
 from distgate.errors import ConfigurationError
 from distgate.ledger import Ledger
+from distgate.ledger_books import histories
+from distgate.ledger_history import LedgerHistory
 from distgate.settings import Settings
+from distgate.stages import PIPELINES, STAGES, Pipeline
 from distgate.triage import Decision
 
 CHANGE = Change(namespace="rpms", repo="dos2unix", rev="ab" * 20, branch="f41", username="jane")
@@ -127,6 +130,82 @@ def test_a_ledger_of_another_schema_is_refused_with_a_hint(tmp_path: Path) -> No
         raw.execute("UPDATE schema SET version = 99")
     with pytest.raises(ConfigurationError, match="has schema 99"):
         Ledger(url)
+
+
+def queued_for(pipeline: Pipeline) -> Decision:
+    return Decision("queued", "is tested", "accepted", pipeline, CHANGE, head=True)
+
+
+def test_one_commit_may_have_a_run_of_each_pipeline_and_neither_holds_it_for_the_other(ledger: Ledger) -> None:
+    assert [ledger.record(CHANGE, queued_for(pipeline)).new for pipeline in PIPELINES] == [True, True]
+    runs = {pipeline: ledger.claim(CHANGE, f"run-{pipeline}", URL, pipeline=pipeline) for pipeline in PIPELINES}
+    assert {name: run.pipeline for name, run in runs.items() if run} == {name: name for name in PIPELINES}
+    for pipeline in PIPELINES:
+        assert ledger.claim(CHANGE, "late", URL, pipeline=pipeline) is None
+        assert [run.run_id for run in ledger.runs_of(CHANGE.key, pipeline)] == [f"run-{pipeline}"]
+        assert ledger.run(f"run-{pipeline}") == runs[pipeline]
+    assert [one.pipeline for one in histories(ledger, "dos2unix", "abab")] == list(PIPELINES)
+    assert sorted(run.pipeline for run in ledger.silent(-1)) == sorted(PIPELINES)
+
+
+def test_what_one_pipeline_answered_says_nothing_of_the_other(ledger: Ledger) -> None:
+    ledger.record(CHANGE, queued_for("allpackages"))
+    ledger.offered(CHANGE.key)
+    mine, other = LedgerHistory(ledger), LedgerHistory(ledger, "atomic")
+    assert (mine.known(CHANGE) is None, other.known(CHANGE)) == (False, None)
+    assert (mine.accepted(3600), other.accepted(3600)) == (1, 0)
+    assert (mine.accepted(3600, CHANGE), other.accepted(3600, CHANGE)) == (1, 0)
+    older = CHANGE.model_copy(update={"rev": "cd" * 20})
+    assert (mine.newer(older, 60), other.newer(older, 60)) == (CHANGE.rev, None)
+
+    ledger.record(CHANGE, queued_for("atomic"))
+    assert (mine.unoffered(), other.unoffered()) == ([], [CHANGE])
+    ledger.claim(CHANGE, "run-1", URL)
+    assert (ledger.unclaimed(-1), ledger.unclaimed(-1, "atomic")) == ([], [CHANGE])
+    ledger.offered(CHANGE.key, "atomic")
+    assert other.unoffered() == []
+
+    assert other.decide_again(CHANGE, Decision("queued", "it waits", "settling", "atomic", CHANGE))
+    assert (mine.settled(-1), other.settled(-1)) == ([], [CHANGE])
+    assert other.decide_again(CHANGE, Decision("ignored", "not in the list", "package", "atomic", CHANGE))
+    assert [one.decision for one in (mine.known(CHANGE), other.known(CHANGE)) if one] == ["queued", "ignored"]
+
+
+def test_runs_of_both_pipelines_speak_each_in_its_own_words(ledger: Ledger, announcer: Announcer) -> None:
+    for pipeline in PIPELINES:
+        ledger.claim(CHANGE, pipeline, URL, pipeline=pipeline)
+        for suffix in ("package", "image"):
+            for state in ("queued", "running", "complete"):
+                announcer.stage(pipeline, suffix, state)
+        announcer.stage(pipeline, "image.test.smoke", "running")
+        announcer.close(pipeline, "ABORTED")
+        assert announcer.ignored(CHANGE, pipeline)
+    said = {name: [x.topic.partition(".ci.pipeline.")[2] for x in ledger.letters_of(name)] for name in PIPELINES}
+    both = ["package.queued", "package.running", "package.complete", "image.running", "image.complete"]
+    end = ["image.test.smoke.running", "image.test.smoke.complete", "complete"]
+    assert said["atomic"] == [*both, *end]
+    assert said["allpackages"] == [f"allpackages.{name}" for name in (*both[:3], "image.queued", *both[3:], *end)]
+    assert {x.body["username"] for x in ledger.letters_of("atomic")} == {"fedora-atomic"}
+    ignored = [letter for letter in ledger.unsent(100) if letter.topic.endswith(".ignored")]
+    assert [one.topic.partition(".ci.")[2] for one in ignored] == [
+        "pipeline.allpackages.package.ignored",
+        "pipeline.package.ignored",
+    ]
+    assert len({one.body["build_id"] for one in ignored}) == len({one.message_id for one in ignored}) == 2
+
+
+@pytest.mark.parametrize("suffix", STAGES["atomic"])
+def test_every_stage_of_atomic_host_may_be_entered_and_broken_off(
+    ledger: Ledger, announcer: Announcer, suffix: str
+) -> None:
+    ledger.claim(CHANGE, "run-1", URL, pipeline="atomic")
+    if suffix:
+        announcer.stage("run-1", suffix, "queued")
+        assert announcer.stage("run-1", suffix, "running")
+    assert announcer.close("run-1", "FAILURE")
+    last = [f"{suffix}.complete FAILURE".lstrip("."), "complete FAILURE"] if suffix else ["complete FAILURE"]
+    said = [f"{x.topic.partition('.pipeline.')[2]} {x.body['status']}" for x in ledger.letters_of("run-1")]
+    assert said[-len(last) :] == last
 
 
 def _write_many(url: str, run: str) -> None:
