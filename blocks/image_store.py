@@ -66,10 +66,13 @@ class ImageStore(SiteBlock):
             max_age=self.max_age,
         )
 
+    def ssh_key(self) -> Path:
+        """The private key that opens the site's guests; the public one is beside it."""
+        return Path(self.key) if self.key else ensure_key(Path(self.root))
+
     def definition(self, branch: str, kind: Kind = "cloud") -> BaseDefinition:
         """What the base image of a branch is made from. ConfigurationError when nothing is known of it."""
-        key = Path(self.key) if self.key else ensure_key(Path(self.root))
-        return definition_of(branch, key, self.kickstarts, kind)
+        return definition_of(branch, self.ssh_key(), self.kickstarts, kind)
 
     def base(self, branch: str, progress: Progress = lambda _line: None) -> BaseImage:
         """The qualified base image of a branch, built when there is none. See BaseStore.base."""

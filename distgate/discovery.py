@@ -12,7 +12,8 @@ from distgate.fmf_plans import FmfTree, Plan, read_tree
 from distgate.suite_tags import TagReader
 from distgate.yaml_reading import Documents
 
-Kind = Literal["sti", "tmt"]
+#: The last is never found: it is a playbook that a site names, whose tasks are the tests.
+Kind = Literal["sti", "tmt", "playbook"]
 
 #: The namespace whose repositories are tests themselves: their suites lie at the root.
 TESTS_NAMESPACE = "tests"

@@ -24,7 +24,11 @@ _REFUSED = 1
 #: tmt's statuses beyond 0 (all passed) and 1 (something failed).
 _TMT_BROKE, _TMT_NO_RESULTS, _TMT_ALL_SKIPPED = 2, 3, 4
 #: What the runners leave beside a suite's own files: its steps are in the first one that names any.
-_LOGS: Mapping[str, tuple[str, ...]] = {"sti": ("ansible.log", "ansible.txt"), "tmt": ("tmt.log", "tmt.txt")}
+_LOGS: Mapping[str, tuple[str, ...]] = {
+    "sti": ("ansible.log", "ansible.txt"),
+    "tmt": ("tmt.log", "tmt.txt"),
+    "playbook": ("ansible.log", "ansible.txt"),
+}
 #: Results that nobody has to look at.
 _FINE = ("pass", "info", "skip")
 
@@ -45,7 +49,7 @@ class ObservedSuite(Protocol):
     @property
     def tasks(self) -> Mapping[str, int]: ...
     @property
-    def kind(self) -> Literal["sti", "tmt"]: ...
+    def kind(self) -> Literal["sti", "tmt", "playbook"]: ...
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ def judge(run: ObservedSuite, console: str = "") -> SuiteVerdict:
     fails, newer ones only when they could not run at all. The evidence of a suite that was broken off, or could not
     run, names the last step of its log.
     """
-    seen = _judge_tmt(run) if run.kind == "tmt" else _judge_sti(run)
+    seen = _JUDGES[run.kind](run)
     broken_off = run.unreachable or run.timed_out
     if not broken_off and seen.verdict != "ERROR":
         return seen
@@ -211,6 +215,32 @@ def _silent(run: ObservedSuite) -> _Decision:
     return "ERROR", "infrastructure", said
 
 
+def _judge_playbook(run: ObservedSuite) -> SuiteVerdict:
+    """A playbook without results: each task is a test, and the first that fails ends it. One that leaves results or
+    a log is judged by them, as any suite."""
+    if any((run.artifacts / name).exists() for name in (RESULTS, LOG)):
+        return _judge_sti(run)
+    return SuiteVerdict(run.suite, *_decide_playbook(run))
+
+
+def _decide_playbook(run: ObservedSuite) -> tuple[Verdict, Blame | None, tuple[TestOutcome, ...], str]:
+    if run.unreachable:
+        return "ERROR", "infrastructure", (), _UNREACHABLE
+    if run.timed_out:
+        return "FAIL", "tests", (), "the playbook was killed at its deadline"
+    passed, failed = run.tasks.get("ok", 0), run.tasks.get("failed", 0)
+    if run.returncode and failed:
+        why = last_failure(read_end(run.artifacts / "ansible.txt"))
+        said = f"{last_running(read_end(run.artifacts / 'ansible.txt'))}: {why}"
+        return "FAIL", "package", (), printable(said, newlines=False)
+    if run.returncode:
+        verdict, blame, evidence = _silent(run)
+        return verdict, blame, (), evidence
+    if not passed:
+        return "NOTHING_RUN", "tests", (), "status 0, but no task was run"
+    return "PASS", None, (TestOutcome(run.suite, "pass"),), f"all {passed} tasks passed"
+
+
 def _judge_tmt(run: ObservedSuite) -> SuiteVerdict:
     try:
         tests = read_tmt_results(run.artifacts)
@@ -284,3 +314,6 @@ def _names(tests: Sequence[TestOutcome]) -> str:
     named = (f"{test.name} ({test.result}{', ' if test.note else ''}{test.note[:120]})" for test in tests)
     names = list(dict.fromkeys(printable(name, newlines=False) for name in named))
     return f"{', '.join(names[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''}"
+
+
+_JUDGES = {"sti": _judge_sti, "tmt": _judge_tmt, "playbook": _judge_playbook}

@@ -17,6 +17,7 @@ from tasks.claim import claim_change
 from tasks.compose import compose_image
 from tasks.functional import find_tests, run_tests
 from tasks.heartbeat import alive
+from tasks.image_report import ImageReport
 from tasks.images import bases_held
 from tasks.smoke import smoke_test
 from tasks.stage import end_of_run
@@ -54,7 +55,7 @@ def all_packages(
     job = claim_change(change, site, again, reserve, rerun_failed)
     if job is None:
         return Completed(name=DUPLICATE, message="another run holds this change")
-    with alive(job), bases_held(job), reported(job) as report:
+    with alive(job), bases_held(job), reported(ImageReport(job)) as report:
         built = report.built = build_package(job)
         image = report.image = compose_image(job, built)
         report.smoke = smoke_test(job, image)

@@ -25,6 +25,11 @@ from tasks.stage import stage
 @stage("image", "Compose image")
 def compose_image(job: Job, built: BuiltPackage) -> ComposedImage:
     """Put the packages under test onto the branch's base image, or install an image with them anew."""
+    return composed(job, built)
+
+
+def composed(job: Job, built: BuiltPackage) -> ComposedImage:
+    """The image of ``compose_image``, for a stage of another name."""
     with LiveLines("image", "How the image is made") as live:
         image = _made(job, built, live)
         live.end(image.steps)

@@ -8,6 +8,7 @@ from blocks import GuestMachine
 from distgate.drivers.base import Guest, GuestHost
 from distgate.drivers.guest_holder import HeldGuests
 from distgate.errors import DistgateError
+from distgate.verdict import SuiteVerdict
 from tasks.claim import Job
 
 
@@ -22,6 +23,11 @@ class ReservedGuests:
         machine = GuestMachine.of(job.site)
         self._held: HeldGuests | None = machine.held(60.0 * job.reserve) if job.reserve > 0 else None
         self.host: GuestHost = self._held or machine.guests()
+
+    def keep_failing(self, guest: Guest, verdict: SuiteVerdict, _last: bool) -> None:
+        """``keep`` it if the suite that ran on it did not pass."""
+        if verdict.verdict != "PASS":
+            self.keep(guest, f"{verdict.suite}: {verdict.evidence}")
 
     def keep(self, guest: Guest, why: str) -> None:
         """Hold this guest, unless none is asked for or one is held already. What goes wrong is logged."""

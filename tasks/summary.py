@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from prefect import get_run_logger
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
@@ -14,10 +15,8 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
 from distgate.capsule import VerdictRecord
-from distgate.drivers.base import ComposedImage
 from distgate.errors import Cancelled, DistgateError
 from distgate.plain_text import inline
-from distgate.smoke import SmokeReport
 from distgate.stage_times import stage_times
 from tasks.build import BuiltPackage
 from tasks.claim import Job
@@ -26,23 +25,49 @@ from tasks.stage import ledger
 from tasks.summary_page import summary_page
 
 
+class Judged(Protocol):
+    """What a stage says of the change when it worked: its status, and why in one sentence."""
+
+    @property
+    def status(self) -> str:
+        """SUCCESS or UNSTABLE."""
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in one sentence, with who is to blame when it is not SUCCESS."""
+
+
 @dataclass
-class Report:
-    """What the stages of one run have returned so far."""
+class Report(ABC):
+    """What the stages of one run have returned so far; each pipeline adds its own."""
 
     job: Job
     built: BuiltPackage | None = None
-    image: ComposedImage | None = None
-    smoke: SmokeReport | None = None
     plan: Plan | None = None
     verdict: TestReport | None = None
     error: BaseException | None = None
+
+    @abstractmethod
+    def judged(self) -> Sequence[Judged]:
+        """The results that have a status of their own, in the order of the stages."""
+
+    @abstractmethod
+    def passed(self) -> str:
+        """What was found to work, in one sentence."""
+
+    @abstractmethod
+    def rows(self) -> Iterator[tuple[str, str]]:
+        """The pipeline's own rows of the summary's table: a name, and markdown."""
+
+    def sections(self) -> Iterator[str]:
+        """The pipeline's own parts of the summary, as markdown."""
+        yield from ()
 
     @property
     def status(self) -> str:
         if self.error is not None:
             return "FAILURE" if isinstance(self.error, Exception) and not self.cancelled else "ABORTED"
-        return self.verdict.status if self.verdict else "SUCCESS"
+        return "UNSTABLE" if self._bad() else "SUCCESS"
 
     @property
     def cancelled(self) -> bool:
@@ -50,16 +75,7 @@ class Report:
 
     def sentence(self) -> str:
         """The verdict in one sentence, with who is to blame when it is not SUCCESS."""
-        title = self.job.change.title
-        if isinstance(self.error, DistgateError):
-            return f"{title}: {self.error.message} (blame: {self.error.blame})"
-        if self.error is not None and not isinstance(self.error, Exception):
-            return f"{title}: ended from outside ({type(self.error).__name__})"
-        if self.error is not None:
-            return f"{title}: {type(self.error).__name__}: {self.error} (blame: a bug of distgate)"
-        if self.verdict is not None:
-            return f"{title}: {self.verdict.sentence}"
-        return f"{title}: built and booted; functional tests skipped, {self.skipped}"
+        return f"{self.job.change.title}: {self._why()}"
 
     def record(self) -> VerdictRecord:
         """The verdict as the capsule has it."""
@@ -78,11 +94,27 @@ class Report:
             return Completed(name="Unstable", message=self.sentence())
         return Completed(message=self.sentence())
 
+    def _why(self) -> str:
+        if isinstance(self.error, DistgateError):
+            return f"{self.error.message} (blame: {self.error.blame})"
+        if isinstance(self.error, Exception):
+            return f"{type(self.error).__name__}: {self.error} (blame: a bug of distgate)"
+        if self.error is not None:
+            return f"ended from outside ({type(self.error).__name__})"
+        bad = self._bad()
+        return bad[0].sentence if bad else self.passed()
+
+    def _bad(self) -> list[Judged]:
+        return [one for one in self.judged() if one.status != "SUCCESS"]
+
+
+R = TypeVar("R", bound="Report")
+
 
 @contextmanager
-def reported(job: Job) -> Iterator[Report]:
-    """Collect what the stages return, and write the summary however they end. The error passes through."""
-    report = Report(job)
+def reported(report: R) -> Iterator[R]:
+    """Collect in ``report`` what the stages return, and write the summary however they end. The error passes
+    through."""
     try:
         yield report
     except BaseException as error:

@@ -33,6 +33,7 @@ def summary_page(report: Report, capsule: Capsule, run: Run | None, times: list[
         _facts(report, run),
         "## Stages\n\n" + _table(("stage", "status", "seconds"), [tuple(t.row().values()) for t in times]),
         suites_section(capsule, report.job.room) if report.plan else "",
+        *report.sections(),
         _artifacts(report),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -56,11 +57,7 @@ def _facts(report: Report, run: Run | None) -> str:
     ]
     if report.built:
         rows += [("NVR", report.built.nvr), ("Koji task", str(report.built.task_id))]
-    if report.image:
-        rows += [("image", report.job.room.link(report.image.path, report.image.path.name))]
-        rows += [("installed", ", ".join(map(str, report.image.requested)))]
-    if report.smoke:
-        rows += [("smoke test", inline(report.smoke.sentence))]
+    rows += report.rows()
     if run:
         rows += [("build_id on the bus", f"`{run.build_id}`")]
     return _table(("", ""), rows)

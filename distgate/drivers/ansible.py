@@ -25,7 +25,7 @@ from distgate.drivers.sandbox import Limits, Sandbox, SandboxRun, python_paths
 from distgate.errors import ConfigurationError, InfrastructureError
 from distgate.process import tail_of
 
-#: What suites are run for; the Standard Test Interface also knows container and atomic.
+#: What suites are run for unless somebody says more; the Standard Test Interface also knows container and atomic.
 TAG = "classic"
 #: Both group names that the interface's own inventory has. A *group* called localhost is what keeps
 #: ``hosts: localhost`` away from the machine that runs ansible.
@@ -87,9 +87,16 @@ class AnsibleSuites:
         self._scratch = scratch
 
     def run(
-        self, playbook: Path, guest: Guest, artifacts: Path, variables: Mapping[str, str], timeout: float
+        self,
+        playbook: Path,
+        guest: Guest,
+        artifacts: Path,
+        variables: Mapping[str, str],
+        timeout: float,
+        tag: str = TAG,
     ) -> SuiteRun:
-        """Run ``playbook`` with tag classic against ``guest`` and say what was observed; judging is not done here.
+        """Run what ``tag`` selects of ``playbook`` (all of it without one) against ``guest`` and say what was
+        observed; judging is not done here.
 
         The suite works on a copy: of the whole checkout when ``playbook`` lies in its directory ``tests``, of the
         playbook's directory otherwise. ``artifacts`` must be empty or absent; the suite's files, ``ansible.log`` and
@@ -106,7 +113,7 @@ class AnsibleSuites:
         # Private and short-lived: the sandbox has a copy of it, with the guest's key.
         with tempfile.TemporaryDirectory(prefix="distgate-suite-", dir=self._scratch) as scratch:
             private = Path(scratch).resolve()
-            self._prepare(private, playbook, guest, artifacts, variables)
+            self._prepare(private, playbook, guest, artifacts, variables, tag)
             ended = self._sandbox.run(
                 [sys.executable, "-I", "-m", "distgate.drivers.ansible_child", private / "spec.json"],
                 env=self._environment(private, artifacts, bins),
@@ -121,7 +128,13 @@ class AnsibleSuites:
         return _observed(playbook.name, artifacts, ended)
 
     def _prepare(
-        self, private: Path, playbook: Path, guest: Guest, artifacts: Path, variables: Mapping[str, str]
+        self,
+        private: Path,
+        playbook: Path,
+        guest: Guest,
+        artifacts: Path,
+        variables: Mapping[str, str],
+        tag: str,
     ) -> None:
         """Write what the child needs: its orders, the inventory, the key."""
         inventory, key = private / "inventory.yml", private / "key"
@@ -140,9 +153,8 @@ class AnsibleSuites:
             "inventory": str(inventory),
             # Also keeps plays for 127.0.0.1 and ::1 from finding the implicit localhost.
             "limit": GROUPS[0],
-            "tags": TAG,
             "extravars": extra,
-        }
+        } | ({"tags": tag} if tag else {})
         (private / "spec.json").write_text(json.dumps({"tree": str(tree_of(playbook)), "run": run}))
 
     def _bins(self, branch: str) -> Path | None:

@@ -219,7 +219,7 @@ class Reproduction:
             return VerdictRecord(status=status, sentence=failure.message, blame=failure.blame)
         blame = next((str(one.blame) for one in records if one.blame), "")
         said = "; ".join(f"{one.suite}: {one.evidence}" for one in records)
-        return VerdictRecord(status=status, sentence=said or NONE_ENABLED, blame=blame)
+        return VerdictRecord(status=status, sentence=said or f"built and booted; {NONE_ENABLED}", blame=blame)
 
     def _keeper(self) -> Callable[[Guest, SuiteVerdict, bool], None]:
         """Keeps one guest: that of the first suite that does not pass, else that of the last one."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from distgate.discovery import Suite
-from distgate.drivers.ansible import AnsibleSuites
+from distgate.drivers.ansible import TAG, AnsibleSuites
 from distgate.drivers.base import BaseImage, Guest, GuestHost, Progress, SuiteRun
 from distgate.drivers.tmt import TmtSuites, context_of
 from distgate.errors import DistgateError, GaveUp, InfrastructureError, TestsError
@@ -25,8 +25,8 @@ from distgate.waiting import Deadline
 
 #: Tries of one suite, each on a fresh guest, when our side broke; what the package's tests said is never repeated.
 TRIES = 2
-#: The verdict's sentence when no suite was left to run.
-NONE_ENABLED = "built and booted; the plans' adjust rules disable all of its tests here"
+#: What the verdict says when no suite was left to run.
+NONE_ENABLED = "the plans' adjust rules disable all of its tests here"
 #: Seconds for asking the base which packages it holds.
 _ASK_SECONDS = 300
 _ODD = re.compile(r"[^A-Za-z0-9._+-]+")
@@ -218,15 +218,22 @@ class _Runners:
     roles_path: Sequence[Path] = ()
     ansible: Mapping[str, Path] = field(default_factory=dict[str, Path])
     srpm: Path | None = None
+    tag: str = TAG
+    variables: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def __call__(self, suite: Suite, checkout: Path, image: Path) -> RunSuite:
         if suite.kind == "tmt":
             plans = self._plans(checkout)
             return lambda guest, artifacts, timeout: plans.run(suite.name, guest, artifacts, {}, timeout)
         playbooks = AnsibleSuites([image], roles_path=self.roles_path, ansible=self.ansible, srpm=self.srpm)
-        variables = {"git_branch": self.branch}
-        playbook = checkout / suite.path
-        return lambda guest, artifacts, timeout: playbooks.run(playbook, guest, artifacts, variables, timeout)
+        variables = {**self.variables, "git_branch": self.branch}
+        playbook, tag = checkout / suite.path, self.tag if suite.kind == "sti" else ""
+
+        def run(guest: Guest, artifacts: Path, timeout: float) -> SuiteRun:
+            seen = playbooks.run(playbook, guest, artifacts, variables, timeout, tag)
+            return replace(seen, kind=suite.kind)
+
+        return run
 
     def enabled(self, checkout: Path) -> Collection[str]:
         return self._plans(checkout).enabled()
@@ -241,9 +248,12 @@ def runner_for(
     roles_path: Sequence[Path] = (),
     ansible: Mapping[str, Path] | None = None,
     srpm: Path | None = None,
+    tag: str = TAG,
+    variables: Mapping[str, str] | None = None,
 ) -> RunnerFor:
-    """What runs suites of either kind for packages of ``branch``; see AnsibleSuites for the other arguments."""
-    return _Runners(branch, roles_path, ansible or {}, srpm)
+    """What runs suites of any kind for packages of ``branch``; ``tag`` is that of the Standard Test Interface, and
+    playbooks get the extra ``variables``. See AnsibleSuites for the other arguments."""
+    return _Runners(branch, roles_path, ansible or {}, srpm, tag, variables or {})
 
 
 def source_rpm(directory: Path) -> Path | None:

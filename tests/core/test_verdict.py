@@ -123,6 +123,30 @@ def test_a_suite_is_judged_by_what_it_left(case: Case, tmp_path: Path) -> None:
     assert seen.retryable is (case.blame == "infrastructure")
 
 
+_STOPPED = 'PLAY [all] **\nTASK [Look at it] ****\nfatal: [guest]: FAILED! => {"msg": "not booted into it"}\n'
+#: A playbook whose tasks are the tests: status, tasks, ansible's words.
+PLAYBOOKS = [
+    Case("all tasks passed", "PASS", None, "all 3 tasks passed", tasks={"ok": 3}),
+    Case("none was run", "NOTHING_RUN", "tests", "no task was run"),
+    Case("a task failed", "FAIL", "package", "not booted into it", rc=2, tasks={"ok": 1, "failed": 1}),
+    Case("it cannot be parsed", "ERROR", "tests", "could not parse", rc=4),
+    Case("the guest is gone", "ERROR", "infrastructure", "reached", rc=4, unreachable=True),
+    Case("killed at its deadline", "FAIL", "tests", "killed at its deadline", rc=254, timed_out=True),
+    Case("results are believed", "FAIL", "package", "two (fail)", results=FAILED, tasks={"ok": 3}),
+]
+
+
+@pytest.mark.parametrize("case", PLAYBOOKS, ids=lambda case: case.says)
+def test_a_playbook_of_a_site_is_judged_by_its_tasks(case: Case, tmp_path: Path) -> None:
+    (tmp_path / "ansible.txt").write_text(_STOPPED if case.tasks.get("failed") else "")
+    if case.results:
+        (tmp_path / "results.yml").write_text(case.results)
+    run = SuiteRun("host.yml", case.rc, tmp_path, case.unreachable, case.timed_out, case.tasks, "playbook")
+    seen = judge(run)
+    assert (seen.verdict, seen.blame) == (case.verdict, case.blame), seen.evidence
+    assert case.evidence in seen.evidence
+
+
 def test_the_tests_of_a_suite_are_listed_with_their_logs_inside_the_artifacts(tmp_path: Path) -> None:
     (tmp_path / "results.yml").write_text(
         "results:\n- {result: fail, test: two, logs: [two.log, /etc/shadow, ../up.log, more/two.log]}\n"

@@ -1,0 +1,50 @@
+"""Suites on guests, as every stage that tests runs them: with this site's guests, and this deployment's limits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from prefect import get_run_logger
+
+from distgate.drivers.ansible import TAG
+from distgate.drivers.base import BaseImage
+from distgate.drivers.suite_session import SuiteSession, runner_for
+from distgate.packages import Nevra
+from distgate.settings import settings
+from tasks.claim import Job
+from tasks.reserve import ReservedGuests
+
+
+def session_on(
+    job: Job,
+    base: BaseImage,
+    image: Path,
+    packages: Sequence[Nevra],
+    *,
+    srpm: Path | None = None,
+    tag: str = TAG,
+    variables: Mapping[str, str] | None = None,
+) -> SuiteSession:
+    """How suites are run on ``image``, which holds ``packages`` and ``base`` does not; the first guest of a failure
+    is kept when the run asks for that. See runner_for for the rest."""
+    guests, log = ReservedGuests(job), get_run_logger()
+    return SuiteSession(
+        host=guests.host,
+        base=base,
+        image=image,
+        packages=packages,
+        runner_for=runner_for(
+            job.change.branch,
+            roles_path=settings().roles_path,
+            ansible=settings().ansible,
+            srpm=srpm,
+            tag=tag,
+            variables=variables,
+        ),
+        boot_timeout=settings().boot_timeout,
+        suite_timeout=settings().suite_timeout,
+        tests_timeout=settings().tests_timeout,
+        progress=lambda line: log.info("%s: %s", job.change.title, line),
+        ended=guests.keep_failing,
+    )
