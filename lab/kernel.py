@@ -1,21 +1,22 @@
-"""The lab guest's kernel: Debian's cloud kernel with the modules a virtual machine needs and a tiny initramfs."""
+"""The lab guest's kernel: Debian's cloud kernel with the modules a virtual machine needs, and its initramfs."""
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
 from distgate.errors import InfrastructureError
 from distgate.process import run
+from lab import initramfs
 from lab.debian_root import UNCONFIGURED
 
 PACKAGE = "kernel-core"
+#: Holds nothing but an initramfs that begins an OSTree deployment; a tree puts it in the other one's place.
+OSTREE_PACKAGE = "kernel-ostree"
 
 #: Modules by file name; what they depend on comes along. 92 MB become 5 MB.
 _MODULES = (
@@ -23,38 +24,15 @@ _MODULES = (
     "*vsock*", "sd_mod", "crc*", "rng-core", "autofs4", "dm-mod", "veth", "bridge", "nf_tables", "tun",
 )  # fmt: skip
 
-#: Loaded by the initramfs, in this order: nothing in there resolves dependencies.
-_EARLY = (
-    "virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci", "virtio_blk",
-    "failover", "net_failover", "virtio_net",
-)  # fmt: skip
-
-_INIT = """#!/bin/sh
-mount -t devtmpfs dev /dev
-mount -t proc proc /proc
-for module in {modules}; do insmod /modules/$module.ko; done
-root=/dev/vda init=/sbin/init
-for word in $(cat /proc/cmdline); do
-    case $word in root=*) root=${{word#root=}};; init=*) init=${{word#init=}};; esac
-done
-tries=0
-while [ ! -b $root ] && [ $tries -lt 100 ]; do sleep 0.05; tries=$((tries+1)); done
-mount -t ext4 -o rw,noatime $root /newroot || {{ echo "initramfs: no root file system on $root"; exec sh; }}
-mount -o move /dev /newroot/dev
-umount /proc
-exec switch_root /newroot $init
-"""
-_APPLETS = ("sh", "mount", "umount", "insmod", "switch_root", "sleep", "cat")
-
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel placed in a root: ``release`` is what uname -r prints, ``files`` are its paths there."""
+    """A kernel placed in a root: ``release`` is what uname -r prints, ``files`` are its paths there by RPM."""
 
     release: str
     version: str
     rpm_release: str
-    files: tuple[str, ...]
+    files: Mapping[str, tuple[str, ...]]
 
     @property
     def directory(self) -> str:
@@ -62,9 +40,10 @@ class Kernel:
 
 
 def add_kernel(root: Path, scratch: Path) -> Kernel:
-    """Put vmlinuz, trimmed modules and initramfs.img into ``root/usr/lib/modules/RELEASE``.
+    """Put vmlinuz, trimmed modules, initramfs.img and initramfs-ostree.img into ``root/usr/lib/modules/RELEASE``.
 
-    Takes the .deb files that lab.debian_root downloaded. Raises InfrastructureError when they are not there.
+    Takes the .deb files that lab.debian_root downloaded, and what ostree-boot has put into the root. Raises
+    InfrastructureError when they are not there.
     """
     image = _only(root / UNCONFIGURED, "linux-image-*.deb")
     for deb in (image, _only(root / UNCONFIGURED, "busybox-static_*.deb")):
@@ -75,10 +54,13 @@ def add_kernel(root: Path, scratch: Path) -> Kernel:
     target = root / f"usr/lib/modules/{release}"
     _trim(root, unpacked / "lib/modules" / release, target)
     shutil.copy(unpacked / f"boot/vmlinuz-{release}", target / "vmlinuz")
-    _make_initramfs(unpacked / "bin/busybox", target, scratch)
-    files = tuple(f"/{path.relative_to(root)}" for path in (target, *sorted(target.rglob("*"))))
-    version, rpm_release = _versions(image.name)
-    return Kernel(release, version, rpm_release, files)
+    busybox = unpacked / "bin/busybox"
+    initramfs.make(busybox, target, target / "initramfs.img", scratch / "initramfs")
+    files = {PACKAGE: tuple(f"/{path.relative_to(root)}" for path in (target, *sorted(target.rglob("*"))))}
+    for_ostree = target / "initramfs-ostree.img"
+    initramfs.make(busybox, target, for_ostree, scratch / "initramfs-ostree", ostree_root=root)
+    files[OSTREE_PACKAGE] = (f"/{for_ostree.relative_to(root)}",)
+    return Kernel(release, *_versions(image.name), files)
 
 
 def _versions(deb: str) -> tuple[str, str]:
@@ -118,52 +100,3 @@ def _closure(modules_dep: Path) -> Iterator[str]:
         if any(fnmatch(stem, pattern) for pattern in _MODULES):
             yield module
             yield from needs.split()
-
-
-def _make_initramfs(busybox: Path, target: Path, scratch: Path) -> None:
-    tree = scratch / "initramfs"
-    for name in ("bin", "proc", "dev", "sys", "newroot", "modules"):
-        (tree / name).mkdir(parents=True)
-    shutil.copy(busybox, tree / "bin/busybox")
-    for name in _APPLETS:
-        (tree / "bin" / name).symlink_to("busybox")
-    for name in _EARLY:
-        shutil.copy(_only_module(target, name), tree / "modules" / f"{name}.ko")
-    (tree / "init").write_text(_INIT.format(modules=" ".join(_EARLY)))
-    (tree / "init").chmod(0o755)
-    # Not compressed: an emulated processor takes longer to unpack it than the firmware to read it.
-    (target / "initramfs.img").write_bytes(cpio_archive(tree))
-
-
-def _only_module(target: Path, name: str) -> Path:
-    found = [path for path in target.rglob("*.ko") if path.stem.replace("-", "_") == name]
-    if not found:
-        raise InfrastructureError(f"the kernel has no module {name}", hint="lab/kernel.py lists what the guest loads")
-    return found[0]
-
-
-def cpio_archive(tree: Path) -> bytes:
-    """A "newc" archive of ``tree``, everything owned by root and dated 1970: equal trees give equal bytes."""
-    members = [
-        _member(path, str(path.relative_to(tree)), number) for number, path in enumerate(sorted(tree.rglob("*")))
-    ]
-    return b"".join(members) + _header("TRAILER!!!", 0, 0, b"")
-
-
-def _member(path: Path, name: str, inode: int) -> bytes:
-    mode = os.lstat(path).st_mode
-    return _header(name, inode + 1, mode, _content(path, mode))
-
-
-def _content(path: Path, mode: int) -> bytes:
-    if stat.S_ISLNK(mode):
-        return os.readlink(path).encode()
-    return path.read_bytes() if stat.S_ISREG(mode) else b""
-
-
-def _header(name: str, inode: int, mode: int, data: bytes) -> bytes:
-    encoded = name.encode() + b"\0"
-    # inode, mode, uid, gid, links, mtime, size, device and rdevice (major, minor), name's length, no checksum
-    fields = (inode, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(encoded), 0)
-    head = b"070701" + "".join(f"{value:08X}" for value in fields).encode() + encoded
-    return head + b"\0" * (-len(head) % 4) + data + b"\0" * (-len(data) % 4)

@@ -14,8 +14,8 @@ from distgate.errors import InfrastructureError
 from distgate.process import run
 from lab.dpkg import DebPackage, rpm_version
 from lab.file_owners import LEFTOVERS, SETUP, Owned, after_usr_merge, assign_files
+from lab.kernel import OSTREE_PACKAGE, Kernel
 from lab.kernel import PACKAGE as KERNEL
-from lab.kernel import Kernel
 
 NAMES = Path(__file__).with_name("fedora_names.toml")
 
@@ -60,6 +60,10 @@ _MOUNT_POINTS = """%pretrans -n {name} -p <lua>
 posix.mkdir("/proc")
 posix.mkdir("/sys")
 """
+_KERNEL_SUMMARIES = {
+    KERNEL: "The Linux kernel for virtual machines",
+    OSTREE_PACKAGE: "An initramfs that boots deployments of OSTree",
+}
 _SCRIPTLETS = {"libc-bin": _LDCONFIG, LEFTOVERS: _MOUNT_POINTS}
 _ADDED = {
     "/etc/ld.so.conf.d/lib64.conf": "/usr/lib64\n",
@@ -70,7 +74,7 @@ _ADDED = {
 
 @dataclass(frozen=True)
 class Repacker:
-    """Turns ``root`` into RPMs. ``kernel`` lies in the root already and becomes kernel-core."""
+    """Turns ``root`` into RPMs. ``kernel`` lies in the root already and becomes RPMs of its own."""
 
     root: Path
     packages: Mapping[str, DebPackage]
@@ -79,7 +83,7 @@ class Repacker:
     def build(self, topdir: Path, log: Path) -> Path:
         """Write the RPMs and return their directory; takes half a minute, and raises InfrastructureError."""
         self._add_files()
-        files = assign_files(self.root, self.packages, DROPPED, {KERNEL: self.kernel.files})
+        files = assign_files(self.root, self.packages, DROPPED, self.kernel.files)
         lists = topdir / "files"
         lists.mkdir(parents=True)
         for name, owned in files.items():
@@ -138,8 +142,8 @@ class Repacker:
         return "\n".join(line for line in lines if line) + "\n"
 
     def _header(self, name: str) -> tuple[str, str, str]:
-        if name == KERNEL:
-            return self.kernel.version, self.kernel.rpm_release, "The Linux kernel for virtual machines"
+        if name in (KERNEL, OSTREE_PACKAGE):
+            return self.kernel.version, self.kernel.rpm_release, _KERNEL_SUMMARIES[name]
         package = self.packages.get(name)
         if package is None:
             return "12", "1", "Files of the lab's base system"
@@ -151,6 +155,8 @@ class Repacker:
         if name == LEFTOVERS:
             return [SETUP]
         package = self.packages.get(name)
+        if name == OSTREE_PACKAGE:
+            return [LEFTOVERS, KERNEL]
         chosen = [self._installed(alternatives) for alternatives in package.depends] if package else []
         return list(dict.fromkeys([LEFTOVERS, *(need for need in chosen if need and need != name)]))
 

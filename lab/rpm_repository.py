@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 from distgate.drivers.base import Progress
 from distgate.errors import InfrastructureError
 from distgate.process import run
-from lab import debian_root, dpkg, file_owners, kernel, repack
+from lab import debian_root, dpkg, file_owners, initramfs, kernel, repack
 from lab.cache import ensure_entry, identity_of
 
 GROUPS = Path(__file__).with_name("comps.toml")
@@ -27,6 +27,8 @@ PACKAGES = (
     "systemd", "systemd-sysv", "udev", "dbus", "openssh-server", "openssh-client", "python3", "dnf", "rpm",
     "iproute2", "iputils-ping", "kmod", "netbase", "procps", "rsync", "less", "hostname", "e2fsprogs",
     "ca-certificates",
+    # OSTree
+    "ostree", "ostree-boot",
     # build roots
     "gcc", "make", "gettext", "libc6-dev", "zlib1g-dev", "patch", "tar", "gzip", "bzip2", "xz-utils", "zstd", "unzip",
     "diffutils", "findutils", "sed", "gawk", "perl", "binutils", "file", "cpio", "pkgconf", "autoconf", "automake",
@@ -58,7 +60,7 @@ def ensure_repository(cache: Path, progress: Progress) -> Repository:
 
 def recipe_identity() -> str:
     """Changes whenever the lists or the code that make the repository change."""
-    code = (inspect.getsource(module) for module in (debian_root, dpkg, file_owners, kernel, repack))
+    code = (inspect.getsource(module) for module in (debian_root, dpkg, file_owners, initramfs, kernel, repack))
     return identity_of(" ".join(PACKAGES), *code, repack.NAMES.read_text(), GROUPS.read_text())
 
 

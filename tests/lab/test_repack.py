@@ -15,7 +15,7 @@ from lab.cache import ensure_entry, identity_of
 from lab.disk import DiskLayout, partition_table
 from lab.dpkg import installed, rpm_version
 from lab.file_owners import LEFTOVERS, SETUP, assign_files, resolve
-from lab.kernel import cpio_archive
+from lab.initramfs import cpio_archive
 from lab.rpm_repository import Repository, ensure_repository
 
 VERSIONS = (
