@@ -12,18 +12,16 @@ import shlex
 import shutil
 import sys
 import tempfile
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 import yaml
 
-from distgate.drivers import ssh
+from distgate.drivers.ansible_environment import checked_bins, connection, environment, observed, readable_for
 from distgate.drivers.base import Guest, SuiteRun
-from distgate.drivers.sandbox import Limits, Sandbox, SandboxRun, python_paths
-from distgate.errors import ConfigurationError, InfrastructureError
-from distgate.process import tail_of
+from distgate.drivers.sandbox import Limits, Sandbox
+from distgate.errors import ConfigurationError
 
 #: What suites are run for unless somebody says more; the Standard Test Interface also knows container and atomic.
 TAG = "classic"
@@ -32,29 +30,6 @@ TAG = "classic"
 GROUPS = ("localhost", "subjects")
 #: Our own roles, by the names that suites know from standard-test-roles.
 ROLES = Path(__file__).resolve().parents[1] / "roles"
-#: ansible-playbook's status when it has lost the guest, and for a playbook that it cannot parse.
-_UNREACHABLE = 4
-#: ansible-runner's own status for a suite that was killed at its deadline.
-_KILLED = 254
-_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
-#: One connection for all tasks, which ansible-playbook does by itself, too. It ends with the sandbox.
-_SHARED = ("-o", "ControlMaster=auto", "-o", "ControlPersist=60s")
-_NOT_SHARED = ("ControlMaster=no", "ControlPath=none")
-
-_SETTINGS = {
-    "ANSIBLE_INVENTORY_UNPARSED_FAILED": "True",  # otherwise a broken inventory means "run it here"
-    "ANSIBLE_INVENTORY_ENABLED": "yaml",
-    "ANSIBLE_PIPELINING": "True",
-    "ANSIBLE_HOST_KEY_CHECKING": "False",
-    "ANSIBLE_RETRY_FILES_ENABLED": "False",
-    "ANSIBLE_NOCOLOR": "True",
-    "ANSIBLE_DEPRECATION_WARNINGS": "False",
-    "ANSIBLE_TIMEOUT": "60",
-    # Short: the path of a socket has room for a hundred characters.
-    "ANSIBLE_SSH_CONTROL_PATH_DIR": "/tmp/ssh",  # noqa: S108 - the sandbox's own
-    "LANG": "C.UTF-8",
-    "LC_ALL": "C.UTF-8",
-}
 
 
 class AnsibleSuites:
@@ -116,7 +91,8 @@ class AnsibleSuites:
             self._prepare(private, playbook, guest, artifacts, variables, tag)
             ended = self._sandbox.run(
                 [sys.executable, "-I", "-m", "distgate.drivers.ansible_child", private / "spec.json"],
-                env=self._environment(private, artifacts, bins),
+                env=environment(private, artifacts, bins, (*self._roles_path, ROLES))
+                | {"TEST_SUBJECTS": self._subjects},
                 timeout=timeout,
                 log_to=artifacts / "ansible.txt",
                 readable=self._readable(bins),
@@ -125,7 +101,7 @@ class AnsibleSuites:
                 guest=guest,
                 cwd=playbook.parent,
             )
-        return _observed(playbook.name, artifacts, ended)
+        return observed(playbook.name, artifacts, ended)
 
     def _prepare(
         self,
@@ -160,46 +136,16 @@ class AnsibleSuites:
     def _bins(self, branch: str) -> Path | None:
         """The directory of the ansible-playbook for ``branch``, or None for our own."""
         chosen = next((path for pattern, path in self._ansible.items() if fnmatchcase(branch, pattern)), None)
-        if chosen and not (chosen / "ansible-playbook").is_file():
-            raise ConfigurationError(
-                f"there is no ansible-playbook in {chosen}", hint=f"DISTGATE_ANSIBLE names it for branch {branch}"
-            )
-        return chosen.absolute() if chosen else None
+        return checked_bins(chosen, f"DISTGATE_ANSIBLE names it for branch {branch}")
 
     def _readable(self, bins: Path | None) -> list[Path]:
-        extra = [self._srpm] if self._srpm else []
-        if bins:
-            extra += [
-                path for path in (bins, *python_paths(_interpreter_of(bins))) if not path.is_relative_to("/usr")
-            ]
-        return [*self._roles_path, *extra]
-
-    def _environment(self, private: Path, artifacts: Path, bins: Path | None) -> dict[str, str]:
-        # ansible-playbook stands beside the interpreter in a virtual environment.
-        own = Path(sys.executable).parent
-        return _SETTINGS | {
-            "HOME": str(private),
-            # Empty: no configuration of this host, and none of the package, has a part in it.
-            "ANSIBLE_CONFIG": str(private / "ansible.cfg"),
-            "PATH": ":".join([*([str(bins)] if bins else []), str(own), _PATH]),
-            "ANSIBLE_HOME": str(private / "ansible"),
-            "ANSIBLE_LOG_PATH": str(artifacts / "ansible.log"),
-            "ANSIBLE_ROLES_PATH": ":".join(str(path) for path in (*self._roles_path, ROLES)),
-            "TEST_SUBJECTS": self._subjects,
-            "TEST_ARTIFACTS": str(artifacts),
-        }
+        return [*self._roles_path, *([self._srpm] if self._srpm else []), *readable_for(bins)]
 
 
 def tree_of(playbook: Path) -> Path:
     """The directory that a suite may expect around its playbook: the clone that it lies in, or its own directory."""
     folder = playbook.parent
     return folder.parent if folder.name == "tests" and (folder.parent / ".git").exists() else folder
-
-
-def _interpreter_of(bins: Path) -> Path:
-    with (bins / "ansible-playbook").open("rb") as script:
-        first = script.readline(512).decode("utf-8", "replace").strip()
-    return Path(first.removeprefix("#!").split(" ")[0])
 
 
 def inventory_of(
@@ -209,43 +155,5 @@ def inventory_of(
 
     ``key`` is where its private key is for those who read the inventory (the guest's own path).
     """
-    options = [word for option in _pairs(ssh.OPTIONS) if option[1] not in _NOT_SHARED for word in option]
-    host = {
-        "ansible_connection": "ssh",
-        "ansible_host": "127.0.0.1",
-        "ansible_port": guest.port,
-        "ansible_user": "root",
-        "ansible_ssh_private_key_file": str(key or guest.key.resolve()),
-        "ansible_ssh_args": shlex.join([*_SHARED, *options]),
-        "ansible_python_interpreter": interpreter,
-        # Suites are written for Fedora, where sh is bash; `&>` means something else to another shell.
-        "ansible_shell_executable": "/bin/bash",
-    }
+    host = connection(guest.port, key or guest.key.resolve(), interpreter=interpreter)
     return {group: {"hosts": {guest.name: host}} for group in GROUPS}
-
-
-def _pairs(options: Sequence[str]) -> list[tuple[str, str]]:
-    return list(zip(options[::2], options[1::2], strict=True))
-
-
-def _observed(suite: str, artifacts: Path, ended: SandboxRun) -> SuiteRun:
-    words = ended.report.split("\n")
-    if "begun" not in words:
-        raise InfrastructureError(
-            "ansible-runner could not be started in the sandbox",
-            hint="see ansible.txt",
-            evidence=tail_of(artifacts / "ansible.txt"),
-        )
-    tasks = Counter(word for word in words if word in ("ok", "failed", "skipped", "unreachable"))
-    said = [int(word.removeprefix("end ")) for word in words if word.startswith("end ")]
-    # Without a last word the suite, or the kernel for lack of memory, has killed what ran it.
-    status = _KILLED if ended.timed_out else said[0] if said else ended.returncode or 1
-    return SuiteRun(
-        suite=suite,
-        returncode=status,
-        artifacts=artifacts,
-        # A playbook may go on without an answer (ignore_unreachable): then another status tells of its end.
-        unreachable=tasks["unreachable"] > 0 and status in (_UNREACHABLE, _KILLED),
-        timed_out=ended.timed_out,
-        tasks=dict(tasks),
-    )

@@ -33,7 +33,11 @@ _INVENTORY_SECONDS = 120
 
 
 def main(specification: Path) -> None:
-    """Run what ``specification`` (JSON) describes: ``run`` has the arguments of ansible_runner.run."""
+    """Run what ``specification`` (JSON) describes: ``run`` has the arguments of ansible_runner.run.
+
+    With ``tree``, the directory that it may expect around it, the playbook is one of a package: it is modernised, and
+    its inventory read. Without, it is taken as it is.
+    """
     report = socket.socket(fileno=int(os.environ.pop("REPORT_FD")))
     report.set_inheritable(False)
     hide_from_own_user()
@@ -49,11 +53,9 @@ def main(specification: Path) -> None:
 
     tell("begun")
     spec = json.loads(specification.read_text())
-    artifacts = Path(spec["run"]["extravars"]["artifacts"])
-    if not _modernised(Path(spec["run"]["project_dir"], spec["run"]["playbook"]), Path(spec["tree"]), artifacts):
+    if "tree" in spec and not _package_prepared(spec):
         tell(f"end {CANNOT_PARSE}")
         return
-    _use_inventory(Path(spec["run"]["project_dir"], "inventory"), Path(spec["run"]["inventory"]), artifacts)
     ended = ansible_runner.run(
         **spec["run"],
         event_handler=count,
@@ -63,6 +65,14 @@ def main(specification: Path) -> None:
         settings={"pexpect_timeout": 1},
     )
     tell(f"end {ended.rc}")
+
+
+def _package_prepared(spec: dict[str, Any]) -> bool:
+    artifacts, project = Path(spec["run"]["extravars"]["artifacts"]), Path(spec["run"]["project_dir"])
+    if not _modernised(project / spec["run"]["playbook"], Path(spec["tree"]), artifacts):
+        return False
+    _use_inventory(project / "inventory", Path(spec["run"]["inventory"]), artifacts)
+    return True
 
 
 def _modernised(playbook: Path, tree: Path, artifacts: Path) -> bool:
