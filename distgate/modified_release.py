@@ -1,8 +1,8 @@
 """The release of a package that was built from one commit, beside that of its spec file.
 
-``1%{?dist}.2`` becomes ``1.816.35fdde9%{?dist}.2``: the number of commits that led there and the commit itself, before the
-distribution's tag. Such a package is newer than the spec's own and older than the next commit's. Nothing is
-expanded here: what only rpm can tell is told by the built package, in whose release the commit stands once
+``1%{?dist}.2`` becomes ``1.816.35fdde9%{?dist}.2``: the number of commits that led there and the commit itself stand
+before the distribution's tag. Such a package is newer than the spec's own and older than the next commit's. Nothing
+is expanded here: what only rpm can tell is told by the built package, in whose release the commit stands once
 (``original``) or not.
 """
 
@@ -17,6 +17,7 @@ from distgate.errors import ConfigurationError, PackageError
 SHORT = 7
 _SHA = re.compile(r"[0-9a-f]{7,64}")
 _RELEASE = re.compile(r"[ \t]*release[ \t]*:[ \t]*", re.IGNORECASE)
+_VERSION = re.compile(r"[ \t]*(version|epoch)[ \t]*:", re.IGNORECASE)
 _DEFINITION = re.compile(r"[ \t]*%(?:global|define)[ \t]+(?P<name>\w+)(?:\([^)]*\))?[ \t]+")
 #: Sections in which lines are no tags any more, and the one that begins with tags again.
 _SECTION = re.compile(
@@ -107,6 +108,17 @@ def uses_autorelease(spec_text: str) -> bool:
     return any(_RELEASE.match(line) and _AUTORELEASE.search(line) for line in tags)
 
 
+def version_of(spec_text: str) -> tuple[str, ...]:
+    """What decides about the version: Version and Epoch as they are written, and the macros that are used in them.
+
+    A change of it is where rpmautospec begins to count releases anew.
+    """
+    lines = _lines(spec_text)
+    definitions = _Definitions(lines)
+    tags = [line.strip() for _, line in _tag_lines(lines) if _VERSION.match(line)]
+    return tuple(word for tag in tags for word in (tag, *definitions.used_in(tag, frozenset())))
+
+
 def _tag_lines(lines: list[str]) -> Iterator[tuple[int, str]]:
     """The lines among which tags are: those before the first section, and after each %package."""
     tags = True
@@ -159,6 +171,13 @@ class _Definitions:
     def has(self, name: str) -> bool:
         """Whether the spec defines the macro, on however many lines."""
         return any(found["name"] == name for found in map(_DEFINITION.match, self._lines) if found)
+
+    def used_in(self, value: str, within: frozenset[str]) -> Iterator[str]:
+        """The bodies of the macros that ``value`` uses, and of those that they use."""
+        for name in dict.fromkeys(re.findall(r"%\{?[!?]*(\w+)", value)):
+            for _, _, body in self._found.get(name, ()) if name not in within else ():
+                yield body
+                yield from self.used_in(body, within | {name})
 
     def own_autorelease(self) -> list[tuple[int, int]]:
         """Where the mark goes in a definition of %autorelease that the spec brings itself, if it does."""

@@ -5,10 +5,15 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from distgate.errors import ConfigurationError, InfrastructureError, PackageError
+from distgate.modified_release import version_of
 from distgate.process import ProcessFailed, ProcessTimedOut, run
 
 _REV = re.compile(r"[0-9a-f]{40}")
@@ -40,42 +45,104 @@ def checkout(url: str, rev: str, into: Path, *, timeout: float = 300.0, size_lim
     and file, PackageError when the repository has no such commit or is larger than allowed, InfrastructureError
     when it cannot be read in time.
     """
-    if not _REV.fullmatch(rev):
-        raise ConfigurationError(f"{rev!r} is not a commit: 40 hexadecimal digits are needed")
-    if not _URL.fullmatch(url):
-        raise ConfigurationError(f"{url!r} is not the address of a repository", hint="http, https or file")
+    _check(url, rev)
     if into.exists() and any(into.iterdir()):
         raise ConfigurationError(f"{into} is not empty", hint="give a fresh directory")
     into.mkdir(parents=True, exist_ok=True)
     try:
-        with _SizeGuard(into, size_limit) as guard:
-            _fetch(url, rev, into, timeout, guard)
+        with _reading(url, rev, into, timeout, size_limit):
+            _git(["init", "--quiet", "--template=", into], timeout)
+            _git(["-C", into, "fetch", "--quiet", "--no-tags", "--depth=1", url, rev], timeout)
+            _git(["-C", into, "checkout", "--quiet", "--detach", rev], timeout)
     except BaseException:
         shutil.rmtree(into, ignore_errors=True)
         raise
     return into
 
 
-def _fetch(url: str, rev: str, into: Path, timeout: float, guard: _SizeGuard) -> None:
-    try:
-        _git(["init", "--quiet", "--template=", into], timeout)
-        _git(["-C", into, "fetch", "--quiet", "--no-tags", "--depth=1", url, rev], timeout)
-        _git(["-C", into, "checkout", "--quiet", "--detach", rev], timeout)
-    except ProcessTimedOut as late:
-        raise InfrastructureError(f"{url} did not give {rev} within {timeout:g} s", evidence=late.evidence) from late
-    except ProcessFailed as failed:
+@dataclass(frozen=True)
+class History:
+    """What led to a commit: ``commits`` counts all of it, merged branches too (``git rev-list --count``).
+
+    ``releases`` is the number that rpmautospec gives to the commit's release: of the branch's own commits, those
+    since the spec file's version was changed, that one included. 0 when it was not asked for.
+    """
+
+    commits: int
+    releases: int = 0
+
+
+def history(
+    url: str,
+    rev: str,
+    *,
+    spec: str = "",
+    timeout: float = 300.0,
+    size_limit: int = 512 << 20,
+    scratch: Path | None = None,
+) -> History:
+    """What led to the commit ``rev`` of the repository at ``url``; ``spec`` names the spec file to count releases of.
+
+    From a server that serves parts, commits alone are fetched, unless there is a ``spec``. Nothing is kept below
+    ``scratch`` (the temporary directory). Commit messages do not change the count as they do for rpmautospec
+    (``[bump release: 2]``). Raises what ``checkout`` raises.
+    """
+    _check(url, rev)
+    with tempfile.TemporaryDirectory(prefix="distgate-history-", dir=scratch) as private:
+        repository = Path(private) / "history.git"
+        repository.mkdir()
+        wanted = f"--filter={'blob:limit=512k' if spec else 'tree:0'}"
+        with _reading(url, rev, repository, timeout, size_limit):
+            _git(["init", "--quiet", "--bare", "--template=", repository], timeout)
+            _git(["-C", repository, "fetch", "--quiet", "--no-tags", wanted, url, rev], timeout)
+            commits = int(_git(["-C", repository, "rev-list", "--count", rev], timeout))
+            return History(commits, _releases(repository, rev, spec, timeout) if spec else 0)
+
+
+def _releases(repository: Path, rev: str, spec: str, timeout: float) -> int:
+    own: list[str | Path] = ["-C", repository, "rev-list", "--first-parent"]
+    began, version = rev, None
+    for commit in _git([*own, rev, "--", spec], timeout).split():
+        found = version_of(
+            _git(["-C", repository, "cat-file", "blob", f"{commit}:{spec}"], timeout, absent_is_empty=True)
+        )
+        if found != (version := version or found):
+            break
+        began = commit
+    return int(_git([*own, "--count", f"{began}..{rev}"], timeout)) + 1
+
+
+def _check(url: str, rev: str) -> None:
+    if not _REV.fullmatch(rev):
+        raise ConfigurationError(f"{rev!r} is not a commit: 40 hexadecimal digits are needed")
+    if not _URL.fullmatch(url):
+        raise ConfigurationError(f"{url!r} is not the address of a repository", hint="http, https or file")
+
+
+@contextmanager
+def _reading(url: str, rev: str, into: Path, timeout: float, size_limit: int) -> Iterator[None]:
+    """Says who is to blame when git fails in the block, and stops what makes ``into`` too large."""
+    with _SizeGuard(into, size_limit) as guard:
+        try:
+            yield
+        except ProcessTimedOut as late:
+            message = f"{url} did not give {rev} within {timeout:g} s"
+            raise InfrastructureError(message, evidence=late.evidence) from late
+        except ProcessFailed as failed:
+            guard.check()
+            if _NO_SUCH_COMMIT.search(failed.evidence):
+                message = f"{url} has no commit {rev}"
+                raise PackageError(message, hint="was the branch rewritten?", evidence=failed.evidence) from failed
+            message = f"cannot fetch {rev} from {url}"
+            raise InfrastructureError(message, hint="is dist-git up?", evidence=failed.evidence) from failed
         guard.check()
-        if _NO_SUCH_COMMIT.search(failed.evidence):
-            message = f"{url} has no commit {rev}"
-            raise PackageError(message, hint="was the branch rewritten?", evidence=failed.evidence) from failed
-        message = f"cannot fetch {rev} from {url}"
-        raise InfrastructureError(message, hint="is dist-git up?", evidence=failed.evidence) from failed
-    guard.check()
 
 
-def _git(words: list[str | Path], timeout: float) -> None:
+def _git(words: list[str | Path], timeout: float, *, absent_is_empty: bool = False) -> str:
     settings = [word for setting in _SAFE for word in ("-c", setting)]
-    run(["git", *settings, *words], timeout=timeout, env=_ENVIRONMENT)
+    allowed = (0, 128) if absent_is_empty else (0,)
+    ended = run(["git", *settings, *words], timeout=timeout, env=_ENVIRONMENT, split_errors=True, allowed=allowed)
+    return "" if ended.returncode else ended.output
 
 
 class _SizeGuard:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from distgate.errors import ConfigurationError, PackageError
-from distgate.modified_release import mark_of, original, uses_autorelease, with_commit
+from distgate.modified_release import mark_of, original, uses_autorelease, version_of, with_commit
 from distgate.process import run
 
 SHA = "35fdde9c0ffee0000000000000000000000000aa"
@@ -198,3 +198,22 @@ def test_a_release_that_does_not_show_the_commit_once_has_no_original(release: s
 
 def test_the_legends_own_example() -> None:
     assert original("mesa-17.1.5-1.816.35fdde9.fc26.2", SHA) == "mesa-17.1.5-1.fc26.2"
+
+
+# one spec and another, and whether both have the same version
+VERSIONS = [
+    ("Version: 1\nRelease: 1\n", "Version: 1 \nRelease: 2\n", True),
+    ("Version: 1\nRelease: 1\n", "Version: 1\nRelease: 2\n# Version: 2\n", True),
+    ("Version: 1\n", "Version: 2\n", False),
+    ("Version: 1\n", "Version: 1\nEpoch: 1\n", False),
+    ("%global v 1\nVersion: %{v}\n", "%global v 2\nVersion: %{v}\n", False),
+    ("%global a 1\n%global v %{a}.2\nVersion: %v\n", "%global a 2\n%global v %{a}.2\nVersion: %v\n", False),
+    ("%global w 1\nVersion: 1\n", "%global w 2\nVersion: 1\n", True),
+    ("%global v %{v}.1\nVersion: %{v}\n", "%global v %{v}.1\nVersion: %{v}\n", True),
+    ("Version: 1\n%description\nVersion: 2\n", "Version: 1\n%description\nVersion: 3\n", True),
+]
+
+
+@pytest.mark.parametrize(("one", "other", "same"), VERSIONS)
+def test_a_version_changes_with_what_it_is_made_of(one: str, other: str, same: bool) -> None:
+    assert (version_of(one) == version_of(other)) is same

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from distgate.drivers.dist_git import checkout
+from distgate.drivers.dist_git import History, checkout, history
 from distgate.errors import ConfigurationError, DistgateError, InfrastructureError, PackageError
 from lab.bare_repository import create_repository, git, push
 from lab.dist_git import DistGitServer
@@ -97,6 +97,43 @@ def test_a_repository_that_is_too_large_is_the_packages_fault(
     with pytest.raises(PackageError, match="larger than 0 MiB"):
         checkout(f"{server.url}/rpms/large.git", rev, tmp_path / "x", size_limit=200_000)
     assert not (tmp_path / "x").exists()
+
+
+@pytest.fixture(scope="module")
+def grown(root: Path) -> list[str]:
+    """Commits of one package: two of version 1, a merge of a branch with two more, then two of version 2."""
+    repository = create_repository(root, "grown")
+    revs = [push(repository, "rawhide", {"grown.spec": "Version: 1\n"}, "Import")]
+    revs.append(push(repository, "rawhide", {"a.patch": "x"}, "A patch"))
+    push(repository, "side", {"b.patch": "x"}, "One", start="rawhide")
+    push(repository, "side", {"c.patch": "x"}, "Two")
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b.test"]
+    merged = git(
+        "-C", repository, *identity, "commit-tree", "-p", "rawhide", "-p", "side", "-m", "Merge", "side^{tree}"
+    )
+    git("-C", repository, "update-ref", "refs/heads/rawhide", merged)
+    revs.append(merged)
+    revs.append(push(repository, "rawhide", {"grown.spec": "# new\nVersion: 2\n"}, "Update"))
+    return [*revs, push(repository, "rawhide", {"grown.spec": "# newer\nVersion: 2\n", "c.patch": None}, "Tidy")]
+
+
+@pytest.mark.parametrize("parts", ["true", "false"], ids=["a server of parts", "a server of wholes"])
+def test_all_commits_are_counted_and_the_releases_of_one_version(
+    server: DistGitServer, root: Path, grown: list[str], parts: str
+) -> None:
+    git("-C", root / "repositories/rpms/grown.git", "config", "uploadpack.allowFilter", parts)
+    found = [history(f"{server.url}/rpms/grown.git", rev, spec="grown.spec") for rev in grown]
+    assert found == [History(1, 1), History(2, 2), History(5, 3), History(6, 1), History(7, 2)]
+    assert history(f"{server.url}/rpms/grown.git", grown[-1]) == History(7)
+
+
+@pytest.mark.parametrize(("url", "rev", "kind", "words"), REFUSED)
+def test_a_history_that_cannot_be_had_is_told_as_a_checkout_is(
+    server: DistGitServer, revs: list[str], tmp_path: Path, url: str, rev: str, kind: type[DistgateError], words: str
+) -> None:
+    with pytest.raises(kind, match=words):
+        history(url.replace("{url}", server.url), rev, scratch=tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_directory_in_use_is_left_alone(server: DistGitServer, revs: list[str], tmp_path: Path) -> None:
