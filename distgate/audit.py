@@ -1,7 +1,7 @@
 """The audit: do the books balance? Pure rules over records of the ledger (distgate.ledger_books reads them).
 
-For each pipeline: every trigger ends as run, ignored, shed, rejected or duplicate, or still waits for its run; every
-run that ended has one verdict and its messages in the order of the contract. Every message was confirmed, or is queued
+For each pipeline: every trigger ends as run, ignored, shed, rejected or duplicate, or still waits for its run; a run
+that ended has one verdict and its messages in the order of the contract. Every message was confirmed, or is queued
 with its age.
 """
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -92,30 +92,35 @@ def replay(
         str, typer.Argument(metavar="FILE|RUN", help="A message as JSON, - for standard input, or a run")
     ],
     as_json: AsJson = False,
+    pipeline: Annotated[
+        Literal["allpackages", "atomic"] | None,
+        typer.Option(help="The pipeline to run; by default the one that the run or message is of."),
+    ] = None,
 ) -> None:
     """Feed a message or a run again: a forced re-run of its commit, whatever run holds it."""
     import uuid
 
     from distgate.drivers.prefect_api import PrefectApi
-    from distgate.replay import change_of_file, change_of_run, run_named
+    from distgate.replay import change_of_file, run_named, run_of
 
     # Not Path.exists, which raises for a name that is too long, such as a message that was pasted.
     run_id = run_named(what) if not os.path.exists(what) else None
     if run_id:
         with _ledger() as (ledger, own):
-            change = change_of_run(ledger, run_id)
+            run = run_of(ledger, run_id)
+        change, of = run.change, pipeline or run.pipeline
     else:
         own = _settings()
-        change = change_of_file(None if what == "-" else Path(what), _read(what), own)
+        change, of = change_of_file(None if what == "-" else Path(what), _read(what), own, pipeline)
     with PrefectApi(own.prefect_api_url, patience=PATIENCE) as prefect:
         parameters = {"change": change.model_dump(), "again": True}
         key = f"{change.key} replay {uuid.uuid4()}"
-        started = prefect.create_flow_run(own.manual_deployment, parameters, idempotency_key=key)
+        started = prefect.create_flow_run(own.manual_deployment_of(of), parameters, idempotency_key=key)
     page = f"{own.ui_url.rstrip('/')}/runs/flow-run/{started.id}"
     if as_json:
-        _print_json({"change": change.key, "flow_run": started.id, "url": page})
+        _print_json({"change": change.key, "pipeline": of, "flow_run": started.id, "url": page})
     else:
-        print(f"{change.title} is tested again: {page}")
+        print(f"{change.title} is tested again ({of}): {page}")
 
 
 @dead.command("list")

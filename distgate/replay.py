@@ -8,8 +8,9 @@ from pathlib import Path
 
 from distgate.change import Change, account_of
 from distgate.errors import ConfigurationError
-from distgate.ledger import Ledger
+from distgate.ledger import Ledger, Run
 from distgate.settings import Settings
+from distgate.stages import Pipeline, split_topic
 from distgate.triage import decide_text
 
 #: A flow run's ID, as it is or as a ``build_id`` on the wire, where later attempts have a number.
@@ -22,41 +23,49 @@ def run_named(text: str) -> str | None:
     return found[1] if found else None
 
 
-def change_of_run(ledger: Ledger, run_id: str) -> Change:
-    """The change that a run answered; raises ConfigurationError when the ledger has no such run."""
+def run_of(ledger: Ledger, run_id: str) -> Run:
+    """The run with its change and its pipeline; raises ConfigurationError when the ledger has no such run."""
     run = ledger.run(run_id)
     if run is None:
         raise ConfigurationError(
             f"the ledger knows no run {run_id}", hint="`distgate why REPO REV` lists the runs of a commit"
         )
-    return run.change
+    return run
 
 
-def change_of_file(file: Path | None, text: bytes, settings: Settings) -> Change:
-    """The change that a message speaks of: a push, or one of our own stage messages.
+def change_of_file(
+    file: Path | None, text: bytes, settings: Settings, pipeline: Pipeline | None = None
+) -> tuple[Change, Pipeline]:
+    """The change that a message speaks of, a push or one of our own stage messages, and the pipeline to run.
 
-    Raises ConfigurationError when it names no commit, and when triage would not test it.
+    Without a ``pipeline``, a message of ours names its own; a push is for the first of the settings'. Raises
+    ConfigurationError when it names no commit, and when that pipeline's triage would not test it.
     """
     ours = _from_stage_message(text)
     if ours:
-        return ours
-    decision = decide_text(text, settings)
+        return ours[0], pipeline or ours[1]
+    asked = pipeline or settings.pipelines[0]
+    decision = decide_text(text, settings, asked)
     if decision.decision != "queued" or decision.change is None:
+        explain = "distgate explain" + (f" --pipeline {asked}" if asked != "allpackages" else "")
         raise ConfigurationError(
             f"{file or 'the message'} would be {decision.decision}: {decision.reason}",
-            hint="only what triage would test can be replayed; `distgate explain` shows the rules",
+            hint=f"only what triage would test can be replayed; `{explain}` shows the rules",
         )
-    return decision.change
+    return decision.change, asked
 
 
-def _from_stage_message(text: bytes) -> Change | None:
-    """The change of a message that we sent, with or without an envelope."""
+def _from_stage_message(text: bytes) -> tuple[Change, Pipeline] | None:
+    """The change and the pipeline of a message that we sent, with or without an envelope."""
     try:
         body = json.loads(text)
         body = next((body[key] for key in ("msg", "body") if isinstance(body.get(key), dict)), body)
         if ".ci.pipeline." not in str(body.get("topic")):
             return None
         identity = {name: body[name] for name in ("namespace", "repo", "rev", "branch")}
-        return Change(**identity, username=account_of(body.get("username")))
+        pipeline = split_topic(str(body["topic"]))[0]
+        # Atomic Host's messages name the pipeline where others name the committer.
+        committer = None if pipeline == "atomic" else body.get("username")
+        return Change(**identity, username=account_of(committer)), pipeline
     except (ValueError, RecursionError, AttributeError, KeyError):
         return None

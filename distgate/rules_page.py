@@ -11,6 +11,7 @@ from distgate.settings import Settings
 from distgate.triage import decide, narrate
 
 SETTINGS = (
+    "pipelines",
     "namespaces",
     "branches",
     "include_packages",
@@ -48,11 +49,16 @@ Rules are asked in this order, and the first that objects decides. A push to whi
 
 {rules}
 
+They are asked once for each pipeline of `DISTGATE_PIPELINES`, and one pipeline's answer says nothing of the other's: a
+push may be queued for one and ignored for the other, caps count per pipeline, and each says its own messages. What
+cannot be read is rejected once.
+
 `ignored` and `shed` changes are answered by one `package.ignored` message each and cost no flow run; the ledger keeps
 the rule and the reason, and tells "not tested" from "not now". A `rejected` message goes to the dead-letter queue. A
 message on another topic, or about a deleted branch, names no commit that could be answered. A duplicate gets the
 answer that stands: nothing is said or started twice. A change that was ignored when it came to a fork, or when nobody
-watched its branch, is decided anew when it comes again and is watched.
+watched its branch, is decided anew when it comes again and is watched. Atomic Host says `package.ignored` for every
+push to a package that is not in the branch's [list](package-lists.md), as its document wants it.
 
 ## The head of a push
 

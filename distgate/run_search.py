@@ -14,6 +14,7 @@ from distgate.capsule import FILE, Capsule, load
 from distgate.change import normalise, unwrap
 from distgate.errors import ConfigurationError
 from distgate.plain_text import printable
+from distgate.stages import PIPELINES, Pipeline
 
 #: A flow run's ID or its beginning, with the number that later attempts have on the wire.
 _RUN = re.compile(r"([0-9a-f]{4}[0-9a-f-]{0,32})(?:\.\d+)?")
@@ -28,16 +29,17 @@ class FoundRun:
     capsule: Capsule
 
 
-def find_run(what: str, artifacts: Sequence[Path]) -> FoundRun:
+def find_run(what: str, artifacts: Sequence[Path], pipeline: Pipeline | None = None) -> FoundRun:
     """The run that ``what`` names, looked for in the directories ``artifacts``, which hold one directory per run.
 
     ``what`` is a run's directory or its run.json, a file with a message (one of ours, or a push: its newest run),
-    a flow run's ID, the beginning of one, a build_id, or the address of the run's page. Raises ConfigurationError.
+    a flow run's ID, the beginning of one, a build_id, or the address of the run's page. Of a push, ``pipeline`` says
+    whose run is meant; None is that of either. Raises ConfigurationError.
     """
     # Not Path.exists, which raises for a name that is too long, such as a message that was pasted.
     if os.path.exists(what):
         path = Path(what).resolve()
-        return _in_directory(path) if path.is_dir() else _from_file(path, artifacts)
+        return _in_directory(path) if path.is_dir() else _from_file(path, artifacts, pipeline)
     named = _RUN.fullmatch(what.rstrip("/").rpartition("/")[2])
     if not named:
         raise ConfigurationError(
@@ -51,7 +53,7 @@ def _in_directory(directory: Path) -> FoundRun:
     return FoundRun(directory, load(directory / FILE))
 
 
-def _from_file(path: Path, artifacts: Sequence[Path]) -> FoundRun:
+def _from_file(path: Path, artifacts: Sequence[Path], pipeline: Pipeline | None) -> FoundRun:
     if path.name == FILE:
         return _in_directory(path.parent)
     body = _message_in(path)
@@ -61,10 +63,12 @@ def _from_file(path: Path, artifacts: Sequence[Path]) -> FoundRun:
     if ".ci.pipeline." in topic:
         return _by_build_id(path, inner, artifacts)
     key = normalise(topic, inner).change.key
-    found = [one for one in _runs(artifacts) if one.capsule.change.key == key]
+    wanted = (pipeline,) if pipeline else PIPELINES
+    found = [one for one in _runs(artifacts) if one.capsule.change.key == key and one.capsule.pipeline in wanted]
     if not found:
         raise ConfigurationError(
-            f"no run of {key} is in {_places(artifacts)}", hint="DISTGATE_ARTIFACTS_DIR says where"
+            f"no run of {key}{f' for {pipeline}' if pipeline else ''} is in {_places(artifacts)}",
+            hint="DISTGATE_ARTIFACTS_DIR says where",
         )
     return max(found, key=lambda one: (one.directory / FILE).stat().st_mtime)
 

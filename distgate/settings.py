@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from distgate.errors import ConfigurationError
 from distgate.sizes import written_size
+from distgate.stages import PIPELINES, Pipeline
 
 
 class Settings(BaseSettings):
@@ -39,9 +40,20 @@ class Settings(BaseSettings):
     ui_url: str = Field(
         "http://127.0.0.1:4200", description="Where people reach the Prefect UI; build_url points there"
     )
+    pipelines: tuple[Pipeline, ...] = Field(
+        PIPELINES[:1],
+        min_length=1,
+        description="Pipelines for which the intake decides about every push: allpackages, atomic",
+    )
     deployment: str = Field("all-packages/production", description="Deployment that the reconciler starts runs of")
     manual_deployment: str = Field(
         "all-packages/manual", description="Deployment that `distgate replay` starts forced re-runs of"
+    )
+    atomic_deployment: str = Field(
+        "atomic-host/production", description="Atomic Host: deployment that the reconciler starts runs of"
+    )
+    atomic_manual_deployment: str = Field(
+        "atomic-host/manual", description="Atomic Host: deployment that `distgate replay` starts forced re-runs of"
     )
     artifacts_dir: Path = Field(Path("artifacts"), description="One directory per run is kept below this one")
     artifacts_url: str = Field("", description="Where artifacts_dir is served over http; empty: links are file paths")
@@ -126,6 +138,14 @@ class Settings(BaseSettings):
     cache_dir: Path = Field(
         Path("~/.cache/distgate/lab"), description="Where the lab keeps what is costly to make, by recipe"
     )
+
+    def deployment_of(self, pipeline: Pipeline) -> str:
+        """The deployment whose runs answer the pushes that a pipeline accepted."""
+        return self.atomic_deployment if pipeline == "atomic" else self.deployment
+
+    def manual_deployment_of(self, pipeline: Pipeline) -> str:
+        """The deployment of a pipeline for forced re-runs."""
+        return self.atomic_manual_deployment if pipeline == "atomic" else self.manual_deployment
 
     @property
     def cache(self) -> Path:

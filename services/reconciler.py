@@ -16,13 +16,13 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from distgate.announcements import Announcer
+from distgate.announcements import Announcer, asked_of
 from distgate.change import Change
 from distgate.drivers.prefect_api import FlowRun, PrefectApi
 from distgate.errors import ConfigurationError, DistgateError
 from distgate.ledger import Ledger, Run
 from distgate.settings import Settings, settings
-from distgate.stages import DUPLICATE, Status
+from distgate.stages import DUPLICATE, PIPELINES, Pipeline, Status
 from services.dead_letter_watch import DeadLetterWatch
 from services.lifetime import serve
 
@@ -53,12 +53,23 @@ class Reconciler:
         """Mend everything once, and return a sentence for each thing that was done.
 
         What cannot be mended is logged and does not keep the rest from it; raises InfrastructureError when Prefect
-        or the ledger is away.
+        or the ledger is away, and ConfigurationError when a pipeline has no deployment.
         """
-        closed = list(self._each(self._ledger.silent(self._settings.run_lease), self._close))
-        unclaimed = self._ledger.unclaimed(self._settings.sweep_after)
-        runs = self._runs_for(unclaimed)
-        return [*closed, *self._each(unclaimed, lambda change: self._answer(change, runs.get(change.key, [])))]
+        said = list(self._each(self._ledger.silent(self._settings.run_lease), self._close))
+        missing: list[ConfigurationError] = []
+        for pipeline in PIPELINES:
+            try:
+                said += self._look_for_unclaimed(pipeline)
+            except ConfigurationError as wrong:
+                missing.append(wrong)  # and keeps no change of the other pipeline from its run
+        if missing:
+            raise missing[0]
+        return said
+
+    def _look_for_unclaimed(self, pipeline: Pipeline) -> list[str]:
+        unclaimed = self._ledger.unclaimed(self._settings.sweep_after, pipeline)
+        runs = self._runs_for(unclaimed, pipeline)
+        return list(self._each(unclaimed, lambda change: self._answer(change, pipeline, runs.get(change.key, []))))
 
     def _each(self, things: Iterable[T], mend: Callable[[T], str | None]) -> Iterator[str]:
         for thing in things:
@@ -73,47 +84,51 @@ class Reconciler:
 
     # -- accepted changes without a run ------------------------------------------------------------------------
 
-    def _runs_for(self, changes: Sequence[Change]) -> Mapping[str, list[FlowRun]]:
-        """The flow runs that were made for these changes, whoever made them; a run in a long queue is one."""
+    def _runs_for(self, changes: Sequence[Change], pipeline: Pipeline) -> Mapping[str, list[FlowRun]]:
+        """A pipeline's flow runs that were made for these changes, whoever made them; one in a long queue, too."""
         found: dict[str, list[FlowRun]] = defaultdict(list)
         if not changes:
             return found
-        oldest = self._ledger.accepted_at(changes) - 3600
+        oldest = self._ledger.accepted_at(changes, pipeline) - 3600
         since = datetime.fromtimestamp(oldest, UTC)
-        for run in self._prefect.flow_runs(deployment=self._settings.deployment, since=since, limit=MOST_RUNS):
+        deployment = self._settings.deployment_of(pipeline)
+        for run in self._prefect.flow_runs(deployment=deployment, since=since, limit=MOST_RUNS):
             key = _key_of(run)
             if key:
                 found[key].append(run)
         return found
 
-    def _answer(self, change: Change, runs: Sequence[FlowRun]) -> str | None:
+    def _answer(self, change: Change, pipeline: Pipeline, runs: Sequence[FlowRun]) -> str | None:
         """See to it that the change has a run, or its last message."""
         lost = [run for run in runs if not run.finished and self._is_lost(run, STARTING_LEASES)]
         for run in lost:
             self._end_in_prefect(run, f"{run.state_type} and without a sign of life: its worker died")
         if any(run.state_type in ("CANCELLED", "CANCELLING") for run in runs):
-            said = self._give_up(change, next(r for r in runs if r.state_type.startswith("CANCELL")), "ABORTED")
+            cancelled = next(run for run in runs if run.state_type.startswith("CANCELL"))
+            said = self._give_up(change, pipeline, cancelled, "ABORTED")
         elif any(not run.finished and run not in lost for run in runs):
             said = None  # it waits for its turn
         else:
-            said = self._start(change)
-        self._ledger.offered(change.key)
+            said = self._start(change, pipeline)
+        self._ledger.offered(change.key, pipeline)
         return said
 
-    def _start(self, change: Change) -> str | None:
+    def _start(self, change: Change, pipeline: Pipeline) -> str | None:
         # A run that we started before and that died before it claimed its change answers to the same key.
         for number in range(1, TRIES + 1):
-            key = f"{change.key} start {number}"
+            key = f"{asked_of(pipeline, change.key)} start {number}"
             parameters = {"change": change.model_dump()}
-            run = self._prefect.create_flow_run(self._settings.deployment, parameters, idempotency_key=key)
+            deployment = self._settings.deployment_of(pipeline)
+            run = self._prefect.create_flow_run(deployment, parameters, idempotency_key=key)
             if not run.finished:
-                return f"{change.key}: no run had claimed it; run {run.id} was started"
-        return self._give_up(change, run, "FAILURE")
+                return f"{change.key}: no {pipeline} run had claimed it; run {run.id} was started"
+        return self._give_up(change, pipeline, run, "FAILURE")
 
-    def _give_up(self, change: Change, run: FlowRun, status: Status) -> str | None:
+    def _give_up(self, change: Change, pipeline: Pipeline, run: FlowRun, status: Status) -> str | None:
         """Answer a change that no run will claim any more; the run that did not come to it stands for its end."""
         url = f"{self._settings.ui_url.rstrip('/')}/runs/flow-run/{run.id}"
-        if self._ledger.claim(change, run.id, url) is None or not self._announcer.close(run.id, status):
+        claimed = self._ledger.claim(change, run.id, url, pipeline=pipeline)
+        if claimed is None or not self._announcer.close(run.id, status):
             return None
         why = "was cancelled" if status == "ABORTED" else f"and {TRIES - 1} before it ended"
         return f"{change.key}: run {run.id} {why} before it could begin; it is answered with {status}"

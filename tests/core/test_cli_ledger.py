@@ -219,13 +219,44 @@ def test_a_run_is_named_by_its_id_its_build_id_or_its_page(text: str, run_id: st
 
 def test_a_file_to_replay_is_a_push_or_a_message_of_ours() -> None:
     own = Settings()
-    assert change_of_file(PUSH, PUSH.read_bytes(), own).repo == "php-simplepie"
+    pushed, pipeline = change_of_file(PUSH, PUSH.read_bytes(), own)
+    assert (pushed.repo, pipeline) == ("php-simplepie", "allpackages")
     ours = EXAMPLES / "org.centos.prod.ci.pipeline.allpackages.complete.json"
-    change = change_of_file(ours, ours.read_bytes(), own)
-    assert (change.repo, change.branch) == ("bind", "f28")
+    change, pipeline = change_of_file(ours, ours.read_bytes(), own)
+    assert (change.repo, change.branch, pipeline) == ("bind", "f28", "allpackages")
     forged = json.loads(ours.read_bytes())["msg"] | {"username": "\x1b[31mjane"}
-    assert change_of_file(ours, json.dumps(forged).encode(), own).username == "jane"
-    assert change_of_file(ours, json.dumps(forged | {"username": 7}).encode(), own).username == "unknown"
+    assert change_of_file(ours, json.dumps(forged).encode(), own)[0].username == "jane"
+    assert change_of_file(ours, json.dumps(forged | {"username": 7}).encode(), own)[0].username == "unknown"
     unwatched = json.dumps({"commit": IGNORED.model_dump()}).encode()
     with pytest.raises(ConfigurationError, match="would be ignored: branch epel9"):
         change_of_file(None, unwatched, own)
+
+
+ATOMIC = EXAMPLES.parent / "atomic/org.centos.prod.ci.pipeline.compose.complete.json"
+
+
+def test_a_message_is_replayed_for_the_pipeline_that_said_it_unless_another_is_asked_for(tmp_path: Path) -> None:
+    own = Settings(package_lists=tmp_path, pipelines=("atomic", "allpackages"))
+    change, pipeline = change_of_file(ATOMIC, ATOMIC.read_bytes(), own)
+    assert (change.repo, change.username, pipeline) == ("mesa", "unknown", "atomic")
+    assert change_of_file(ATOMIC, ATOMIC.read_bytes(), own, "allpackages") == (change, "allpackages")
+    with pytest.raises(ConfigurationError, match=r"would be ignored: there is no package list") as refused:
+        change_of_file(PUSH, PUSH.read_bytes(), own)
+    assert "--pipeline atomic" in refused.value.hint
+    assert change_of_file(PUSH, PUSH.read_bytes(), own, "allpackages")[1] == "allpackages"
+
+
+def test_why_tells_each_pipelines_answer_to_a_commit(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/ledger.db"
+    ledger = Ledger(url)
+    ledger.record(TESTED, Decision("queued", "is tested", "accepted", change=TESTED))
+    ledger.record(TESTED, Decision("ignored", "is not in the list", "package", "atomic", TESTED))
+    Announcer(ledger, Settings()).ignored(TESTED, "atomic")
+    ledger.close()
+    found = json.loads(distgate("why", "dos2unix", "abab", "--json", url=url).output)["changes"]
+    assert [(one["pipeline"], one["decision"]) for one in found] == [("allpackages", "queued"), ("atomic", "ignored")]
+    assert [[letter["topic"] for letter in one["messages"]] for one in found] == [
+        [],
+        ["org.centos.prod.ci.pipeline.package.ignored"],
+    ]
+    assert "by jane, atomic\n  ignored: is not in the list" in distgate("why", "dos2unix", "abab", url=url).output

@@ -1,0 +1,130 @@
+"""The trigger of one pipeline: decides about pushes, writes the decision down, and tells Prefect or the bus of it."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from dataclasses import replace
+
+from fedora_messaging.message import Message
+
+from distgate.announcements import Announcer, asked_of
+from distgate.change import Change
+from distgate.drivers.prefect_api import PrefectApi
+from distgate.errors import ConfigurationError, InfrastructureError
+from distgate.ledger import Acceptance, Ledger
+from distgate.ledger_history import LedgerHistory
+from distgate.rules import SETTLING
+from distgate.settings import Settings
+from distgate.stages import Pipeline
+from distgate.triage import Decision, conclude, decide
+
+log = logging.getLogger(__name__)
+
+#: The event that starts a run: prefect.yaml's automations expect it, each with its own pipeline's label.
+EVENT = "distgate.change.accepted"
+#: Names our event IDs apart from everybody else's; never to be changed.
+_OFFERS = uuid.UUID("0b7f6d5e-4c1b-4a55-9d55-7c5a2f3be1d4")
+
+
+class Trigger:
+    """Decides for one pipeline; what the other one decides about the same push is nothing to it."""
+
+    def __init__(self, ledger: Ledger, prefect: PrefectApi, settings: Settings, pipeline: Pipeline) -> None:
+        self._ledger = ledger
+        self._history = LedgerHistory(ledger, pipeline)
+        self._announcer = Announcer(ledger, settings)
+        self._prefect = prefect
+        self._settings = settings
+        self._pipeline: Pipeline = pipeline
+        #: The message that was written down last: while it is tried again, it is no second one.
+        self._written: Message | None = None
+
+    def decide(self, message: Message) -> Decision:
+        """The decision about a message; nothing is written."""
+        decision = decide(message.topic, message.body, self._settings, self._history, self._pipeline)
+        said = (message.topic, message.id, self._pipeline, decision.decision, decision.reason)
+        log.info("%s %s: %s: %s (%s)", *said)
+        return decision
+
+    def answer(self, message: Message, decision: Decision) -> None:
+        """Write the decision down and do what follows from it; safe to repeat with the same message.
+
+        Raises InfrastructureError when Prefect or the ledger is away.
+        """
+        if decision.change is not None:
+            known = self._write(decision.change, decision, counted=message is self._written)
+            self._written = message
+            self._follow(decision.change, known)
+
+    def let_go(self) -> None:
+        """The message was answered for every pipeline: the next one is another, whatever it says."""
+        self._written = None
+
+    def conclude(self) -> int:
+        """Decide about every change whose push has settled, tell Prefect of those that are tested, and count both.
+
+        Raises InfrastructureError when Prefect or the ledger is away; what is left is done the next time.
+        """
+        settled = self._history.settled(self._settings.push_settles)
+        for change in settled:
+            self._conclude(change)
+        unoffered = self._history.unoffered()
+        for change in unoffered:
+            self._offer(change)
+        return len(settled) + len(unoffered)
+
+    def _write(self, change: Change, decision: Decision, counted: bool) -> Acceptance:
+        known = self._ledger.record(change, decision, counted=counted)
+        if known.new or decision.decision == "ignored":
+            return known
+        # A repeat is ignored as a duplicate; what comes here has a decision that may be taken anew.
+        if not self._history.decide_again(change, decision, arrived=True):
+            return known
+        return replace(known, decision=decision.decision, rule=decision.rule, offered=False)
+
+    def _follow(self, change: Change, known: Acceptance) -> None:
+        if known.decision != "queued":
+            self._announcer.ignored(change, self._pipeline)
+        elif known.offered:
+            log.info("%s is known already: one %s run answers it", change.key, self._pipeline)
+        elif known.rule != SETTLING:
+            self._offer_or_say(change)
+        elif not self._prefect.healthy():
+            # Nothing is taken from the bus that could not be started: there it is safe, and counted by the broker.
+            raise InfrastructureError("the Prefect server does not answer", hint="PREFECT_API_URL says where it is")
+
+    def _conclude(self, change: Change) -> None:
+        decision = conclude(change, self._settings, self._history, self._pipeline)
+        log.info("%s has settled: %s: %s (%s)", change.key, self._pipeline, decision.decision, decision.reason)
+        if decision.decision != "queued":
+            # Said before it is written: if we die in between, it is said again under the same ID, and not forgotten.
+            self._announcer.ignored(change, self._pipeline)
+        self._history.decide_again(change, decision)
+
+    def _offer_or_say(self, change: Change) -> None:
+        try:
+            self._offer(change)
+        except ConfigurationError as refused:
+            # The change is written down, and no poison because Prefect refuses us: it is offered again.
+            log.error("%s is accepted, and Prefect refuses its event: %s", change.key, refused)
+
+    def _offer(self, change: Change) -> None:
+        self._prefect.post_event(event_of(change, self._pipeline))
+        self._ledger.offered(change.key, self._pipeline)
+
+
+def event_of(change: Change, pipeline: Pipeline) -> dict[str, object]:
+    """The Prefect event for a change that a pipeline accepted: text only, and nothing that the bus said unread."""
+    labels = {
+        "prefect.resource.id": f"distgate.change.{change.namespace}.{change.repo}",
+        "prefect.resource.name": change.title,
+        "distgate.pipeline": pipeline,
+        "distgate.namespace": change.namespace,
+        "distgate.repo": change.repo,
+        "distgate.branch": change.branch,
+        "distgate.rev": change.rev,
+    }
+    # The same ID whenever the same change is offered: if we die before we noted the first time, Prefect knows it.
+    offer = str(uuid.uuid5(_OFFERS, asked_of(pipeline, change.key)))
+    return {"id": offer, "event": EVENT, "resource": labels, "payload": {"change": change.model_dump()}}
