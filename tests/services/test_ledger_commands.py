@@ -67,12 +67,14 @@ def bench(tmp_path: Path, broker: Broker, prefect_server: PrefectServer) -> Iter
     name = uuid.uuid4().hex[:8]
     with httpx.Client(base_url=f"{prefect_server.api_url}/", trust_env=False, timeout=60) as client:
         flow = wait_for("a flow", lambda: _made(client, "flows/", name="quiet"), 60)
-        wait_for("a deployment", lambda: _made(client, "deployments/", name=name, flow_id=flow["id"]), 60)
+        for one in (name, f"{name}-atomic"):
+            wait_for("a deployment", lambda one=one: _made(client, "deployments/", name=one, flow_id=flow["id"]), 60)
     url = f"sqlite:///{tmp_path}/ledger.db"
     declare_queue(broker.url, EXCHANGE, f"q{name}", [f"{name}.nothing"])
     own = {
         "DISTGATE_LEDGER_URL": url,
         "DISTGATE_MANUAL_DEPLOYMENT": f"quiet/{name}",
+        "DISTGATE_ATOMIC_MANUAL_DEPLOYMENT": f"quiet/{name}-atomic",
         "DISTGATE_AMQP_URL": broker.url,
         "DISTGATE_QUEUE": f"q{name}",
         "DISTGATE_UI_URL": "http://ui",
@@ -115,6 +117,18 @@ def test_a_run_is_replayed_by_its_id_and_the_new_one_may_claim_its_change(bench:
     assert claimed is not None
     assert [one.run_id for one in bench.ledger.runs_of(CHANGE.key)] == [first, again]
     assert "tiny f41 abababa is tested again" in bench.distgate("replay", f"{first}.2").output
+
+
+def test_a_run_of_atomic_host_is_replayed_by_its_own_deployment_and_by_the_other_when_asked(bench: Bench) -> None:
+    first = str(uuid.uuid4())
+    bench.ledger.claim(CHANGE, first, "http://ui/first", pipeline="atomic")
+    for words, pipeline in (((), "atomic"), (("--pipeline", "allpackages"), "allpackages")):
+        told = bench.json("replay", first, *words)
+        assert told["pipeline"] == pipeline
+        found = bench.prefect.flow_run(told["flow_run"])
+        assert found is not None
+        variable = f"DISTGATE_{'ATOMIC_' if pipeline == 'atomic' else ''}MANUAL_DEPLOYMENT"
+        assert found.deployment_id == bench.prefect.deployment_id(bench.environment[variable])
 
 
 def test_dead_letters_are_listed_with_their_reasons_and_stay_until_they_are_put_back(bench: Bench) -> None:

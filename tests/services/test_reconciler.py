@@ -25,6 +25,7 @@ from distgate.ledger import Ledger
 from distgate.ledger_books import books
 from distgate.rejections import rejections
 from distgate.settings import Settings
+from distgate.stages import Pipeline
 from distgate.triage import Decision
 from distgate.waiting import wait_for
 from lab.prefect_server import PrefectServer
@@ -115,10 +116,11 @@ class Bench:
 def bench(tmp_path: Path, prefect_server: PrefectServer) -> Iterator[Bench]:
     name = f"d{uuid.uuid4().hex[:8]}"
     flow = ask(prefect_server, "POST", "flows/", {"name": "quiet"}).json()
-    ask(prefect_server, "POST", "deployments/", {"name": name, "flow_id": flow["id"]})
+    for one in (name, f"{name}-atomic"):
+        ask(prefect_server, "POST", "deployments/", {"name": one, "flow_id": flow["id"]})
     ledger = Ledger(f"sqlite:///{tmp_path}/ledger.db")
     # Negative: every run and every change counts as overdue at once.
-    own = Settings(deployment=f"quiet/{name}", run_lease=-1, sweep_after=-1)
+    own = Settings(deployment=f"quiet/{name}", atomic_deployment=f"quiet/{name}-atomic", run_lease=-1, sweep_after=-1)
     with PrefectApi(prefect_server.api_url) as prefect:
         yield Bench(prefect_server, prefect, ledger, own)
     ledger.close()
@@ -293,3 +295,60 @@ def test_a_dead_letter_that_the_intake_never_saw_is_written_down_once(bench: Ben
     assert {name: one.seen for name, one in found.items()} == {"a": 2, "b": 1, "c": 1}
     assert all("JSON" in found[name].reason for name in "ac")
     assert messages_in(broker.url, f"{queue}.dead") == 4
+
+
+def accepted_by(bench: Bench, pipeline: Pipeline) -> Change:
+    change = bench.accept()
+    bench.ledger.record(change, Decision("queued", "is tested", "accepted", pipeline, change))
+    bench.ledger.offered(change.key, pipeline)
+    return change
+
+
+def atomic_runs(bench: Bench) -> list[FlowRun]:
+    return bench.prefect.flow_runs(deployment=bench.own.atomic_deployment)
+
+
+def test_a_change_that_nobody_claimed_gets_a_run_of_each_pipeline_that_accepted_it(bench: Bench) -> None:
+    change = accepted_by(bench, "atomic")
+    assert len(bench.reconciler.look()) == 2
+    assert [len(bench.runs_of(change)), len(atomic_runs(bench))] == [1, 1]
+    assert bench.reconciler.look() == []
+    (run,) = atomic_runs(bench)
+    bench.force(run.id, "CANCELLED")
+    (did,) = bench.reconciler.look()
+    assert run.id in did
+    (claimed,) = bench.ledger.runs_of(change.key, "atomic")
+    (letter,) = bench.ledger.letters_of(claimed.run_id)
+    assert (letter.topic, letter.body["status"]) == ("org.centos.prod.ci.pipeline.complete", "ABORTED")
+    assert bench.ledger.runs_of(change.key) == []
+    assert bench.balanced()
+
+
+def test_a_run_of_atomic_host_without_an_end_is_ended_in_its_own_words(bench: Bench) -> None:
+    change = accepted_by(bench, "atomic")
+    run = bench.prefect.create_flow_run(
+        bench.own.atomic_deployment, {"change": change.model_dump()}, idempotency_key=uuid.uuid4().hex
+    )
+    bench.force(run.id, "RUNNING")
+    bench.flow_run(change)
+    bench.ledger.claim(change, run.id, "http://ui", pipeline="atomic")
+    for suffix, state in (
+        ("package", "queued"),
+        ("package", "running"),
+        ("package", "complete"),
+        ("compose", "running"),
+    ):
+        bench.announcer.stage(run.id, suffix, state)
+    bench.reconciler.look()
+    said = [letter.topic.partition(".ci.pipeline.")[2] for letter in bench.ledger.letters_of(run.id)]
+    assert said[-2:] == ["compose.complete", "complete"]
+    assert bench.balanced()
+
+
+def test_a_pipeline_without_a_deployment_keeps_no_change_of_the_other_from_its_run(bench: Bench) -> None:
+    change = accepted_by(bench, "atomic")
+    for field in ("deployment", "atomic_deployment"):
+        lost = bench.own.model_copy(update={field: "quiet/nowhere"})
+        with pytest.raises(ConfigurationError, match="404"):
+            Reconciler(bench.ledger, bench.prefect, lost).look()
+    assert [len(bench.runs_of(change)), len(atomic_runs(bench))] == [1, 1]
