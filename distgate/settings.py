@@ -79,6 +79,11 @@ class Settings(BaseSettings):
     legacy_ignore: bool = Field(
         False, description="Atomic Host: send the old topic package.ignore, not package.ignored"
     )
+    environment: str = Field(
+        "production",
+        pattern="^[a-z][a-z0-9-]*$",
+        description="Deployments that our accepted changes are for: production, staging",
+    )
     run_lease: float = Field(60, description="Seconds of silence after which a run counts as lost with its host")
     sweep_after: float = Field(
         60, description="Seconds after which an accepted change without a run is started again"
@@ -133,6 +138,20 @@ class Settings(BaseSettings):
     image_kickstarts: dict[str, Path] = Field(
         default_factory=dict,
         description="Kickstarts of base images by branch, * for all others; unset: those that distgate brings",
+    )
+    free_disk: Annotated[str, AfterValidator(written_size)] = Field(
+        "5G", description="Disk that a worker needs free for artifacts, images and temporary files, each"
+    )
+    worker_checks: tuple[str, ...] = Field(
+        (), description="Checks of `distgate doctor` that a worker must pass to take runs; empty: all of them"
+    )
+    health_every: float = Field(300, gt=0, description="Seconds between two looks of a worker at its own health")
+    worker_state: Path = Field(
+        Path("worker"), description="Directory in which the health of this host's workers stands"
+    )
+    keep_days: float = Field(30, gt=0, description="Days for which clean-up leaves the artifacts of ended runs alone")
+    keep_ledger_days: float = Field(
+        180, gt=0, description="Days for which clean-up leaves what the ledger knows of ended runs alone"
     )
     lab_state: Path = Field(Path(".lab"), description="State directory of the lab")
     cache_dir: Path = Field(

@@ -110,15 +110,19 @@ class Trigger:
             log.error("%s is accepted, and Prefect refuses its event: %s", change.key, refused)
 
     def _offer(self, change: Change) -> None:
-        self._prefect.post_event(event_of(change, self._pipeline))
+        self._prefect.post_event(event_of(change, self._pipeline, self._settings.environment))
         self._ledger.offered(change.key, self._pipeline)
 
 
-def event_of(change: Change, pipeline: Pipeline) -> dict[str, object]:
-    """The Prefect event for a change that a pipeline accepted: text only, and nothing that the bus said unread."""
+def event_of(change: Change, pipeline: Pipeline, environment: str = "production") -> dict[str, object]:
+    """The Prefect event for a change that a pipeline accepted: text only, and nothing that the bus said unread.
+
+    ``environment`` says whose deployments are to answer it.
+    """
     labels = {
         "prefect.resource.id": f"distgate.change.{change.namespace}.{change.repo}",
         "prefect.resource.name": change.title,
+        "distgate.environment": environment,
         "distgate.pipeline": pipeline,
         "distgate.namespace": change.namespace,
         "distgate.repo": change.repo,

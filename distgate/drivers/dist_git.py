@@ -51,9 +51,9 @@ def checkout(url: str, rev: str, into: Path, *, timeout: float = 300.0, size_lim
     into.mkdir(parents=True, exist_ok=True)
     try:
         with _reading(url, rev, into, timeout, size_limit):
-            _git(["init", "--quiet", "--template=", into], timeout)
-            _git(["-C", into, "fetch", "--quiet", "--no-tags", "--depth=1", url, rev], timeout)
-            _git(["-C", into, "checkout", "--quiet", "--detach", rev], timeout)
+            git(["init", "--quiet", "--template=", into], timeout)
+            git(["-C", into, "fetch", "--quiet", "--no-tags", "--depth=1", url, rev], timeout)
+            git(["-C", into, "checkout", "--quiet", "--detach", rev], timeout)
     except BaseException:
         shutil.rmtree(into, ignore_errors=True)
         raise
@@ -93,23 +93,23 @@ def history(
         repository.mkdir()
         wanted = f"--filter={'blob:limit=512k' if spec else 'tree:0'}"
         with _reading(url, rev, repository, timeout, size_limit):
-            _git(["init", "--quiet", "--bare", "--template=", repository], timeout)
-            _git(["-C", repository, "fetch", "--quiet", "--no-tags", wanted, url, rev], timeout)
-            commits = int(_git(["-C", repository, "rev-list", "--count", rev], timeout))
+            git(["init", "--quiet", "--bare", "--template=", repository], timeout)
+            git(["-C", repository, "fetch", "--quiet", "--no-tags", wanted, url, rev], timeout)
+            commits = int(git(["-C", repository, "rev-list", "--count", rev], timeout))
             return History(commits, _releases(repository, rev, spec, timeout) if spec else 0)
 
 
 def _releases(repository: Path, rev: str, spec: str, timeout: float) -> int:
     own: list[str | Path] = ["-C", repository, "rev-list", "--first-parent"]
     began, version = rev, None
-    for commit in _git([*own, rev, "--", spec], timeout).split():
+    for commit in git([*own, rev, "--", spec], timeout).split():
         found = version_of(
-            _git(["-C", repository, "cat-file", "blob", f"{commit}:{spec}"], timeout, absent_is_empty=True)
+            git(["-C", repository, "cat-file", "blob", f"{commit}:{spec}"], timeout, absent_is_empty=True)
         )
         if found != (version := version or found):
             break
         began = commit
-    return int(_git([*own, "--count", f"{began}..{rev}"], timeout)) + 1
+    return int(git([*own, "--count", f"{began}..{rev}"], timeout)) + 1
 
 
 def _check(url: str, rev: str) -> None:
@@ -138,7 +138,11 @@ def _reading(url: str, rev: str, into: Path, timeout: float, size_limit: int) ->
         guard.check()
 
 
-def _git(words: list[str | Path], timeout: float, *, absent_is_empty: bool = False) -> str:
+def git(words: list[str | Path], timeout: float, *, absent_is_empty: bool = False) -> str:
+    """What git prints when nothing of a person or of a repository can make it run or ask something.
+
+    Raises as distgate.process.run does; ``absent_is_empty`` makes nothing of what git calls fatal.
+    """
     settings = [word for setting in _SAFE for word in ("-c", setting)]
     allowed = (0, 128) if absent_is_empty else (0,)
     ended = run(["git", *settings, *words], timeout=timeout, env=_ENVIRONMENT, split_errors=True, allowed=allowed)

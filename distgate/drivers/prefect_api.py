@@ -104,15 +104,22 @@ class PrefectApi:
         idempotency_key: str,
         tags: Sequence[str] = (),
         name: str = "",
+        at: datetime | None = None,
+        queue: str = "",
     ) -> FlowRun:
-        """Start a run of ``deployment`` ("flow/deployment"), or return the one that has the same key already."""
+        """Start a run of ``deployment`` ("flow/deployment"), or return the one that has the same key already.
+
+        ``at`` is when it is to begin (None: now), ``queue`` the work queue of the deployment's pool that it waits in.
+        """
         _refuse_evaluated(parameters, "the parameters")
-        wish = {
+        wish: dict[str, Any] = {
             "parameters": dict(parameters),
             "idempotency_key": idempotency_key,
             "tags": list(tags),
-            "state": {"type": "SCHEDULED"},
+            "state": {"type": "SCHEDULED"}
+            | ({"state_details": {"scheduled_time": at.isoformat()}} if at is not None else {}),
         }
+        wish |= {"work_queue_name": queue} if queue else {}
         found = self._call(
             "POST",
             f"/deployments/{self.deployment_id(deployment)}/create_flow_run",
@@ -128,6 +135,26 @@ class PrefectApi:
             hint = "`prefect deploy --all` makes the deployments of prefect.yaml"
             self._deployments[deployment] = str(_content(self._call("GET", path, hint=hint))["id"])
         return self._deployments[deployment]
+
+    def queues(self, pool: str) -> list[str]:
+        """The names of a work pool's queues. Raises ConfigurationError when there is no such pool."""
+        hint = "`prefect work-pool create` makes one"
+        found = self._call("POST", f"/work_pools/{quote(pool)}/queues/filter", json={"limit": PAGE}, hint=hint)
+        return [str(one["name"]) for one in _content(found)]
+
+    def describe_queue(self, pool: str, queue: str, description: str) -> None:
+        """Give a queue of a work pool these words, which people see beside it; it is made unless it is there."""
+        if queue not in self.queues(pool):
+            wish = {"name": queue, "description": description}
+            self._call("POST", f"/work_pools/{quote(pool)}/queues/", json=wish)
+            return
+        path = f"/work_pools/{quote(pool)}/queues/{quote(queue)}"
+        self._call("PATCH", path, json={"description": description})
+
+    def pool_of(self, deployment: str) -> str:
+        """The name of the work pool in which runs of "flow/deployment" wait."""
+        path = f"/deployments/{self.deployment_id(deployment)}"
+        return str(_content(self._call("GET", path))["work_pool_name"])
 
     def flow_run(self, run_id: str) -> FlowRun | None:
         """The run with this ID, or None when the server does not know it."""
