@@ -46,6 +46,12 @@ class BuildHub(Protocol):
     def submit(self, source: str, target: str, arch: str) -> int:
         """Start a scratch build of ``git+URL#REV`` and return its task ID. An unknown target is refused here."""
 
+    def submit_srpm(self, path: Path, target: str, arch: str) -> int:
+        """Upload the source package ``path``, start a scratch build of it and return its task ID."""
+
+    def dist_tag(self, target: str) -> str:
+        """What %dist is in packages for ``target``: ``.fc44``."""
+
     def wait(self, task_id: int, timeout: float, progress: Progress) -> BuildTask:
         """Return the task tree when the build is CLOSED.
 
