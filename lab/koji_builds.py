@@ -66,6 +66,10 @@ class Builds:
         self._pool.submit(self._run, task)
         return task.id
 
+    def known(self) -> list[Task]:
+        """Every task that was ever queued here, oldest first."""
+        return self._store.all()
+
     def cancel(self, task_id: int) -> None:
         """Cancel a task with its descendants and kill what runs for them; a finished one stays as it is."""
         for task in self._store.family(task_id):
@@ -127,16 +131,29 @@ class Builds:
         }
 
     def _source_task(self, parent: Task, target: Target, source: str, work: Path) -> str:
+        uploaded = "://" not in source
+        method = "rebuildSRPM" if uploaded else "buildSRPMFromSCM"
         request = [source, target.build_tag, {"scratch": True, "repo_id": 1}]
-        child = self._store.add("buildSRPMFromSCM", "noarch", request, parent.priority - 1, parent.id, "srpm")
+        child = self._store.add(method, "noarch", request, parent.priority - 1, parent.id, "srpm")
 
         def body() -> dict[str, Any]:
             job = self._job(parent, child, target, work / "srpm")
-            srpm = self._builder.source_package(source, job)
+            if uploaded:
+                srpm = self._builder.rebuilt_source_package(self._uploaded(source), job)
+                origin = {"source": srpm.name, "url": srpm.name}
+            else:
+                srpm = self._builder.source_package(source, job)
+                origin = {"source": source}
             found = self._relative(child, [srpm.name])
-            return {"srpm": found[0], "logs": self._logs(child), "brootid": 1, "source": {"source": source}}
+            return {"srpm": found[0], "logs": self._logs(child), "brootid": 1, "source": origin}
 
         return str(self._child(child, body)["srpm"])
+
+    def _uploaded(self, source: str) -> Path:
+        path = (self._store.work / source).resolve()
+        if not path.is_relative_to(self._store.work) or not path.is_file():
+            raise TaskFault(koji.BuildError.faultCode, f"BuildError: Input SRPM file missing: {path}")
+        return path
 
     def _arch_task(
         self, parent: Task, target: Target, srpm: str, arch: str, work: Path, keep_srpm: bool

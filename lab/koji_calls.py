@@ -6,6 +6,7 @@ import base64
 import os
 import secrets
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import koji
 from lab.koji_builds import Builds, Target
 from lab.koji_rpc import fault
 from lab.koji_tasks import State, Task, TaskStore
+from lab.koji_uploads import Uploads
 
 HUB_VERSION = "1.35.3"
 _SCRATCH_PRIORITY, _PRIORITY = 25, 20
@@ -25,13 +27,16 @@ class Hub:
     def __init__(self, store: TaskStore, builds: Builds, user: str) -> None:
         self._store = store
         self._builds = builds
+        self._uploads = Uploads(store.work)
         self._user = user
         self._sessions: dict[str, str] = {}
         self._caller = threading.local()
 
     def calls(self) -> dict[str, Any]:
         """The calls by name."""
-        names = [name for name in vars(Hub) if not name.startswith("_") and name not in ("calls", "identify")]
+        names = [
+            name for name in vars(Hub) if not name.startswith("_") and name not in ("calls", "identify", "upload")
+        ]
         return {name: getattr(self, name) for name in names}
 
     def identify(self, session_id: str, key: str) -> None:
@@ -39,6 +44,11 @@ class Hub:
         if session_id and self._sessions.get(session_id) != key:
             raise koji.AuthExpired(f"session {session_id} has expired")
         self._caller.session = session_id
+
+    def upload(self, query: Mapping[str, list[str]], chunk: bytes) -> dict[str, Any]:
+        """A part of a file, from a client that is logged in: no call, but a request of its own."""
+        self._session()
+        return self._uploads.receive(query, chunk, self._user)
 
     # sessions
 
@@ -78,7 +88,7 @@ class Hub:
             if strict:
                 raise koji.GenericError(f"No such build target: {info}")
             return None
-        tags = {"build_tag": target.build_tag, "build_tag_name": f"{target.name}-build"}
+        tags = {"build_tag": target.build_tag, "build_tag_name": f"f{target.fedora}-build"}
         dest = {"dest_tag": target.build_tag + 1, "dest_tag_name": target.name}
         return {**tags, **dest, "id": target.id, "name": target.name}
 
@@ -87,6 +97,9 @@ class Hub:
         options = dict(opts or {})
         base = _SCRATCH_PRIORITY if options.get("scratch") else _PRIORITY
         return self._builds.submit(src, target, options, base + (priority or 0))
+
+    def checkUpload(self, path: str, name: str, verify: Any = None, tail: Any = None, volume: Any = None) -> Any:
+        return self._uploads.check(path, name, verify, tail, volume)
 
     def cancelTask(self, task_id: int, recurse: bool = True) -> None:
         self._session()

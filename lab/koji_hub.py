@@ -2,7 +2,8 @@
 
 /kojihub                                        XML-RPC
 /kojifiles/work/tasks/<id%10000>/<id>/<file>    task output, as below a real hub's topurl
-/lab/fault/<kind>/<count>                       the next <count> calls fail: offline, error, traceback, drop
+/lab/fault/<kind>/<count>                       the next <count> calls fail: offline, error, traceback, drop;
+                                                the next <count> uploads do: cut, corrupt
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import re
 import signal
 import threading
+from collections.abc import Collection
 from http import HTTPStatus
 from http.server import ThreadingHTTPServer
 from pathlib import Path
@@ -24,13 +26,15 @@ import koji
 from lab.build_root import BuildRoots
 from lab.koji_builds import Builds
 from lab.koji_calls import HUB_VERSION, Hub
-from lab.koji_rpc import answer
+from lab.koji_rpc import answer, respond
 from lab.koji_tasks import TaskStore
 from lab.package_builder import PackageBuilder
 from lab.rpm_repository import ensure_repository
 from lab.static_files import FileHandler
 
 _REQUEST_LIMIT = 16 << 20
+CALL_FAULTS = ("offline", "error", "traceback", "drop")
+UPLOAD_FAULTS = ("cut", "corrupt")
 
 
 class HubServer(ThreadingHTTPServer):
@@ -50,10 +54,10 @@ class HubServer(ThreadingHTTPServer):
         """The address without a path; the hub is at ``/kojihub``, its files are at ``/kojifiles``."""
         return f"http://127.0.0.1:{self.server_address[1]}"
 
-    def take_fault(self) -> str:
-        """The fault that the current call has to show, or nothing."""
+    def take_fault(self, kinds: Collection[str] = CALL_FAULTS) -> str:
+        """The fault of these kinds that the current request has to show, or nothing."""
         for kind, left in self.faults.items():
-            if left > 0:
+            if left > 0 and kind in kinds:
                 self.faults[kind] = left - 1
                 return kind
         return ""
@@ -88,6 +92,8 @@ class _Handler(FileHandler):
         length = int(self.headers.get("Content-Length") or 0)
         if length > _REQUEST_LIMIT:
             return self.send_error(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+        if path == "/kojihub" and self.headers.get("Content-Type") == "application/octet-stream":
+            return self._upload(length)
         body = self.rfile.read(length)
         if path in ("/kojihub", "/kojihub/ssllogin"):
             self._call(body)
@@ -106,6 +112,23 @@ class _Handler(FileHandler):
         else:
             told = answer(self.server.hub.calls(), body, self._before(kind), extended=kind == "traceback")
             self.send_body(HTTPStatus.OK, "text/xml", told)
+
+    def _upload(self, length: int) -> None:
+        kind = self.server.take_fault(UPLOAD_FAULTS)
+        if kind == "cut":
+            self.rfile.read(length // 2)
+            self.close_connection = True
+            return
+        chunk = self.rfile.read(length)
+        if kind == "corrupt":
+            chunk = bytes([chunk[0] ^ 1]) + chunk[1:]
+        query = parse_qs(urlsplit(self.path).query)
+
+        def work() -> object:
+            self._before("")("rawUpload")
+            return self.server.hub.upload(query, chunk)
+
+        self.send_body(HTTPStatus.OK, "text/xml", respond(work))
 
     def _before(self, kind: str) -> Any:
         query = parse_qs(urlsplit(self.path).query)

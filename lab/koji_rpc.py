@@ -20,14 +20,21 @@ def answer(calls: Calls, body: bytes, before: Callable[[str], object], extended:
     ``before`` is told the method first and may refuse by raising; ``extended`` puts whole tracebacks into faults,
     as a hub with KojiTraceback does.
     """
-    try:
+
+    def work() -> Any:
         params, method = koji.xmlrpcplus.loads(body.decode())
         before(method)
         if method == "multiCall":
-            result: Any = [_entry(calls, each) for each in params[0]]
-        else:
-            result = invoke(calls, method, params)
-        return bytes(koji.xmlrpcplus.dumps((result,), methodresponse=1).encode())
+            return [_entry(calls, each) for each in params[0]]
+        return invoke(calls, method, params)
+
+    return respond(work, extended)
+
+
+def respond(work: Callable[[], Any], extended: bool = False) -> bytes:
+    """The XML of what ``work`` returns, or of the fault that its error is."""
+    try:
+        return bytes(koji.xmlrpcplus.dumps((work(),), methodresponse=1).encode())
     except Exception as error:  # noqa: BLE001 - a hub answers every error as a fault
         told = fault_of(error)
         if extended:

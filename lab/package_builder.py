@@ -67,6 +67,20 @@ class PackageBuilder:
         (made,) = sorted(sandbox.work.glob("build/SRPMS/*.src.rpm"))
         return _deliver(made, job)
 
+    def rebuilt_source_package(self, uploaded: Path, job: Job) -> Path:
+        """Make an uploaded SRPM anew for the distribution in the job's output. Raises TaskFault in koji's words."""
+        with _building(job, "error building srpm"):
+            root = self.roots.base(job.log("root"), job.stop)
+            sandbox = _sandbox(root, job)
+            shutil.copyfile(uploaded, sandbox.work / "uploaded.src.rpm")
+            _in_root(sandbox, job, "rpm", "--install", "--nodeps", "/builddir/uploaded.src.rpm")
+            specs = sorted(path.name for path in sandbox.work.glob("build/SPECS/*.spec"))
+            if len(specs) != 1:
+                raise TaskFault(koji.BuildError.faultCode, f"BuildError: {len(specs)} spec files in {uploaded.name}")
+            _rpmbuild(sandbox, job, "-bs", f"/builddir/build/SPECS/{specs[0]}")
+        (made,) = sorted(sandbox.work.glob("build/SRPMS/*.src.rpm"))
+        return _deliver(made, job)
+
     def binary_packages(self, source_package: Path, arch: str, job: Job) -> list[Path]:
         """Build ``source_package`` for ``arch`` into the job's output. Raises TaskFault in koji's words."""
         with _building(job, f"error building package (arch {arch})"):
@@ -101,8 +115,12 @@ def _sandbox(root: Path, job: Job) -> Sandbox:
 
 
 def _rpmbuild(sandbox: Sandbox, job: Job, *words: str) -> None:
+    _in_root(sandbox, job, "rpmbuild", *words)
+
+
+def _in_root(sandbox: Sandbox, job: Job, *words: str) -> None:
     sandbox.prepare()
-    status = run_logged(sandbox.argv(["rpmbuild", *words]), job.log("build"), job.stop, _BUILD_SECONDS)
+    status = run_logged(sandbox.argv(words), job.log("build"), job.stop, _BUILD_SECONDS)
     with job.log("build").open("a") as stream:
         stream.write(f"Child return code was: {status}\n")
     if status != 0:

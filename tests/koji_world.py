@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 
 from distgate.drivers.koji import KojiClient, KojiProfile
+from distgate.process import run
 from lab.bare_repository import Files, create_repository, push
 from lab.build_root import BuildRoots
 from lab.dist_git import DistGitServer
@@ -73,6 +74,14 @@ class KojiWorld:
         repository = create_repository(self.root, "tiny")
         rev = push(repository, f"b{time.monotonic_ns()}", {"tiny.spec": text, **(files or {})}, "A change")
         return f"git+{self.dist_git.url}/rpms/tiny.git#{rev}"
+
+    def source_package(self, text: str, room: Path, dist: str = ".fc9") -> Path:
+        """The SRPM of a tiny package, made on this host."""
+        (room / "tiny.spec").write_text(text)
+        places = [word for name in ("topdir", "srcrpmdir") for word in ("--define", f"_{name} {room}")]
+        run(["rpmbuild", "-bs", "--nodeps", *places, "--define", f"dist {dist}", room / "tiny.spec"], timeout=60)
+        (made,) = room.glob("*.src.rpm")
+        return made
 
     def fault(self, kind: str, count: int) -> None:
         """Let the hub's next calls fail."""

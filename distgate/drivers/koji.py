@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from xmlrpc.client import Fault
 import koji
 import requests
 
+from distgate.capsule import sha256_of
 from distgate.drivers.base import BuildTask, Progress, TaskLost
 from distgate.drivers.koji_output import TaskFile, fetch, wanted
 from distgate.errors import Cancelled, ConfigurationError, DistgateError, InfrastructureError, PackageError, TimedOut
@@ -24,6 +26,8 @@ from distgate.waiting import Deadline, wait_for
 
 Auth = Literal["none", "password", "gssapi", "ssl"]
 _LOG_TAIL = 4000
+#: Bytes of one request of an upload.
+UPLOAD_CHUNK = 1 << 20
 #: Faults that come and go: our session lost a race with the hub, or the hub is in maintenance.
 _PASSING = (koji.AuthExpired, koji.AuthLockError, koji.SequenceError, koji.RetryError, koji.ServerOffline)
 #: What a failed task says when not the package but the builder, its root or dist-git was in trouble.
@@ -67,14 +71,42 @@ class KojiClient:
         hub cannot be reached.
         """
         with self._session() as session:
-            # A hub accepts any target and fails the task minutes later: ask first.
-            if session.getBuildTarget(target) is None:
-                raise ConfigurationError(
-                    f"the hub {self.profile.server} has no build target {target!r}",
-                    hint="`koji list-targets` shows those it has",
-                )
-            options = {"scratch": True, "arch_override": arch, "fail_fast": True}
-            return int(session.build(source, target, options))
+            self._target(session, target)
+            return int(session.build(source, target, _scratch(arch)))
+
+    def submit_srpm(self, path: Path, target: str, arch: str) -> int:
+        """Upload the source package ``path``, start a scratch build of it and return its task ID.
+
+        Nothing is built of an upload that did not arrive whole: InfrastructureError. Otherwise as ``submit``.
+        """
+        # A directory of its own for each try, as koji's own client makes them; hubs empty them after some days.
+        place = f"cli-build/{time.time()!r}.{secrets.token_hex(4)}"
+        with self._session() as session:
+            self._target(session, target)
+            session.uploadWrapper(str(path), place, blocksize=UPLOAD_CHUNK)
+            arrived = session.checkUpload(place, path.name, verify="sha256")
+            if arrived is None or arrived.get("hexdigest") != sha256_of(path):
+                raise InfrastructureError(f"{path.name} is not on the hub {self.profile.server} as it was sent")
+            return int(session.build(f"{place}/{path.name}", target, _scratch(arch)))
+
+    def dist_tag(self, target: str) -> str:
+        """What %dist is for ``target``: ``.fc44``. Raises ConfigurationError for a target that is none of Fedora."""
+        with self._session(login=False) as session:
+            tag = str(self._target(session, target)["build_tag_name"])
+        found = re.match(r"f(\d+)\b", tag)
+        if not found:
+            raise ConfigurationError(f"the target {target} builds for {tag}, which is no release of Fedora")
+        return f".fc{found[1]}"
+
+    def _target(self, session: Any, name: str) -> dict[str, Any]:
+        # A hub accepts any target and fails the task minutes later: ask first.
+        target = session.getBuildTarget(name)
+        if target is None:
+            raise ConfigurationError(
+                f"the hub {self.profile.server} has no build target {name!r}",
+                hint="`koji list-targets` shows those it has",
+            )
+        return dict(target)
 
     def wait(self, task_id: int, timeout: float, progress: Progress) -> BuildTask:
         """Return the task tree once the build is CLOSED; every task whose state changed is a progress line.
@@ -211,6 +243,10 @@ def last_line(text: str) -> str:
     lines = [line for line in text.strip().splitlines() if line.strip()]
     line = lines[-1].strip() if lines and "Traceback" in lines[0] else text.strip()
     return re.sub(r"^(<class 'koji\.(\w+)'>|koji\.(\w+)): (?=\S)", "", line)
+
+
+def _scratch(arch: str) -> dict[str, Any]:
+    return {"scratch": True, "arch_override": arch, "fail_fast": True}
 
 
 def _check_files(profile: KojiProfile) -> None:

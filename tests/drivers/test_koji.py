@@ -11,7 +11,7 @@ import pytest
 from koji_world import KojiWorld, koji_world, spec
 
 from distgate.drivers.base import BuildHub, BuildTask, TaskLost
-from distgate.drivers.koji import last_line, was_cancelled
+from distgate.drivers.koji import UPLOAD_CHUNK, last_line, was_cancelled
 from distgate.errors import Cancelled, ConfigurationError, DistgateError, InfrastructureError, PackageError, TimedOut
 from distgate.packages import read_rpms
 from distgate.waiting import wait_for
@@ -146,6 +146,85 @@ def test_a_source_with_another_checksum_is_refused(world: KojiWorld) -> None:
     with pytest.raises(PackageError, match="fedpkg sources") as failed:
         build(world, spec(), sources=f"SHA512 (tiny.tar.gz) = {digest}\n")
     assert "invalid checksum" in failed.value.evidence
+
+
+def test_an_uploaded_source_package_is_built_for_the_distribution_of_its_target(
+    world: KojiWorld, tmp_path: Path
+) -> None:
+    client: BuildHub = world.client()
+    task_id = client.submit_srpm(world.source_package(spec(), tmp_path), "f41", "x86_64")
+    tree = client.wait(task_id, PATIENCE, silent)
+    assert [(child.method, child.arch, child.state) for child in tree.children] == [
+        ("rebuildSRPM", "noarch", "CLOSED"),
+        ("buildArch", "noarch", "CLOSED"),
+    ]
+    files = {path.name: path for path in client.download(task_id, tmp_path / "room", "x86_64")}
+    assert set(files) == {
+        "tiny-1.2-3.fc41.noarch.rpm",
+        "tiny-1.2-3.fc41.src.rpm",
+        *(f"{log}.{label}.log" for log in ("build", "root", "state") for label in ("noarch", "srpm")),
+    }
+
+
+def test_the_build_of_an_uploaded_package_can_fail_like_any_other(world: KojiWorld, tmp_path: Path) -> None:
+    client = world.client()
+    task_id = client.submit_srpm(world.source_package(spec("exit 7"), tmp_path), "f41", "x86_64")
+    with pytest.raises(PackageError, match=r"buildArch \(noarch\) failed"):
+        client.wait(task_id, PATIENCE, silent)
+
+
+@pytest.fixture
+def large(world: KojiWorld, tmp_path: Path) -> Path:
+    """A source package of some chunks that no compression makes smaller."""
+    (tmp_path / "SOURCES").mkdir()
+    (tmp_path / "SOURCES/noise").write_bytes(os.urandom(3 * UPLOAD_CHUNK))
+    return world.source_package(spec(header="BuildArch: noarch\nSource0: noise"), tmp_path)
+
+
+def uploads(world: KojiWorld) -> set[Path]:
+    return set((world.root / "koji/kojifiles/work").glob("cli-build/*/*.rpm"))
+
+
+@pytest.mark.parametrize("times", [1, 2], ids=["once", "twice"])
+def test_an_upload_that_is_cut_off_goes_on(world: KojiWorld, large: Path, times: int) -> None:
+    client = world.client(retries=3)
+    world.fault("cut", times)
+    assert client.wait(client.submit_srpm(large, "f41", "x86_64"), PATIENCE, silent).state == "CLOSED"
+    assert large.read_bytes() in [path.read_bytes() for path in uploads(world)]
+
+
+# how the upload goes wrong, how often, a part of the error
+LOST = [
+    ("cut", 100, "cannot reach the hub"),
+    ("corrupt", 1, "upload checksum failed"),
+    ("offline", 1, "is not ready: database outage"),
+]
+
+
+@pytest.mark.parametrize(("fault", "times", "words"), LOST)
+def test_nothing_is_built_of_an_upload_that_did_not_arrive(
+    world: KojiWorld, large: Path, fault: str, times: int, words: str
+) -> None:
+    before = len(world.hub.builds.known())
+    world.fault(fault, times)
+    try:
+        with pytest.raises(InfrastructureError, match=words):
+            world.client().submit_srpm(large, "f41", "x86_64")
+    finally:
+        world.fault(fault, 0)
+    assert len(world.hub.builds.known()) == before
+
+
+def test_an_upload_for_an_unknown_target_is_refused_before_it_begins(world: KojiWorld, large: Path) -> None:
+    before = uploads(world)
+    with pytest.raises(ConfigurationError, match="no build target 'f99'"):
+        world.client().submit_srpm(large, "f99", "x86_64")
+    assert uploads(world) == before
+
+
+@pytest.mark.parametrize(("target", "tag"), [("f41", ".fc41"), ("rawhide", ".fc44"), ("f43-candidate", ".fc43")])
+def test_the_distributions_tag_is_that_of_the_targets_build_root(world: KojiWorld, target: str, tag: str) -> None:
+    assert world.client().dist_tag(target) == tag
 
 
 def test_an_unknown_target_is_refused_before_anything_is_submitted(world: KojiWorld) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import signal
 import subprocess
@@ -10,7 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import koji
+import koji.util
+import koji.xmlrpcplus
 import pytest
 from koji_world import KojiWorld, koji_world, spec
 
@@ -195,6 +199,66 @@ def test_a_file_can_be_read_in_pieces(session: Any, built: int) -> None:
         session.downloadTaskOutput(built + 2, "../../../../tasks/1.json")
 
 
+def raw_upload(session: Any, name: str, chunk: bytes, offset: int, **options: Any) -> Any:
+    return session.callMethod("rawUpload", chunk, offset, options.pop("path", "cli-build/here"), name, **options)
+
+
+def test_chunks_are_written_where_they_belong_and_what_arrived_is_told(session: Any) -> None:
+    first = raw_upload(session, "a.src.rpm", b"one", 0, overwrite=True)
+    assert first == {"size": 3, "fileverify": "adler32", "offset": 0, "hexdigest": adler32(b"one")}
+    raw_upload(session, "a.src.rpm", b"two!", 3)
+    again = raw_upload(session, "a.src.rpm", b"two!", 3)  # whose answer was lost
+    assert again["offset"] == 3
+    known = session.checkUpload("cli-build/here", "a.src.rpm", verify="sha256")
+    assert (known["size"], known["hexdigest"]) == (7, hashlib.sha256(b"onetwo!").hexdigest())
+    tail = session.checkUpload("cli-build/here", "a.src.rpm", verify="adler32", tail=4)
+    assert (tail["sumlength"], tail["hexdigest"]) == (4, adler32(b"two!"))
+    assert session.checkUpload("cli-build/here", "b.src.rpm") is None
+
+
+def adler32(content: bytes) -> str:
+    return str(koji.util.adler32_constructor(content).hexdigest())
+
+
+# name and directory, offset, options, a part of the refusal
+REFUSED_UPLOADS: list[tuple[str, str, int, dict[str, Any], str]] = [
+    ("../x", "cli-build/here", 0, {}, "Invalid upload filename"),
+    (".x", "cli-build/here", 0, {}, "Invalid upload filename"),
+    ("x", "../there", 0, {}, "Invalid upload directory"),
+    ("x", "/tmp", 0, {}, "Invalid upload directory"),
+    ("x", "cli-build/../tasks/1/1", 0, {}, "Invalid upload directory"),
+    ("there", "cli-build/here", 0, {}, "upload path exists"),
+    ("there", "cli-build/here", 1, {}, "Incorrect upload length"),
+    ("there", "cli-build/here", 0, {"overwrite": True, "verify": "crc32"}, "Unsupported verify type"),
+]
+
+
+@pytest.mark.parametrize(("name", "path", "offset", "options", "words"), REFUSED_UPLOADS)
+def test_an_upload_out_of_place_is_refused(
+    session: Any, name: str, path: str, offset: int, options: dict[str, Any], words: str
+) -> None:
+    raw_upload(session, "there", b"some bytes", 0, overwrite=True)
+    with pytest.raises(koji.GenericError, match=words):
+        raw_upload(session, name, b"x", offset, path=path, **options)
+
+
+def test_an_upload_needs_a_login(world: KojiWorld) -> None:
+    answer = httpx.post(
+        f"{world.profile.server}?filename=x&filepath=cli-build/here",
+        headers={"Content-Type": "application/octet-stream"},
+        content=b"x",
+    )
+    with pytest.raises(koji.xmlrpcplus.Fault, match="you must be logged in"):
+        koji.xmlrpcplus.loads(answer.text)
+
+
+def test_a_source_package_that_nobody_uploaded_fails_the_task(session: Any) -> None:
+    task_id = session.build("cli-build/nowhere/x.src.rpm", "f41", {"scratch": True})
+    wait_for("the task's end", lambda: session.getTaskInfo(task_id)["state"] == 5, PATIENCE)
+    with pytest.raises(koji.BuildError, match="Input SRPM file missing"):
+        session.getTaskResult(task_id)
+
+
 # target, options, text of the fault that the task ends with
 ACCEPTED_AND_FAILED = [
     ("f99", {"scratch": True}, "unknown build target: f99"),
@@ -234,7 +298,7 @@ class Process:
     """The hub as an own process, as the lab runs it."""
 
     def __init__(self, state: Path, cache: Path, dist_git: str, log: Path) -> None:
-        words = ["--state", state, "--cache", cache, "--dist-git", dist_git]
+        words = ["--state", str(state), "--cache", str(cache), "--dist-git", dist_git]
         log.write_text("")
         self.child: subprocess.Popen[bytes] = spawn([sys.executable, "-m", "lab.koji_hub", *words], log_to=log)
         self.url = wait_for(
