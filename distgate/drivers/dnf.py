@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from distgate.drivers.confinement import confined
@@ -20,7 +20,7 @@ from distgate.drivers.dnf_words import (
 )
 from distgate.drivers.image_root import SHARED, Place
 from distgate.drivers.installable import Refusal
-from distgate.drivers.transaction import TRANSCRIPT_NAME, Transaction
+from distgate.drivers.transaction import TRANSCRIPT_NAME, RepositorySource, Transaction
 from distgate.errors import InfrastructureError, PackageError
 from distgate.packages import QUERY
 from distgate.process import Completed, run
@@ -57,7 +57,7 @@ class Dnf:
         (self.home / ".rpmmacros").write_text(f"%_dbpath {database}\n")
         local = [source.directory for source in transaction.repositories if source.is_local]
         self.confined = confined(writable=root, readable=[workspace, *local])
-        self.configuration.write_text(self._main(workspace) + "".join(self._repositories()))
+        self.configuration.write_text(self._main(workspace) + "".join(sections(transaction.repositories)))
 
     def query(self) -> list[str]:
         """Every package of the root's RPM database, as lines of packages.QUERY."""
@@ -149,6 +149,12 @@ class Dnf:
 
     def _error(self, said: str) -> PackageError | InfrastructureError:
         blame = at_fault(said)
+        if blame == "image-full" and self.transaction.root:
+            return InfrastructureError(
+                f"the packages do not fit on the disk of {self.place.root}: {space_needed(said)}",
+                hint="the disk of this host is full",
+                evidence=said[-EVIDENCE:],
+            )
         if blame == "image-full":
             room = f"{space_needed(said)}; of {room_in(self.place.root)}"
             return PackageError(
@@ -178,20 +184,22 @@ class Dnf:
             "color": "never",
             "excludepkgs": " ".join(self.transaction.excluded),
         }
-        return "[main]\n" + _lines(options)
+        return "[main]\n" + option_lines(options)
 
-    def _repositories(self) -> Iterator[str]:
-        for source in self.transaction.repositories:
-            options = {
-                "name": source.name,
-                "baseurl": source.baseurl,
-                "mirrorlist": source.mirrorlist,
-                "metalink": source.metalink,
-                "priority": source.priority,
-                "cost": source.cost,
-                "excludepkgs": " ".join(source.excluded),
-            }
-            yield f"\n[{source.name}]\n" + _lines(options)
+
+def sections(repositories: Iterable[RepositorySource]) -> Iterator[str]:
+    """The part of dnf's configuration that describes each repository."""
+    for source in repositories:
+        options: dict[str, object] = {
+            "name": source.name,
+            "baseurl": source.baseurl,
+            "mirrorlist": source.mirrorlist,
+            "metalink": source.metalink,
+            "priority": source.priority,
+            "cost": source.cost,
+            "excludepkgs": " ".join(source.excluded),
+        }
+        yield f"\n[{source.name}]\n" + option_lines(options)
 
 
 def as_request(line: str) -> str:
@@ -207,5 +215,6 @@ def room_in(root: Path) -> str:
     return f"{whole:.0f} MB it has {free:.0f} MB free"
 
 
-def _lines(options: dict[str, object]) -> str:
+def option_lines(options: Mapping[str, object]) -> str:
+    """Options as dnf's configuration has them; those that are empty are left to dnf."""
     return "".join(f"{key}={value}\n" for key, value in options.items() if value != "")
