@@ -6,15 +6,11 @@ caller: the kernel then ends whatever it had started and undoes its mounts. Scri
 
 from __future__ import annotations
 
-import contextvars
 import json
 import os
-import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 from distgate.drivers.base import Progress
 from distgate.drivers.dnf_words import running_scriptlet
+from distgate.drivers.namespaced_child import heard, in_namespaces
 from distgate.errors import ConfigurationError, DistgateError, InfrastructureError, PackageError
 from distgate.packages import Nevra
 from distgate.process import ProcessTimedOut, run, tail_of
@@ -29,6 +26,7 @@ from distgate.steps import Step
 
 TRANSCRIPT = 20_000
 TRANSCRIPT_NAME = "transcript.log"
+_CHILD = "distgate.drivers.transaction_child"
 #: A host with less than this left, in bytes, has probably refused a write of ours.
 HOST_RESERVE = 4 << 20
 
@@ -138,9 +136,9 @@ def perform(
         task, answer, log = workspace / "task.json", workspace / "answer.json", workspace / TRANSCRIPT_NAME
         task.write_text(json.dumps(asdict(transaction), default=str))
         try:
-            with _heard(progress) as told:
+            with heard(progress) as told:
                 run(
-                    _in_namespaces(task, told),
+                    in_namespaces(_CHILD, task, told),
                     timeout=timeout,
                     log_to=log,
                     error=InfrastructureError,
@@ -179,36 +177,6 @@ def check_host(workspace: Path, evidence: str) -> None:
             hint="remove old runs or images",
             evidence=evidence,
         )
-
-
-@contextmanager
-def _heard(progress: Progress) -> Iterator[int]:
-    """A file to write lines for ``progress`` to, for children; they are all told when this ends."""
-    reading, writing = os.pipe()
-
-    def listen() -> None:
-        with os.fdopen(reading, errors="replace") as lines:
-            for line in lines:
-                progress(line.rstrip("\n"))
-
-    # In the caller's context: Prefect's loggers find their run by it.
-    listener = threading.Thread(target=contextvars.copy_context().run, args=(listen,), daemon=True)
-    listener.start()
-    try:
-        yield writing
-    finally:
-        os.close(writing)
-        listener.join(timeout=5)  # a process that outlives the kill for a moment may hold it open
-
-
-def _in_namespaces(task: Path, told: int) -> list[str | Path]:
-    user = [] if os.geteuid() == 0 else ["--user", "--map-root-user", "--map-auto"]
-    return [
-        # If we are killed, unshare is; if it is, its child is, and with that one everything in the namespaces.
-        *("setpriv", "--pdeathsig", "KILL"),
-        *("unshare", *user, "--mount", "--mount-proc", "--pid", "--fork", "--kill-child"),
-        *(sys.executable, "-m", "distgate.drivers.transaction_child", task, str(told)),
-    ]
 
 
 def _too_late(late: ProcessTimedOut, timeout: float, log: Path) -> DistgateError:

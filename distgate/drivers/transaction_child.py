@@ -7,7 +7,6 @@ the second word is the number of an open file to tell of the steps; it writes an
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
@@ -21,6 +20,7 @@ from distgate.drivers.dnf_words import exclude_each_other, named_in, parts_of
 from distgate.drivers.file_attributes import apply, capabilities, clock_of, labels, policy_of
 from distgate.drivers.image_root import Place, system_directories
 from distgate.drivers.installable import Choice, NotInstallable, Refusal, Rival, greatest
+from distgate.drivers.namespaced_child import tell
 from distgate.drivers.transaction import Script, Transaction, check_host, read_task
 from distgate.errors import ConfigurationError, DistgateError, InfrastructureError, PackageError
 from distgate.process import ProcessFailed, run
@@ -30,7 +30,7 @@ from distgate.steps import Steps
 def main() -> int:
     """Carry out the task; 0 when it is done, 1 when it failed: the answer tells how."""
     task, told = Path(sys.argv[1]), int(sys.argv[2])
-    steps = Steps(lambda line: _tell(told, line))
+    steps = Steps(lambda line: tell(told, line))
     try:
         answer = carry_out(read_task(task), task.parent, steps)
         check_host(task.parent, "")
@@ -64,13 +64,6 @@ def carry_out(transaction: Transaction, workspace: Path, steps: Steps) -> dict[s
             check_host(workspace, error.evidence)
             raise
     return {"before": before, "installed": installed, "omitted": choice.omitted}
-
-
-def _tell(told: int, line: str) -> None:
-    try:
-        os.write(told, f"{line}\n".encode())
-    except OSError:  # nobody listens
-        return
 
 
 def _place(transaction: Transaction, workspace: Path, steps: Steps) -> AbstractContextManager[Place]:
