@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from distgate.errors import InfrastructureError
+from distgate.package_diff import PackageChange
 from distgate.packages import Nevra
 from distgate.steps import Step
 
@@ -180,6 +181,59 @@ class ImageBuilder(Protocol):
 
 
 @dataclass(frozen=True)
+class ComposedTree:
+    """An OSTree commit ``rev`` that was published under ``ref``, with ``parent`` before it.
+
+    ``installed`` was read from the commit's own RPM database, ``changes`` are against the parent's, ``requested`` are
+    the packages under test that it was to hold. ``driver`` is what composed it (rpm-ostree, dnf). In bytes: ``size``
+    is what its files take unpacked, ``delta_size`` what a client on the parent fetches (0: no static delta).
+    """
+
+    ref: str
+    rev: str
+    version: str
+    parent: str | None
+    installed: tuple[Nevra, ...]
+    changes: tuple[PackageChange, ...]
+    requested: tuple[Nevra, ...]
+    driver: str
+    size: int
+    delta_size: int = 0
+    signed: bool = False
+    steps: tuple[Step, ...] = ()
+
+
+@dataclass(frozen=True)
+class TreeRequest:
+    """One commit to compose into the repository ``build``: ``packages`` exactly, from ``under_test``, and everything
+    ``also``, with ``tested`` (both directories with repodata) preferred to the distribution at equal versions."""
+
+    build: Path
+    ref: str
+    version: str
+    parent: str | None
+    under_test: Path
+    packages: tuple[Nevra, ...]
+    tested: Path | None = None
+    also: tuple[str, ...] = ()
+
+
+class TreeComposer(Protocol):
+    """Makes an OSTree commit from a treefile and RPMs; what it makes is in no ref."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in records."""
+
+    def commit(self, request: TreeRequest, scratch: Path, progress: Progress = lambda _line: None) -> str:
+        """The new commit's checksum. ``scratch`` is a directory on the file system of the repository.
+
+        Raises PackageError with the solver's or the scriptlet's words when the packages do not go into the tree,
+        ConfigurationError for a treefile that it cannot follow, InfrastructureError for everything else.
+        """
+
+
+@dataclass(frozen=True)
 class CommandResult:
     """What a command in the guest said."""
 
@@ -213,6 +267,12 @@ class Guest(Protocol):
     def console_tail(self, size: int = 2000) -> str:
         """The end of the serial console: the evidence of every wait."""
 
+    def reboot(self, timeout: float) -> Guest:
+        """Ask it to restart, and return it once another boot obeys over ssh; ``timeout`` as that of a boot.
+
+        Raises TimedOut with the console's tail when it does not come back, GuestStopped when it powers off.
+        """
+
 
 class GuestHost(Protocol):
     """Starts guests and never leaves one behind."""
@@ -230,7 +290,7 @@ class SuiteRun:
     """What was observed when one test suite ran: the input of the verdict (distgate.verdict).
 
     ``kind`` says whose words ``returncode`` and the files in ``artifacts`` are: those of ansible-playbook and the
-    Standard Test Interface, or tmt's.
+    Standard Test Interface, tmt's, or those of a playbook whose tasks are the tests.
     """
 
     suite: str
@@ -239,4 +299,4 @@ class SuiteRun:
     unreachable: bool = False
     timed_out: bool = False
     tasks: Mapping[str, int] = field(default_factory=dict)
-    kind: Literal["sti", "tmt"] = "sti"
+    kind: Literal["sti", "tmt", "playbook"] = "sti"

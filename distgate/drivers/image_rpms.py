@@ -59,7 +59,7 @@ def forced(requested: Iterable[Nevra], before: Sequence[Nevra]) -> tuple[Forced,
         for old in (one for one in before if one.name == package.name and _replaces(package, one)):
             if _version(old) == _version(package):
                 found.append(Forced(package, "reinstall", old))
-            elif _is_newer(old, package):
+            elif is_newer(old, package):
                 found.append(Forced(package, "downgrade", old))
     return tuple(found)
 
@@ -86,7 +86,8 @@ def _version(package: Nevra) -> str:
     return f"{package.epoch}:{package.version}-{package.release}"
 
 
-def _is_newer(one: Nevra, other: Nevra) -> bool:
+def is_newer(one: Nevra, other: Nevra) -> bool:
+    """Whether rpm takes ``one`` for the later build. Raises ConfigurationError for what cannot be a version."""
     versions = [_version(one), _version(other)]
     if any(set(text) & set('"\\%{}') for text in versions):
         raise ConfigurationError(f"no version of a package: {' or '.join(versions)}")
