@@ -14,6 +14,9 @@ from distgate.errors import ConfigurationError
 from distgate.sizes import written_size
 from distgate.stages import PIPELINES, Pipeline
 
+#: Everybody whom runs can be reported to, beside the bus.
+Channel = Literal["ci-messages", "resultsdb", "dist-git-flag", "matrix", "mail"]
+
 
 class Settings(BaseSettings):
     """What a process of distgate may be told from outside; secrets of remote services live in Prefect blocks."""
@@ -153,6 +156,33 @@ class Settings(BaseSettings):
     keep_ledger_days: float = Field(
         180, gt=0, description="Days for which clean-up leaves what the ledger knows of ended runs alone"
     )
+    reports: tuple[Channel, ...] = Field(
+        (),
+        description="Who else is told of runs, off by default: ci-messages, resultsdb, dist-git-flag, matrix, mail",
+    )
+    report_namespace: str = Field("distgate", description="First part of our tests' names in ci-messages, ResultsDB")
+    report_team: str = Field("distgate", description="Who answers for these tests: the team's name in ci-messages")
+    report_email: str = Field("", description="The team's address, which ci-messages must have")
+    report_docs: str = Field("", description="Page about these tests, a URL, which ci-messages must have")
+    resultsdb_url: str = Field("", description="ResultsDB up to its version: https://resultsdb.example/api/v2.0")
+    resultsdb_user: str = Field("", description="Account for basic authentication; empty: the secret is a token")
+    resultsdb_secret: Path | None = Field(None, description="File with ResultsDB's password or token")
+    dist_git_flags_url: str = Field("https://src.fedoraproject.org", description="dist-git whose commits are flagged")
+    dist_git_flags_token: Path | None = Field(
+        None, description="File with an API token of dist-git that may flag commits (commit_flag)"
+    )
+    matrix_url: str = Field("", description="Matrix homeserver: https://matrix.example")
+    matrix_room: str = Field("", description="ID of the room, which our account has joined: !abc:example")
+    matrix_token: Path | None = Field(None, description="File with the access token of our Matrix account")
+    mail_server: str = Field("127.0.0.1:25", description="SMTP server and port")
+    mail_tls: bool = Field(False, description="Begin TLS (STARTTLS) before anything is said; a password needs it")
+    mail_user: str = Field("", description="Account at the SMTP server; empty: no login")
+    mail_password: Path | None = Field(None, description="File with the password of mail_user")
+    mail_from: str = Field("", description="Sender of mails")
+    mail_to: tuple[str, ...] = Field(
+        (), description="Recipients; {repo} and {branch} stand for the change's: {repo}-maintainers@example.org"
+    )
+    metrics_listen: str = Field("127.0.0.1:9840", description="Address and port of the Prometheus endpoint")
     lab_state: Path = Field(Path(".lab"), description="State directory of the lab")
     cache_dir: Path = Field(
         Path("~/.cache/distgate/lab"), description="Where the lab keeps what is costly to make, by recipe"
