@@ -1,16 +1,29 @@
-"""Package lists: which packages a branch of Atomic Host is made of, one text file per branch."""
+"""Package lists: which packages a branch of Atomic Host is made of, one text file per branch.
+
+People write lines, and so does a refresh: its names stand between two marks, and it touches nothing outside of them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from distgate.errors import InfrastructureError
+from distgate.errors import ConfigurationError, InfrastructureError
 
 #: One branch under three names: Rawhide's list may be called after any of them.
 RAWHIDE = ("rawhide", "main", "master")
+#: Between these lines, which stand alone, is what the last refresh wrote.
+BEGIN = "# >>> distgate package-lists refresh: the lines down to <<< are replaced by the next one"
+END = "# <<<"
+_NEW = """\
+# Packages of Atomic Host on {branch}: a name or a shell pattern per line. What you write here stays.
+
+"""
 
 
 @dataclass(frozen=True)
@@ -40,6 +53,66 @@ def list_for(directory: Path, branch: str) -> PackageList | None:
             # Infrastructure, for the message must wait and not be judged by a list that nobody could read.
             raise InfrastructureError(f"cannot read the package list {path}: {broken}") from broken
     return None
+
+
+def lists_in(directory: Path) -> dict[str, PackageList]:
+    """Every list in ``directory`` by the branch it is called after. InfrastructureError when one cannot be read."""
+    found = ((path.stem, list_for(directory, path.stem)) for path in sorted(directory.glob("*.txt")))
+    return {branch: one for branch, one in found if one is not None}
+
+
+def write_list(directory: Path, branch: str, names: Sequence[str], origin: str, now: datetime) -> PackageList:
+    """Put ``names`` into the list of a branch in the place of those that were put there before.
+
+    ``origin`` says in the list where they are from. Whoever reads meanwhile sees the old list or the new one. Raises
+    ConfigurationError when the marks in the list are not a pair, InfrastructureError when it cannot be written.
+    """
+    path = next((place for place in _places(directory, branch) if place.exists()), directory / f"{branch}.txt")
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        text = path.read_text(encoding="utf-8") if path.exists() else _NEW.format(branch=branch)
+        block = [BEGIN, f"# {now.isoformat(timespec='seconds')}, {origin}", *sorted(set(names)), END]
+        _replace(path, _with_block(path, text, block))
+    except (OSError, UnicodeDecodeError) as broken:
+        raise InfrastructureError(f"cannot write the package list {path}: {broken}") from broken
+    return PackageList(path, tuple(_patterns(path.read_text(encoding="utf-8"))))
+
+
+def refreshed(found: PackageList) -> str:
+    """When the list was refreshed last and from what, as it says itself; empty when people alone wrote it."""
+    lines = found.path.read_text(encoding="utf-8").splitlines()
+    place = lines.index(BEGIN) + 1 if BEGIN in lines else len(lines)
+    return lines[place].removeprefix("# ") if place < len(lines) else ""
+
+
+def _with_block(path: Path, text: str, block: Sequence[str]) -> str:
+    lines = text.splitlines()
+    marks = [number for number, line in enumerate(lines) if line in (BEGIN, END)]
+    if not marks:
+        return "\n".join([*lines, *block, ""])
+    if [lines[number] for number in marks] != [BEGIN, END]:
+        raise ConfigurationError(
+            f"the package list {path} has marks that are not one pair",
+            hint=f"keep one line {BEGIN!r} and, after it, one line {END!r}; or none of either",
+        )
+    first, last = marks
+    return "\n".join([*lines[:first], *block, *lines[last + 1 :], ""])
+
+
+def _replace(path: Path, text: str) -> None:
+    path = path.resolve()  # a link stays one
+    mode = path.stat().st_mode & 0o777 if path.exists() else 0o644
+    descriptor, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(descriptor)
+        os.chmod(draft, mode)
+        os.replace(draft, path)
+    except BaseException:
+        os.unlink(draft)
+        raise
 
 
 def _places(directory: Path, branch: str) -> Iterator[Path]:
