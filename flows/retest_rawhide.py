@@ -1,0 +1,46 @@
+"""Packages of a branch are tested again though nobody pushed: what they are built and tested with has changed."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from prefect import flow
+from prefect.runtime import flow_run
+
+from distgate.retest import Wish, rows_of
+from distgate.settings import settings
+from distgate.stages import Pipeline
+from tasks.retest import Ask, choose_packages, start_runs
+
+_EVERY_PACKAGE = Wish()
+
+
+@flow(name="retest-rawhide", flow_run_name="retest {branch}")
+def retest_rawhide(
+    wish: Wish = _EVERY_PACKAGE,
+    dry_run: bool = False,
+    branch: str = "rawhide",
+    namespace: str = "rpms",
+    names_file: str = "",
+    site: str | None = None,
+    pipeline: Pipeline = "allpackages",
+) -> list[dict[str, str]]:
+    """Test the latest commit of packages again, spread over a window; returns the table of what becomes of each.
+
+    Args:
+        wish: Which packages.
+        dry_run: Whether nothing is started: the table says what would be.
+        branch: The branch whose latest commits are tested.
+        namespace: The dist-git namespace of the packages.
+        names_file: A file on the worker with one package's name per line, beside the packages that the ledger knows.
+        site: The name of the block documents to work with; the worker's own by default.
+        pipeline: The pipeline to test with.
+    """
+    start = flow_run.scheduled_start_time or datetime.now(UTC)
+    names = Path(names_file) if names_file else None
+    ask = Ask(namespace, branch, pipeline, site or settings().site, names)
+    choices = choose_packages(ask, wish, start)
+    if not dry_run:
+        start_runs(ask, wish, choices, start)
+    return rows_of(choices)
