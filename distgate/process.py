@@ -10,7 +10,7 @@ import shlex
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
@@ -111,6 +111,55 @@ def spawn(
     log.debug("spawn: %s", shlex.join(words))
     with log_to.open("ab") as sink:
         return _start(words, env, cwd, False, sink, False)
+
+
+@contextlib.contextmanager
+def held(argv: Sequence[str | os.PathLike[str]], *, word: str, timeout: float) -> Iterator[None]:
+    """A process that runs as long as the body, and holds something for it.
+
+    Entered once it has said the line ``word``. It is to end at the end of its input, which comes when the body ends,
+    and also when this process is killed. Raises ProcessFailed, with what it said, when it ends before it said so, and
+    ProcessTimedOut when it does not say so within ``timeout`` seconds.
+    """
+    words = [os.fspath(one) for one in argv]
+    log.debug("held: %s", shlex.join(words))
+    child = _start(words, None, None, True, None, False)
+    try:
+        said = _until_line(child, word, timeout)
+        if said is not None:
+            raise ProcessFailed(f"{Path(words[0]).name} ended before it said {word!r}", evidence=said)
+        yield
+    finally:
+        _let_go(child)
+
+
+def _until_line(child: subprocess.Popen[bytes], word: str, timeout: float) -> str | None:
+    """None once ``child`` has said the line ``word``; what it said when it ended without."""
+    assert child.stdout  # noqa: S101 - it was started with a pipe
+    end, said = time.monotonic() + timeout, bytearray()
+    with selectors.DefaultSelector() as ready:
+        ready.register(child.stdout, selectors.EVENT_READ)
+        while word.encode() not in said.split(b"\n")[:-1]:
+            if not ready.select(max(0.0, end - time.monotonic())):
+                raise ProcessTimedOut(
+                    f"{word!r} was not said within {timeout:g} s", evidence=said.decode("utf-8", "replace")
+                )
+            data = os.read(child.stdout.fileno(), 1 << 12)
+            said += data
+            if not data:
+                return said.decode("utf-8", "replace")[-TAIL:]
+    return None
+
+
+def _let_go(child: subprocess.Popen[bytes]) -> None:
+    for pipe in (child.stdin, child.stdout):
+        if pipe:
+            pipe.close()
+    try:
+        child.wait(DRAIN_SECONDS)
+    except subprocess.TimeoutExpired:
+        kill_group(child.pid)
+        child.wait()
 
 
 class Started:

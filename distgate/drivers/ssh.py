@@ -36,17 +36,21 @@ OPTIONS: tuple[str, ...] = (
 
 @dataclass(frozen=True)
 class SshAddress:
-    """Where a guest's sshd answers, and the private key that it accepts for ``user``."""
+    """Where a guest's sshd answers, and the private key that it accepts for ``user``.
+
+    ``options`` come before OPTIONS, and the first of each name counts.
+    """
 
     port: int
     key: Path
     host: str = "127.0.0.1"
     user: str = "root"
+    options: tuple[str, ...] = ()
 
     def command(self, *words: str) -> list[str]:
         """The argument list of an ssh to here; ``words`` are what the guest's shell gets."""
         return [
-            *("ssh", *OPTIONS, "-T", "-i", str(self.key), "-p", str(self.port)),
+            *("ssh", *self.options, *OPTIONS, "-T", "-i", str(self.key), "-p", str(self.port)),
             *(f"{self.user}@{self.host}", "--", *words),
         ]
 
