@@ -10,6 +10,8 @@ from pydantic import Field
 from blocks.site import SiteBlock
 from distgate.change import Change
 from distgate.drivers.dist_git import checkout
+from distgate.drivers.lookaside import FEDORA, Lookaside
+from distgate.drivers.source_package import SourcePackage, SourcePackager
 
 
 class DistGit(SiteBlock):
@@ -24,6 +26,12 @@ class DistGit(SiteBlock):
         description="Address of a repository; {namespace} and {repo} are filled in",
     )
 
+    lookaside: str = Field(
+        FEDORA,
+        description="Address of a source file in the lookaside cache; {namespace}, {repo}, {file}, {hashtype} and "
+        "{hash} are filled in",
+    )
+
     def address(self, change: Change) -> str:
         """The repository's address."""
         return self.url.format(namespace=change.namespace, repo=change.repo)
@@ -35,3 +43,9 @@ class DistGit(SiteBlock):
     def checkout(self, change: Change, into: Path) -> Path:
         """The commit's files in ``into``; no hook of the repository is run."""
         return checkout(self.address(change), change.rev, into)
+
+    def source_package(self, change: Change, dist: str, into: Path) -> SourcePackage:
+        """The commit's source package in ``into``, for the distribution's tag ``dist``, with a release that names the
+        commit; its spec file is read in a sandbox."""
+        packager = SourcePackager(Lookaside(self.lookaside))
+        return packager.package(self.address(change), change.namespace, change.repo, change.rev, dist, into)

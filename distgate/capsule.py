@@ -49,8 +49,20 @@ class RpmRecord(_Record):
         return name
 
 
+class UnitTestsRecord(_Record):
+    """What %check was seen to do (distgate.unit_tests)."""
+
+    status: str
+    evidence: str = ""
+    seconds: float | None = None
+
+
 class BuildRecord(_Record):
-    """The scratch build: where it was done, of what, and what came out; without RPMs it did not end well."""
+    """The scratch build: where it was done, of what, and what came out; without RPMs it did not end well.
+
+    ``source`` is what was built. Where that went to Koji as a source package, ``srpm`` is its path relative to the
+    run's directory, and ``original_nvr`` is the NVR that the spec file has in dist-git.
+    """
 
     server: str
     topurl: str
@@ -58,7 +70,11 @@ class BuildRecord(_Record):
     source: str = Field(description="git+URL#REV, as Koji was given it")
     target: str = ""
     arch: str = "x86_64"
+    srpm: str = ""
+    srpm_sha256: str = ""
     nvr: str = Field("", pattern="^[^/]*$")
+    original_nvr: str = ""
+    unit_tests: UnitTestsRecord | None = None
     rpms: tuple[RpmRecord, ...] = ()
     packages: tuple[Nevra, ...] = Field((), description="The packages under test")
 

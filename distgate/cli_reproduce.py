@@ -169,7 +169,7 @@ def _tell_build(found: FoundRun, tell: Tell, as_json: bool) -> None:
         commands = [
             shlex.join(["git", "clone", build.repository_url]),
             shlex.join(["git", "-C", capsule.change.repo, "checkout", capsule.change.rev]),
-            shlex.join(["koji", "build", "--scratch", build.target, build.source]),
+            shlex.join(["koji", "build", "--scratch", build.target, _built_from(found)]),
         ]
     if told:
         tell(f"{told}:\n" + "\n".join(f"  {line}" for line in tail_of(told).splitlines()[-LOG_LINES:]))
@@ -180,6 +180,13 @@ def _tell_build(found: FoundRun, tell: Tell, as_json: bool) -> None:
         record = {"koji_task": build.task_id, "server": build.server} if build else {}
         known = {"run": capsule.run_id, "built": False, "log": str(told) if told else None, "commands": commands}
         print(json.dumps({**known, **record}, indent=1))
+
+
+def _built_from(found: FoundRun) -> str:
+    """What Koji was given: the commit, or the source package that was made of it."""
+    build = found.capsule.build
+    assert build  # noqa: S101 - the caller looked
+    return str(found.directory / build.srpm) if build.srpm else build.source
 
 
 def _build_log(directory: Path, arch: str) -> Path | None:

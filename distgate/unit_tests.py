@@ -58,6 +58,10 @@ class UnitTests:
     seconds: float | None = None
 
 
+#: Of a build without a log.
+UNKNOWN = UnitTests("unknown", "there is no build.log")
+
+
 def unit_tests(log: Iterable[str], *, built: bool) -> UnitTests:
     """Read the lines of a ``build.log``, whether it ``built`` the package or not; memory is bounded."""
     check = _Check()

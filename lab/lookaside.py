@@ -15,6 +15,11 @@ def relative_path(namespace: str, package: str, filename: str, hash_type: str, d
     return PurePosixPath(namespace, package, filename, hash_type.lower(), digest, filename)
 
 
+def lookaside_address(dist_git: str) -> str:
+    """The address of a source file at the lab's dist-git, with the parts in braces that a client fills in."""
+    return f"{dist_git}/repo/pkgs/{{namespace}}/{{repo}}/{{file}}/{{hashtype}}/{{hash}}/{{file}}"
+
+
 def upload(root: Path, package: str, source: Path, *, filename: str = "", namespace: str = "rpms") -> str:
     """Put ``source`` into the cache below ``root`` and return its line for the ``sources`` file.
 

@@ -9,13 +9,16 @@ from blocks import DistGit, GuestMachine, ImageFactory, ImageStore, KojiInstance
 from blocks.site import SiteBlock
 from lab.base_image import TIMEOUT
 from lab.image_factory import COMMAND, INSTALL_URL, RESOURCES
+from lab.lookaside import lookaside_address
 from lab.world import KOJI_USER, World
 
 
 def blocks_of(world: World) -> list[SiteBlock]:
     """The places of a lab: what a real site keeps under the name fedora."""
     return [
-        DistGit(url=f"{world.dist_git_url}/{{namespace}}/{{repo}}.git"),
+        DistGit(
+            url=f"{world.dist_git_url}/{{namespace}}/{{repo}}.git", lookaside=lookaside_address(world.dist_git_url)
+        ),
         GuestMachine(state=str(world.guests_dir)),
         ImageFactory(command=list(COMMAND), install_url=INSTALL_URL, libvirt=RESOURCES.libvirt, timeout=TIMEOUT),
         ImageStore(

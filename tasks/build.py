@@ -1,4 +1,8 @@
-"""The package stage: a Koji scratch build of exactly this commit, and a repository of what it made."""
+"""The package stage: a Koji scratch build of exactly this commit, and a repository of what it made.
+
+Koji builds it from dist-git for All Packages. For Atomic Host it builds a source package that we made of it, whose
+release names the commit.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +17,14 @@ from prefect.flows import Flow
 
 from blocks import DistGit, KojiInstance
 from distgate.branches import koji_target
-from distgate.capsule import BuildRecord, record_rpms
+from distgate.capsule import BuildRecord, UnitTestsRecord, record_rpms, sha256_of
 from distgate.drivers.base import BuildHub, Progress, TaskLost
 from distgate.drivers.repository import make_repository
 from distgate.errors import Cancelled, ConfigurationError, DistgateError, GaveUp, PackageError, TimedOut
+from distgate.modified_release import original
 from distgate.packages import Nevra, RpmFile, read_rpms, under_test
 from distgate.settings import settings
+from distgate.unit_tests import UNKNOWN, UnitTests, unit_tests
 from tasks.claim import Job
 from tasks.live_text import LiveText
 from tasks.stage import ledger, stage
@@ -26,18 +32,26 @@ from tasks.stage import ledger, stage
 log = logging.getLogger(__name__)
 
 ARCH = "x86_64"
+#: The directory of a run that holds the source package that was uploaded, if one was.
+SOURCE = "source"
 #: The fact of a run that holds its hub's address and its task ID there.
 TASK = "koji_task"
 
 
 @dataclass(frozen=True)
 class BuiltPackage:
-    """A finished scratch build: its NVR, the packages under test, and the repository that holds them."""
+    """A finished scratch build: its NVR, the packages under test, and the repository that holds them.
+
+    ``original_nvr`` is the NVR that the spec file has in dist-git, which is another one where the release was made to
+    name the commit. ``unit_tests`` is what %check was seen to do.
+    """
 
     task_id: int
     nvr: str
     packages: tuple[Nevra, ...]
     repository: Path
+    original_nvr: str = ""
+    unit_tests: UnitTests = UNKNOWN
 
     @property
     def source_name(self) -> str:
@@ -58,8 +72,7 @@ def build_package(job: Job) -> BuiltPackage:
     rpms = read_rpms([path for path in hub.download(task_id, room, ARCH) if path.suffix == ".rpm"])
     make_repository(room)
     built = _built(job, task_id, rpms, room)
-    found = {"nvr": built.nvr, "packages": built.packages, "rpms": record_rpms(rpms)}
-    job.capsule.note(build=submitted.model_copy(update=found))
+    job.capsule.note(build=submitted.model_copy(update=_found(built, rpms)))
     return built
 
 
@@ -75,20 +88,58 @@ def cancel_build(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> 
 
 def _record_of(job: Job, koji: KojiInstance, task_id: int) -> BuildRecord:
     source, target = DistGit.of(job.site).source(job.change), koji_target(job.change.branch)
+    uploaded = sorted((job.room.root / SOURCE).glob("*.src.rpm"))
+    own = {"srpm": f"{SOURCE}/{uploaded[0].name}", "srpm_sha256": sha256_of(uploaded[0])} if uploaded else {}
     return BuildRecord(
-        server=koji.server, topurl=koji.topurl, task_id=task_id, source=source, target=target, arch=ARCH
+        server=koji.server, topurl=koji.topurl, task_id=task_id, source=source, target=target, arch=ARCH, **own
     )
+
+
+def _found(built: BuiltPackage, rpms: list[RpmFile]) -> dict[str, Any]:
+    """What the capsule is told of a finished build."""
+    tests = built.unit_tests
+    return {
+        "nvr": built.nvr,
+        "original_nvr": built.original_nvr,
+        "packages": built.packages,
+        "rpms": record_rpms(rpms),
+        "unit_tests": UnitTestsRecord(status=tests.status, evidence=tests.evidence, seconds=tests.seconds),
+    }
 
 
 def _await(job: Job, hub: BuildHub, task_id: int, room: Path) -> None:
     try:
         hub.wait(task_id, settings().build_timeout, _progress(job))
-    except (PackageError, Cancelled, ConfigurationError, TaskLost):
+    except PackageError as failed:
+        _forget(job, hub, task_id, room)
+        raise _in_tests(failed, room) from failed
+    except (Cancelled, ConfigurationError, TaskLost):
         _forget(job, hub, task_id, room)
         raise
     except TimedOut as late:
         _forget(job, hub, task_id, room)
         raise GaveUp(late.message, hint="DISTGATE_BUILD_TIMEOUT is the limit", evidence=late.evidence) from late
+
+
+def _in_tests(failed: PackageError, room: Path) -> PackageError:
+    """The same failure, in the tests' own words if it was them."""
+    tests = _unit_tests(room, built=False)
+    if tests.status != "failed":
+        return failed
+    return PackageError(
+        f"the unit tests failed: {tests.evidence}; {failed.message}",
+        hint="they are %check of the spec file; build.log has all that they said",
+        evidence=tests.tail,
+    )
+
+
+def _unit_tests(room: Path, *, built: bool) -> UnitTests:
+    logs = [path for path in (room / f"build.{arch}.log" for arch in (ARCH, "noarch")) if path.exists()]
+    if not logs:
+        return UNKNOWN
+    with logs[0].open(encoding="utf-8", errors="replace") as stream:
+        # A line without an end comes in pieces: a test may print what it likes.
+        return unit_tests(iter(lambda: stream.readline(1 << 16), ""), built=built)
 
 
 def _forget(job: Job, hub: BuildHub, task_id: int, room: Path) -> None:
@@ -104,11 +155,21 @@ def _task_of(job: Job, hub: BuildHub, server: str) -> int:
     if known and where == server:
         get_run_logger().info("%s: going on with Koji task %s", job.change.title, known)
         return int(known)
-    source = DistGit.of(job.site).source(job.change)
-    task_id = hub.submit(source, koji_target(job.change.branch), ARCH)
+    task_id, source = _submit(job, hub, koji_target(job.change.branch))
     ledger().learn(job.run_id, **{TASK: f"{server} {task_id}"})
     get_run_logger().info("%s: Koji task %d builds %s", job.change.title, task_id, source)
     return task_id
+
+
+def _submit(job: Job, hub: BuildHub, target: str) -> tuple[int, str]:
+    """A new task, and what it builds."""
+    dist_git = DistGit.of(job.site)
+    if job.pipeline == "allpackages":
+        source = dist_git.source(job.change)
+        return hub.submit(source, target, ARCH), source
+    made = dist_git.source_package(job.change, hub.dist_tag(target), job.room.stage(SOURCE))
+    get_run_logger().info("%s: made %s of %s", job.change.title, made.path.name, made.original_nvr)
+    return hub.submit_srpm(made.path, target, ARCH), made.path.name
 
 
 def _progress(job: Job) -> Progress:
@@ -137,6 +198,18 @@ def _built(job: Job, task_id: int, rpms: list[RpmFile], room: Path) -> BuiltPack
         raise PackageError(
             f"Koji task {task_id} made no package to install", hint="the spec has no %files, or makes only debuginfo"
         )
-    ledger().learn(job.run_id, nvr=source.nvr, original_spec_nvr=source.nvr)
+    tests = _unit_tests(room, built=True)
+    before = _tell(job, source.nvr, room)
     get_run_logger().info("%s: built %s: %s", job.change.title, source.nvr, ", ".join(map(str, packages)))
-    return BuiltPackage(task_id, source.nvr, packages, room)
+    get_run_logger().info("%s: unit tests: %s (%s)", job.change.title, tests.status, tests.evidence)
+    return BuiltPackage(task_id, source.nvr, packages, room, before, tests)
+
+
+def _tell(job: Job, nvr: str, room: Path) -> str:
+    """Keep for the messages what was built; the NVR without the commit."""
+    if job.pipeline == "allpackages":
+        ledger().learn(job.run_id, nvr=nvr, original_spec_nvr=nvr)
+        return nvr
+    before = original(nvr, job.change.rev)
+    ledger().learn(job.run_id, nvr=f"{nvr}.src", original_spec_nvr=before, package_url=job.room.url(room))
+    return before

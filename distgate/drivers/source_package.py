@@ -9,14 +9,17 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import tempfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from distgate.capsule import sha256_of
+from distgate.drivers.dist_git import checkout as check_out
+from distgate.drivers.dist_git import history
 from distgate.drivers.lookaside import Lookaside
 from distgate.drivers.sandbox import MIB, Limits, Sandbox
 from distgate.errors import DistgateError, PackageError
-from distgate.modified_release import mark_of, original, with_commit
+from distgate.modified_release import mark_of, original, uses_autorelease, with_commit
 from distgate.packages import read_rpms
 from distgate.plain_text import printable
 from distgate.process import tail_of
@@ -55,12 +58,29 @@ class Commit:
 
 @dataclass(frozen=True)
 class SourcePackager:
-    """Makes source packages with the sources of ``lookaside``; ``timeout`` is rpmbuild's, in seconds."""
+    """Makes source packages with the sources of ``lookaside``; ``timeout`` is rpmbuild's, in seconds.
+
+    Nothing is left below ``scratch`` (the temporary directory).
+    """
 
     lookaside: Lookaside
     limits: Limits = field(default_factory=lambda: Limits(scratch=64 * MIB))
     timeout: float = TIMEOUT
     scratch: Path | None = None
+
+    def package(self, url: str, namespace: str, repo: str, rev: str, dist: str, into: Path) -> SourcePackage:
+        """The SRPM of the commit ``rev`` of the repository at ``url``; see ``make``, ``checkout`` and ``history``.
+
+        Only what ``make`` leaves is left in the directory ``into``.
+        """
+        into.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".tree-", dir=into) as private:
+            tree = check_out(url, rev, Path(private) / repo)
+            spec = find_spec(tree)
+            counted = spec.name if uses_autorelease(read_spec(spec)) else ""
+            led = history(url, rev, spec=counted, scratch=self.scratch)
+            commit = Commit(namespace, repo, rev, led.commits, led.releases or 1)
+            return self.make(tree, commit, dist, into)
 
     def make(self, checkout: Path, commit: Commit, dist: str, into: Path) -> SourcePackage:
         """The SRPM of ``commit`` in the directory ``into``, with rpmbuild's output beside it as ``rpmbuild.log``.

@@ -17,8 +17,9 @@ from distgate.drivers.sandbox import MIB
 from distgate.drivers.source_package import Commit, SourcePackage, SourcePackager
 from distgate.errors import DistgateError, InfrastructureError, PackageError
 from distgate.process import run
+from lab.bare_repository import create_repository, push
 from lab.dist_git import DistGitServer
-from lab.lookaside import relative_path, upload
+from lab.lookaside import lookaside_address, relative_path, upload
 
 SHA = "35fdde9c0ffee0000000000000000000000000aa"
 COMMIT = Commit("rpms", "tiny", SHA, count=816)
@@ -52,9 +53,8 @@ def server(root: Path) -> Iterator[DistGitServer]:
 
 @pytest.fixture
 def packager(server: DistGitServer, tmp_path: Path) -> SourcePackager:
-    address = server.url + "/repo/pkgs/{namespace}/{repo}/{file}/{hashtype}/{hash}/{file}"
     (tmp_path / "scratch").mkdir()
-    return SourcePackager(Lookaside(address), scratch=tmp_path / "scratch")
+    return SourcePackager(Lookaside(lookaside_address(server.url)), scratch=tmp_path / "scratch")
 
 
 def checkout(room: Path, text: str, **files: str | bytes) -> Path:
@@ -158,6 +158,29 @@ def test_a_source_is_not_written_through_a_link(packager: SourcePackager, root: 
     (tree / "linked.tar").symlink_to(victim)
     packager.make(tree, COMMIT, ".fc26", tmp_path / "out")
     assert victim.read_text() == "mine"
+
+
+def test_a_package_is_made_straight_from_dist_git(
+    packager: SourcePackager, server: DistGitServer, root: Path, tmp_path: Path
+) -> None:
+    repository = create_repository(root, "tiny")
+    plain, automatic = spec(), spec().replace("1%{?dist}.2", "%autorelease")
+    revs = [push(repository, "rawhide", {"tiny.spec": text}, "x") for text in (plain, automatic, automatic)]
+    (tmp_path / "tiny.conf").write_text("x")
+    sources = upload(root / "lookaside", "tiny", tmp_path / "tiny.conf")
+    files = {"tiny.spec": spec("Source: tiny.conf"), "sources": sources}
+    revs.append(push(repository, "rawhide", files, "x"))
+    made = [
+        packager.package(f"{server.url}/rpms/tiny.git", "rpms", "tiny", rev, ".fc44", tmp_path / rev) for rev in revs
+    ]
+    assert [one.nvr for one in made] == [
+        f"tiny-1.2-1.1.{revs[0][:7]}.fc44.2",
+        f"tiny-1.2-2.2.{revs[1][:7]}.fc44",
+        f"tiny-1.2-3.3.{revs[2][:7]}.fc44",
+        f"tiny-1.2-1.4.{revs[3][:7]}.fc44.2",
+    ]
+    assert sorted(path.name for path in made[3].path.parent.iterdir()) == ["rpmbuild.log", made[3].path.name]
+    assert held(made[3])["tiny.conf"] == b"x"
 
 
 # the spec file, a part of the error, a part of rpm's own words
