@@ -13,7 +13,8 @@ from typing import Annotated, Literal, NoReturn
 
 import typer
 
-from distgate import cli_doctor, cli_guests, cli_images, cli_ledger, cli_reproduce, cli_tests
+from distgate import cli_doctor, cli_guests, cli_images, cli_ledger, cli_package_lists, cli_reproduce, cli_tests
+from distgate import cli_worker
 from distgate.errors import ConfigurationError, DistgateError
 from distgate.plain_text import printable
 
@@ -29,8 +30,10 @@ cli_ledger.register(app)
 cli_tests.register(app)
 cli_guests.register(app)
 cli_images.register(app)
+cli_package_lists.register(app)
 cli_reproduce.register(app)
 cli_doctor.register(app)
+cli_worker.register(app)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 

@@ -61,6 +61,11 @@ def lists_in(directory: Path) -> dict[str, PackageList]:
     return {branch: one for branch, one in found if one is not None}
 
 
+def branches_refreshed(directory: Path) -> tuple[str, ...]:
+    """The branches whose lists were refreshed before, and are to be again; the other ones are people's alone."""
+    return tuple(branch for branch, one in lists_in(directory).items() if refreshed(one))
+
+
 def write_list(directory: Path, branch: str, names: Sequence[str], origin: str, now: datetime) -> PackageList:
     """Put ``names`` into the list of a branch in the place of those that were put there before.
 

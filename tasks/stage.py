@@ -60,7 +60,7 @@ def stage(suffix: str, name: str) -> Callable[[Callable[P, R]], Stage[P, R]]:
             name=name,
             retries=len(delays),
             retry_delay_seconds=list(delays),
-            retry_condition_fn=_is_infrastructure,
+            retry_condition_fn=is_infrastructure,
             persist_result=True,
             cache_key_fn=_once_per_run,
             on_running=[_announcing(suffix, "running")],
@@ -123,7 +123,8 @@ def _own_status(run_id: str, suffix: str, word: str) -> Status | None:
     return cast("Status | None", said)
 
 
-def _is_infrastructure(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
+def is_infrastructure(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
+    """Whether a task failed on our side, so that it is worth another try: for retry_condition_fn."""
     return isinstance(state.result(raise_on_failure=False), InfrastructureError)
 
 

@@ -7,6 +7,7 @@ import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from distgate.drivers.base import Progress
@@ -14,8 +15,9 @@ from distgate.drivers.dnf import ENVIRONMENT, EVIDENCE, option_lines, sections
 from distgate.drivers.dnf_words import at_fault, complaint
 from distgate.drivers.transaction import RepositorySource
 from distgate.errors import ConfigurationError, InfrastructureError
+from distgate.package_lists import PackageList, write_list
 from distgate.process import run
-from distgate.treefile import Treefile
+from distgate.treefile import Treefile, release_of
 
 _QUERY = "%{name}|%{sourcerpm}\\n"
 #: A package of dnf's table: name, architecture, version, repository, size. A long name has a line of its own.
@@ -53,6 +55,24 @@ def sources_of(
         planned = solver.plan()
         progress(f"{len(planned)} packages; asking for their sources")
         return TreeSources(len(planned), solver.sources(planned))
+
+
+def refresh(
+    directory: Path,
+    branch: str,
+    treefile: Treefile,
+    repositories: Sequence[RepositorySource],
+    progress: Progress = lambda _line: None,
+) -> PackageList:
+    """Write the names of the source packages of ``treefile`` into the branch's list in ``directory``.
+
+    What people wrote into the list stays. Raises what ``sources_of`` and ``write_list`` do; the list is then as it
+    was.
+    """
+    found = sources_of(treefile, repositories, release_of(branch), progress=progress)
+    names = ", ".join(one.name for one in repositories)
+    origin = f"{treefile.path.name}: {found.packages} packages of {names}, made of {len(found.sources)} sources"
+    return write_list(directory, branch, found.sources, origin, datetime.now(UTC))
 
 
 @dataclass(frozen=True)

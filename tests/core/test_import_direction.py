@@ -34,7 +34,7 @@ MAY_IMPORT = {
 #: The command line is the door: its modules open other rooms inside functions.
 DOORS = {
     ROOT / f"distgate/{name}.py"
-    for name in ("cli", "cli_doctor", "cli_guests", "cli_images", "cli_ledger", "cli_reproduce")
+    for name in ("cli", "cli_doctor", "cli_guests", "cli_images", "cli_ledger", "cli_package_lists", "cli_reproduce")
 }
 
 

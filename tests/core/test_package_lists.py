@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from distgate.errors import ConfigurationError, InfrastructureError
-from distgate.package_lists import BEGIN, END, list_for, lists_in, refreshed, write_list
+from distgate.package_lists import BEGIN, END, branches_refreshed, list_for, lists_in, refreshed, write_list
 
 NOW = datetime(2026, 11, 22, 4, 0, tzinfo=UTC)
 BLOCK = f"{BEGIN}\n# 2026-11-22T04:00:00+00:00, f44.yaml\nacl\nbash\n{END}\n"
@@ -99,6 +99,7 @@ def test_every_list_is_found_with_what_it_says_of_itself(tmp_path: Path) -> None
     (tmp_path / "notes.md").write_text("no list")
     found = lists_in(tmp_path)
     assert {branch: bool(refreshed(one)) for branch, one in found.items()} == {"f43": False, "f44": True}
+    assert branches_refreshed(tmp_path) == ("f44",)
     assert lists_in(tmp_path / "none") == {}
 
 
