@@ -5,5 +5,6 @@ from blocks.guest_host import GuestMachine
 from blocks.image_factory import ImageFactory
 from blocks.image_store import ImageStore
 from blocks.koji_instance import KojiInstance
+from blocks.ostree_repo import OSTreeRepo
 
-__all__ = ["DistGit", "GuestMachine", "ImageFactory", "ImageStore", "KojiInstance"]
+__all__ = ["DistGit", "GuestMachine", "ImageFactory", "ImageStore", "KojiInstance", "OSTreeRepo"]

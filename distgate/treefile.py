@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import kickstarts
 from distgate.branches import RAWHIDE
 from distgate.errors import ConfigurationError
 from distgate.yaml_reading import Unreadable, read_yaml
 
-HOME = Path(__file__).parents[1] / "kickstarts" / "trees"
+HOME = Path(kickstarts.__path__[0]) / "trees"
 BASEARCH = "x86_64"
 #: As deep as rpm-ostree follows includes.
 _DEPTH = 50
@@ -25,6 +26,8 @@ _WORDS = ("ref", "automatic-version-prefix", "default-target", "boot-location", 
 _FLAGS = ("recommends", "tmp-is-dir", "container", "selinux", "machineid-compat")
 _LISTS = ("repos", "packages", f"packages-{BASEARCH}", "exclude-packages", "units", "postprocess", "remove-files")
 _INCLUDES = ("include", "arch-include")
+#: Of no meaning where all users and groups are in /etc.
+_USERS = ("etc-group-members",)
 #: Spellings of before 2017, which rpm-ostree still reads.
 _OLD = {
     old: old.replace("_", "-")
@@ -33,7 +36,7 @@ _OLD = {
 #: Keys that rpm-ostree follows and the dnf composer does not.
 BEYOND = frozenset(
     {
-        *("edition", "metadata", "gpg-key", "ignore-devices", "ima", "etc-group-members", "install-langs"),
+        *("edition", "metadata", "gpg-key", "ignore-devices", "ima", "install-langs"),
         *("mutate-os-release", "documentation", "repo-packages", "ostree-layers", "ostree-override-layers"),
         *("container-cmd", "bootstrap_packages", "initramfs-args", "rpmdb", "rpmdb-normalize"),
         *("selinux-label-version", "cliwrap", "cliwrap-binaries", "readonly-executables", "remove-from-packages"),
@@ -178,7 +181,7 @@ def _wrong(key: str, value: Any) -> str:
         return "" if isinstance(value, str) else "is no text"
     if key in _FLAGS:
         return "" if isinstance(value, bool) else "is neither true nor false"
-    if key in _LISTS or key.startswith("packages-"):
+    if key in (*_LISTS, *_USERS) or key.startswith("packages-"):
         texts = isinstance(value, list) and all(isinstance(one, str) for one in value)
         return "" if texts else "is no list of texts"
     return "" if key in BEYOND or key in _INCLUDES else "is no key of a treefile"

@@ -212,8 +212,8 @@ class TreeRequest:
     ref: str
     version: str
     parent: str | None
-    under_test: Path
-    packages: tuple[Nevra, ...]
+    under_test: Path | None = None
+    packages: tuple[Nevra, ...] = ()
     tested: Path | None = None
     also: tuple[str, ...] = ()
 

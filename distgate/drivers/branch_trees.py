@@ -231,6 +231,10 @@ class BranchTrees:
             self._clean()
             self._served.write_summary(self.signing)
         self._unfinished.touch()
+        # rpm-ostree keeps the numbers of users by looking at the tree before, under its ref.
+        if (head := self.head()) and not self._build.holds(head):
+            self._build.pull(self.published, head)
+        self._build.set_ref(self.ref, head)
 
     def _wait_for_tests(self, unaccepted: Unaccepted, progress: Progress) -> None:
         told: set[Holder] = set()

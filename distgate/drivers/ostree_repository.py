@@ -19,7 +19,8 @@ Mode = Literal["bare", "bare-user", "archive"]
 #: Seconds for anything that reads or writes a whole tree.
 _LONG = 3600.0
 _SHORT = 120.0
-_FULL = re.compile(r"No space left on device|min-free-space|Disk quota exceeded")
+#: What ostree says when its disk has no room.
+FULL = re.compile(r"No space left on device|min-free-space|Disk quota exceeded")
 #: A fast compression: a tree is published for one upgrade, and the network is near.
 _ZLIB_LEVEL = "1"
 
@@ -199,7 +200,7 @@ class OstreeRepository:
         try:
             return run(argv, timeout=timeout, allowed=allowed)
         except ProcessFailed as failed:
-            if _FULL.search(failed.evidence):
+            if FULL.search(failed.evidence):
                 raise full(self.path, failed.evidence) from None
             raise
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,15 +69,11 @@ class DnfTreeComposer:
             return build.commit(root, request.ref, request.version, request.parent, *self._options(root))
 
     def _install(self, request: TreeRequest, root: Path, scratch: Path, progress: Progress) -> Outcome:
-        sources = [RepositorySource.at("distgate-under-test", request.under_test, _UNDER_TEST), *self.repositories]
-        if request.tested:
-            place = request.tested.resolve().as_uri()
-            sources.append(RepositorySource("distgate-tested", place, cost=_TESTED_COST))
         scripts = [_script(number, body) for number, body in enumerate(self.treefile.scripts, 1)]
         if self.treefile.bootable:
             scripts.insert(0, Script("initramfs", _INITRAMFS))
         transaction = Transaction(
-            repositories=tuple(sources),
+            repositories=sources_for(request, self.repositories),
             requests=requests_for(self.treefile, request),
             root=root,
             excluded=self.treefile.excluded,
@@ -120,10 +117,22 @@ def requests_for(treefile: Treefile, request: TreeRequest) -> tuple[str, ...]:
     """dnf's words for a tree: of what is under test the exact build, of everything else the newest."""
     exact = {package.name for package in request.packages}
     named = [name for name in (*treefile.packages, *request.also) if name not in exact]
-    return tuple(dict.fromkeys([*named, *(_exactly(package) for package in request.packages)]))
+    return tuple(dict.fromkeys([*named, *(exactly(package) for package in request.packages)]))
 
 
-def _exactly(package: Nevra) -> str:
+def sources_for(request: TreeRequest, repositories: Sequence[RepositorySource]) -> tuple[RepositorySource, ...]:
+    """Where a tree's packages come from: the distribution, what is under test, and what passed before."""
+    sources = list(repositories)
+    if request.under_test:
+        sources.append(RepositorySource.at("distgate-under-test", request.under_test, _UNDER_TEST))
+    if request.tested:
+        place = request.tested.resolve().as_uri()
+        sources.append(RepositorySource("distgate-tested", place, cost=_TESTED_COST))
+    return tuple(sources)
+
+
+def exactly(package: Nevra) -> str:
+    """The words that choose this build and no other, for dnf and for rpm-ostree."""
     return f"{package.name}-{package.epoch}:{package.version}-{package.release}.{package.arch}"
 
 

@@ -1,0 +1,98 @@
+"""Where the OSTree repositories of Atomic Host's branches are, and how their trees are composed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from blocks.site import SiteBlock
+from distgate.drivers.base import TreeComposer
+from distgate.drivers.branch_trees import BranchTrees
+from distgate.drivers.ostree_repo_files import repositories_of
+from distgate.drivers.ostree_repository import SigningKey
+from distgate.drivers.transaction import RepositorySource
+from distgate.drivers.tree_dnf import DnfTreeComposer
+from distgate.drivers.tree_rpm_ostree import COMMAND, RpmOstreeComposer
+from distgate.process import on_path
+from distgate.treefile import BASEARCH, Treefile, read_treefile, release_of, treefile_for
+
+
+class OSTreeRepo(SiteBlock):
+    """One OSTree repository, package repository and image directory per branch, on the worker's host."""
+
+    _block_type_name: ClassVar[str | None] = "OSTree repository"
+    _block_type_slug: ClassVar[str | None] = "ostree-repo"
+    _description: ClassVar[str | None] = "Trees and images of Atomic Host, by branch."
+
+    root: str = Field(
+        "/var/lib/distgate/ostree", description="Directory with one directory per branch, which the URL serves"
+    )
+    url: str = Field("", description="Where the directory is served over http, without a slash at the end")
+    driver: Literal["auto", "rpm-ostree", "dnf"] = Field(
+        "auto", description="What composes trees: rpm-ostree where it is installed, dnf and ostree elsewhere"
+    )
+    rpm_ostree: list[str] = Field(list(COMMAND), description="The command rpm-ostree, word by word")
+    treefiles: dict[str, str] = Field(
+        default_factory=dict,
+        description="Path of a treefile for each branch, * for all others; empty: those that distgate brings",
+    )
+    repositories: dict[str, str] = Field(
+        default_factory=dict,
+        description="URL or directory of repositories by name, before the .repo files beside the treefile",
+    )
+    timeout: float = Field(7200.0, gt=0, description="Seconds that a compose may take, without waiting for its turn")
+    patience: float = Field(
+        14400.0, gt=0, description="Seconds that a compose waits for another one of its branch and its tests"
+    )
+    signing_key: str = Field(
+        "", description="What signs commits and summaries: the ID of a GPG key, or a file with an ed25519 key"
+    )
+    signing_kind: Literal["gpg", "ed25519"] = Field("gpg", description="Which of the two the signing key is")
+    gpg_home: str = Field("", description="Directory of the GPG keyring; empty: the worker's own")
+    keep_days: float = Field(14.0, ge=0, description="Days after which commits may be pruned")
+    images_kept: int = Field(3, ge=1, description="How many images of a branch are kept, beside the latest good one")
+
+    def trees(self, branch: str, holder: str = "") -> BranchTrees:
+        """The trees of a branch; ``holder`` says for whom, such as a run's ID. ConfigurationError when no treefile
+        is known for it, or a repository of it."""
+        treefile, sources = self.recipe(branch)
+        return BranchTrees(
+            directory=self._directory(branch),
+            ref=treefile.ref or f"fedora/{branch}/{BASEARCH}/atomic-host",
+            treefile=treefile,
+            composer=self._composer(branch, treefile, sources),
+            signing=self._signing,
+            keep_days=self.keep_days,
+            patience=self.patience,
+            holder=holder,
+        )
+
+    def recipe(self, branch: str) -> tuple[Treefile, tuple[RepositorySource, ...]]:
+        """What the trees of a branch are made of, and where its packages are. Raises ConfigurationError."""
+        given = self.treefiles.get(branch) or self.treefiles.get("*")
+        treefile = read_treefile(Path(given) if given else treefile_for(branch), release_of(branch))
+        return treefile, repositories_of(treefile, self.repositories)
+
+    def compose_url(self, branch: str) -> str:
+        """Where clients find the branch's OSTree repository."""
+        return f"{self.url.rstrip('/')}/{branch}/ostree"
+
+    def _directory(self, branch: str) -> Path:
+        return Path(self.root) / branch
+
+    def _composer(self, branch: str, treefile: Treefile, sources: tuple[RepositorySource, ...]) -> TreeComposer:
+        driver = self.driver
+        if driver == "auto":
+            driver = "rpm-ostree" if on_path(self.rpm_ostree[0]) else "dnf"
+        if driver == "dnf":
+            return DnfTreeComposer(treefile, sources, self.timeout)
+        cache = self._directory(branch) / "cache"
+        return RpmOstreeComposer(treefile, sources, cache, self.timeout, tuple(self.rpm_ostree))
+
+    @property
+    def _signing(self) -> SigningKey | None:
+        if not self.signing_key:
+            return None
+        return SigningKey(self.signing_kind, self.signing_key, Path(self.gpg_home) if self.gpg_home else None)
