@@ -1,5 +1,6 @@
 """The ledger: one change, one claim; one message, one place in the outbox."""
 
+import json
 import multiprocessing
 import sqlite3
 from pathlib import Path
@@ -241,3 +242,28 @@ def test_many_processes_write_at_once_and_each_run_keeps_its_order(tmp_path: Pat
             "image.complete",
             "complete",
         ]
+
+
+EXAMPLES = Path(__file__).parents[1] / "data/messages/atomic"
+#: Who speaks, and where to look: ours, not theirs.
+OWN = ("CI_NAME", "build_id", "build_url")
+
+
+@pytest.mark.parametrize("state", ["ignore", "ignored"])
+def test_what_atomic_host_ignores_it_says_as_the_documents_example_does(ledger: Ledger, state: str) -> None:
+    example = json.loads((EXAMPLES / "org.centos.prod.ci.pipeline.package.ignore.json").read_text())["msg"]
+    change = Change(**{name: example[name] for name in ("namespace", "repo", "rev", "branch")}, username="jane")
+    assert Announcer(ledger, Settings(legacy_ignore=state == "ignore")).ignored(change, "atomic")
+    (letter,) = ledger.unsent()
+    expected = {name: letter.body[name] if name in OWN else value for name, value in example.items()}
+    assert letter.body == expected | {"topic": f"org.centos.prod.ci.pipeline.package.{state}"}
+    assert letter.topic == letter.body["topic"]
+
+
+def test_a_run_of_atomic_host_is_queued_in_the_words_of_the_example(ledger: Ledger, announcer: Announcer) -> None:
+    example = json.loads((EXAMPLES / "org.centos.prod.ci.pipeline.package.queued.json").read_text())["msg"]
+    change = Change(**{name: example[name] for name in ("namespace", "repo", "rev", "branch")}, username="jane")
+    ledger.claim(change, "run-1", URL, pipeline="atomic")
+    announcer.stage("run-1", "package", "queued")
+    (letter,) = ledger.unsent()
+    assert letter.body == {name: letter.body[name] if name in OWN else value for name, value in example.items()}
