@@ -33,6 +33,7 @@ cli_images.register(app)
 cli_package_lists.register(app)
 cli_reproduce.register(app)
 cli_doctor.register(app)
+cli_reports.register(app)
 cli_worker.register(app)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]

@@ -53,7 +53,7 @@ def why(
 
     if not is_revision(rev):
         raise ConfigurationError(f"{rev!r} is no commit", hint="4 to 40 hexadecimal digits, as git prints them")
-    with _ledger() as (ledger, _own):
+    with open_ledger() as (ledger, _own):
         found = histories(ledger, repo, rev)
     if as_json:
         _print_json({"known": bool(found), "changes": [story_as_json(one) for one in found]})
@@ -78,7 +78,7 @@ def audit(
 
     now = time.time()
     beginning = parse_since(since, now) if since else 0.0
-    with _ledger() as (ledger, own):
+    with open_ledger() as (ledger, own):
         found = hold(books(ledger, beginning), now, patience=max(600.0, 10 * own.run_lease, 10 * own.sweep_after))
     if as_json:
         _print_json(found.as_json())
@@ -106,7 +106,7 @@ def replay(
     # Not Path.exists, which raises for a name that is too long, such as a message that was pasted.
     run_id = run_named(what) if not os.path.exists(what) else None
     if run_id:
-        with _ledger() as (ledger, own):
+        with open_ledger() as (ledger, own):
             run = run_of(ledger, run_id)
         change, of = run.change, pipeline or run.pipeline
     else:
@@ -129,7 +129,7 @@ def dead_list(as_json: AsJson = False) -> None:
     from distgate.drivers.dead_letters import dead_letters
     from distgate.rejections import reason_of, rejections
 
-    with _ledger() as (ledger, own):
+    with open_ledger() as (ledger, own):
         known = {one.message_id: one for one in rejections(ledger)}
     found = []
     for letter in dead_letters(own.amqp_url, own.queue):
@@ -166,7 +166,7 @@ def dead_requeue(
 
     if bool(ids) == every:
         raise ConfigurationError("which dead letters?", hint="name message IDs, or say --all")
-    with _ledger() as (ledger, own):
+    with open_ledger() as (ledger, own):
         wanted = None if every else set(ids or ())
         # Noted first: the intake may refuse one again before we are back.
         requeued(ledger, [one for one in _all_dead(own) if wanted is None or one in wanted])
@@ -213,7 +213,7 @@ def _settings() -> Settings:
 
 
 @contextmanager
-def _ledger() -> Iterator[tuple[Ledger, Settings]]:
+def open_ledger() -> Iterator[tuple[Ledger, Settings]]:
     """The ledger that exists, and the settings; asking is no reason to make one."""
     from distgate.ledger import Ledger
     from distgate.ledger_tables import file_of

@@ -32,10 +32,7 @@ MAY_IMPORT = {
     "benchmarks": set(ROOMS),
 }
 #: The command line is the door: its modules open other rooms inside functions.
-DOORS = {
-    ROOT / f"distgate/{name}.py"
-    for name in ("cli", "cli_doctor", "cli_guests", "cli_images", "cli_ledger", "cli_package_lists", "cli_reproduce")
-}
+DOORS = set((ROOT / "distgate").glob("cli*.py"))
 
 
 def room_of(module: str) -> str | None:

@@ -1,0 +1,138 @@
+"""A notice: one message of a run with all that the other ways of telling it need to know."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from distgate.errors import DistgateError
+from distgate.ledger import Letter, Run
+from distgate.message_order import Said
+from distgate.stages import Pipeline
+
+#: A verdict on the package, for those who want to hear of changes alone; None is no verdict on it at all.
+Colour = Literal["green", "red"] | None
+
+#: Stages that test something: their names as tests, and the kind of test that others file them under.
+TESTS: Mapping[str, tuple[str, str]] = {
+    "image.test.smoke": ("smoke", "validation"),
+    "package.test.functional": ("functional", "functional"),
+    "compose.test.integration": ("integration", "integration"),
+    "compose.test.e2e": ("e2e", "system"),
+}
+FUNCTIONAL = "package.test.functional"
+#: Who is to blame when the change is not: such an end says nothing of the package.
+OURS = ("infrastructure", "configuration", "cancelled", "bug")
+
+
+class Refused(DistgateError):
+    """The other side will not have this report, however often it is sent."""
+
+
+@dataclass(frozen=True)
+class Notice:
+    """One letter of a run. ``status`` is the run's so far, ``own_status`` the stage's own; times are epoch seconds.
+
+    ``blame`` and ``sentence`` are the verdict's, empty before the last message or where nobody wrote them down.
+    ``before`` is the colour of the last verdict on the same package, branch and pipeline. ``tested`` says that the
+    package's tests were judged, ``current`` that the run holds its change, ``repeated`` that an earlier try to
+    deliver this may have arrived.
+    """
+
+    message_id: str
+    pipeline: Pipeline
+    suffix: str
+    state: str
+    status: str
+    own_status: str
+    namespace: str
+    repo: str
+    branch: str
+    rev: str
+    username: str
+    key: str
+    build_id: str
+    build_url: str
+    main_topic: str
+    created_at: float
+    nvr: str = ""
+    task_id: int | None = None
+    tested: bool = False
+    blame: str = ""
+    sentence: str = ""
+    before: Colour = None
+    current: bool = True
+    repeated: bool = False
+
+    @property
+    def last(self) -> bool:
+        """Whether it is the last message of a run, its verdict."""
+        return not self.suffix and self.state == "complete"
+
+    @property
+    def title(self) -> str:
+        """The commit, readable in a list."""
+        return f"{self.repo} {self.branch} {self.rev[:7]}"
+
+    @property
+    def words(self) -> str:
+        """The verdict, or the state so far, in one sentence for people."""
+        if not self.last:
+            return f"{self.title}: {self.suffix} {self.state}"
+        return self.sentence or f"{self.title}: {self.status}" + (f" (blame: {self.blame})" if self.blame else "")
+
+
+def notice_of(
+    letter: Letter,
+    run: Run,
+    *,
+    verdict: tuple[str, str] = ("", ""),
+    before: Colour = None,
+    current: bool = True,
+    repeated: bool = False,
+) -> Notice:
+    """The notice for a letter of ``run``; ``verdict`` is who is to blame and the sentence, told with the last one."""
+    said = Said(letter.topic, letter.body["status"])
+    last = said.last
+    blame, sentence = verdict if last else ("", "")
+    return Notice(
+        message_id=letter.message_id,
+        pipeline=run.pipeline,
+        suffix=said.suffix,
+        state=said.state,
+        status=said.status,
+        own_status=run.facts.get(f"status of {said.suffix}") or said.status,
+        namespace=run.change.namespace,
+        repo=run.change.repo,
+        branch=run.change.branch,
+        rev=run.change.rev,
+        username=run.change.username,
+        key=run.change.key,
+        build_id=letter.body["build_id"],
+        build_url=letter.body["build_url"],
+        main_topic=letter.topic.partition(".ci.pipeline.")[0],
+        created_at=letter.created_at,
+        nvr=letter.body.get("nvr", "").strip("'"),
+        task_id=_task_of(run),
+        tested=f"status of {FUNCTIONAL}" in run.facts,
+        blame=blame,
+        sentence=sentence,
+        before=before,
+        current=current,
+        repeated=repeated,
+    )
+
+
+def colour_of(status: str, blame: str) -> Colour:
+    """What an end says of the package: an aborted run, and one that broke on our side, say nothing."""
+    if status == "SUCCESS":
+        return "green"
+    if status == "ABORTED" or (status == "FAILURE" and blame in OURS):
+        return None
+    return "red"
+
+
+def _task_of(run: Run) -> int | None:
+    number = run.facts.get("koji_task", "").rpartition(" ")[2]
+    return int(number) if number.isdigit() else None

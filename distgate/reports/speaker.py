@@ -1,0 +1,29 @@
+"""Who tells others of runs: the name of the tests, whom to ask about them, and where the logs are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from distgate.reports.notice import Notice
+from distgate.settings import Settings
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """The first part of the tests' names, the team with its address and page, and where artifacts are served."""
+
+    namespace: str
+    team: str
+    email: str = ""
+    docs: str = ""
+    artifacts_url: str = ""
+
+    @classmethod
+    def of(cls, own: Settings) -> Speaker:
+        """As the settings say."""
+        return cls(own.report_namespace, own.report_team, own.report_email, own.report_docs, own.artifacts_url)
+
+    def log_of(self, notice: Notice) -> str:
+        """Where the logs of a run are: its directory, when artifacts are served over http, else its page."""
+        run_id = notice.build_id.partition(".")[0]
+        return f"{self.artifacts_url.rstrip('/')}/{run_id}/" if self.artifacts_url else notice.build_url

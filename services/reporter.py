@@ -1,0 +1,114 @@
+"""The reporter: tells others of runs, from the ledger's letters, each channel in a thread of its own.
+
+One process per ledger. What was delivered is written down after the other side took it; a reporter that dies in
+between delivers it again, and each channel has a way to recognise that. A channel that is away holds up nobody else,
+and of its own reports those of one run keep their order.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+
+from distgate.drivers.report_channels import ReportChannel, open_channel
+from distgate.drivers.report_outbox import Due, ReportOutbox
+from distgate.errors import ConfigurationError, DistgateError, InfrastructureError
+from distgate.ledger import Ledger
+from distgate.reports.notice import Refused
+from distgate.settings import Channel, Settings, settings
+from services.lifetime import serve
+
+log = logging.getLogger(__name__)
+
+IDLE_SECONDS = 1.0
+#: Pauses of a channel after failures in a row, in seconds; the last one goes on.
+PAUSES = (1, 2, 5, 15, 30)
+#: Seconds for a call that is under way when we are asked to end; whatever it does then, it is repeated.
+LAST_SECONDS = 5.0
+
+
+class ChannelReporter:
+    """Tells one channel, until it is asked to end."""
+
+    def __init__(self, name: Channel, ledger: Ledger, own: Settings, asked: threading.Event) -> None:
+        self._name: Channel = name
+        self._ledger, self._own, self._asked = ledger, own, asked
+        self._outbox: ReportOutbox | None = None
+        self._channel: ReportChannel | None = None
+        self._failures = 0
+
+    def run(self) -> None:
+        """Deliver what is due, again and again; nothing but ``asked`` ends it."""
+        while not self._asked.is_set():
+            try:
+                busy = self._round()
+            except DistgateError as trouble:
+                log.error("reports to %s wait: %s", self._name, trouble)
+                busy = None
+            except Exception:  # the ladder's last rung: this thread is all that this channel has
+                log.exception("reports to %s met something they do not know", self._name)
+                busy = None
+            if busy is None:
+                self._asked.wait(PAUSES[min(self._failures, len(PAUSES) - 1)])
+                self._failures += 1
+            else:
+                self._failures = 0
+                self._asked.wait(0 if busy else IDLE_SECONDS)
+
+    def _round(self) -> bool | None:
+        """Try what is due; whether there was anything, and None when nothing can be delivered for now."""
+        outbox = self._outbox = self._outbox or ReportOutbox(self._ledger, self._name, self._own.artifacts_dir)
+        work = outbox.due()
+        if not work:
+            outbox.tidy()
+        for due in work:
+            if self._asked.is_set():
+                return False
+            if not self._deliver(outbox, due):
+                return None
+        return bool(work)
+
+    def _deliver(self, outbox: ReportOutbox, due: Due) -> bool:
+        """Deliver one report, or write down why not; False when the others need not be tried either."""
+        outbox.trying(due)
+        try:
+            notice = outbox.notice(due)
+            self._channel = self._channel or open_channel(self._name, self._own)
+            said = notice is not None and self._channel.deliver(notice)
+        except Refused as final:
+            log.error("%s refused %s of %s: %s", self._name, due.letter.topic, due.run_id, final)
+            outbox.refused(due, final.message)
+        except (InfrastructureError, ConfigurationError) as trouble:
+            outbox.failed(due, str(trouble))
+            log.warning("reports to %s wait, first that of %s: %s", self._name, due.letter.topic, trouble)
+            # The secret may have been renewed, and is read when a channel is opened.
+            self._channel = None if isinstance(trouble, ConfigurationError) else self._channel
+            return False
+        except Exception as bug:
+            # This letter may be the reason: its run waits, the others go on.
+            log.exception("%s of %s cannot be told to %s", due.letter.topic, due.run_id, self._name)
+            outbox.failed(due, f"a bug of distgate: {bug!r}")
+        else:
+            outbox.done(due, said=said)
+            if said:
+                log.info("%s was told of %s of %s", self._name, due.letter.topic, due.run_id)
+        return True
+
+
+def main(asked: threading.Event) -> None:
+    own = settings()
+    if not own.reports:
+        log.info("nobody is told of runs but the bus: DISTGATE_REPORTS is empty")
+    ledger = Ledger(own.ledger_url)
+    reporters = [ChannelReporter(name, ledger, own, asked) for name in dict.fromkeys(own.reports)]
+    threads = [threading.Thread(target=one.run, daemon=True) for one in reporters]
+    for thread in threads:
+        thread.start()
+    asked.wait()
+    for thread in threads:
+        thread.join(LAST_SECONDS)
+
+
+if __name__ == "__main__":
+    sys.exit(serve("reporter", main))
