@@ -13,8 +13,17 @@ from typing import Annotated, Literal, NoReturn
 
 import typer
 
-from distgate import cli_doctor, cli_guests, cli_images, cli_ledger, cli_package_lists, cli_reproduce, cli_tests
-from distgate import cli_worker
+from distgate import (
+    cli_doctor,
+    cli_guests,
+    cli_images,
+    cli_ledger,
+    cli_package_lists,
+    cli_reports,
+    cli_reproduce,
+    cli_tests,
+    cli_worker,
+)
 from distgate.errors import ConfigurationError, DistgateError
 from distgate.plain_text import printable
 
