@@ -7,8 +7,9 @@ import hashlib
 import re
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 import yaml
@@ -36,25 +37,35 @@ _DOWNLOAD_SECONDS = 300.0
 
 @dataclass(frozen=True)
 class Break:
-    """A change that fails in just one stage: in ``file``, ``find`` becomes ``replace``."""
+    """A change that fails in just one stage of a pipeline: in ``file``, of each pair the first text becomes the second.
+
+    ``fails`` says by pipeline which stage it is and its status, as ``package FAILURE``; the others let it pass.
+    """
 
     stage: str
     summary: str
     file: str
-    find: str
-    replace: str
+    changes: tuple[tuple[str, str], ...]
+    fails: Mapping[str, str] = field(default_factory=dict)
 
     def apply(self, files: Mapping[str, str]) -> dict[str, str]:
-        """The package's files with this change made. Raises ConfigurationError when ``find`` is not there once."""
-        if files[self.file].count(self.find) != 1:
-            raise ConfigurationError(f"the break of stage {self.stage} does not match {self.file} exactly once")
-        return {**files, self.file: files[self.file].replace(self.find, self.replace)}
+        """The package's files with this change made. Raises ConfigurationError when a text is not there once."""
+        text = files[self.file]
+        for find, replace in self.changes:
+            if text.count(find) != 1:
+                raise ConfigurationError(f"the break of stage {self.stage} does not match {self.file} exactly once")
+            text = text.replace(find, replace)
+        return {**files, self.file: text}
 
 
 def breaks() -> dict[str, Break]:
     """The known breaks by stage, read from the package's ``breaks.yml``."""
     table = yaml.safe_load((HERE / "breaks.yml").read_text())
-    return {stage: Break(stage=stage, **entry) for stage, entry in table.items()}
+    return {stage: _break(stage, **entry) for stage, entry in table.items()}
+
+
+def _break(stage: str, changes: list[dict[str, str]], **known: Any) -> Break:
+    return Break(stage=stage, changes=tuple((one["find"], one["replace"]) for one in changes), **known)
 
 
 def package_files() -> dict[str, str]:
@@ -87,8 +98,8 @@ def seed(root: Path, cache: Path, progress: Progress) -> Path:
 def push_change(repository: Path, branch: str = "f41", stage: str = "", author: Author | None = None) -> str:
     """Push the next release of the package to ``branch`` and return the commit's 40 hex digits.
 
-    ``stage`` (build, compose, smoke or tests) makes it a commit that fails in just that stage; without it the
-    package is whole again, whatever was pushed before.
+    ``stage``, one of ``breaks()``, makes it a commit that fails in just that stage; without it the package is whole
+    again, whatever was pushed before.
     """
     author = author or Author()
     known = breaks()

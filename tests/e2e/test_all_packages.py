@@ -98,9 +98,9 @@ def test_a_push_to_an_unwatched_branch_is_ignored_and_starts_no_run(lab: World) 
     ("stage", "messages", "words"),
     [
         (
-            "build",
+            "check",
             status_of([*PACKAGE, "complete"], package__complete="FAILURE", complete="FAILURE"),
-            "dos2unix 99.0",
+            "the unit tests failed: ",
         ),
         (
             "compose",

@@ -15,6 +15,8 @@ from distgate.drivers.repository import make_repository
 from distgate.errors import ConfigurationError, InfrastructureError, PackageError
 from distgate.packages import Nevra, RpmFile, read_rpms, under_test
 from distgate.smoke import INSTALLED_COMMAND, KERNEL_COMMAND, judge
+from distgate.stages import STAGES
+from distgate.unit_tests import unit_tests
 from lab.bare_repository import git
 from lab.base_image import ensure_base
 from lab.demo_package import NAME, VERSION, Break, breaks, ensure_tarball, package_files, push_change, seed
@@ -51,7 +53,13 @@ def built(world: KojiWorld, repository: Path, stage: str, room: Path) -> list[Rp
 
 def test_there_is_a_break_for_every_stage_and_each_matches_the_package() -> None:
     known = breaks()
-    assert list(known) == ["build", "compose", "smoke", "tests"]
+    own = ["ostree", "integration", "reboot", "image"]
+    assert list(known) == ["build", "check", "compose", "smoke", "tests", *own]
+    for pipeline, only in [("allpackages", []), ("atomic", own)]:
+        failing = {name: one.fails[pipeline].split() for name, one in known.items() if pipeline in one.fails}
+        assert {suffix for suffix, _ in failing.values()} <= set(STAGES[pipeline])
+        assert {status for _, status in failing.values()} <= {"FAILURE", "UNSTABLE"}
+        assert set(known) - set(failing) == set(own) - set(only)
     whole = package_files()
     for one in known.values():
         changed = one.apply(whole)
@@ -60,13 +68,13 @@ def test_there_is_a_break_for_every_stage_and_each_matches_the_package() -> None
 
 def test_a_break_that_matches_nothing_is_noticed() -> None:
     with pytest.raises(ConfigurationError, match="exactly once"):
-        Break("build", "x", "dos2unix.spec", "no such text", "y").apply(package_files())
+        Break("build", "x", "dos2unix.spec", (("no such text", "y"),)).apply(package_files())
 
 
 def test_a_break_for_another_stage_is_refused_with_those_there_are(repository: Path) -> None:
     with pytest.raises(ConfigurationError) as refused:
         push_change(repository, "f41", "lunch")
-    assert "build, compose, smoke, tests" in refused.value.hint
+    assert "build, check, compose, smoke, tests" in refused.value.hint
 
 
 def test_seeding_gives_both_branches_tests_and_checksum(repository: Path, world: KojiWorld, cache: Path) -> None:
@@ -98,10 +106,26 @@ def test_the_package_builds_with_its_upstream_test_suite(world: KojiWorld, repos
     assert "All tests successful." in (tmp_path / "build.x86_64.log").read_text()
 
 
-def test_the_build_break_fails_in_check(world: KojiWorld, repository: Path) -> None:
+@pytest.mark.parametrize(("stage", "script"), [("build", "(%build)"), ("check", "(%check)")])
+def test_a_break_of_the_build_fails_in_its_own_script(
+    world: KojiWorld, repository: Path, tmp_path: Path, stage: str, script: str
+) -> None:
+    task_id = submitted(world, repository, stage)
     with pytest.raises(PackageError) as failed:
-        world.client().wait(submitted(world, repository, "build"), PATIENCE, print)
-    assert "(%check)" in failed.value.evidence
+        world.client().wait(task_id, PATIENCE, print)
+    assert script in failed.value.evidence
+    world.client().download(task_id, tmp_path, "x86_64")
+    seen = unit_tests((tmp_path / "build.x86_64.log").read_text().splitlines(), built=False)
+    assert seen.status == ("failed" if stage == "check" else "unknown")
+
+
+@pytest.mark.parametrize("stage", ["ostree", "integration"])
+def test_a_break_of_a_tree_builds_and_can_be_installed_in_an_image(
+    world: KojiWorld, repository: Path, cache: Path, tmp_path: Path, stage: str
+) -> None:
+    nevras = [rpm.nevra for rpm in built(world, repository, stage, tmp_path / "room")]
+    image = OfflineInstaller().compose(ensure_base(cache, print), tmp_path / "room", nevras, tmp_path / "image.qcow2")
+    assert set(nevras) <= set(image.installed)
 
 
 def test_the_compose_break_builds_and_cannot_be_installed(
