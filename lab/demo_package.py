@@ -37,7 +37,7 @@ _DOWNLOAD_SECONDS = 300.0
 
 @dataclass(frozen=True)
 class Break:
-    """A change that fails in just one stage of a pipeline: in ``file``, of each pair the first text becomes the second.
+    """A change that fails in just one stage of a pipeline: in ``file``, each first text becomes the second.
 
     ``fails`` says by pipeline which stage it is and its status, as ``package FAILURE``; the others let it pass.
     """
