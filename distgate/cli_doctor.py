@@ -22,17 +22,24 @@ def register(app: typer.Typer) -> None:
 
 def doctor(
     free: Annotated[
-        str, typer.Option(help="Disk that must be free for artifacts, images and temporary files")
-    ] = "5G",
+        str,
+        typer.Option(
+            help="Disk that must be free for artifacts, images and temporary files, each; unset: DISTGATE_FREE_DISK"
+        ),
+    ] = "",
+    check: Annotated[
+        list[str] | None, typer.Option(help="Only this check, such as disk; may be given several times")
+    ] = None,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds that one check may take")] = 60,
     as_json: AsJson = False,
 ) -> None:
     """Check all that a run needs of this worker and of its servers; exit 0 when it is all there, 1 when not."""
-    from distgate.drivers.doctor_checks import checks_of, examine
+    from distgate.drivers.doctor_checks import checks_of, chosen, examine
     from distgate.sizes import parse_size
 
-    limit = parse_size(free)
-    report = examine(checks_of(_settings(), free=limit, seconds=timeout), timeout)
+    limit = parse_size(free) if free else None
+    own = _settings()
+    report = examine(chosen(checks_of(own, free=limit, seconds=timeout), check or ()), timeout)
     if as_json:
         print(json.dumps(report.as_json(), indent=1, ensure_ascii=False))
     else:

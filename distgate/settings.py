@@ -149,8 +149,10 @@ class Settings(BaseSettings):
         (), description="Checks of `distgate doctor` that a worker must pass to take runs; empty: all of them"
     )
     health_every: float = Field(300, gt=0, description="Seconds between two looks of a worker at its own health")
-    worker_state: Path = Field(
-        Path("worker"), description="Directory in which the health of this host's workers stands"
+    worker_state: Path | None = Field(
+        None,
+        description="Directory in which the health of this host's workers stands; by default "
+        "/var/lib/distgate/workers for root, ~/.local/state/distgate/workers for others",
     )
     keep_days: float = Field(30, gt=0, description="Days for which clean-up leaves the artifacts of ended runs alone")
     keep_ledger_days: float = Field(
@@ -203,8 +205,17 @@ class Settings(BaseSettings):
     @property
     def guests(self) -> Path:
         """Where the state of this host's guests is."""
-        usual = "/var/lib/distgate/guests" if os.geteuid() == 0 else "~/.local/state/distgate/guests"
-        return (self.guests_dir or Path(usual)).expanduser()
+        return _state(self.guests_dir, "guests")
+
+    @property
+    def workers(self) -> Path:
+        """Where the health of this host's workers stands."""
+        return _state(self.worker_state, "workers")
+
+
+def _state(named: Path | None, usual: str) -> Path:
+    place = "/var/lib/distgate" if os.geteuid() == 0 else "~/.local/state/distgate"
+    return (named or Path(place, usual)).expanduser()
 
 
 @lru_cache(maxsize=1)

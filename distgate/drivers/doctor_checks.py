@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from distgate.doctor import Finding, Report, Seen
 from distgate.drivers import doctor_checks_host as host
 from distgate.drivers import doctor_checks_services as services
-from distgate.errors import DistgateError
+from distgate.errors import ConfigurationError, DistgateError
 from distgate.settings import Settings
+from distgate.sizes import parse_size
 from distgate.waiting import Deadline
 
 log = logging.getLogger(__name__)
 
 #: Seconds for one check; emulating a boot sector on a busy host takes half of it.
 SECONDS = 60.0
-#: Bytes that must be free: an image, its test results and a guest's overlay have room in it.
-FREE = 5 * 1024**3
 
 
 @dataclass(frozen=True)
@@ -32,8 +31,10 @@ class Check:
     heavy: bool = False
 
 
-def checks_of(own: Settings, *, free: int = FREE, seconds: float = SECONDS) -> tuple[Check, ...]:
-    """All that a worker with these settings needs; ``free`` is in bytes, ``seconds`` bounds what a check starts."""
+def checks_of(own: Settings, *, free: int | None = None, seconds: float = SECONDS) -> tuple[Check, ...]:
+    """All that a worker with these settings needs; ``free`` is in bytes (None: the setting), ``seconds`` bounds what
+    a check starts."""
+    free = parse_size(own.free_disk) if free is None else free
     return (
         Check("kvm", partial(host.look_at_accelerator, seconds), heavy=True),
         Check("qemu", partial(host.look_at_qemu, seconds), heavy=True),
@@ -50,6 +51,16 @@ def checks_of(own: Settings, *, free: int = FREE, seconds: float = SECONDS) -> t
         Check("ledger", partial(services.look_at_ledger, own.ledger_url)),
         Check("clock", partial(services.look_at_clock, own.prefect_api_url, own.site)),
     )
+
+
+def chosen(checks: Sequence[Check], names: Collection[str]) -> tuple[Check, ...]:
+    """Those of ``checks`` with these names, all without names. ConfigurationError for one that does not exist."""
+    unknown = sorted(set(names) - {one.name for one in checks})
+    if unknown:
+        raise ConfigurationError(
+            f"there is no check {', '.join(unknown)}", hint=f"there are {', '.join(one.name for one in checks)}"
+        )
+    return tuple(one for one in checks if not names or one.name in names)
 
 
 def examine(checks: Sequence[Check], seconds: float = SECONDS) -> Report:

@@ -146,7 +146,7 @@ class PrefectApi:
         """Give a queue of a work pool these words, which people see beside it; it is made unless it is there."""
         if queue not in self.queues(pool):
             wish = {"name": queue, "description": description}
-            self._call("POST", f"/work_pools/{quote(pool)}/queues/", json=wish)
+            self._call("POST", f"/work_pools/{quote(pool)}/queues", json=wish)
             return
         path = f"/work_pools/{quote(pool)}/queues/{quote(queue)}"
         self._call("PATCH", path, json={"description": description})

@@ -1,0 +1,186 @@
+"""A Prefect worker that takes runs only while its host is fit for them, and ends only when it has none in hand.
+
+Prefect can pause a pool or a queue, but no single worker, and its own worker kills its runs when it is asked to end.
+This one asks the file of its health before each poll: unfit, it takes nothing but what waits in its host's own queue,
+such as the health run that finds it fit again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import warnings
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.abc
+import anyio.to_thread
+from prefect.client.schemas.objects import FlowRun
+from prefect.logging import get_logger
+from prefect.workers.base import BaseWorker
+from prefect.workers.process import ProcessWorker
+
+from distgate.drivers.prefect_api import PrefectApi
+from distgate.drivers.worker_health import examine_here, file_of, note_health
+from distgate.errors import ConfigurationError, DistgateError
+from distgate.health import Health, queue_of, read_health, write_health
+from distgate.settings import Settings
+
+#: One of Prefect's: its settings say what is shown, and drop everybody else's.
+log = get_logger("services.worker")
+
+#: Seconds between two looks for runs that are still in hand while the worker ends.
+DRAIN_SECONDS = 0.5
+#: Characters of a queue's description.
+_WORDS = 500
+
+
+@dataclass(frozen=True)
+class Post:
+    """Where a worker stands: its pool, the shared queues it serves, its name, and how many runs it takes at once."""
+
+    pool: str
+    host: str
+    limit: int
+    queues: tuple[str, ...] = ("default",)
+
+    @property
+    def own_queue(self) -> str:
+        """What waits for this very host."""
+        return queue_of(self.host)
+
+
+class Gate:
+    """What a worker may take just now, by the file ``health``."""
+
+    def __init__(self, post: Post, health: Path) -> None:
+        self._post = post
+        self._health = health
+        self.draining = False
+        #: Held during a poll: whoever waits for the last run must not overlook one that is just being taken.
+        self.polling = asyncio.Lock()
+
+    def queues(self) -> set[str]:
+        """The queues to look into; none when the worker is about to end."""
+        if self.draining:
+            return set()
+        health = read_health(self._health)
+        shared = self._post.queues if health is not None and health.fit else ()
+        return {*shared, self._post.own_queue}
+
+
+class _Gated:
+    """Asks the gate before each poll; for a class beside a worker of Prefect's."""
+
+    gate: Gate
+
+    async def get_and_submit_flow_runs(self) -> list[FlowRun]:
+        async with self.gate.polling:
+            queues = self.gate.queues()
+            self._work_queues = queues
+            if not queues:
+                # What watches the worker (--with-healthcheck) takes one that does not poll for dead.
+                self._last_polled_time = datetime.now(UTC)
+                return []
+            taken: list[FlowRun] = await super().get_and_submit_flow_runs()  # type: ignore[misc]
+            return taken
+
+
+def worker_class(kind: str) -> type[BaseWorker[Any, Any, Any]]:
+    """Prefect's worker of a kind of pool (process, docker), with a gate. ConfigurationError for an unknown kind."""
+    found = ProcessWorker if kind == "process" else BaseWorker.get_worker_class_from_type(kind)
+    if found is None:
+        raise ConfigurationError(f"Prefect knows no worker for pools of type {kind}", hint="process, docker")
+    with warnings.catch_warnings():  # Prefect knows one class for each kind, and says that it is another one now
+        warnings.simplefilter("ignore", UserWarning)
+        return type(f"Gated{found.__name__}", (_Gated, found), {})
+
+
+async def work(own: Settings, post: Post, kind: str = "process", *, with_healthcheck: bool = False) -> None:
+    """Take runs until SIGTERM or SIGINT, and return when the last one in hand has ended; a second signal ends it at
+    once, with its runs. Raises ConfigurationError when there is no such pool, InfrastructureError without a server.
+    """
+    path = file_of(own, post.host)
+    write_health(path, Health(False, "nobody has looked yet", datetime.now(UTC).timestamp()))
+    _tell(own, post, read_health(path))
+    gate = Gate(post, path)
+    made = worker_class(kind)(
+        work_pool_name=post.pool, name=post.host, limit=post.limit, create_pool_if_not_found=False
+    )
+    made.gate = gate  # type: ignore[attr-defined]
+    end = _End()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(_drain, end, gate, made, tasks.cancel_scope)
+        tasks.start_soon(_hurry, end, tasks.cancel_scope)
+        tasks.start_soon(_look_after, own, post)
+        await made.start(with_healthcheck=with_healthcheck, printer=log.info)
+
+
+async def _look_after(own: Settings, post: Post) -> None:
+    """Look at the host's health, and at what others wrote of it, for ever."""
+    told: Health | None = None
+    while True:
+        health = await anyio.to_thread.run_sync(_look, own, post, abandon_on_cancel=True)
+        if told is None or (told.fit, told.sentence) != (health.fit, health.sentence):
+            log.log(logging.INFO if health.fit else logging.ERROR, "%s", _words(health))
+            await anyio.to_thread.run_sync(_tell, own, post, health, abandon_on_cancel=True)
+        told = replace(health)
+        await anyio.sleep(own.health_every)
+
+
+def _look(own: Settings, post: Post) -> Health:
+    return note_health(own, post.host, examine_here(own))
+
+
+def _tell(own: Settings, post: Post, health: Health | None) -> None:
+    """Write it beside the host's queue, which is there from then on; a server that is away is told the next time."""
+    words = _words(health) if health else ""
+    with PrefectApi(own.prefect_api_url, patience=30) as prefect:
+        try:
+            prefect.describe_queue(post.pool, post.own_queue, words[:_WORDS])
+        except ConfigurationError:
+            raise
+        except DistgateError as away:
+            log.warning("the queue %s does not say how its host is: %s", post.own_queue, away)
+
+
+def _words(health: Health) -> str:
+    return f"{'takes runs' if health.fit else 'takes no runs'}: {health.sentence}"
+
+
+class _End:
+    """Told by signals that the worker is to end: after the runs in hand, or, asked again, at once."""
+
+    def __init__(self) -> None:
+        self.asked, self.hurried = asyncio.Event(), asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._signalled)
+
+    def _signalled(self) -> None:
+        (self.hurried if self.asked.is_set() else self.asked).set()
+
+
+async def _drain(end: _End, gate: Gate, made: BaseWorker[Any, Any, Any], scope: anyio.CancelScope) -> None:
+    await end.asked.wait()
+    gate.draining = True
+    async with gate.polling:  # a poll under way may have taken one more
+        log.info("no more runs are taken; %d in hand are awaited", made.limiter.borrowed_tokens)
+    while made.limiter.borrowed_tokens:
+        await anyio.sleep(DRAIN_SECONDS)
+    scope.cancel()
+
+
+async def _hurry(end: _End, scope: anyio.CancelScope) -> None:
+    await end.hurried.wait()
+    log.warning("asked again: the runs in hand are given up")
+    scope.cancel()
+
+
+def serve_runs(own: Settings, post: Post, kind: str, *, with_healthcheck: bool) -> None:
+    """``work``, as a process of its own."""
+    asyncio.run(work(own, post, kind, with_healthcheck=with_healthcheck))
