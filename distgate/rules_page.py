@@ -49,8 +49,8 @@ Rules are asked in this order, and the first that objects decides. A push to whi
 
 {rules}
 
-They are asked once for each pipeline of `DISTGATE_PIPELINES`, and one pipeline's answer says nothing of the other's: a
-push may be queued for one and ignored for the other, caps count per pipeline, and each says its own messages. What
+They are asked once for each pipeline of `DISTGATE_PIPELINES`, and one pipeline's answer says nothing of the other's:
+a push may be queued for one and ignored for the other, caps count per pipeline, and each says its own messages. What
 cannot be read is rejected once.
 
 `ignored` and `shed` changes are answered by one `package.ignored` message each and cost no flow run; the ledger keeps

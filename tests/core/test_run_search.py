@@ -10,6 +10,7 @@ from distgate.capsule import CapsuleFile
 from distgate.change import Change
 from distgate.errors import ConfigurationError
 from distgate.run_search import find_run
+from distgate.stages import Pipeline
 
 ONE, TWO = "11111111-aaaa-4bbb-8ccc-dddddddddddd", "11112222-aaaa-4bbb-8ccc-dddddddddddd"
 CHANGE = Change(namespace="rpms", repo="dos2unix", rev="a" * 40, branch="f41", username="packager")
@@ -60,6 +61,15 @@ def test_a_run_is_found_by_a_message_about_it(
     artifacts: Path, tmp_path: Path, message: dict[str, object], run_id: str
 ) -> None:
     assert find_run(write(tmp_path / "message.json", message), [artifacts]).capsule.run_id == run_id
+
+
+@pytest.mark.parametrize(("pipeline", "run_id"), [(None, TWO), ("allpackages", ONE), ("atomic", TWO)])
+def test_of_a_push_the_newest_run_of_either_pipeline_is_meant_or_that_of_one(
+    artifacts: Path, tmp_path: Path, pipeline: Pipeline | None, run_id: str
+) -> None:
+    CapsuleFile(artifacts / TWO / "run.json").begin(TWO, TWO, "lab", CHANGE, "atomic")
+    push = write(tmp_path / "message.json", PUSH)
+    assert find_run(push, [artifacts], pipeline).capsule.run_id == run_id
 
 
 REFUSED = [

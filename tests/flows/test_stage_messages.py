@@ -8,6 +8,7 @@ import pytest
 
 from distgate.announcements import Announcer
 from distgate.change import Change
+from distgate.drivers.prefect_api import PrefectApi
 from distgate.ledger import Ledger
 from distgate.process import run
 from distgate.settings import Settings
@@ -29,14 +30,14 @@ CASES: list[tuple[str, int, int, list[str]]] = [
 ]
 
 
-def run_tiny(server: PrefectServer, word: str, scratch: Path) -> int:
+def run_tiny(server: PrefectServer, word: str, scratch: Path, pipeline: str = "allpackages") -> int:
     environment = {
         "DISTGATE_LEDGER_URL": f"sqlite:///{scratch}/ledger.db",
         "DISTGATE_ARTIFACTS_DIR": str(scratch),
         "DISTGATE_RETRY_DELAYS": "[0, 0]",
     }
     ended = run(
-        [sys.executable, HERE / "tiny_pipeline.py", word, str(scratch)],
+        [sys.executable, HERE / "tiny_pipeline.py", word, str(scratch), pipeline],
         timeout=300,
         env=server.environment | environment,
         log_to=scratch / "flow.log",
@@ -62,6 +63,26 @@ def test_a_second_run_for_the_same_change_does_nothing(prefect_server: PrefectSe
     assert [run_tiny(prefect_server, "success", tmp_path) for _ in range(2)] == [0, 0]
     assert len((tmp_path / "tries").read_text()) == 1
     assert len(Ledger(f"sqlite:///{tmp_path}/ledger.db").unsent()) == 7
+
+
+@pytest.mark.lab
+def test_a_run_of_each_pipeline_for_one_change_works_and_speaks_for_itself(
+    prefect_server: PrefectServer, tmp_path: Path
+) -> None:
+    runs = [("success", "allpackages"), ("unstable", "atomic"), ("success", "atomic")]
+    assert [run_tiny(prefect_server, word, tmp_path, pipeline) for word, pipeline in runs] == [0, 0, 0]
+    assert len((tmp_path / "tries").read_text()) == 2
+    letters = Ledger(f"sqlite:///{tmp_path}/ledger.db").unsent()
+    said = [f"{x.topic.partition('.ci.pipeline.')[2]} {x.body['status']}" for x in letters]
+    assert said[:7] == [f"allpackages.{line}" for line in CASES[0][3]]
+    assert said[7:] == CASES[1][3]
+    assert {x.body["ref"] for x in letters[7:]} == {"fedora/f41/x86_64/atomic-host"}
+    with PrefectApi(prefect_server.api_url) as prefect:
+        found = [prefect.flow_run(run_id) for run_id in dict.fromkeys(x.body["build_id"] for x in letters)]
+    assert [one is not None and pipeline in one.tags for one, (_, pipeline) in zip(found, runs, strict=False)] == [
+        True,
+        True,
+    ]
 
 
 HOOK = """

@@ -10,6 +10,7 @@ from prefect.states import Completed
 
 from distgate.change import Change
 from distgate.errors import Cancelled, InfrastructureError, PackageError
+from distgate.stages import Pipeline
 from tasks.claim import Job, claim_change
 from tasks.stage import end_of_run, ledger, stage, verdict_of
 
@@ -37,8 +38,8 @@ def functional(job: Job, word: str) -> str:
 
 
 @flow(name="tiny", on_completion=[end_of_run], on_failure=[end_of_run])
-def tiny(word: str, scratch: str) -> State[Any]:
-    job = claim_change(CHANGE, "lab", False)
+def tiny(word: str, scratch: str, pipeline: Pipeline = "allpackages") -> State[Any]:
+    job = claim_change(CHANGE, "lab", False, pipeline=pipeline)
     if job is None:
         return Completed(name="Duplicate")
     build(job, word, scratch)
@@ -49,4 +50,5 @@ def tiny(word: str, scratch: str) -> State[Any]:
 
 
 if __name__ == "__main__":
-    tiny(*sys.argv[1:])
+    given, place, *rest = sys.argv[1:]
+    tiny(given, place, "atomic" if rest == ["atomic"] else "allpackages")
