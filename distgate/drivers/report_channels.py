@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from distgate.drivers.amqp import Publisher
-from distgate.drivers.build_test_bus import BuildTestBus
 from distgate.drivers.dist_git_flags import DistGitFlags
 from distgate.drivers.mail import Mail, MailServer
 from distgate.drivers.matrix import Matrix
@@ -36,6 +34,10 @@ def open_channel(name: Channel, own: Settings) -> ReportChannel:
 
 
 def _build_tests(own: Settings) -> ReportChannel:
+    # Twisted and all that fedora-messaging brings along is for those who speak on the bus.
+    from distgate.drivers.amqp import Publisher
+    from distgate.drivers.build_test_bus import BuildTestBus
+
     return BuildTestBus(Publisher(own.amqp_url, own.exchange), Speaker.of(own))
 
 
