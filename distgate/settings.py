@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, AliasChoices, Field, ValidationError
+from pydantic import AfterValidator, AliasChoices, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from distgate.errors import ConfigurationError
@@ -85,7 +85,10 @@ class Settings(BaseSettings):
     environment: str = Field(
         "production",
         pattern="^[a-z][a-z0-9-]*$",
-        description="Deployments that our accepted changes are for: production, staging",
+        description="What we belong to: production, staging. Only its deployments answer what our intake accepts",
+    )
+    deployed_for: str = Field(
+        "", description="Set by deployments: a run that a worker of another environment took is refused"
     )
     run_lease: float = Field(60, description="Seconds of silence after which a run counts as lost with its host")
     sweep_after: float = Field(
@@ -189,6 +192,14 @@ class Settings(BaseSettings):
     cache_dir: Path = Field(
         Path("~/.cache/distgate/lab"), description="Where the lab keeps what is costly to make, by recipe"
     )
+
+    @field_validator("deployed_for")
+    @classmethod
+    def _is_at_home(cls, value: str, known: ValidationInfo) -> str:
+        # A staging run with production's ledger would be believed.
+        if value and value != (own := known.data.get("environment")):
+            raise ValueError(f"the run is for {value}, and its worker for {own} (DISTGATE_ENVIRONMENT)")
+        return value
 
     def deployment_of(self, pipeline: Pipeline) -> str:
         """The deployment whose runs answer the pushes that a pipeline accepted."""

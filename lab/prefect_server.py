@@ -115,7 +115,7 @@ def ensure_pool(server: PrefectServer) -> None:
 def deploy(
     server: PrefectServer, project: Path, environment: Mapping[str, str] | None = None, progress: Progress = log.info
 ) -> None:
-    """Apply every deployment of ``project``/prefect.yaml with its automations and schedules.
+    """Apply every deployment of ``project``/prefect.yaml with its automations; nothing runs by its schedule here.
 
     Raises InfrastructureError with Prefect's words when that does not work.
     """
@@ -129,6 +129,18 @@ def deploy(
     for line in said.output.splitlines():
         if "successfully created" in line:
             progress(line.strip(" │|"))
+    _pause_schedules(server)
+
+
+def _pause_schedules(server: PrefectServer) -> None:
+    # What is started by hand or by an event runs all the same.
+    try:
+        with httpx.Client(base_url=f"{server.api_url}/", timeout=30, trust_env=False) as client:
+            for one in client.post("deployments/filter", json={}).raise_for_status().json():
+                if one["schedules"] and not one["paused"]:
+                    client.post(f"deployments/{one['id']}/pause_deployment").raise_for_status()
+    except httpx.HTTPError as refused:
+        raise InfrastructureError(f"the schedules of the lab cannot be paused: {refused!r}") from refused
 
 
 def _prefect(*words: str) -> tuple[str, ...]:

@@ -28,6 +28,8 @@ from services.lifetime import serve
 
 log = logging.getLogger(__name__)
 
+#: The word of the command line for one look.
+ONCE = "--once"
 #: Seconds between two looks at the ledger.
 INTERVAL = 10
 #: Runs that are started for one change before it is answered with FAILURE.
@@ -193,6 +195,7 @@ def main(asked: threading.Event) -> None:
     ledger = Ledger(own.ledger_url)
     reconciler = Reconciler(ledger, PrefectApi(own.prefect_api_url), own)
     watch = DeadLetterWatch(ledger, own)
+    once = ONCE in sys.argv[1:]
     while not asked.is_set():
         for look in (reconciler.look, watch.look):
             try:
@@ -201,6 +204,8 @@ def main(asked: threading.Event) -> None:
                 log.warning("reconciling is put off: %s", trouble)
             except Exception:  # the ladder's last rung: without this service no lost run is ever ended
                 log.exception("reconciling met something it does not know")
+        if once:
+            return
         asked.wait(INTERVAL)
 
 

@@ -141,7 +141,7 @@ def test_an_unfit_worker_takes_no_new_run_and_ends_none_and_takes_runs_when_it_i
 
     room.break_host()
     room.await_health(False)
-    assert "takes no runs" in next(one for one in descriptions(room) if one)
+    wait_for("the words", lambda: any(one.startswith("takes no runs: 1 of 1") for one in descriptions(room)), SOON)
     second = room.start("second")
     # What waits for this host is taken, fit or not: so it is known that the worker has polled since.
     own = room.start("own", queue=queue_of("tiny host"))

@@ -1,0 +1,97 @@
+"""Which directories of runs have had their time, and what a clean-up says that it freed."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from distgate.ledger import Ledger
+from distgate.ledger_tables import RUNS
+from distgate.sizes import format_size
+
+DAY = 86400.0
+_RUN = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+@dataclass(frozen=True)
+class Freed:
+    """One thing that went, or would go: what kind of thing, which, why, and the bytes of disk that it took."""
+
+    kind: str
+    what: str
+    why: str
+    size: int = 0
+
+    def row(self) -> dict[str, str]:
+        """The line of the table that people see."""
+        return {
+            "kind": self.kind,
+            "what": self.what,
+            "size": format_size(self.size) if self.size else "",
+            "why": self.why,
+        }
+
+
+def freed_sentence(freed: Sequence[Freed], dry_run: bool) -> str:
+    """A clean-up in a line."""
+    kinds = dict.fromkeys(one.kind for one in freed)
+    parts = ", ".join(f"{sum(one.kind == kind for one in freed)} {kind}" for kind in kinds) or "nothing"
+    total = format_size(sum(one.size for one in freed))
+    return f"{parts}: {total} of disk {'would be' if dry_run else 'were'} freed"
+
+
+def expired_rooms(ledger: Ledger, artifacts: Path, now: float, keep: float) -> list[Freed]:
+    """The directories of runs below ``artifacts`` that ended more than ``keep`` seconds before ``now``.
+
+    A run that the ledger does not know any more goes by its directory's age; one without an end stays. What is no
+    run's directory is nobody's business here.
+    """
+    rooms = sorted(_rooms(artifacts))
+    ends = _ends(ledger, [room.name for room in rooms])
+    return [one for room in rooms if (one := _expired(room, ends, now, keep)) is not None]
+
+
+def remove_rooms(artifacts: Path, rooms: Iterable[Freed]) -> None:
+    """Remove what ``expired_rooms`` found; what cannot be removed is there the next time."""
+    for one in rooms:
+        shutil.rmtree(artifacts / one.what, ignore_errors=True)
+
+
+def _rooms(artifacts: Path) -> Iterator[Path]:
+    if artifacts.is_dir():
+        yield from (path for path in artifacts.iterdir() if _RUN.fullmatch(path.name) and not path.is_symlink())
+
+
+def _ends(ledger: Ledger, run_ids: Sequence[str]) -> dict[str, float | None]:
+    found: dict[str, float | None] = {}
+    with ledger.transaction() as connection:
+        for start in range(0, len(run_ids), 500):  # SQLite bounds its variables
+            part = run_ids[start : start + 500]
+            query = sa.select(RUNS.c.run_id, RUNS.c.ended_at).where(RUNS.c.run_id.in_(part))
+            found |= {row.run_id: row.ended_at for row in connection.execute(query)}
+    return found
+
+
+def _expired(room: Path, ends: Mapping[str, float | None], now: float, keep: float) -> Freed | None:
+    ended = ends.get(room.name, room.stat().st_mtime)
+    if ended is None or now - ended < keep:
+        return None
+    known = "its run ended" if room.name in ends else "no run in the ledger, last changed"
+    return Freed("run directories", room.name, f"{known} {(now - ended) / DAY:.0f} days ago", _size(room))
+
+
+def _size(directory: Path) -> int:
+    total = 0
+    for place, _, names in os.walk(directory):
+        for name in names:
+            try:
+                total += os.lstat(os.path.join(place, name)).st_blocks * 512
+            except OSError:
+                continue  # somebody else cleans up, too
+    return total

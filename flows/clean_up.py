@@ -1,0 +1,37 @@
+"""What had its time goes: artifacts, ledger rows, base images, tree commits, and guests that nobody holds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow
+from prefect.artifacts import create_table_artifact
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
+
+from distgate.clean_up import Freed, freed_sentence
+from distgate.settings import settings
+from tasks.maintenance import end_guests, forget_runs, prune_images, prune_trees, remove_artifacts
+
+
+@flow(name="clean-up")
+def clean_up(dry_run: bool = False, site: str | None = None) -> State[Any]:
+    """Free disk on this worker's host, and say what was freed; what fails does not keep the rest from it.
+
+    Args:
+        dry_run: Whether nothing is removed: the table says what would be.
+        site: The name of the block documents to work with; the worker's own by default.
+    """
+    where = site or settings().site
+    done: list[State[list[Freed]]] = [
+        end_guests(where, dry_run, return_state=True),
+        remove_artifacts(dry_run, return_state=True),
+        forget_runs(dry_run, return_state=True),
+        prune_images(where, dry_run, return_state=True),
+        prune_trees(where, dry_run, return_state=True),
+    ]
+    freed = [one for state in done if state.is_completed() for one in state.result()]
+    said = freed_sentence(freed, dry_run)
+    create_table_artifact([one.row() for one in freed], key="clean-up", description=said)
+    failed = [state.message or "" for state in done if not state.is_completed()]
+    return Failed(message=f"{said}; {'; '.join(failed)}") if failed else Completed(message=said)

@@ -1,0 +1,108 @@
+"""What keeps a host in order: base images are renewed, and what had its time goes. Every task says what it did."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from prefect import get_run_logger, task
+
+from blocks import GuestMachine, ImageStore, OSTreeRepo
+from distgate.clean_up import DAY, Freed, expired_rooms, remove_rooms
+from distgate.drivers.embedded_libvirt import reap
+from distgate.ledger_pruning import forget
+from distgate.settings import settings
+from tasks.stage import ledger
+
+#: Where forgotten lines of the ledger are kept, below the directory of artifacts.
+ARCHIVE = "ledger-archive"
+
+
+@task(name="Remove artifacts")
+def remove_artifacts(dry_run: bool) -> list[Freed]:
+    """Remove the artifacts of runs that ended DISTGATE_KEEP_DAYS ago."""
+    directory = settings().artifacts_dir.resolve()
+    found = expired_rooms(ledger(), directory, time.time(), settings().keep_days * DAY)
+    if not dry_run:
+        remove_rooms(directory, found)
+    return found
+
+
+@task(name="Forget runs")
+def forget_runs(dry_run: bool) -> list[Freed]:
+    """Move what ended DISTGATE_KEEP_LEDGER_DAYS ago from the ledger to its archive."""
+    days = settings().keep_ledger_days
+    archive = settings().artifacts_dir.resolve() / ARCHIVE
+    gone = forget(ledger(), time.time() - days * DAY, archive, dry_run=dry_run)
+    if not gone.changes:
+        return []
+    what = f"{gone.changes} changes, {gone.runs} runs, {gone.messages} messages"
+    return [Freed("lots of ledger rows", what, f"ended {days:g} days ago; archived in {archive}")]
+
+
+@task(name="Prune images")
+def prune_images(site: str, dry_run: bool) -> list[Freed]:
+    """Bring the store of base images below its limit; what is leased or current stays."""
+    pruned = ImageStore.of(site).store().prune(dry_run=dry_run)
+    return [Freed("base images", one.identity, one.reason, one.size) for one in pruned.removed]
+
+
+@task(name="End guests")
+def end_guests(site: str, dry_run: bool) -> list[Freed]:
+    """End the guests on this host whose processes are gone; held ones stay. A dry run cannot tell them."""
+    killed = [] if dry_run else reap(Path(GuestMachine.of(site).state))
+    return [Freed("guests", f"process {pid}", "whoever started it is gone") for pid in killed]
+
+
+@task(name="Prune trees")
+def prune_trees(site: str, dry_run: bool) -> list[Freed]:
+    """Prune old commits of every branch that has trees; none without a block of them. A dry run cannot tell."""
+    repository = trees_of(site)
+    if repository is None or dry_run:
+        return []
+    branches = sorted(path.parent.name for path in Path(repository.root).glob("*/ostree"))
+    return [
+        Freed("tree commits", f"{branch} {rev[:10]}", "superseded, and nobody works with it")
+        for branch in branches
+        for rev in repository.trees(branch, "clean-up").prune()
+    ]
+
+
+def trees_of(site: str) -> OSTreeRepo | None:
+    """The site's trees; None at a site that makes none."""
+    try:
+        return OSTreeRepo.of(site)
+    except ValueError:  # Prefect's word for a block that is not saved
+        return None
+
+
+@task(name="Branches with bases")
+def branches_with_bases(site: str) -> list[str]:
+    """The watched branches for which the store has a current base image."""
+    shelf = ImageStore.of(site).store().shelf()
+    served = sorted({branch for branch, _ in shelf.current})
+    return [branch for branch in served if _any(branch, settings().branches)]
+
+
+@task(name="Refresh base image", task_run_name="Refresh base image of {branch}")
+def refresh_base(site: str, branch: str) -> dict[str, str]:
+    """The base image of a branch for what its repositories hold now: built and qualified first if it is new, and
+    current only then. Raises as BaseStore.refresh does; the one that was current stays so."""
+    store = ImageStore.of(site)
+    opened = store.store()
+    before = {entry.identity for entry in opened.shelf().entries}
+    base = opened.refresh(store.definition(branch), get_run_logger().info)
+    entry = opened.find(base.identity)
+    found = entry.qualification
+    return {
+        "branch": branch,
+        "image": entry.title,
+        "outcome": "unchanged" if base.identity in before else "new, qualified, current",
+        "qualified in": f"{found.seconds:.0f} s under {found.accelerator}" if found else "",
+    }
+
+
+def _any(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
