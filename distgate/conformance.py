@@ -85,10 +85,10 @@ def judge_install(name: str, run: ObservedSuite, console: str = "") -> SuiteVerd
 
     ``console`` is the end of the consoles of nodes that were lost.
     """
-    decision = _broken_off(run, "installing the cluster")
+    decision = _broken_off(run, "the installation")
     if decision is None and run.returncode == 0:
         return None
-    blame, said = decision or _failed(run, "installing the cluster")
+    blame, said = decision or _failed(run, "the installation")
     return SuiteVerdict(name, "ERROR", blame, (), said, printable(console))
 
 
@@ -100,7 +100,7 @@ def judge_conformance(name: str, run: ObservedSuite, least: int = 1, console: st
     try:
         found = read_junit(run.artifacts)
     except TestsError as malformed:
-        lost = _broken_off(run, "the conformance tests") if run.unreachable else None
+        lost = _broken_off(run, "the conformance run") if run.unreachable else None
         blame, said = lost or ("tests", malformed.message)
         return SuiteVerdict(name, "ERROR", blame, (), said, printable(console))
     verdict, guilty, evidence = _decide(run, found, least)
@@ -119,7 +119,7 @@ def _decide(run: ObservedSuite, found: JunitTests, least: int) -> _Decision:
     bad = [test for test in found.tests if test.result in ("fail", "error")]
     number = counts(found.tests)
     summary = f"{number['passed']} passed, {number['failed']} failed, {number['skipped']} skipped"
-    lost = _broken_off(run, "the conformance tests")
+    lost = _broken_off(run, "the conformance run")
     if lost and bad and run.timed_out:
         return "FAIL", _blame(bad), f"{summary}: {_names(bad)}; then {lost[1]}"
     if lost:
@@ -127,7 +127,7 @@ def _decide(run: ObservedSuite, found: JunitTests, least: int) -> _Decision:
     if bad:
         return "FAIL", _blame(bad), f"{summary}: {_names(bad)}"
     if run.returncode:
-        return "ERROR", *_failed(run, "running the conformance tests")
+        return "ERROR", *_failed(run, "the conformance run")
     if not found.files:
         return "NOTHING_RUN", "tests", "the conformance playbook ended well, but left no JUnit file"
     if number["passed"] < least:
@@ -141,7 +141,7 @@ def _broken_off(run: ObservedSuite, what: str) -> tuple[Blame, str] | None:
     if run.unreachable:
         nodes = list(dict.fromkeys(_UNREACHABLE.findall(log)))
         named = f"node {', '.join(nodes)}" if nodes else "a node"
-        return "infrastructure", printable(f"{named} could not be reached while {what}{_at(log)}", newlines=False)
+        return "infrastructure", printable(f"{named} could not be reached during {what}{_at(log)}", newlines=False)
     if run.timed_out:
         return "tests", printable(f"{what} was killed at its deadline{_at(log)}", newlines=False)
     return None

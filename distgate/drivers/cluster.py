@@ -28,7 +28,7 @@ from distgate.topology import Node, Topology
 
 #: Seconds (under KVM) for giving a node its name and address, and for trying its network.
 _JOIN_SECONDS = 60.0
-_JOURNAL_LINES = 5000
+_JOURNAL_LINES = 2000
 _JOURNAL_SECONDS = 120.0
 T = TypeVar("T")
 R = TypeVar("R")
