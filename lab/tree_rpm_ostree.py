@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from pathlib import Path
 from distgate.drivers.base import TreeRequest
 from distgate.drivers.ostree_repo_files import repositories_of
 from distgate.drivers.tree_dnf import DnfTreeComposer
-from distgate.errors import DistgateError, PackageError
+from distgate.errors import ConfigurationError, DistgateError, PackageError
 from distgate.treefile import read_treefile
 
 #: How to start it.
@@ -48,8 +49,11 @@ def main(argv: Sequence[str]) -> int:
     try:
         rev = _compose(options)
     except PackageError as refused:
-        print(f"error: Could not depsolve transaction; 1 problem detected:\n Problem: {refused.message}")
-        print(refused.evidence)
+        print(f"{refused.evidence}\nerror: {_in_its_words(refused)}")
+        return 1
+    except ConfigurationError as wrong:
+        missing = re.findall(r"(?m)^No match for argument: (.+)$", wrong.evidence)
+        print(f"error: Packages not found: {', '.join(missing)}" if missing else f"error: {wrong.message}")
         return 1
     except DistgateError as failed:
         print(f"{failed.evidence}\nerror: {failed.message}")
@@ -59,6 +63,14 @@ def main(argv: Sequence[str]) -> int:
         options.write_composejson_to.write_text(json.dumps({"ostree-commit": rev, "pkgdiff": []}))
     print(f"Wrote commit: {rev}")
     return 0
+
+
+def _in_its_words(refused: PackageError) -> str:
+    if problem := re.search(r"(?m)^ Problem: (?:.*\n)(?:  - .*\n)*", refused.evidence):
+        return f"Could not depsolve transaction; 1 problem detected:\n{problem[0]}"
+    if scriptlet := re.search(r"(PRE|POST)(?:IN|TRANS) scriptlet in rpm package (\S+)", refused.message):
+        return f"Running %{scriptlet[1].lower()} for {scriptlet[2]}: Child process exited with code 1"
+    return refused.message
 
 
 def _compose(options: argparse.Namespace) -> str:

@@ -14,8 +14,8 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +30,7 @@ from distgate.package_diff import package_diff
 from distgate.packages import Nevra
 from distgate.steps import Steps
 from distgate.treefile import Treefile
-from distgate.waiting import wait_for
+from distgate.waiting import Deadline, wait_for
 
 DAY = 86400.0
 #: Seconds that a compose waits for another of its branch, and for the end of the tests on the tree before.
@@ -96,17 +96,23 @@ class BranchTrees:
         return installed_in_commit(OstreeRepository(self.published), rev)
 
     def compose(
-        self, repository: Path, packages: Sequence[Nevra], progress: Progress = lambda _line: None
+        self,
+        repository: Path,
+        packages: Sequence[Nevra],
+        progress: Progress = lambda _line: None,
+        keep: ExitStack | None = None,
     ) -> ComposedTree:
         """Compose and publish a tree with ``packages`` of the directory ``repository`` (with repodata) in it.
 
         Another compose of the branch is waited for, and so is whoever leases the tree before while it is not
         accepted; ``progress`` hears who. Of several packages those go in that the treefile or the tree before names,
-        all when it is none of them. Raises PackageError when they do not go into the tree, TimedOut after
-        ``patience`` seconds, InfrastructureError for everything else; the ref is as it was then.
+        all when it is none of them. ``keep`` gets a lease on the new tree before anybody else has his turn: as long
+        as it is open, no other compose takes the tree for abandoned. Raises PackageError when the packages do not go
+        into the tree, TimedOut after ``patience`` seconds, InfrastructureError for everything else; the ref is as it
+        was then.
         """
         steps = Steps(progress)
-        with self._locked(progress):
+        with self._turn(progress):
             with steps.step("make ready"):
                 self._make_ready(progress)
             before = self.installed(head) if (head := self.head()) else ()
@@ -117,6 +123,8 @@ class BranchTrees:
                 installed, size = installed_in_commit(self._build, rev), self._build.size_of(rev)
             _check_held(installed, request.packages)
             delta = self._publish(rev, request.parent, steps)
+            if keep:
+                keep.enter_context(self.lease(rev, self.holder))
             self._unfinished.unlink()
         return ComposedTree(
             ref=self.ref,
@@ -224,7 +232,6 @@ class BranchTrees:
         """Finish or undo what killed processes began."""
         self._create()
         if unaccepted := self.unaccepted():
-            self._wait_for_tests(unaccepted, progress)
             progress(f"tree {unaccepted.rev[:12]} was never accepted: the ref goes back to the tree before")
             self._take_back(unaccepted)
         if self._unfinished.exists():
@@ -236,19 +243,38 @@ class BranchTrees:
             self._build.pull(self.published, head)
         self._build.set_ref(self.ref, head)
 
-    def _wait_for_tests(self, unaccepted: Unaccepted, progress: Progress) -> None:
+    @contextmanager
+    def _turn(self, progress: Progress) -> Iterator[None]:
+        """Alone with the branch's repositories, and nobody tests the tree at the head any more."""
+        end = Deadline(self.patience)
+        while True:
+            # Without the lock, which whoever tests needs to accept the tree.
+            ended = self._tests_told(progress)
+            wait_for("the end of the tests on the tree before", ended, end, evidence=self._who_tests, interval=0.1)
+            with self._locked(progress):
+                if not self._testers():
+                    yield
+                    return
+
+    def _tests_told(self, progress: Progress) -> Callable[[], bool]:
         told: set[Holder] = set()
 
         def ended() -> bool:
-            holders = set(leases(self._leases / unaccepted.rev))
-            if holders - told:
-                who = ", ".join(str(holder) for holder in holders - told)
-                progress(f"waiting for {who}, who tests tree {unaccepted.rev[:12]}")
-                told.update(holders)
+            holders = self._testers()
+            if who := ", ".join(str(holder) for holder in holders if holder not in told):
+                progress(f"waiting for {who}, who tests the tree before")
+            told.update(holders)
             return not holders
 
-        condition = f"the end of the tests on tree {unaccepted.rev[:12]}"
-        wait_for(condition, ended, self.patience, evidence=lambda: ", ".join(map(str, told)))
+        return ended
+
+    def _who_tests(self) -> str:
+        return ", ".join(map(str, self._testers()))
+
+    def _testers(self) -> tuple[Holder, ...]:
+        """Who leases the tree at the head, while it is not accepted."""
+        unaccepted = self.unaccepted()
+        return leases(self._leases / unaccepted.rev) if unaccepted else ()
 
     def _take_back(self, unaccepted: Unaccepted) -> None:
         if self.head() == unaccepted.rev:

@@ -148,6 +148,10 @@ class OstreeRepository:
         """Remove commits that no ref points to, and everything that only they needed."""
         for rev in revs:
             self._ostree("prune", f"--delete-commit={rev}")
+        # prune leaves the deltas that begin at a commit which is gone.
+        for delta in self._ostree("static-delta", "list", timeout=_SHORT).output.split():
+            if delta.partition("-")[0] in revs:
+                self._ostree("static-delta", "delete", delta)
 
     def remove_leftovers(self) -> None:
         """Remove what killed processes left: commits that are not whole, files under way, unreachable objects."""

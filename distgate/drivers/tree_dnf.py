@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from distgate.steps import Steps
 from distgate.treefile import Treefile
 
 _SHAPING = 600.0
+_NO_MATCH = re.compile(r"(?m)^No match for argument: (.+)$")
 #: What comes from a change, and from the changes before it, is preferred: to everything, and among equal versions.
 _UNDER_TEST = 10
 _TESTED_COST = 500
@@ -71,7 +73,7 @@ class DnfTreeComposer:
     def _install(self, request: TreeRequest, root: Path, scratch: Path, progress: Progress) -> Outcome:
         scripts = [_script(number, body) for number, body in enumerate(self.treefile.scripts, 1)]
         if self.treefile.bootable:
-            scripts.insert(0, Script("initramfs", _INITRAMFS))
+            scripts.insert(0, Script("initramfs", _INITRAMFS, fatal=False))  # the tree's shape shows it
         transaction = Transaction(
             repositories=sources_for(request, self.repositories),
             requests=requests_for(self.treefile, request),
@@ -81,7 +83,17 @@ class DnfTreeComposer:
             scripts=tuple(scripts),
             release=self.treefile.release,
         )
-        return perform(transaction, scratch, self.timeout, progress)
+        try:
+            return perform(transaction, scratch, self.timeout, progress)
+        except InfrastructureError as failed:
+            missing = sorted(set(_NO_MATCH.findall(failed.evidence)).intersection(self.treefile.packages))
+            if missing:
+                raise ConfigurationError(
+                    f"treefile {self.treefile.path}: no repository has {', '.join(missing)}",
+                    hint=f"its repositories are {', '.join(source.name for source in self.repositories)}",
+                    evidence=failed.evidence,
+                ) from None
+            raise
 
     def _shape(self, root: Path, scratch: Path) -> None:
         treefile = self.treefile

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,6 +96,11 @@ class RpmOstreeComposer:
 
 
 def _sentence(said: str) -> str:
-    lines: Sequence[str] = [line.strip() for line in said.splitlines() if line.strip()]
-    wrong = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-    return (wrong or lines or ["it ended without a word"])[-1]
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    wrong = [number for number, line in enumerate(lines) if line.startswith("error: ")]
+    if not wrong:
+        return lines[-1] if lines else "it ended without a word"
+    # A list of problems follows its heading.
+    last = wrong[-1]
+    problems = lines[last + 1 : last + 4] if lines[last].endswith(":") else []
+    return " ".join([lines[last].removeprefix("error: "), *problems])
