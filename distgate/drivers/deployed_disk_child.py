@@ -99,7 +99,8 @@ def _fetch(sysroot: Path, wanted: Deployment) -> None:
 
 
 def _deploy(sysroot: Path, wanted: Deployment) -> None:
-    kargs = [f"--karg={word}" for word in (f"root={wanted.root}", *wanted.kargs)]
+    # Appended: --karg would let the second console= take the place of the first.
+    kargs = [f"--karg-append={word}" for word in (f"root={wanted.root}", *wanted.kargs)]
     words = ["ostree", "admin", "deploy", f"--sysroot={sysroot}", f"--os={wanted.osname}", *kargs]
     _ostree_said([*words, f"{wanted.remote}:{wanted.ref}"])
 
