@@ -6,7 +6,8 @@ import contextlib
 import json
 import os
 import socket
-from collections.abc import Mapping
+import struct
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -23,17 +24,17 @@ class Health:
 
     ``process``: it runs, nothing more is asked. ``http``: ``target`` (a URL) answers 2xx. ``amqp``: ``target``
     (host:port) answers the protocol's greeting. ``tcp``: somebody accepts connections at ``target``.
-    ``consumer``: ``target`` is AMQP-URL#queue, and somebody consumes that queue.
+    ``consumer``: ``target`` is AMQP-URL#queue, and somebody consumes that queue. ``postgresql``: ``target``
+    (host:port) takes logins. ``redis``: ``target`` (a URL with the password) has read its data and answers.
     """
 
-    kind: Literal["process", "http", "amqp", "tcp", "consumer"] = "process"
+    kind: Literal["process", "http", "amqp", "tcp", "consumer", "postgresql", "redis"] = "process"
     target: str = ""
 
     def __call__(self) -> bool:
         if self.kind == "process":
             return True
-        probe = {"http": _answers_http, "amqp": _answers_amqp, "tcp": _accepts, "consumer": _is_consumed}[self.kind]
-        return probe(self.target)
+        return _PROBES[self.kind](self.target)
 
 
 @dataclass(frozen=True)
@@ -182,3 +183,32 @@ def _is_consumed(target: str) -> bool:
     with contextlib.suppress(DistgateError):
         return consumers_of(url, queue) > 0
     return False
+
+
+def _takes_logins(target: str) -> bool:
+    # The greeting of protocol 3.0 for a user and its end; a server that still starts answers E, an error.
+    words = b"user\0probe\0database\0probe\0\0"
+    greeting = struct.pack("!ii", 8 + len(words), 3 << 16) + words
+    with contextlib.suppress(OSError), socket.create_connection(_address(target), PROBE_SECONDS) as connection:
+        connection.settimeout(PROBE_SECONDS)
+        connection.sendall(greeting)
+        return connection.recv(1) == b"R"
+    return False
+
+
+def _answers_redis(target: str) -> bool:
+    from redis import Redis, RedisError
+
+    with contextlib.suppress(RedisError), Redis.from_url(target, socket_timeout=PROBE_SECONDS) as client:
+        return bool(client.ping())
+    return False
+
+
+_PROBES: Mapping[str, Callable[[str], bool]] = {
+    "http": _answers_http,
+    "amqp": _answers_amqp,
+    "tcp": _accepts,
+    "consumer": _is_consumed,
+    "postgresql": _takes_logins,
+    "redis": _answers_redis,
+}
