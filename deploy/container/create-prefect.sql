@@ -1,0 +1,2 @@
+-- Prefect keeps its tables apart from the ledger.
+CREATE DATABASE prefect;

@@ -1,0 +1,110 @@
+"""Prefect past one machine: PostgreSQL, Redis, API and background services apart, and two workers."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from distgate.drivers.prefect_api import FlowRun, PrefectApi
+from distgate.waiting import wait_for
+from lab import postgresql, prefect_cluster, prefect_server, supervisor
+from lab import service as services
+from lab.prefect_cluster import PrefectCluster
+
+SOON = 120.0
+
+PREFECT_YAML = """\
+name: tiny
+deployments:
+  - name: production
+    entrypoint: tiny.meet
+    work_pool: {name: distgate}
+    triggers:
+      - type: event
+        match: {prefect.resource.id: "tiny.*"}
+        expect: ["tiny.came"]
+        posture: Reactive
+        threshold: 1
+        within: 0
+        parameters: {number: "{{ event.payload.number }}"}
+"""
+# Both runs wait for each other: they end only when both workers had one.
+TINY = """\
+import os, pathlib, time
+from prefect import flow
+
+@flow
+def meet(number: str) -> None:
+    room = pathlib.Path(os.environ["TINY_ROOM"])
+    (room / number).write_text(os.environ["TINY_WORKER"])
+    while len(list(room.iterdir())) < 2:
+        time.sleep(0.1)
+"""
+
+
+@pytest.fixture(scope="module")
+def project(cluster: PrefectCluster, cluster_state: Path) -> Path:
+    """A tiny project, deployed, with two workers that take one run at a time."""
+    project, room = cluster_state / "project", cluster_state / "room"
+    for directory in (project, room):
+        directory.mkdir()
+    (project / "prefect.yaml").write_text(PREFECT_YAML)
+    (project / "tiny.py").write_text(TINY)
+    environment = {"PYTHONPATH": str(project), "TINY_ROOM": str(room), "PATH": os.environ["PATH"]}
+    prefect_server.deploy(cluster.server, project, environment)
+    for name in ("one", "two"):
+        services.save(cluster_state, cluster.worker(name, {**environment, "TINY_WORKER": name}, project))
+    return project
+
+
+@pytest.fixture
+def api(cluster: PrefectCluster) -> PrefectApi:
+    return PrefectApi(cluster.server.api_url, patience=SOON)
+
+
+@pytest.mark.usefixtures("project")
+def test_runs_that_events_start_are_shared_by_two_workers(api: PrefectApi, cluster_state: Path) -> None:
+    for number in ("1", "2"):
+        api.post_event(
+            {"event": "tiny.came", "resource": {"prefect.resource.id": "tiny.1"}, "payload": {"number": number}}
+        )
+    found = wait_for("both runs to end", lambda: ended(api, 2), SOON)
+    assert [one.state_name for one in found] == ["Completed", "Completed"]
+    assert sorted(one.read_text() for one in (cluster_state / "room").iterdir()) == ["one", "two"]
+
+
+@pytest.mark.usefixtures("project")
+def test_events_outlive_a_kill_of_the_process_that_answers_them(api: PrefectApi, cluster_state: Path) -> None:
+    wanted = {f"again-{number}" for number in range(10)}
+    for number in wanted:
+        payload = {"number": number}
+        api.post_event({"event": "tiny.came", "resource": {"prefect.resource.id": "tiny.1"}, "payload": payload})
+    assert supervisor.kill(cluster_state, prefect_cluster.BACKGROUND, signal.SIGKILL)
+    # One that it had answered and not yet put aside may have two runs: the flow's claim ends the second one.
+    wait_for("a run for each event", lambda: wanted <= {one.parameters["number"] for one in api.flow_runs()}, SOON)
+
+
+def test_the_server_keeps_its_tables_in_postgresql(cluster: PrefectCluster) -> None:
+    engine = create_engine(cluster.database.url(postgresql.PREFECT))
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT count(*) FROM work_pool WHERE name = 'distgate'")).scalar() == 1
+
+
+def test_what_the_processes_tell_each_other_is_in_redis(cluster: PrefectCluster) -> None:
+    from redis import Redis
+
+    streams = {key.decode() for key in Redis.from_url(cluster.messages.url(0)).scan_iter(_type="stream")}
+    assert {"events"} <= streams
+
+
+def test_a_cluster_is_the_same_when_it_is_prepared_again(cluster: PrefectCluster, cluster_state: Path) -> None:
+    assert prefect_cluster.prepare(cluster_state) == cluster
+
+
+def ended(api: PrefectApi, count: int) -> list[FlowRun] | None:
+    found = api.flow_runs()
+    return found if len(found) >= count and all(one.finished for one in found) else None
