@@ -14,6 +14,7 @@ from distgate.drivers.ostree_repo_files import repositories_of
 from distgate.drivers.ostree_repository import SigningKey
 from distgate.drivers.transaction import RepositorySource
 from distgate.drivers.tree_dnf import DnfTreeComposer
+from distgate.drivers.tree_images import TreeImages
 from distgate.drivers.tree_rpm_ostree import COMMAND, RpmOstreeComposer
 from distgate.process import on_path
 from distgate.treefile import BASEARCH, Treefile, read_treefile, release_of, treefile_for
@@ -78,6 +79,11 @@ class OSTreeRepo(SiteBlock):
     def compose_url(self, branch: str) -> str:
         """Where clients find the branch's OSTree repository."""
         return f"{self.url.rstrip('/')}/{branch}/ostree"
+
+    def images(self, branch: str) -> TreeImages:
+        """The images of a branch's trees, and where clients find them."""
+        place = f"{self.url.rstrip('/')}/{branch}/images"
+        return TreeImages(self._directory(branch) / "images", place, self.images_kept)
 
     def _directory(self, branch: str) -> Path:
         return Path(self.root) / branch

@@ -2,21 +2,50 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 
+from distgate.drivers import branch_trees, ostree_repository, tested_packages, tree_dnf, tree_shape
 from distgate.drivers.base import Progress
 from distgate.drivers.branch_trees import BranchTrees
+from distgate.drivers.repository import make_repository
 from distgate.drivers.transaction import RepositorySource
 from distgate.drivers.tree_dnf import DnfTreeComposer
+from distgate.process import run
 from distgate.treefile import BASEARCH, HOME, read_treefile, release_of
-from lab.rpm_repository import ensure_repository
+from lab.cache import ensure_entry, identity_of
+from lab.rpm_repository import Repository, ensure_repository
 
 TREEFILE = HOME / "lab.yaml"
+_INCLUDED = (HOME / "include/lab-boot.yaml",)
 
 
 def lab_trees(cache: Path, root: Path, branch: str = "f41", progress: Progress = print) -> BranchTrees:
     """The trees of a branch of the lab below ``root/branch``, ready to compose; raises as ensure_repository."""
+    return _trees(ensure_repository(cache, progress), root, branch)
+
+
+def begun_lab_trees(cache: Path, root: Path, branch: str = "f41", progress: Progress = print) -> BranchTrees:
+    """As ``lab_trees``, with an accepted tree of the lab's packages alone at the head.
+
+    That tree is made in ``cache`` on the first call (half a minute beyond ensure_repository), and comes from there
+    until what makes it changes.
+    """
     repository = ensure_repository(cache, progress)
+    begun = ensure_entry(
+        cache.resolve(), "trees", _identity(repository, branch), lambda into: _begin(repository, into, branch)
+    )
+    if not (root / branch).exists():
+        root.mkdir(parents=True, exist_ok=True)
+        # Links, because objects never change, where they are on one file system.
+        linked = run(["cp", "-al", begun / branch, root / branch], timeout=300, allowed=range(256))
+        if linked.returncode:
+            run(["cp", "-a", "--remove-destination", begun / branch, root], timeout=600)
+        (root / branch / "lock").unlink(missing_ok=True)
+    return _trees(repository, root, branch)
+
+
+def _trees(repository: Repository, root: Path, branch: str) -> BranchTrees:
     treefile = read_treefile(TREEFILE, release_of(branch))
     return BranchTrees(
         directory=root / branch,
@@ -24,3 +53,17 @@ def lab_trees(cache: Path, root: Path, branch: str = "f41", progress: Progress =
         treefile=treefile,
         composer=DnfTreeComposer(treefile, (RepositorySource.at("lab", repository.path),)),
     )
+
+
+def _identity(repository: Repository, branch: str) -> str:
+    modules = (branch_trees, ostree_repository, tested_packages, tree_dnf, tree_shape)
+    texts = [path.read_text() for path in (TREEFILE, *_INCLUDED)]
+    return identity_of(repository.identity, branch, *texts, *(inspect.getsource(module) for module in modules))
+
+
+def _begin(repository: Repository, into: Path, branch: str) -> None:
+    change = into / "no-change"
+    change.mkdir()
+    make_repository(change)
+    trees = _trees(repository, into, branch)
+    trees.accept(trees.compose(change, ()), change, ())
