@@ -1,0 +1,141 @@
+"""The metrics: what Prometheus reads over HTTP, looked up when it asks. Nothing is kept here but stage durations.
+
+One process per ledger shows the ledger's figures; one on each host shows that host's guests and base images too.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Metric, start_http_server
+from prometheus_client.registry import Collector
+
+from distgate.drivers.base_store_entries import read_shelf
+from distgate.drivers.guest_registry import GuestRegistry
+from distgate.drivers.report_outbox import channel_states
+from distgate.errors import ConfigurationError, DistgateError
+from distgate.ledger import Ledger
+from distgate.ledger_figures import StageEnds, figures
+from distgate.metrics import (
+    BaseFigures,
+    ChannelFigures,
+    StageHistogram,
+    about_bases,
+    about_build,
+    about_guests,
+    about_ledger,
+    about_reports,
+    about_up,
+)
+from distgate.settings import Settings, settings
+from services.lifetime import serve
+
+log = logging.getLogger(__name__)
+
+#: Refused reports that are counted.
+MOST_REFUSED = 1000
+#: Seconds for which the store's bases are not looked at again: it measures their disks.
+BASES_SECONDS = 60.0
+
+
+class Figures(Collector):
+    """Everything, looked up anew for each scrape. What cannot be looked up is left out, and ``distgate_up`` is 0
+    when it is the ledger."""
+
+    def __init__(self, own: Settings) -> None:
+        self._own = own
+        self._ledger: Ledger | None = None
+        self._ends, self._stages = StageEnds(), StageHistogram()
+        self._bases: tuple[float, list[BaseFigures]] = (0.0, [])
+        # Scrapes may overlap; a stage is counted once.
+        self._lock = threading.Lock()
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing in advance: registering must not read the ledger."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """All families that can be had now."""
+        with self._lock:
+            yield about_build()
+            ledger = self._looked(self._of_ledger)
+            yield about_up(ledger is not None)
+            yield from ledger or ()
+            yield from self._looked(self._of_guests) or ()
+            yield from self._looked(self._of_bases) or ()
+
+    def _looked(self, look: Callable[[], list[Metric]]) -> list[Metric] | None:
+        try:
+            return look()
+        except (DistgateError, OSError) as trouble:
+            log.warning("a scrape goes without some figures: %s", trouble)
+        except Exception:  # the ladder's last rung: the other figures are worth showing
+            log.exception("a scrape met something it does not know")
+        return None
+
+    def _of_ledger(self) -> list[Metric]:
+        ledger = self._ledger = self._ledger or Ledger(self._own.ledger_url)
+        self._stages.add(self._ends.read(ledger))
+        now = time.time()
+        channels = [
+            ChannelFigures(one.name, one.delivered, one.pending, len(one.refused), one.oldest)
+            for one in channel_states(ledger, MOST_REFUSED)
+        ]
+        return [*about_ledger(figures(ledger), now), self._stages.family(), *about_reports(channels, now)]
+
+    def _of_guests(self) -> list[Metric]:
+        guests = GuestRegistry(self._own.guests).all()
+        held = sum(one.held for one in guests)
+        return list(about_guests(len(guests) - held, held))
+
+    def _of_bases(self) -> list[Metric]:
+        looked_at, bases = self._bases
+        if time.monotonic() - looked_at > BASES_SECONDS or not looked_at:
+            bases = bases_in(self._own.image_store)
+            self._bases = (time.monotonic(), bases)
+        return list(about_bases(bases, time.time()))
+
+
+def bases_in(store: Path) -> list[BaseFigures]:
+    """The base images that serve runs in a store; none when there is no store here."""
+    if not (store / "bases").is_dir():
+        return []
+    current = read_shelf(store / "bases").current
+    return [
+        BaseFigures(branch, image, entry.facts.created, entry.confirmed) for (branch, image), entry in current.items()
+    ]
+
+
+def listen(own: Settings) -> tuple[str, int]:
+    """The address and port of DISTGATE_METRICS_LISTEN. Raises ConfigurationError."""
+    host, _, port = own.metrics_listen.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65535:
+        raise ConfigurationError(
+            f"DISTGATE_METRICS_LISTEN is not ADDRESS:PORT: {own.metrics_listen!r}", hint="such as 127.0.0.1:9840"
+        )
+    return host.strip("[]"), int(port)
+
+
+def main(asked: threading.Event) -> None:
+    own = settings()
+    host, port = listen(own)
+    registry = CollectorRegistry()
+    registry.register(Figures(own))
+    try:
+        server, _ = start_http_server(port, host, registry)
+    except OSError as taken:
+        raise ConfigurationError(
+            f"cannot listen on {own.metrics_listen}: {taken.strerror}", hint="DISTGATE_METRICS_LISTEN says where"
+        ) from taken
+    log.info("metrics are at http://%s:%d/metrics", host, server.server_port)
+    asked.wait()
+    server.shutdown()
+
+
+if __name__ == "__main__":
+    sys.exit(serve("metrics", main))

@@ -1,0 +1,256 @@
+"""The Prometheus endpoint, and the dashboard and alerts that hold on to its names."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+from prometheus_client import CollectorRegistry
+from prometheus_client.parser import text_string_to_metric_families
+from tiny_bases import Bench
+
+from distgate.announcements import Announcer
+from distgate.change import Change
+from distgate.drivers.report_outbox import ReportOutbox
+from distgate.errors import ConfigurationError
+from distgate.ledger import Ledger
+from distgate.ledger_figures import StageEnds, same_error
+from distgate.process import run, tail_of
+from distgate.rejections import reject
+from distgate.settings import Settings
+from distgate.triage import Decision
+from distgate.waiting import wait_for
+from lab.entrance import start_service
+from services.metrics import Figures, listen
+
+ROOT = Path(__file__).parents[2]
+DASHBOARD = ROOT / "deploy/grafana/distgate.json"
+ALERTS = ROOT / "deploy/prometheus/alerts.yml"
+STAGES = [("package", "running"), ("package", "complete"), ("image", "running"), ("image", "complete")]
+#: A name in an expression is a family's with one of these.
+SUFFIXES = ("", "_total", "_bucket", "_sum", "_count")
+
+
+def write(ledger: Ledger, name: str, status: str, **facts: str) -> None:
+    """A run with the messages of two stages, the second of which took 40 s."""
+    change = Change(namespace="rpms", repo=name, rev=f"{len(name):040x}", branch="f41", username="jane")
+    announcer = Announcer(ledger, Settings())
+    ledger.record(change, Decision("queued", "is tested", "accepted", change=change))
+    ledger.claim(change, name, f"http://ui/{name}")
+    for suffix, state in STAGES:
+        announcer.stage(name, suffix, state)
+    ledger.learn(name, **facts)
+    announcer.close(name, status)  # type: ignore[arg-type]
+    with ledger.transaction() as connection:
+        later = "CASE WHEN topic LIKE '%.image.complete' THEN 40 ELSE 0 END"
+        connection.exec_driver_sql(
+            f"UPDATE outbox SET created_at = {time.time() - 1000} + {later} WHERE run_id = '{name}'"
+        )
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    """Runs of every kind, one message that was refused, one change that waits, one channel of reports."""
+    made = Ledger(f"sqlite:///{tmp_path}/ledger.db")
+    ReportOutbox(made, "matrix")
+    write(made, "well", "SUCCESS")
+    write(made, "red", "UNSTABLE", blame="package", sentence="red f41: 2 of 3 tests failed")
+    for number in range(3):
+        said = f"broken{number} f41 000000{number}: task {number}17 of the hub was lost (blame: infrastructure)"
+        write(made, f"broken{number}", "FAILURE", blame="infrastructure", sentence=said)
+    write(made, "lost", "ABORTED")
+    waiting = Change(namespace="rpms", repo="waits", rev="cd" * 20, branch="f41", username="jane")
+    made.record(waiting, Decision("queued", "is tested", "accepted", change=waiting))
+    reject(made, "m-1", "org.example", "no commit")
+    return made
+
+
+def site(tmp_path: Path, **other: Any) -> Settings:
+    own = {
+        "ledger_url": f"sqlite:///{tmp_path}/ledger.db",
+        "guests_dir": tmp_path,
+        "image_store": tmp_path / "images",
+    }
+    return Settings(**own | other)
+
+
+def scrape(figures: Figures) -> dict[str, Any]:
+    """Families by name."""
+    registry = CollectorRegistry()
+    registry.register(figures)
+    return {family.name: family for family in registry.collect()}
+
+
+def values(family: Any) -> dict[tuple[str, ...], float]:
+    return {tuple(sample.labels.values()): sample.value for sample in family.samples}
+
+
+@contextmanager
+def endpoint(tmp_path: Path, **other: str) -> Iterator[str]:
+    """The service as a process of its own."""
+    own = {
+        "DISTGATE_LEDGER_URL": f"sqlite:///{tmp_path}/ledger.db",
+        "DISTGATE_GUESTS_DIR": str(tmp_path),
+        "DISTGATE_IMAGE_STORE": str(tmp_path / "images"),
+        "DISTGATE_METRICS_LISTEN": "127.0.0.1:0",
+    }
+    log = tmp_path / "metrics.log"
+    process = start_service("metrics", own | other, log)
+    try:
+        at = re.compile(r"http://\S+/metrics")
+        yield wait_for("the endpoint", lambda: at.search(tail_of(log)), 60, evidence=lambda: tail_of(log)).group()
+    finally:
+        process.terminate()
+        assert process.wait(30) == 0, tail_of(log)
+
+
+def test_runs_are_counted_by_pipeline_verdict_and_blame(ledger: Ledger, tmp_path: Path) -> None:
+    found = scrape(Figures(site(tmp_path)))
+    assert values(found["distgate_runs_ended"]) == {
+        ("allpackages", "SUCCESS", ""): 1,
+        ("allpackages", "UNSTABLE", "package"): 1,
+        ("allpackages", "FAILURE", "infrastructure"): 3,
+        ("allpackages", "ABORTED", "unknown"): 1,
+    }
+    assert values(found["distgate_changes"]) == {("allpackages", "queued"): 7}
+    assert values(found["distgate_queue_length"]) == {("allpackages",): 1, ("atomic",): 0}
+    assert values(found["distgate_dead_letters"]) == {(): 1}
+    assert values(found["distgate_outbox_messages"]) == {(): 6 * (len(STAGES) + 1)}
+    assert 990 < values(found["distgate_outbox_oldest_age_seconds"])[()] < 1100
+    assert values(found["distgate_reports_pending"]) == {("matrix",): 6 * (len(STAGES) + 1)}
+
+
+def test_the_same_error_of_several_runs_is_one_however_its_numbers_differ(ledger: Ledger, tmp_path: Path) -> None:
+    ((key, count),) = values(scrape(Figures(site(tmp_path)))["distgate_same_error_runs"]).items()
+    assert (key, count) == (("infrastructure", "task N of the hub was lost (blame: infrastructure)"), 3)
+    assert same_error("no title at all 0123456789abcdef") == "no title at all N"
+
+
+def test_a_stage_is_measured_once_however_often_it_is_scraped(ledger: Ledger, tmp_path: Path) -> None:
+    figures = Figures(site(tmp_path))
+    for _ in range(2):
+        found = scrape(figures)["distgate_stage_duration_seconds"]
+    image = {
+        sample.labels.get("le", sample.name[-3:]): sample.value
+        for sample in found.samples
+        if sample.labels["stage"] == "image"
+    }
+    assert (image["30.0"], image["60.0"], image["+Inf"], image["sum"]) == (0, 6, 6, 240)
+    write(ledger, "another", "SUCCESS")
+    after = scrape(figures)["distgate_stage_duration_seconds"]
+    assert {one.value for one in after.samples if one.name.endswith("_count")} == {7}
+
+
+def test_stages_without_an_end_are_forgotten_with_their_run(ledger: Ledger) -> None:
+    ends = StageEnds()
+    assert len(list(ends.read(ledger))) == 12
+    assert list(ends.read(ledger)) == []
+    assert ends._began == {}
+
+
+def test_a_ledger_that_is_away_is_a_figure_and_no_crash(tmp_path: Path) -> None:
+    found = scrape(Figures(site(tmp_path, ledger_url="sqlite:////proc/nowhere/ledger.db")))
+    assert values(found["distgate_up"]) == {(): 0}
+    assert "distgate_runs_ended" not in found
+    assert values(found["distgate_guests"]) == {("running",): 0, ("held",): 0}
+
+
+def test_a_ledger_that_comes_back_is_read_again(tmp_path: Path) -> None:
+    (tmp_path / "gone").write_text("no directory")
+    figures = Figures(site(tmp_path, ledger_url=f"sqlite:///{tmp_path}/gone/ledger.db"))
+    assert values(scrape(figures)["distgate_up"]) == {(): 0}
+    (tmp_path / "gone").unlink()
+    assert values(scrape(figures)["distgate_up"]) == {(): 1}
+
+
+def test_an_empty_ledger_has_every_figure_that_needs_no_run(tmp_path: Path) -> None:
+    found = scrape(Figures(site(tmp_path)))
+    assert values(found["distgate_up"]) == {(): 1}
+    assert values(found["distgate_last_trigger_timestamp_seconds"]) == {(): 0}
+    assert values(found["distgate_runs_running"]) == {("allpackages",): 0, ("atomic",): 0}
+
+
+def test_the_endpoint_speaks_prometheus_on_loopback_alone(ledger: Ledger, tmp_path: Path) -> None:
+    with endpoint(tmp_path) as url:
+        assert url.startswith("http://127.0.0.1:")
+        text = httpx.get(url, timeout=60).text
+    names = {family.name for family in text_string_to_metric_families(text)}
+    assert {"distgate_up", "distgate_build_info", "distgate_stage_duration_seconds"} <= names
+
+
+@pytest.mark.parametrize("wrong", ["9840", "localhost:", "127.0.0.1:99999", ""])
+def test_a_listening_address_that_is_none_is_named(wrong: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="DISTGATE_METRICS_LISTEN"):
+        listen(site(tmp_path, metrics_listen=wrong))
+
+
+# -- dashboard and alerts --
+
+
+def expressions() -> list[str]:
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+    rules = yaml.safe_load(ALERTS.read_text())["groups"][0]["rules"]
+    return [target["expr"] for panel in panels for target in panel["targets"]] + [rule["expr"] for rule in rules]
+
+
+def test_dashboard_and_alerts_name_only_what_the_endpoint_has_and_it_has_nothing_unseen(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    bench = Bench(tmp_path / "images", tmp_path / "repository")
+    bench.store.base(bench.definition())
+    families = scrape(Figures(site(tmp_path)))
+    assert {key: 0 <= age < 300 for key, age in values(families["distgate_base_age_seconds"]).items()} == {
+        ("f41", bench.definition().name): True
+    }
+    known = {f"{family}{suffix}" for family in families for suffix in SUFFIXES}
+    used = {name for expression in expressions() for name in re.findall(r"distgate_\w+", expression)}
+    assert used - known == set()
+    assert {one for one in families if not any(f"{one}{suffix}" in used for suffix in SUFFIXES)} == set()
+
+
+def test_the_dashboard_is_one_that_grafana_can_import() -> None:
+    board = json.loads(DASHBOARD.read_text())
+    assert (board["uid"], board["title"]) == ("distgate", "distgate")
+    assert isinstance(board["schemaVersion"], int)
+    assert "id" not in board, "Grafana gives numbers itself"
+    panels = board["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    taken: set[tuple[int, int]] = set()
+    for panel in panels:
+        place = panel["gridPos"]
+        assert place["x"] + place["w"] <= 24
+        cells = {
+            (x, y)
+            for x in range(place["x"], place["x"] + place["w"])
+            for y in range(place["y"], place["y"] + place["h"])
+        }
+        assert not taken & cells, f"{panel['title']} lies on another panel"
+        taken |= cells
+        assert panel["datasource"]["uid"] == "${datasource}"
+        assert all(target["refId"] and target["expr"] for target in panel["targets"])
+    variables = {one["name"] for one in board["templating"]["list"]}
+    assert {name for one in expressions() for name in re.findall(r"\$(\w+)", one)} <= variables
+
+
+def test_every_alert_says_how_bad_it_is_and_what_to_do() -> None:
+    (group,) = yaml.safe_load(ALERTS.read_text())["groups"]
+    page = (ROOT / "docs/metrics.md").read_text()
+    for rule in group["rules"]:
+        assert rule["labels"]["severity"] in ("warning", "critical")
+        assert rule["annotations"]["summary"]
+        assert rule["annotations"]["description"]
+        assert rule["alert"] in page, f"docs/metrics.md says nothing of {rule['alert']}"
+
+
+@pytest.mark.skipif(not shutil.which("promtool"), reason="promtool comes with Debian's package prometheus")
+def test_promtool_takes_the_alerts() -> None:
+    assert "SUCCESS" in run(["promtool", "check", "rules", ALERTS], timeout=60).output
