@@ -6,10 +6,9 @@ Another provider, for hosts that are there already, is distgate.drivers.hosts_in
 from __future__ import annotations
 
 import contextlib
-import os
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from distgate.drivers.guests import LibvirtGuest, LibvirtGuests
 from distgate.errors import InfrastructureError
 from distgate.process import tail_of
 from distgate.topology import Node, Topology
+from distgate.waiting import Deadline
 
 #: Seconds (under KVM) for giving a node its name and address, and for trying its network.
 _JOIN_SECONDS = 60.0
@@ -108,19 +108,25 @@ class LibvirtProvider:
     def provision(
         self, topology: Topology, image: Path, key: Path, room: Path, timeout: float, progress: Progress
     ) -> Iterator[tuple[ClusterNode, ...]]:
-        """As Provider says; the boots go on side by side."""
+        """As Provider says; the boots go on side by side, and ``timeout`` is for all of them together."""
         count = len(topology.nodes)
         given = addresses(topology.network, count)
         hosts = _hosts_file(topology.nodes, given)
         scale = (self._accelerated_by or accelerator()).scale
+        deadline = Deadline(timeout * scale)
         with ExitStack() as leaving:
             # The directory of the embedded driver is short, private, and removed when this process is killed.
             wires = leaving.enter_context(switched(embedded_libvirt(self._state).root, count))
             boots = [
-                self._boot(node, wire, image, key, room / node.name, timeout)
+                self._boot(node, wire, image, key, room / node.name, deadline)
                 for node, wire in zip(topology.nodes, wires, strict=True)
             ]
-            guests = enter_all(boots, leaving, lambda number: progress(f"{topology.nodes[number].name} answers"))
+            guests = enter_all(
+                boots,
+                leaving,
+                entered=lambda number: progress(f"{topology.nodes[number].name} answers"),
+                give_up=lambda: deadline.reset(0),
+            )
             nodes = tuple(
                 _described(node, guest, address, room / node.name)
                 for node, guest, address in zip(topology.nodes, guests, given, strict=True)
@@ -132,20 +138,24 @@ class LibvirtProvider:
             yield nodes
 
     def _boot(
-        self, node: Node, wire: Wire, image: Path, key: Path, workdir: Path, timeout: float
+        self, node: Node, wire: Wire, image: Path, key: Path, workdir: Path, deadline: Deadline
     ) -> AbstractContextManager[LibvirtGuest]:
         host = LibvirtGuests(
             self._state, memory=node.memory, cpus=node.cpus, accelerated_by=self._accelerated_by, wire=wire
         )
-        return host.boot(image, key, workdir, timeout)
+        return host.boot(image, key, workdir, deadline)
 
 
 def enter_all(
-    managers: Sequence[AbstractContextManager[T]], leaving: ExitStack, entered: Callable[[int], None]
+    managers: Sequence[AbstractContextManager[T]],
+    leaving: ExitStack,
+    *,
+    entered: Callable[[int], None],
+    give_up: Callable[[], None],
 ) -> list[T]:
     """Enter ``managers`` side by side, and leave with ``leaving`` those that could be entered.
 
-    Raises the first one's error once all have ended or are entered.
+    Raises the first one's error once all have ended or are entered; ``give_up`` is called so that the others end soon.
     """
 
     def enter(number: int) -> T:
@@ -154,13 +164,24 @@ def enter_all(
         entered(number)
         return value
 
-    return side_by_side(enter, range(len(managers)))
+    return side_by_side(enter, range(len(managers)), give_up)
 
 
-def side_by_side(work: Callable[[T], R], items: Iterable[T]) -> list[R]:
-    """What ``work`` makes of each item, in their order; raises the first error after all have ended."""
-    with ThreadPoolExecutor(max(2, os.cpu_count() or 1)) as pool:
-        running: list[Future[R]] = [pool.submit(work, item) for item in items]
+def side_by_side(work: Callable[[T], R], items: Iterable[T], give_up: Callable[[], None] = lambda: None) -> list[R]:
+    """What ``work`` makes of each item, in their order, all at once.
+
+    Raises the first error after all have ended. At an error, or when this thread is interrupted, ``give_up`` is
+    called once.
+    """
+    wanted = list(items)
+    with ThreadPoolExecutor(max(1, len(wanted))) as pool:
+        running: list[Future[R]] = [pool.submit(work, item) for item in wanted]
+        try:
+            for one in as_completed(running):
+                one.result()
+        except BaseException:
+            give_up()
+            raise
     return [one.result() for one in running]
 
 

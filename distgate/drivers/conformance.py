@@ -33,8 +33,8 @@ _CONSOLE = 1500  # bytes of a lost node's console that go into the verdict
 
 @dataclass(frozen=True)
 class Deadlines:
-    """Seconds for each phase: ``provision`` is under KVM and for each guest's boot (or a host's lock), the others are
-    what the playbooks may take in all."""
+    """Seconds for each phase: ``provision`` is under KVM and for all guests' boots (or each host's lock), the others
+    are what the playbooks may take in all."""
 
     provision: float = 300.0
     install: float = 3600.0

@@ -131,14 +131,15 @@ class LibvirtGuests:
         self._wire = wire
 
     @contextmanager
-    def boot(self, image: Path, key: Path, workdir: Path, timeout: float) -> Iterator[LibvirtGuest]:
+    def boot(self, image: Path, key: Path, workdir: Path, timeout: float | Deadline) -> Iterator[LibvirtGuest]:
         """A guest on a throw-away overlay of ``image``, entered once a command over ssh worked, destroyed on exit.
 
         ``console.log`` and ``qemu.log`` stay in ``workdir``. ``timeout`` is in seconds under KVM, stretched under
-        emulation. Raises TimedOut with the console's tail, GuestStopped when the guest powers off or crashes early.
+        emulation, or a deadline that others may move. Raises TimedOut with the console's tail, GuestStopped when the
+        guest powers off or crashes early.
         """
         accelerated_by = self._accelerated_by or accelerator()
-        deadline = Deadline(timeout * accelerated_by.scale)
+        deadline = timeout if isinstance(timeout, Deadline) else Deadline(timeout * accelerated_by.scale)
         driver = embedded_libvirt(self._state)
         workdir.mkdir(parents=True, exist_ok=True)
         spec = self._specify(workdir.resolve(), accelerated_by)

@@ -9,13 +9,14 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from distgate.drivers import guest_watchdog
 from distgate.drivers.accelerator import Accelerator
-from distgate.drivers.cluster import LibvirtProvider
+from distgate.drivers.cluster import LibvirtProvider, side_by_side
 from distgate.drivers.conformance import Conformance, Deadlines
 from distgate.drivers.embedded_libvirt import embedded_libvirt
 from distgate.drivers.guests import GuestStopped
@@ -68,6 +69,19 @@ def test_variables_that_the_profile_needs_are_asked_for_before_anything_is_start
 def test_a_room_that_is_not_empty_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="not empty"):
         conformance(tmp_path, 1).run(tmp_path, tmp_path, tmp_path.parent)
+
+
+def test_when_one_of_several_fails_the_others_are_told_to_give_up() -> None:
+    told = threading.Event()
+
+    def work(number: int) -> None:
+        if number == 0:
+            raise GuestStopped("it powered off")
+        assert told.wait(60)
+
+    with pytest.raises(GuestStopped, match="powered off"):
+        side_by_side(work, range(3), told.set)
+    assert side_by_side(lambda number: 2 * number, range(3), told.set) == [0, 2, 4]
 
 
 WORKER = """
