@@ -30,7 +30,11 @@ class KojiInstance(SiteBlock):
 
     def hub(self) -> BuildHub:
         """A client of the hub."""
-        profile = KojiProfile(
+        return KojiClient(self.profile())
+
+    def profile(self) -> KojiProfile:
+        """Where the hub is, and who we are there."""
+        return KojiProfile(
             server=self.server,
             topurl=self.topurl,
             auth=self.auth,
@@ -41,4 +45,3 @@ class KojiInstance(SiteBlock):
             cert=self.cert,
             serverca=self.serverca,
         )
-        return KojiClient(profile)

@@ -51,7 +51,7 @@ def health_of(report: Report, at: float) -> Health:
     if report.ok:
         return Health(True, report.sentence(), at)
     words = "; ".join(f"{one.name}: {one.detail}" for one in report.failed)
-    return Health(False, f"{report.sentence()}: {words}", at)
+    return Health(False, f"{len(report.failed)} of {len(report.findings)} checks failed: {words}", at)
 
 
 def read_health(path: Path) -> Health | None:

@@ -159,7 +159,7 @@ def test_an_unfit_worker_takes_no_new_run_and_ends_none_and_takes_runs_when_it_i
 
     # Asked to end, it waits for what it has in hand.
     os.kill(worker, signal.SIGTERM)
-    wait_for("the drain", lambda: "1 in hand are awaited" in room.log(), SOON, evidence=room.log)
+    wait_for("the drain", lambda: "in hand are awaited" in room.log(), SOON, evidence=room.log)
     third = room.start("third")
     room.let_go("second")
     room.await_completed(second)
