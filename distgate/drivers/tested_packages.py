@@ -45,7 +45,8 @@ class TestedPackages:
         wanted = {_identity(package) for package in packages}
         found = [rpm for rpm in read_rpms(sorted(repository.rglob("*.rpm"))) if _identity(rpm.nevra) in wanted]
         if missing := wanted - {_identity(rpm.nevra) for rpm in found}:
-            raise InfrastructureError(f"{repository} has no {', '.join(sorted(map(str, missing)))}")
+            names = ", ".join(sorted(str(Nevra(*one)) for one in missing))
+            raise InfrastructureError(f"{repository} has no {names}")
         kept = newest([*_others(self.rpms(), found), *found])
         self._replace(kept)
         return tuple(rpm.nevra for rpm in kept)
