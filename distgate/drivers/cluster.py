@@ -155,7 +155,7 @@ def enter_all(
 ) -> list[T]:
     """Enter ``managers`` side by side, and leave with ``leaving`` those that could be entered.
 
-    Raises the first one's error once all have ended or are entered; ``give_up`` is called so that the others end soon.
+    Raises the first error once all have ended or are entered; ``give_up`` is called so that the others end soon.
     """
 
     def enter(number: int) -> T:
