@@ -46,11 +46,21 @@ class PostScript:
 
 
 @dataclass(frozen=True)
+class OstreeSource:
+    """The ``ostreesetup`` line: the commit at the head of ``ref`` is deployed as ``osname``, from ``remote``."""
+
+    osname: str
+    remote: str
+    url: str
+    ref: str
+
+
+@dataclass(frozen=True)
 class Kickstart:
     """The part of a kickstart that a compose follows.
 
     ``root_size`` is the size of ``part /`` in MiB (None: not said), ``boot_arguments`` is the bootloader's
-    ``--append``, ``root_keys`` are the ``sshkey`` lines of root.
+    ``--append``, ``root_keys`` are the ``sshkey`` lines of root, ``ostree`` is what is deployed in place of packages.
     """
 
     sources: tuple[PackageSource, ...] = ()
@@ -64,6 +74,7 @@ class Kickstart:
     root_size: int | None = None
     hostname: str = ""
     root_keys: tuple[str, ...] = ()
+    ostree: OstreeSource | None = None
 
     @property
     def requests(self) -> tuple[str, ...]:
@@ -153,7 +164,12 @@ def _understood(handler: Any, name: str, origin: Sequence[Line]) -> Kickstart:
         root_size=_root_size(handler.partition.partitions),
         hostname=next((entry.hostname for entry in handler.network.network if entry.hostname), ""),
         root_keys=tuple(entry.key for entry in handler.sshkey.sshUserList if entry.username == "root"),
+        ostree=_ostree(handler.ostreesetup),
     )
+
+
+def _ostree(command: Any) -> OstreeSource | None:
+    return OstreeSource(command.osname, command.remote, command.url, command.ref) if command.seen else None
 
 
 def _source(repo: Any, name: str, origin: Sequence[Line]) -> PackageSource:

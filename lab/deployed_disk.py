@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 from distgate.drivers.deployed_disk import DiskDeployer
 
 #: As in kickstarts/lab-cloud.ks. The lab's initramfs knows devices by their names only.
@@ -11,6 +14,7 @@ _KARGS = (
 )  # fmt: skip
 
 
-def lab_deployer() -> DiskDeployer:
-    """A disk of 2 GiB, of which a tree of the lab takes a fifth; there is room for an upgrade."""
-    return DiskDeployer(kargs=_KARGS, root="/dev/vda1", size=2048)
+def lab_deployer(**changes: Any) -> DiskDeployer:
+    """A disk of 2 GiB, of which a tree of the lab takes a fifth: there is room for an upgrade. ``changes`` are fields
+    of DiskDeployer."""
+    return replace(DiskDeployer(kargs=_KARGS, root="/dev/vda1", size=2048), **changes)

@@ -1,7 +1,8 @@
 """The lab's imagefactory: the command line, storage, log and exit statuses of the real one, and no guest.
 
 ``python -m lab.image_factory --config FILE base_image --file-parameter install_script KICKSTART TEMPLATE``; the
-kickstart is followed by lab.kickstart_install. ``--parameter lab_fault WORD`` makes it fail: see FAULTS.
+kickstart is followed by lab.kickstart_install, one with ostreesetup by lab.ostree_install. ``--parameter lab_fault
+WORD`` makes it fail: see FAULTS.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from distgate.drivers.image_factory_call import Resources
 from distgate.errors import ConfigurationError, DistgateError, InfrastructureError
 from distgate.kickstart import read_kickstart
 from lab.kickstart_install import install
+from lab.ostree_install import install_tree
 
 #: How to start it, and what it needs of libvirt.
 COMMAND = (sys.executable, "-m", "lab.image_factory")
@@ -162,6 +164,10 @@ def _build(image: Image, options: argparse.Namespace) -> None:
         kickstart.write_text(image.parameters.get("install_script", ""), encoding="utf-8")
         definition = read_kickstart(kickstart)
         _fail_on_purpose(image.parameters.get("lab_fault", ""), options)
+        if definition.ostree:
+            rev = install_tree(definition, definition.ostree, image.body, scratch, _progress())
+            log.info("Deployed commit: %s", rev)
+            return
         outcome = install(definition, _release(image.template), image.body, scratch, options.timeout, _progress())
     log.debug("The installer said:\n%s", indent(outcome.transcript, "  "))
     log.debug("Installed packages:\n%s", indent("\n".join(map(str, outcome.installed)), "  "))

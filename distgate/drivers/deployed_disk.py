@@ -16,6 +16,7 @@ from pathlib import Path
 
 from distgate.drivers.base import BuiltImage, Progress
 from distgate.drivers.namespaced_child import heard, in_namespaces
+from distgate.drivers.transaction import Script
 from distgate.drivers.unfinished_image import UnfinishedImage, unfinished
 from distgate.errors import ConfigurationError, DistgateError, InfrastructureError, PackageError
 from distgate.process import on_path, run, tail_of
@@ -46,6 +47,7 @@ class Deployment:
     kargs: tuple[str, ...]
     root: str
     keys: tuple[str, ...]
+    scripts: tuple[Script, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,8 @@ class DiskDeployer:
 
     ``kargs`` are the kernel's arguments beside root= and ostree=; ``root`` is how the kernel finds the file system,
     with {uuid} filled in. The host knows itself as ``osname`` and upgrades from ``remote``, which is added with
-    ``remote_options`` (of ``ostree remote add``; by default no signature is asked for). Needs root and loop devices.
+    ``remote_options`` (of ``ostree remote add``; by default no signature is asked for). ``scripts`` run in the host at
+    last, as an installer's do, with /usr read-only. Needs root and loop devices.
     """
 
     osname: str = "fedora-atomic"
@@ -64,6 +67,7 @@ class DiskDeployer:
     root: str = "UUID={uuid}"
     size: int = 6144
     timeout: float = 1800.0
+    scripts: tuple[Script, ...] = ()
 
     def deploy(
         self,
@@ -118,6 +122,7 @@ class DiskDeployer:
             kargs=self.kargs,
             root=self.root.format(uuid=uuid),
             keys=public_keys(key),
+            scripts=self.scripts,
         )
 
 
@@ -199,4 +204,4 @@ def read_task(task: Path) -> Deployment:
     facts = json.loads(task.read_text())
     paths = {name: Path(facts[name]) for name in ("repository", "disk")}
     lists: dict[str, Sequence[str]] = {name: tuple(facts[name]) for name in ("remote_options", "kargs", "keys")}
-    return Deployment(**(facts | paths | lists))
+    return Deployment(**(facts | paths | lists | {"scripts": tuple(Script(**one) for one in facts["scripts"])}))

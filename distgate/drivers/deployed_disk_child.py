@@ -10,14 +10,18 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from distgate.drivers.confinement import confined
 from distgate.drivers.deployed_disk import OFFSET, Deployment, read_task
 from distgate.drivers.file_attributes import policy_of
+from distgate.drivers.image_root import Place, system_directories
 from distgate.drivers.namespaced_child import tell
+from distgate.drivers.transaction import Script
 from distgate.drivers.undoing import undone
 from distgate.errors import DistgateError, InfrastructureError, PackageError
 from distgate.process import ProcessFailed, run
@@ -55,6 +59,10 @@ def deploy(wanted: Deployment, workspace: Path, steps: Steps) -> None:
         with steps.step("deploy it"):
             _deploy(sysroot, wanted)
             _let_in(sysroot, wanted)
+        if wanted.scripts:
+            with steps.step("run scripts"), _host_root(sysroot, wanted, workspace) as root:
+                for script in wanted.scripts:
+                    _run_script(root, script)
         with steps.step("make it boot"):
             _ostree_said(["extlinux", "--install", sysroot / "boot/syslinux"])
         _label(sysroot, wanted, steps)
@@ -115,13 +123,50 @@ def _let_in(sysroot: Path, wanted: Deployment) -> None:
     authorized.chmod(0o600)
 
 
+@contextmanager
+def _host_root(sysroot: Path, wanted: Deployment, workspace: Path) -> Iterator[Path]:
+    """The deployment as its host will see it: /sysroot and /var in their places, /usr read-only."""
+    root = _deployed(sysroot, wanted)
+    shared = workspace / "shared"
+    shared.mkdir()
+    binds = ((sysroot, "sysroot"), (sysroot / "ostree/deploy" / wanted.osname / "var", "var"), (root / "usr", "usr"))
+    with ExitStack() as bound:
+        for source, target in binds:
+            run(["mount", "--bind", source, root / target], timeout=60, error=InfrastructureError)
+            bound.enter_context(undone(partial(_unmount, root / target)))
+        run(["mount", "-o", "remount,bind,ro", root / "usr"], timeout=60, error=InfrastructureError)
+        with system_directories(Place(root), shared):
+            yield root
+
+
+def _unmount(place: Path) -> None:
+    run(["umount", "--lazy", place], timeout=60, error=InfrastructureError)
+
+
+def _run_script(root: Path, script: Script) -> None:
+    inside = root / "run" / script.name
+    inside.write_text(script.body)
+    words: list[str | Path] = [*confined(root, ()), "chroot", root, script.interpreter, f"/run/{script.name}"]
+    try:
+        print(run(words, timeout=TIMEOUT, env={"HOME": "/root"}).output, end="", flush=True)
+    except ProcessFailed as failed:
+        print(failed.evidence, end="", flush=True)
+        if script.fatal:
+            raise InfrastructureError(f"{script.name} failed", evidence=failed.evidence) from None
+
+
+def _deployed(sysroot: Path, wanted: Deployment) -> Path:
+    deployments = sysroot / "ostree/deploy" / wanted.osname / "deploy"
+    return next(path for path in sorted(deployments.iterdir()) if path.is_dir())
+
+
 def _label(sysroot: Path, wanted: Deployment, steps: Steps) -> None:
     """SELinux labels for what is not in the commit, on a host without SELinux: /etc and /var.
 
     The commit's own files bring theirs.
     """
     stateroot = sysroot / "ostree/deploy" / wanted.osname
-    deployment = next(path for path in sorted((stateroot / "deploy").iterdir()) if path.is_dir())
+    deployment = _deployed(sysroot, wanted)
     policy = policy_of(deployment)
     if not policy:
         return
