@@ -56,7 +56,7 @@ class DiskDeployer:
 
     ``kargs`` are the kernel's arguments beside root= and ostree=; ``root`` is how the kernel finds the file system,
     with {uuid} filled in. The host knows itself as ``osname`` and upgrades from ``remote``, which is added with
-    ``remote_options`` (of ``ostree remote add``; by default no signature is asked for). ``scripts`` run in the host at
+    ``remote_options`` (of ``ostree remote add``; by default without signatures). ``scripts`` run in the host at
     last, as an installer's do, with /usr read-only. Needs root and loop devices.
     """
 

@@ -9,7 +9,7 @@ import pytest
 
 import kickstarts
 from distgate.errors import ConfigurationError
-from distgate.kickstart import PackageSource, PostScript, read_kickstart
+from distgate.kickstart import OstreeSource, PackageSource, PostScript, read_kickstart, read_text
 
 UNDERSTOOD: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("nothing asks for nothing", "text\n", {"requests": (), "sources": ()}),
@@ -129,5 +129,11 @@ def test_included_files_are_read_relative_to_the_kickstart(tmp_path: Path) -> No
 @pytest.mark.parametrize("file", sorted(Path(kickstarts.__path__[0]).glob("*.ks")), ids=lambda file: file.name)
 def test_every_kickstart_that_distgate_ships_is_read(file: Path) -> None:
     definition = read_kickstart(file)
-    assert definition.requests
-    assert definition.sources
+    assert bool(definition.ostree) != bool(definition.requests and definition.sources)
+
+
+def test_an_ostree_to_deploy_is_read_in_place_of_packages() -> None:
+    line = "ostreesetup --nogpg --osname=atomic --remote=here --url=http://trees.example.org/f41 --ref=fedora/f41"
+    definition = read_text(f"{line}\npart / --size=2048\n")
+    assert definition.ostree == OstreeSource("atomic", "here", "http://trees.example.org/f41", "fedora/f41")
+    assert definition.requests == ()

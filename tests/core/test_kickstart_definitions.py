@@ -50,7 +50,7 @@ def ksvalidator(branch: str, *paths: Path) -> None:
 def test_every_definition_belongs_to_a_kind_and_a_branch() -> None:
     found = {path.relative_to(HOME).as_posix() for path in HOME.rglob("*.ks")}
     loose = {name for name in found if not name.startswith("include/")}
-    assert loose == {f"{kind}/{branch}.ks" for kind, branch in ALL} | {"lab-cloud.ks"}
+    assert loose == {f"{kind}/{branch}.ks" for kind, branch in ALL} | {"lab-cloud.ks", "lab-atomic.ks"}
 
 
 def test_every_include_is_used() -> None:
