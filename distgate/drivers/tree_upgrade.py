@@ -195,7 +195,7 @@ class _Test:
     def _restart(self, guest: Guest, step: str) -> Guest:
         try:
             with self.steps.step(step):
-                return guest.reboot(self.how.timeout)
+                return guest.reboot(2 * self.how.timeout)  # it has to shut down, too
         except (TimedOut, GuestStopped) as lost:
             words = f"{lost.message}; {self._try_rollback(guest)}"
             raise _NotBack(words, hint=lost.hint, evidence=lost.evidence) from lost

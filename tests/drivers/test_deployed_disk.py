@@ -112,6 +112,33 @@ def test_a_commit_that_is_not_the_refs_head_is_deployed_as_well_as_the_head(tiny
         assert f"{rev}.0" in deployed
 
 
+LABELS = (
+    ("/ostree/deploy/fedora-atomic/var/roothome/.ssh/authorized_keys", "system_u:object_r:ssh_home_t:s0"),
+    ("/ostree/deploy/fedora-atomic/var/roothome", "system_u:object_r:home_t:s0"),
+    ("/ostree/deploy/fedora-atomic/deploy/{rev}.0/etc/os-release", "system_u:object_r:etc_t:s0"),
+)
+
+
+def test_what_is_not_in_the_commit_is_labelled_by_its_own_policy(tiny: Tiny, tmp_path: Path) -> None:
+    tree = tiny_tree(tmp_path / "tree")
+    contexts = tree / "usr/etc/selinux/lab/contexts/files/file_contexts"
+    contexts.parent.mkdir(parents=True)
+    policy = tree / "usr/etc/selinux/lab/policy/policy.33"  # ostree wants to know one by its checksum
+    policy.parent.mkdir()
+    policy.touch()
+    contexts.write_text(
+        "/.*\tsystem_u:object_r:default_t:s0\n/etc(/.*)?\tsystem_u:object_r:etc_t:s0\n"
+        "/var/roothome(/.*)?\tsystem_u:object_r:home_t:s0\n/var/roothome/\\.ssh(/.*)?\tsystem_u:object_r:ssh_home_t:s0\n"
+    )
+    (tree / "usr/etc/selinux/config").write_text("SELINUX=enforcing\nSELINUXTYPE=lab\n")
+    rev = commit(tiny.repository, tree, "labelled")
+    built = DEPLOYER.deploy(tiny.repository, rev, REF, tmp_path / "disk.qcow2", remote_url=URL, key=tiny.key)
+    assert "label" in [step.name for step in built.steps]
+    for path, label in LABELS:
+        said = read(built.path, f"ea_get {path.format(rev=rev)} security.selinux", tmp_path)
+        assert label in said, path
+
+
 def test_nothing_is_left_when_no_disk_can_be_made(tiny: Tiny, tmp_path: Path) -> None:
     tree = tiny_tree(tmp_path / "tree")
     (tree / "usr/lib/modules/6.1/vmlinuz").unlink()
