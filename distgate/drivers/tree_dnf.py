@@ -11,11 +11,11 @@ from pathlib import Path
 from distgate.drivers import tree_shape
 from distgate.drivers.base import Progress, TreeRequest
 from distgate.drivers.confinement import confined
-from distgate.drivers.ostree_repository import OstreeRepository
+from distgate.drivers.ostree_repository import FULL, OstreeRepository, full
 from distgate.drivers.sandbox import python_paths
 from distgate.drivers.transaction import Outcome, RepositorySource, Script, Transaction, perform
 from distgate.drivers.tree_shape import DATABASE, Shape
-from distgate.errors import ConfigurationError, InfrastructureError
+from distgate.errors import ConfigurationError, DistgateError, InfrastructureError, PackageError
 from distgate.packages import Nevra
 from distgate.process import ProcessFailed, run
 from distgate.steps import Steps
@@ -65,7 +65,7 @@ class DnfTreeComposer:
         with steps.step("install packages"):
             self._install(request, root, scratch, progress)
         with steps.step("shape the tree"):
-            self._shape(root, scratch)
+            self._shape(request, root, scratch)
         with steps.step("commit"):
             build = OstreeRepository(request.build)
             return build.commit(root, request.ref, request.version, request.parent, *self._options(root))
@@ -95,7 +95,7 @@ class DnfTreeComposer:
                 ) from None
             raise
 
-    def _shape(self, root: Path, scratch: Path) -> None:
+    def _shape(self, request: TreeRequest, root: Path, scratch: Path) -> None:
         treefile = self.treefile
         facts = scratch / "shape.json"
         shape = Shape(
@@ -112,10 +112,17 @@ class DnfTreeComposer:
         try:
             run(command, timeout=_SHAPING, env={"PYTHONDONTWRITEBYTECODE": "1"})
         except ProcessFailed as failed:
-            refused = failed.completed and failed.completed.returncode == tree_shape.REFUSED
-            kind = ConfigurationError if refused else InfrastructureError
-            said = (failed.evidence.strip().splitlines() or ["it does not say why"])[-1]
-            raise kind(f"the installed packages make no OSTree: {said}", evidence=failed.evidence) from None
+            raise self._unshapely(request, failed) from None
+
+    def _unshapely(self, request: TreeRequest, failed: ProcessFailed) -> DistgateError:
+        if FULL.search(failed.evidence):
+            return full(request.build, failed.evidence)
+        said = (failed.evidence.strip().splitlines() or ["it does not say why"])[-1]
+        kind: type[DistgateError] = InfrastructureError
+        if failed.completed and failed.completed.returncode == tree_shape.REFUSED:
+            # The same treefile made a tree before: the change made the difference.
+            kind = PackageError if request.parent and request.packages else ConfigurationError
+        return kind(f"the installed packages make no OSTree: {said}", evidence=failed.evidence)
 
     def _options(self, root: Path) -> list[str]:
         options = ["--bootable"] if self.treefile.bootable else []
