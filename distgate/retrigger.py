@@ -6,7 +6,6 @@ Pure: what must be looked up (the head of a branch, a Koji task's source) is ask
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -22,20 +21,25 @@ from distgate.stages import Pipeline
 _SOURCE = re.compile(
     r"(?:git\+)?\w+://[^#?]*?/(?P<namespace>[\w.+-]+)/(?P<repo>[\w.+-]+?)(?:\.git)?(?:\?[^#]*)?#(?P<rev>\w+)"
 )
-_WAYS = "name one of: change; repo (with rev, branch); message; koji_task"
+_WAYS = "name one of: repo (with rev, branch); message; koji_task; or give the change in full"
 
 
 class Named(BaseModel):
-    """The parameters of a run by hand. Exactly one way of naming a change is used; see ``change_of``."""
+    """What names a change, where it is not given in full. Exactly one way is used; see ``change_of``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    change: Change | None = Field(None, description="The change in full")
     repo: str = Field("", description="A package, such as bash or rpms/bash")
     rev: str = Field("", description="Its commit, 40 hexadecimal digits; by default the head of the branch")
     branch: str = Field("", description="Its branch; rawhide by default")
     message: str = Field("", description="A message as JSON: a push, or one of our own")
     koji_task: int | None = Field(None, ge=1, description="A finished Koji build whose packages are tested")
+
+    @property
+    def title(self) -> str:
+        """What a run is called while nobody has looked yet what it is about."""
+        parts = (self.repo, self.branch, self.rev[:7], f"Koji task {self.koji_task}" if self.koji_task else "")
+        return " ".join(part for part in parts if part) or "message"
 
 
 @dataclass(frozen=True)
@@ -65,18 +69,18 @@ class Asked:
     koji_task: int | None = None
 
 
-def change_of(named: Named, lookup: Lookup, settings: Settings) -> Asked:
-    """The change that was named. Raises ConfigurationError for none, for two, and for one that cannot be found.
+def change_of(named: Change | Named, lookup: Lookup, settings: Settings) -> Asked:
+    """The change that was named; nothing is looked up for one that is given in full. Raises ConfigurationError for none, for two, and for one that cannot be found.
 
     ``koji_task`` may come with ``repo``, ``rev`` and ``branch``: a build from an SRPM does not say its commit.
     """
-    ways = [bool(named.change), bool(named.message), bool(named.repo or named.koji_task)]
+    if isinstance(named, Change):
+        return Asked(named)
+    ways = [bool(named.message), bool(named.repo or named.koji_task)]
     if sum(ways) != 1:
         raise ConfigurationError("no change is named" if not any(ways) else "two changes are named", hint=_WAYS)
     if (named.rev or named.branch) and not (named.repo or named.koji_task):
         raise ConfigurationError("a rev or branch alone names no change", hint=_WAYS)
-    if named.change:
-        return Asked(named.change)
     if named.message:
         change, pipeline = change_of_file(None, named.message.encode(), settings)
         return Asked(change, pipeline)
@@ -124,15 +128,3 @@ def _made(**parts: Any) -> Change:
         name, value = first["loc"][0], parts.get(str(first["loc"][0]))
         hint = "40 hexadecimal digits, please" if name == "rev" else "as dist-git has it"
         raise ConfigurationError(f"the {name} is wrong: {str(value)[:60]!r}", hint=hint) from wrong
-
-
-def resumable(stages: Mapping[str, str], start_from: str) -> tuple[str, ...]:
-    """The tasks whose earlier results a run takes that starts at the stage ``start_from``: all those before it.
-
-    ``stages`` are a pipeline's task names by the suffix of their topic, in order. Raises ConfigurationError for a
-    stage that is none.
-    """
-    order = list(stages)
-    if start_from not in order:
-        raise ConfigurationError(f"there is no stage {start_from!r}", hint=f"one of {', '.join(order)}")
-    return tuple(stages[suffix] for suffix in order[: order.index(start_from)])

@@ -194,18 +194,19 @@ def main(asked: threading.Event) -> None:
     own = settings()
     ledger = Ledger(own.ledger_url)
     reconciler = Reconciler(ledger, PrefectApi(own.prefect_api_url), own)
-    watch = DeadLetterWatch(ledger, own)
-    once = ONCE in sys.argv[1:]
+    looks = (reconciler.look, DeadLetterWatch(ledger, own).look)
+    if ONCE in sys.argv[1:]:
+        for look in looks:
+            look()  # whoever asks for one look wants to know that it failed
+        return
     while not asked.is_set():
-        for look in (reconciler.look, watch.look):
+        for look in looks:
             try:
                 look()
             except DistgateError as trouble:
                 log.warning("reconciling is put off: %s", trouble)
             except Exception:  # the ladder's last rung: without this service no lost run is ever ended
                 log.exception("reconciling met something it does not know")
-        if once:
-            return
         asked.wait(INTERVAL)
 
 

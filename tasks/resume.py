@@ -1,0 +1,44 @@
+"""A run that starts in the middle takes the results of the run before it."""
+
+from __future__ import annotations
+
+from prefect import get_run_logger
+
+from distgate.capsule import FILE, CapsuleFile
+from distgate.change import Change
+from distgate.errors import ConfigurationError
+from distgate.ledger import Ledger, Run
+from distgate.resume import earlier_run, is_resumed, stages_before, taken_over
+from distgate.settings import settings
+from distgate.stages import Pipeline
+
+
+def find_earlier(ledger: Ledger, change: Change, pipeline: Pipeline, start_from: str, run_id: str) -> Run:
+    """The run whose results a new one takes. Raises ConfigurationError when there is none, when its artifacts are
+    not on this host, or for a stage that does not exist; nothing is claimed before that."""
+    stages_before(pipeline, start_from)
+    earlier = earlier_run(ledger.runs_of(change.key, pipeline), run_id)
+    if not _capsule_of(earlier).path.is_file():
+        raise ConfigurationError(
+            f"the artifacts of run {earlier.run_id} are not here (any more)",
+            hint="DISTGATE_ARTIFACTS_DIR must be shared by workers that resume each other's runs; or begin anew",
+        )
+    return earlier
+
+
+def take_over(ledger: Ledger, run_id: str, capsule: CapsuleFile, earlier: Run, start_from: str) -> None:
+    """Let the run know what the earlier one found out; a retry of it keeps what it took the first time."""
+    own = ledger.run(run_id)
+    if own is not None and is_resumed(own.facts):
+        return
+    facts = taken_over(earlier, start_from)
+    before = stages_before(earlier.pipeline, start_from)
+    known = _capsule_of(earlier).read()
+    records = {"package": "build", "image": "compose", "image.test.smoke": "smoke"}
+    capsule.note(**{name: getattr(known, name) for suffix, name in records.items() if suffix in before})
+    ledger.learn(run_id, **facts)
+    get_run_logger().info("starting from %s with the results of run %s: %s", start_from, earlier.run_id, before)
+
+
+def _capsule_of(run: Run) -> CapsuleFile:
+    return CapsuleFile(settings().artifacts_dir.resolve() / run.run_id / FILE)
