@@ -122,14 +122,6 @@ class ImageStore(SiteBlock):
             timeout=factory.timeout,
         )
 
-    @property
-    def _site(self) -> str:
-        if self._block_document_name is None:
-            raise ConfigurationError(
-                "this image store is no saved block, so its site is not known", hint="give it builder and guests"
-            )
-        return self._block_document_name
-
     def _record(self, branch: str) -> Path | None:
         path = self.records.get(branch) or self.records.get("*")
         return Path(path) if path else None

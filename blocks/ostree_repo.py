@@ -7,15 +7,20 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from blocks.image_factory import ImageFactory
 from blocks.site import SiteBlock
 from distgate.drivers.base import TreeComposer
 from distgate.drivers.branch_trees import BranchTrees
+from distgate.drivers.deployed_disk import DiskDeployer
+from distgate.drivers.deployed_disks import DeployedDisks
 from distgate.drivers.ostree_repo_files import repositories_of
 from distgate.drivers.ostree_repository import SigningKey
 from distgate.drivers.transaction import RepositorySource
 from distgate.drivers.tree_dnf import DnfTreeComposer
+from distgate.drivers.tree_image_ways import DeployedImage, InstalledImage, TreeImageWay
 from distgate.drivers.tree_images import TreeImages
 from distgate.drivers.tree_rpm_ostree import COMMAND, RpmOstreeComposer
+from distgate.kickstart import definition_for
 from distgate.process import on_path
 from distgate.treefile import BASEARCH, Treefile, read_treefile, release_of, treefile_for
 
@@ -53,6 +58,18 @@ class OSTreeRepo(SiteBlock):
     signing_kind: Literal["gpg", "ed25519"] = Field("gpg", description="Which of the two the signing key is")
     gpg_home: str = Field("", description="Directory of the GPG keyring; empty: the worker's own")
     keep_days: float = Field(14.0, ge=0, description="Days after which commits may be pruned")
+    disk_size: int = Field(6144, ge=512, description="Size of a disk that is deployed from a commit, in MiB")
+    disk_root: str = Field("UUID={uuid}", description="How its kernel finds the root; {uuid} is filled in")
+    disk_kargs: list[str] = Field(
+        default_factory=lambda: list(DiskDeployer().kargs), description="The other arguments of its kernel"
+    )
+    image_way: Literal["deployed", "full"] = Field(
+        "deployed", description="How images are made: deployed by ostree itself, or installed by the image factory"
+    )
+    kickstarts: dict[str, str] = Field(
+        default_factory=dict,
+        description="Path of the kickstart to install from, by branch, * for all others; empty: distgate's own",
+    )
     images_kept: int = Field(3, ge=1, description="How many images of a branch are kept, beside the latest good one")
 
     def trees(self, branch: str, holder: str = "") -> BranchTrees:
@@ -75,6 +92,23 @@ class OSTreeRepo(SiteBlock):
         given = self.treefiles.get(branch) or self.treefiles.get("*")
         treefile = read_treefile(Path(given) if given else treefile_for(branch), release_of(branch))
         return treefile, repositories_of(treefile, self.repositories)
+
+    def deployer(self) -> DiskDeployer:
+        """What makes bootable disks of commits."""
+        return DiskDeployer(size=self.disk_size, root=self.disk_root, kargs=tuple(self.disk_kargs))
+
+    def maker(self, branch: str) -> TreeImageWay:
+        """What makes the images of a branch. ConfigurationError when they are installed and no kickstart is known."""
+        if self.image_way == "deployed":
+            return DeployedImage(self.deployer())
+        factory = ImageFactory.of(self._site)
+        named = self.kickstarts.get(branch) or self.kickstarts.get("*")
+        kickstart = Path(named) if named else definition_for(branch, "atomic")
+        return InstalledImage(factory.builder(), kickstart, release_of(branch), factory.timeout)
+
+    def disks(self, branch: str) -> DeployedDisks:
+        """The disks of the branch's commits that are kept for tests."""
+        return DeployedDisks(self._directory(branch) / "disks", self.deployer())
 
     def compose_url(self, branch: str) -> str:
         """Where clients find the branch's OSTree repository."""

@@ -136,7 +136,7 @@ def _fork(matter: Matter) -> str | None:
 
 
 def _branch(matter: Matter) -> str | None:
-    watched = matter.settings.branches
+    watched = matter.settings.branches_of(matter.pipeline)
     if _matches(matter.change.branch, watched):
         return None
     return f"branch {matter.change.branch} is not watched, only {', '.join(watched)}"

@@ -64,6 +64,9 @@ class Settings(BaseSettings):
     branches: tuple[str, ...] = Field(
         ("rawhide", "main", "master", "f[2-9][0-9]"), description="Branches that are watched, as shell patterns"
     )
+    atomic_branches: tuple[str, ...] | None = Field(
+        None, description="Atomic Host: branches that are watched, as shell patterns; unset: those of all packages"
+    )
     include_packages: tuple[str, ...] = Field(("*",), description="Packages that are watched, as shell patterns")
     exclude_packages: tuple[str, ...] = Field((), description="Packages that are not, of those; as shell patterns")
     package_lists: Path | None = Field(
@@ -79,6 +82,9 @@ class Settings(BaseSettings):
     )
     hourly_cap: int = Field(0, ge=0, description="Changes that are accepted within an hour; the rest is shed; 0: all")
     hourly_cap_per_package: int = Field(0, ge=0, description="The same for one package; 0: all")
+    image_every: float = Field(
+        86400, ge=0, description="Atomic Host: seconds after which the last good image is old, and a new one made"
+    )
     legacy_ignore: bool = Field(
         False, description="Atomic Host: send the old topic package.ignore, not package.ignored"
     )
@@ -204,6 +210,11 @@ class Settings(BaseSettings):
     def deployment_of(self, pipeline: Pipeline) -> str:
         """The deployment whose runs answer the pushes that a pipeline accepted."""
         return self.atomic_deployment if pipeline == "atomic" else self.deployment
+
+    def branches_of(self, pipeline: Pipeline) -> tuple[str, ...]:
+        """The branches that a pipeline watches, as shell patterns."""
+        own = self.atomic_branches if pipeline == "atomic" else None
+        return self.branches if own is None else own
 
     def manual_deployment_of(self, pipeline: Pipeline) -> str:
         """The deployment of a pipeline for forced re-runs."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -21,7 +21,7 @@ lab = typer.Typer(
     no_args_is_help=True, help="A whole world on this machine: broker, Prefect, dist-git, Koji, images."
 )
 
-BREAK = "build, compose, smoke or tests: a commit that fails in just that stage"
+BREAK = "a commit that fails in just that stage: lab/packages/dos2unix/breaks.yml has them"
 State = Annotated[Path | None, typer.Option(help="State directory of the lab  [default: .lab]")]
 
 
@@ -91,9 +91,7 @@ def status(state: State = None) -> None:
 
 @lab.command()
 def push(
-    stage: Annotated[
-        str, typer.Option("--break", help="build, compose, smoke or tests: a commit that fails there")
-    ] = "",
+    stage: Annotated[str, typer.Option("--break", help=BREAK)] = "",
     branch: Annotated[str, typer.Option(help="Branch of the demo package to push to")] = "f41",
     state: State = None,
 ) -> None:
@@ -106,9 +104,10 @@ def push(
 
 @lab.command()
 def demo(
-    stage: Annotated[
-        str, typer.Option("--break", help="build, compose, smoke or tests: a commit that fails there")
-    ] = "",
+    stage: Annotated[str, typer.Option("--break", help=BREAK)] = "",
+    pipeline: Annotated[
+        Literal["allpackages", "atomic"], typer.Option(help="The pipeline that the commit is taken through")
+    ] = "allpackages",
     state: State = None,
 ) -> None:
     """Take a real commit through the whole pipeline; exit status 0 SUCCESS, 1 UNSTABLE or FAILURE, 2 broken lab."""
@@ -122,7 +121,7 @@ def demo(
     try:
         world = start(_state(state), settings().cache, _say)
         with _saying_what_stays(world.state):
-            code = follow(world, stage, Console())
+            code = follow(world, stage, Console(), pipeline)
     except DistgateError as error:
         error_text = f"the lab broke: {error.message}"
         _say(

@@ -18,18 +18,22 @@ from rich.text import Text
 
 from distgate.drivers.amqp_queues import Delivery, Subscription
 from distgate.errors import InfrastructureError
-from distgate.stages import split_topic
+from distgate.stages import Pipeline, split_topic
 from distgate.steps import Step, share_sentence
 from distgate.waiting import Deadline
-from lab.demo_package import NAME, push_change
+from lab.demo_package import ATOMIC_BRANCH, NAME, push_change
 from lab.run_page import last_log_line, latest_artifact
 from lab.world import World
 
 TOPICS = ("org.centos.prod.ci.pipeline.#",)
+#: The branch that is pushed to, for each pipeline.
+BRANCHES: dict[Pipeline, str] = {"allpackages": "f41", "atomic": ATOMIC_BRANCH}
 #: Seconds after which a demo that does not end is given up: the lab is broken then.
-PATIENCE = 1200.0
+PATIENCE = 2400.0
 #: Seconds between looks at Prefect for the log line and the task tree.
 LOOK = 2.0
+#: What a run shows of its work, by the artifact's key, and the stage that does it.
+_LIVE = (("image", "image"), ("tree", "compose"))
 STYLES = {"SUCCESS": "green", "UNSTABLE": "yellow", "FAILURE": "red", "ABORTED": "magenta"}
 EXIT = {"SUCCESS": 0, "UNSTABLE": 1, "FAILURE": 1, "ABORTED": 2}
 
@@ -49,12 +53,13 @@ class Followed:
     """What was seen of one run so far."""
 
     rev: str
+    branch: str = BRANCHES["allpackages"]
     pushed: float = field(default_factory=time.monotonic)
     stages: dict[str, Row] = field(default_factory=dict)
     bodies: list[dict[str, str]] = field(default_factory=list)
     log_line: str = ""
     koji: str = ""
-    image: str = ""
+    work: str = ""
 
     @property
     def verdict(self) -> str | None:
@@ -66,6 +71,11 @@ class Followed:
     def run_id(self) -> str:
         """The flow run's ID, from the messages."""
         return self.bodies[0]["build_id"].partition(".")[0] if self.bodies else ""
+
+    def at(self, suffix: str) -> bool:
+        """Whether the stage ``suffix`` is at work."""
+        row = self.stages.get(suffix)
+        return row is not None and row.ended is None
 
     def see(self, body: dict[str, str]) -> None:
         self.bodies.append(body)
@@ -81,7 +91,9 @@ class Followed:
             row.ended = now
 
     def table(self) -> Table:
-        table = Table("stage", "state", "status", "seconds", title=f"{NAME} f41 {self.rev[:7]}", title_justify="left")
+        table = Table(
+            "stage", "state", "status", "seconds", title=f"{NAME} {self.branch} {self.rev[:7]}", title_justify="left"
+        )
         for suffix, row in self.stages.items():
             until = row.ended or time.monotonic() - self.pushed
             status = Text(row.status, STYLES.get(row.status, "")) if row.ended else Text("")
@@ -89,36 +101,47 @@ class Followed:
         return table
 
     def picture(self) -> RenderableType:
-        """The live view: the stages, Koji's task tree while it builds, the steps while an image is made, and the
-        last line of the run's log."""
+        """The live view: the stages, Koji's task tree while it builds, the steps while a tree or an image is made,
+        and the last line of the run's log."""
         parts: list[RenderableType] = [self.table()]
-        if self.koji and "package" in self.stages and self.stages["package"].ended is None:
+        if self.koji and self.at("package"):
             parts.append(Text(self.koji, "dim"))
-        if self.image and "image" in self.stages and self.stages["image"].ended is None:
-            parts.append(Text("\n".join(self.image.splitlines()[-5:]), "dim"))
+        if self.work:
+            parts.append(Text("\n".join(self.work.splitlines()[-5:]), "dim"))
         return Group(*parts, Text(self.log_line[:200], "dim", no_wrap=True, overflow="ellipsis"))
 
 
-def demo(world: World, stage: str, console: Console) -> int:
-    """Push a commit (``stage`` names what it breaks, or is empty), follow it to its end; the exit status.
+def demo(world: World, stage: str, console: Console, pipeline: Pipeline = "allpackages") -> int:
+    """Push a commit (``stage`` names what it breaks, or is empty) to the branch that ``pipeline`` watches in the lab,
+    follow it to its end; the exit status.
 
     0 for SUCCESS, 1 for UNSTABLE or FAILURE. Raises InfrastructureError when the lab broke.
     """
     # A queue with a name outlives the broker, and holds what arrives while it restarts.
     with Subscription(world.amqp_url, world.exchange, TOPICS, queue=f"distgate.demo.{uuid.uuid4().hex[:8]}") as bus:
-        rev = push_change(world.demo_repository, stage=stage)
-        console.print(f"pushed {NAME} f41 {rev[:7]}" + (f", which breaks {stage}" if stage else ""))
-        followed = _follow(world, bus, Followed(rev), console)
+        branch = BRANCHES[pipeline]
+        if pipeline == "atomic" and stage:
+            _age_latest_image(world.trees_dir / branch / "images")
+        rev = push_change(world.demo_repository, branch, stage)
+        console.print(f"pushed {NAME} {branch} {rev[:7]}" + (f", which breaks {stage}" if stage else ""))
+        followed = _follow(world, bus, Followed(rev, branch), console, pipeline)
     _close(world, followed, console)
     return EXIT[followed.verdict or "ABORTED"]
 
 
-def _follow(world: World, bus: Subscription, followed: Followed, console: Console) -> Followed:
+def _age_latest_image(images: Path) -> None:
+    """A commit that shall fail in the image's stages has to get there: the last good image is as if of last week."""
+    for record in images.glob("*.qcow2.json"):
+        facts = json.loads(record.read_text())
+        record.write_text(json.dumps(facts | {"promoted": 0.0} if facts.get("promoted") else facts))
+
+
+def _follow(world: World, bus: Subscription, followed: Followed, console: Console, pipeline: Pipeline) -> Followed:
     deadline, looked = Deadline(PATIENCE), 0.0
     with Live(console=console, refresh_per_second=4, transient=True, get_renderable=followed.picture) as live:
         while followed.verdict is None:
             delivery = bus.receive(0.3)
-            if delivery and delivery.body.get("rev") == followed.rev:
+            if delivery and delivery.body.get("rev") == followed.rev and split_topic(delivery.topic)[0] == pipeline:
                 followed.see(delivery.body)
                 live.console.print(_line(delivery), soft_wrap=True, highlight=False)
             if followed.run_id and time.monotonic() - looked > LOOK:
@@ -142,7 +165,11 @@ def _line(delivery: Delivery) -> Text:
 def _look(api_url: str, followed: Followed) -> None:
     followed.log_line = last_log_line(api_url, followed.run_id) or followed.log_line
     followed.koji = latest_artifact(api_url, followed.run_id, "koji-tasks").strip("`\n") or followed.koji
-    followed.image = latest_artifact(api_url, followed.run_id, "image").strip("`\n") or followed.image
+    followed.work = next((_live(api_url, followed, key) for key, suffix in _LIVE if followed.at(suffix)), "")
+
+
+def _live(api_url: str, followed: Followed, key: str) -> str:
+    return latest_artifact(api_url, followed.run_id, key).strip("`\n")
 
 
 def _close(world: World, followed: Followed, console: Console) -> None:

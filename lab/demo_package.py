@@ -28,7 +28,9 @@ SHA512 = (
     "1c6d81348de8aca451174794141d0802685487cf6847fa91f7de745d89bcf2af"
     "864fc2ec549b9af72031891d4efcb9731fe823ce05da36d1f9e9890ff2cb60fb"
 )
-BRANCHES = ("rawhide", "f41")
+#: The last one is what the lab makes its Atomic Host of.
+ATOMIC_BRANCH = "f42"
+BRANCHES = ("rawhide", "f41", ATOMIC_BRANCH)
 HERE = Path(__file__).parent / "packages" / NAME
 
 _LOOKASIDE = "https://src.fedoraproject.org/repo/pkgs"

@@ -1,8 +1,9 @@
-"""dist-git's web side on one loopback port: git over HTTP, the lookaside cache, and the runs' artifacts.
+"""dist-git's web side on one loopback port: git over HTTP, the lookaside cache, and what the runs leave.
 
 /rpms/<name>.git                                                   read access by git (smart protocol)
 /repo/pkgs/<ns>/<name>/<file>/<hashtype>/<hash>/<file>             source files
 /artifacts/...                                                     logs, results and images of the runs
+/trees/<branch>/ostree, /trees/<branch>/images                     what Atomic Host's runs publish
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from lab.bare_repository import PLAIN_GIT
 from lab.static_files import FileHandler
 
 _GIT = re.compile(r"^(?P<repo>/[a-z]+/[A-Za-z0-9][\w.+-]*?)(\.git)?(?P<service>/info/refs|/git-upload-pack)$")
+#: Of a branch's directory, what clients may see.
+_PUBLISHED = re.compile(r"^/trees/[\w.-]+/(ostree|images)(/|$)")
 _REQUEST_LIMIT = 1 << 20
 _CLONE_SECONDS = 300.0
 
@@ -35,9 +38,10 @@ class DistGitServer(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, root: Path, artifacts: Path, port: int = 0) -> None:
+    def __init__(self, root: Path, artifacts: Path, port: int = 0, trees: Path | None = None) -> None:
         self.root = root.resolve()
         self.artifacts = artifacts.resolve()
+        self.trees = trees.resolve() if trees else None
         super().__init__(("127.0.0.1", port), _Handler)
 
     @property
@@ -68,6 +72,8 @@ class _Handler(FileHandler):
             self.send_path(self.server.root / "lookaside", path.removeprefix("/repo/pkgs/"))
         elif path.startswith("/artifacts/"):
             self.send_path(self.server.artifacts, path.removeprefix("/artifacts/"))
+        elif self.server.trees and _PUBLISHED.match(path):
+            self.send_path(self.server.trees, path.removeprefix("/trees/"))
         else:
             self.send_error(HTTPStatus.NOT_FOUND)
 
@@ -153,9 +159,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="lab.dist_git", description=__doc__)
     parser.add_argument("--root", type=Path, required=True, help="repositories/ and lookaside/ lie below it")
     parser.add_argument("--artifacts", type=Path, required=True, help="directory shown at /artifacts/")
+    parser.add_argument("--trees", type=Path, help="directory whose published parts are shown at /trees/")
     parser.add_argument("--port", type=int, default=0, help="loopback port; 0 picks a free one")
     given = parser.parse_args()
-    server = DistGitServer(given.root, given.artifacts, given.port)
+    server = DistGitServer(given.root, given.artifacts, given.port, given.trees)
     print(server.url, flush=True)
     server.serve_forever()
 

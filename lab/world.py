@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import shutil
 import sys
@@ -21,7 +22,7 @@ from distgate.errors import Cancelled, ConfigurationError, InfrastructureError
 from distgate.process import run
 from distgate.settings import settings
 from distgate.waiting import Deadline
-from lab import demo_package, prefect_server, rabbitmq, teardown
+from lab import demo_package, host_tests, prefect_server, rabbitmq, teardown
 from lab import service as services
 from lab.bare_repository import install_hook, repository_path
 from lab.base_image import LIMIT, ensure_base, key_of, store_root, write_kickstart
@@ -37,6 +38,8 @@ from lab.supervisor import start_supervisor, supervisor_of, wait_healthy
 PROJECT = Path(__file__).parents[1]
 SITE = "lab"
 QUEUE = "distgate.triggers"
+#: The branch that the lab's Atomic Host is made of.
+ATOMIC_BRANCH = demo_package.ATOMIC_BRANCH
 DIST_GIT, KOJI = "dist-git", "koji-hub"
 #: The account that the lab's hub knows; its password is the same word.
 KOJI_USER = "distgate"
@@ -69,6 +72,10 @@ class World:
     images_dir: Path
     images_key: Path
     kickstart: Path
+    trees_dir: Path
+    trees_url: str
+    package_lists: Path
+    host_tests: str
     site: str = SITE
     images_limit: str = LIMIT
 
@@ -86,6 +93,11 @@ class World:
             "DISTGATE_ARTIFACTS_URL": self.artifacts_url,
             # One host, no network in between: silence means death sooner here.
             "DISTGATE_RUN_LEASE": "30",
+            # One commit is the business of one pipeline here: two cores are enough for one run at a time.
+            "DISTGATE_PIPELINES": '["allpackages", "atomic"]',
+            "DISTGATE_BRANCHES": json.dumps([one for one in demo_package.BRANCHES if one != ATOMIC_BRANCH]),
+            "DISTGATE_ATOMIC_BRANCHES": json.dumps([ATOMIC_BRANCH]),
+            "DISTGATE_PACKAGE_LISTS": str(self.package_lists),
             "DISTGATE_IMAGE_STORE": str(self.images_dir),
             "DISTGATE_IMAGE_STORE_LIMIT": self.images_limit,
             "DISTGATE_GUESTS_DIR": str(self.guests_dir),
@@ -175,6 +187,7 @@ class _Start:
         draft = self.state / "world.draft.json"
         self.world.save(draft)
         self.progress(f"starting the lab in {self.state}")
+        host_tests.seed(self.state / "dist-git")
         for one in (*self.broker.services(), self.prefect.server(), self._dist_git()):
             services.save(self.state, one)
         start_supervisor(self.state)
@@ -215,6 +228,8 @@ class _Start:
     def _sources(self) -> None:
         repository = demo_package.seed(self.state / "dist-git", self.cache, self._tell)
         install_hook(repository, {"url": self.world.amqp_url, "exchange": self.world.exchange})
+        self.world.package_lists.mkdir(exist_ok=True)
+        (self.world.package_lists / f"{ATOMIC_BRANCH}.txt").write_text(f"{demo_package.NAME}\n")
 
     def _prefect(self) -> None:
         self._wait([prefect_server.SERVER])
@@ -236,9 +251,11 @@ class _Start:
 
     def _dist_git(self) -> Service:
         root, artifacts, url = self.state / "dist-git", self.world.artifacts_dir, self.world.dist_git_url
-        for directory in (root, artifacts):
+        trees = self.world.trees_dir
+        for directory in (root, artifacts, trees):
             directory.mkdir(parents=True, exist_ok=True)
-        words = ("--root", str(root), "--artifacts", str(artifacts), "--port", _port_of(url))
+        places = ("--root", root, "--artifacts", artifacts, "--trees", trees)
+        words = (*map(str, places), "--port", _port_of(url))
         health = Health("http", f"{url}/health")
         return Service(DIST_GIT, _module("lab.dist_git", *words), self.world.environment, health)
 
@@ -300,6 +317,10 @@ def _plan(state: Path, cache: Path, broker: Broker, prefect: PrefectServer) -> W
         images_dir=store_root(cache),
         images_key=key_of(cache),
         kickstart=state / "image.ks",
+        trees_dir=state / "trees",
+        trees_url=f"{dist_git_url}/trees",
+        package_lists=state / "package-lists",
+        host_tests=f"{dist_git_url}/tests/{host_tests.NAME}.git",
     )
 
 

@@ -57,6 +57,7 @@ def _facts(report: Report, run: Run | None) -> str:
     ]
     if report.built:
         rows += [("NVR", report.built.nvr), ("Koji task", str(report.built.task_id))]
+        rows += [("unit tests (%check)", inline(report.built.unit_tests.evidence))]
     rows += report.rows()
     if run:
         rows += [("build_id on the bus", f"`{run.build_id}`")]

@@ -13,14 +13,16 @@ from distgate.drivers.amqp_queues import Delivery, Subscription
 from distgate.drivers.prefect_api import FlowRun, PrefectApi
 from distgate.ledger import Ledger
 from distgate.process import run, tail_of
+from distgate.stages import Pipeline, split_topic
 from distgate.waiting import Deadline, wait_for
 from lab.bare_repository import create_repository, install_hook
 from lab.bare_repository import push as push_files
-from lab.demo_package import push_change
+from lab.demo_package import ATOMIC_BRANCH, push_change
 from lab.process_table import members
 from lab.world import World
 
 PREFIX = "org.centos.prod.ci.pipeline.allpackages."
+ATOMIC = "org.centos.prod.ci.pipeline."
 PACKAGE = ["package.queued", "package.running", "package.complete"]
 IMAGE = ["image.queued", "image.running", "image.complete"]
 SMOKE = [f"image.test.smoke.{state}" for state in ("queued", "running", "complete")]
@@ -36,6 +38,7 @@ class Commit:
     world: World
     bus: Subscription
     rev: str
+    prefix: str = PREFIX
     deliveries: dict[str, Delivery] = field(default_factory=dict)
 
     @property
@@ -43,9 +46,13 @@ class Commit:
         return [delivery.body for delivery in self.deliveries.values()]
 
     @property
+    def pipeline(self) -> Pipeline:
+        return "allpackages" if self.prefix == PREFIX else "atomic"
+
+    @property
     def said(self) -> list[str]:
         """``stage.state STATUS`` of each message, in the order of their arrival."""
-        return [f"{body['topic'].removeprefix(PREFIX)} {body['status']}" for body in self.bodies]
+        return [f"{body['topic'].removeprefix(self.prefix)} {body['status']}" for body in self.bodies]
 
     def until(self, word: str, seconds: float = RUN_SECONDS) -> list[str]:
         """Read until a message whose stage and state are ``word`` came; what was said."""
@@ -53,7 +60,7 @@ class Commit:
         deadline = Deadline(seconds)
         while not any(line.split()[0] == word for line in self.said[known:]):
             delivery = self.bus.receive(1)
-            if delivery and delivery.body.get("rev") == self.rev:
+            if delivery and delivery.body.get("rev") == self.rev and split_topic(delivery.topic)[0] == self.pipeline:
                 assert delivery.topic == delivery.body["topic"]
                 self.deliveries.setdefault(delivery.message_id, delivery)
             assert not deadline.passed, f"{word} did not come; so far: {self.said}\n{self.worker_log()}"
@@ -96,6 +103,12 @@ def push(world: World, stage: str = "") -> Commit:
     """Push a commit of the demo package that breaks ``stage``, or nothing."""
     bus = Subscription(world.amqp_url, world.exchange, [f"{PREFIX}#"], queue=f"test.{uuid.uuid4().hex[:8]}")
     return Commit(world, bus, push_change(world.demo_repository, stage=stage))
+
+
+def push_to_host(world: World, stage: str = "") -> Commit:
+    """The same on the branch that the lab's Atomic Host is made of."""
+    bus = Subscription(world.amqp_url, world.exchange, [f"{ATOMIC}#"], queue=f"test.{uuid.uuid4().hex[:8]}")
+    return Commit(world, bus, push_change(world.demo_repository, ATOMIC_BRANCH, stage), ATOMIC)
 
 
 SLOW = """\

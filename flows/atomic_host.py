@@ -1,0 +1,85 @@
+"""The Atomic Host pipeline: package, its tests, OSTree compose, a host that upgrades to it, image, cluster."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.flows import FlowStateHook
+from prefect.states import Completed
+from pydantic import Field
+
+from distgate.change import Change
+from distgate.stages import DUPLICATE
+from tasks.build import build_package, cancel_build
+from tasks.claim import claim_change
+from tasks.conformance import conformance_configured, conformance_tests
+from tasks.functional import find_tests, test_package
+from tasks.heartbeat import alive
+from tasks.host_image import image_due, make_image, smoke_test_image
+from tasks.host_report import NO_CLUSTER, NOT_DUE, NOT_KEPT, HostReport
+from tasks.images import bases_held
+from tasks.integration import integration_tests
+from tasks.stage import end_of_run
+from tasks.summary import reported
+from tasks.tree import branch_held, compose_tree, on_trial
+
+#: A run says its last word however it ends.
+_LAST_WORD: list[FlowStateHook[..., Any]] = [end_of_run]
+#: Suites of the package that are run: the first kind that there is.
+TAGS = ("atomic", "classic")
+
+
+@flow(
+    name="atomic-host",
+    flow_run_name="{change.title}",
+    on_completion=_LAST_WORD,
+    on_failure=_LAST_WORD,
+    on_cancellation=[*_LAST_WORD, cancel_build],
+    on_crashed=_LAST_WORD,
+)
+def atomic_host(
+    change: Change,
+    site: str | None = None,
+    again: bool = False,
+    reserve: Annotated[int, Field(ge=0, le=1440)] = 0,
+    rerun_failed: bool | None = None,
+    image: bool | None = None,
+) -> State[Any]:
+    """Test one commit in a whole Atomic Host and say so on the bus.
+
+    Args:
+        change: The commit.
+        site: The name of the block documents to work with; the worker's own by default.
+        again: Whether a change that another run holds is tested again.
+        reserve: For how many minutes the guest of a failure is held, a day at most.
+        rerun_failed: Whether a failing suite is run again, and without the change, to say where to look first;
+            DISTGATE_RERUN_FAILED by default.
+        image: Whether an image is made of the tree; by default when the last one is older than DISTGATE_IMAGE_EVERY.
+    """
+    job = claim_change(change, site, again, reserve, rerun_failed, pipeline="atomic")
+    if job is None:
+        return Completed(name=DUPLICATE, message="another run holds this change")
+    with alive(job), bases_held(job), reported(HostReport(job)) as report:
+        built = report.built = build_package(job)
+        plan = report.plan = find_tests(job, TAGS)
+        if plan.tests.to_run:
+            report.verdict = test_package(job, plan, built)
+        with branch_held(job):
+            tree = report.tree = compose_tree(job, built)
+            with on_trial(job, built, tree) as trial:
+                report.integration = integration_tests(job, tree)
+                trial.passed = report.status == "SUCCESS"
+        report.no_image = _no_image(trial.passed) or ("" if image_due(job, image) else NOT_DUE)
+        if not report.no_image:
+            made = report.image = make_image(job, tree)
+            report.smoke = smoke_test_image(job, tree, made)
+            report.no_e2e = "" if conformance_configured(job) else NO_CLUSTER
+            if not report.no_e2e:
+                report.conformance = conformance_tests(job, made)
+    return report.state()
+
+
+def _no_image(kept: bool) -> str:
+    return "" if kept else NOT_KEPT

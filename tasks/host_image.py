@@ -1,0 +1,68 @@
+"""The image stages of Atomic Host: a bootable image of the composed tree, at an interval, and its smoke test."""
+
+from __future__ import annotations
+
+from prefect import get_run_logger, task
+
+from blocks import ImageStore, OSTreeRepo
+from distgate.drivers.base import ComposedTree
+from distgate.drivers.tree_images import TreeImage
+from distgate.drivers.tree_smoke import TreeSmoke, TreeSmokeReport
+from distgate.settings import settings
+from tasks.claim import Job
+from tasks.live_text import LiveLines
+from tasks.reserve import ReservedGuests
+from tasks.stage import ledger, stage
+from tasks.tree import holder_of, trees_of
+
+
+@task(name="Ask whether an image is due")
+def image_due(job: Job, wanted: bool | None) -> bool:
+    """Whether this run makes an image: as ``wanted``, or when the last good one is older than the interval."""
+    if wanted is not None:
+        return wanted
+    due = OSTreeRepo.of(job.site).images(job.change.branch).due(settings().image_every)
+    if not due:
+        get_run_logger().info("%s: no new image: the last one is younger than the interval", job.change.title)
+    return due
+
+
+@stage("image", "Make image")
+def make_image(job: Job, tree: ComposedTree) -> TreeImage:
+    """A bootable image of ``tree`` in the branch's directory of images; nobody is pointed to it yet."""
+    repo, room, branch = OSTreeRepo.of(job.site), job.room.stage("host-image"), job.change.branch
+    with LiveLines("host-image", "How the image is made") as live, trees_of(job).lease(tree.rev, holder_of(job)):
+        made = repo.maker(branch).make(
+            trees_of(job).published,
+            tree,
+            repo.compose_url(branch),
+            ImageStore.of(job.site).ssh_key(),
+            room / repo.images(branch).name(tree),
+            live,
+        )
+        live.end(made.built.steps)
+    if made.kickstart:
+        (room / "image.ks").write_text(made.kickstart)
+    image = repo.images(branch).place(made.built.path, tree)
+    ledger().learn(job.run_id, image_name=image.name, image_url=image.url)
+    return image
+
+
+@stage("image.test.smoke", "Image smoke test")
+def smoke_test_image(job: Job, tree: ComposedTree, image: TreeImage) -> TreeSmokeReport:
+    """Boot the image and find exactly ``tree`` in it; then it is the branch's latest one."""
+    images, guests = OSTreeRepo.of(job.site).images(job.change.branch), ReservedGuests(job)
+    latest = images.latest()
+    smoke = TreeSmoke(guests.host, settings().boot_timeout)
+    with images.using(image) as path:
+        report = smoke.test(
+            path,
+            tree,
+            ImageStore.of(job.site).ssh_key(),
+            job.room.stage("host-smoke"),
+            good=latest.path if latest else None,
+        )
+        images.promote(image)
+        images.prune()
+    get_run_logger().info("%s: %s; it is the branch's latest", job.change.title, report.sentence)
+    return report

@@ -1,0 +1,71 @@
+"""What a run of Atomic Host has to say: the tree, what a host made of it, the image, the cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from distgate.conformance import ConformanceReport
+from distgate.drivers.base import ComposedTree
+from distgate.drivers.tree_images import TreeImage
+from distgate.drivers.tree_smoke import TreeSmokeReport
+from distgate.package_diff import diff_text
+from distgate.plain_text import fenced, inline
+from tasks.integration import IntegrationReport
+from tasks.summary import Judged, Report
+
+NOT_DUE = "no new image: the last good one is younger than the interval"
+NOT_KEPT = "no image: the tree was withdrawn"
+NO_CLUSTER = "not configured (block Host tests)"
+#: Changed packages that the page shows; compose/package-diff.txt has them all.
+MOST_LINES = 100
+
+
+@dataclass
+class HostReport(Report):
+    """What the stages of Atomic Host have returned so far. ``no_image`` says why there is no new image, ``no_e2e``
+    why no conformance was tested."""
+
+    tree: ComposedTree | None = None
+    integration: IntegrationReport | None = None
+    image: TreeImage | None = None
+    smoke: TreeSmokeReport | None = None
+    conformance: ConformanceReport | None = None
+    no_image: str = ""
+    no_e2e: str = ""
+
+    def judged(self) -> Sequence[Judged]:
+        found = (self.verdict, self.integration, self.conformance)
+        return [one for one in found if one is not None]
+
+    def passed(self) -> str:
+        tests = self.verdict.sentence if self.verdict else f"built; functional tests skipped, {self.skipped}"
+        parts = [tests, self.integration.sentence if self.integration else ""]
+        parts += [self.smoke.sentence if self.smoke else self.no_image]
+        parts += [self.conformance.sentence if self.conformance else ""]
+        return "; ".join(part for part in parts if part)
+
+    def rows(self) -> Iterator[tuple[str, str]]:
+        if self.tree:
+            yield "OSTree commit", f"`{self.tree.rev}` (version {inline(self.tree.version)}) of `{self.tree.ref}`"
+            yield "packages under test", ", ".join(map(str, self.tree.requested))
+        if self.integration:
+            yield "integration tests", inline(self.integration.sentence)
+        if self.image:
+            yield "image", f"[{self.image.name}]({self.image.url})"
+        if self.smoke:
+            yield "image smoke test", inline(self.smoke.sentence)
+        elif self.no_image:
+            yield "image", inline(self.no_image)
+        if self.conformance:
+            yield "e2e conformance", inline(self.conformance.sentence)
+        elif self.no_e2e:
+            yield "e2e conformance", inline(self.no_e2e)
+
+    def sections(self) -> Iterator[str]:
+        if self.tree is None:
+            return
+        lines = diff_text(self.tree.changes).splitlines()
+        more = [f"... and {len(lines) - MOST_LINES} more"] if len(lines) > MOST_LINES else []
+        beside = f"`{self.tree.parent[:12]}`" if self.tree.parent else "nothing: it is the branch's first"
+        yield f"## Packages beside {beside}\n\n" + fenced("\n".join([*lines[:MOST_LINES], *more]) or "none changed")

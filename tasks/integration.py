@@ -1,0 +1,132 @@
+"""The integration stage of Atomic Host: a host upgrades to the composed tree, and the configured suite runs on it."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from prefect import get_run_logger
+
+from blocks import HostTests, ImageStore, OSTreeRepo
+from distgate.discovery import Suite
+from distgate.drivers.base import BaseImage, ComposedTree
+from distgate.drivers.suite_session import JudgedSuite, failure_of, status_of
+from distgate.drivers.tree_upgrade import TreeUpgrade, UpgradeReport
+from distgate.junit import junit
+from distgate.settings import settings
+from distgate.verdict import SuiteVerdict
+from tasks.claim import Job
+from tasks.reserve import ReservedGuests
+from tasks.stage import ledger, stage, verdict_of
+from tasks.suites import session_on
+from tasks.tree import holder_of, trees_of
+
+SUFFIX = "compose.test.integration"
+
+
+@dataclass(frozen=True)
+class IntegrationReport:
+    """What the upgrade and the suite said: ``status`` is SUCCESS or UNSTABLE."""
+
+    status: str
+    upgrade: UpgradeReport
+    judged: tuple[JudgedSuite, ...] = ()
+
+    @property
+    def suites(self) -> tuple[SuiteVerdict, ...]:
+        """The verdicts on the suite's playbooks, in the order in which they ran."""
+        return tuple(one.verdict for one in self.judged)
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in one sentence."""
+        bad = [suite for suite in self.suites if suite.verdict != "PASS"]
+        if bad:
+            said = "; ".join(f"{suite.suite}: {suite.evidence}" for suite in bad)
+            return f"the host upgrades, but the integration tests did not all pass: {said} (blame: {bad[0].blame})"
+        tests = sum(len(suite.tests) for suite in self.suites)
+        return f"{self.upgrade.sentence}; integration tests: {tests} passed" if tests else self.upgrade.sentence
+
+
+@stage(SUFFIX, "Integration tests")
+def integration_tests(job: Job, tree: ComposedTree) -> IntegrationReport:
+    """Upgrade a guest of the previous commit to ``tree`` over http, look at it, roll it back; then run the suite.
+
+    Raises PackageError when the host does not come up as it should, TestsError or GaveUp when the suite could not
+    be run; tests that ran and failed are no error.
+    """
+    room = job.room.stage_again("integration")
+    with ExitStack() as held:
+        for rev in filter(None, (tree.rev, tree.parent)):
+            held.enter_context(trees_of(job).lease(rev, holder_of(job)))
+        disks = _Disks(job, tree, held)
+        upgrade = _upgrade(job, tree, disks, room)
+        judged = _suite(job, tree, disks, room)
+    status = status_of(judged)
+    if status == "FAILURE":
+        raise failure_of(judged)
+    ledger().learn(job.run_id, **{verdict_of(SUFFIX): status})
+    return IntegrationReport(status, upgrade, judged)
+
+
+@dataclass(frozen=True)
+class _Disks:
+    """Disks of the branch's commits, kept for as long as ``held`` is open."""
+
+    job: Job
+    tree: ComposedTree
+    held: ExitStack
+
+    @property
+    def key(self) -> Path:
+        return ImageStore.of(self.job.site).ssh_key()
+
+    def of(self, rev: str) -> Path:
+        """A disk of the commit ``rev``, whose host upgrades from the site's own repository."""
+        repo, branch = OSTreeRepo.of(self.job.site), self.job.change.branch
+        made = repo.disks(branch).disk(
+            trees_of(self.job).published,
+            rev,
+            self.tree.ref,
+            remote_url=repo.compose_url(branch),
+            key=self.key,
+            progress=lambda line: _say(self.job, line),
+            holder=holder_of(self.job),
+        )
+        return self.held.enter_context(made)
+
+
+def _upgrade(job: Job, tree: ComposedTree, disks: _Disks, room: Path) -> UpgradeReport:
+    url, parent = OSTreeRepo.of(job.site).compose_url(job.change.branch), tree.parent
+    guests = ReservedGuests(job)
+    upgrade = TreeUpgrade(guests.host, settings().boot_timeout, progress=lambda line: _say(job, line))
+    report = upgrade.test(
+        disks.of(parent) if parent else None,
+        tree,
+        url,
+        disks.key,
+        tree.requested,
+        room / "upgrade",
+        new=None if parent else disks.of(tree.rev),
+    )
+    _say(job, report.sentence)
+    return report
+
+
+def _suite(job: Job, tree: ComposedTree, disks: _Disks, room: Path) -> tuple[JudgedSuite, ...]:
+    tests = HostTests.of(job.site)
+    if not tests.has_suite:
+        _say(job, "no integration suite is configured (block Host tests)")
+        return ()
+    checkout, disk = tests.checkout(room / "suite"), disks.of(tree.rev)
+    url = OSTreeRepo.of(job.site).compose_url(job.change.branch)
+    told = {"compose_url": url, "compose_rev": tree.rev, "compose_ref": tree.ref}
+    session = session_on(job, BaseImage(disk, tree.rev, 0, disks.key), disk, tree.requested, variables=told)
+    judged = session.run(checkout, [Suite(path, kind="playbook") for path in tests.playbooks], room / "suites")
+    (room / "junit.xml").write_text(junit([one.verdict for one in judged]), encoding="utf-8")
+    return judged
+
+
+def _say(job: Job, line: str) -> None:
+    get_run_logger().info("%s: %s", job.change.title, line)

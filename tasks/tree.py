@@ -1,0 +1,117 @@
+"""The compose stage of Atomic Host: an OSTree commit with the package, and its trial: does it stay?."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+
+from prefect import get_client, get_run_logger
+from prefect.artifacts import create_markdown_artifact
+from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
+from prefect.concurrency.sync import concurrency
+from prefect.exceptions import ObjectAlreadyExists
+
+from blocks import OSTreeRepo
+from distgate.drivers.base import ComposedTree
+from distgate.drivers.branch_trees import BranchTrees
+from distgate.package_diff import diff_text
+from distgate.plain_text import fenced
+from tasks.build import BuiltPackage
+from tasks.claim import Job
+from tasks.live_text import LiveLines
+from tasks.stage import ledger, stage
+
+#: Seconds after which the slot of a run that died is free again.
+SLOT_SECONDS = 60.0
+
+
+@dataclass
+class Trial:
+    """A composed tree while it is tested: it stays only if somebody says ``passed``."""
+
+    tree: ComposedTree
+    passed: bool = False
+
+
+@contextmanager
+def branch_held(job: Job) -> Iterator[None]:
+    """One run at a time composes a tree of the branch and tests it; the others wait here, and say for what.
+
+    The slot is Prefect's global limit ``ostree-BRANCH``, which a dead holder loses; the branch's repository has a
+    lock of its own beside it.
+    """
+    name = f"ostree-{job.change.branch}"
+    _ensure_limit(name)
+    get_run_logger().info(
+        "%s: waits for its turn to compose %s (limit %s)", job.change.title, job.change.branch, name
+    )
+    with concurrency(name, occupy=1, lease_duration=SLOT_SECONDS):
+        yield
+
+
+def trees_of(job: Job) -> BranchTrees:
+    """The trees of the run's branch."""
+    return OSTreeRepo.of(job.site).trees(job.change.branch, holder_of(job))
+
+
+def holder_of(job: Job) -> str:
+    """Whom a lease of this run is for."""
+    return f"run {job.run_id}, {job.change.title}"
+
+
+@stage("compose", "Compose OSTree")
+def compose_tree(job: Job, built: BuiltPackage) -> ComposedTree:
+    """Commit the branch's packages with those under test, and publish the commit."""
+    with LiveLines("tree", "How the tree is composed") as live:
+        tree = trees_of(job).compose(built.repository, built.packages, live)
+        live.end(tree.steps)
+    _keep_record(job, tree)
+    ledger().learn(job.run_id, compose_rev=tree.rev)
+    get_run_logger().info(
+        "%s: %s is %s %s, %d packages, %d of them changed",
+        job.change.title,
+        tree.ref,
+        tree.version,
+        tree.rev[:12],
+        len(tree.installed),
+        len(tree.changes),
+    )
+    return tree
+
+
+@contextmanager
+def on_trial(job: Job, built: BuiltPackage, tree: ComposedTree) -> Iterator[Trial]:
+    """The tree stays, and its package is in all later ones, when the block says that it passed; otherwise the branch
+    goes back to the commit before, however the block ends."""
+    trial = Trial(tree)
+    try:
+        yield trial
+    finally:
+        trees = trees_of(job)
+        if trial.passed:
+            trees.accept(tree, built.repository, built.packages)
+            get_run_logger().info("%s: %s stays the head of %s", job.change.title, tree.rev[:12], tree.ref)
+        else:
+            trees.withdraw(tree)
+            get_run_logger().warning("%s: %s is withdrawn from %s", job.change.title, tree.rev[:12], tree.ref)
+
+
+def _keep_record(job: Job, tree: ComposedTree) -> None:
+    room, text = job.room.stage("compose"), diff_text(tree.changes)
+    (room / "package-diff.txt").write_text(text)
+    record = asdict(tree) | {"installed": [str(nevra) for nevra in tree.installed]}
+    (room / "tree.json").write_text(json.dumps(record, indent=1, default=str) + "\n")
+    parent = tree.parent[:12] if tree.parent else "nothing"
+    create_markdown_artifact(
+        fenced(text), key="package-diff", description=f"Packages of {tree.rev[:12]} beside those of {parent}"
+    )
+
+
+def _ensure_limit(name: str) -> None:
+    with get_client(sync_client=True) as client:
+        try:
+            client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=name, limit=1))
+        except ObjectAlreadyExists:
+            return
