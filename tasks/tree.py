@@ -85,11 +85,11 @@ def compose_tree(job: Job, built: BuiltPackage) -> ComposedTree:
 def on_trial(job: Job, built: BuiltPackage, tree: ComposedTree) -> Iterator[Trial]:
     """The tree stays, and its package is in all later ones, when the block says that it passed; otherwise the branch
     goes back to the commit before, however the block ends."""
-    trial = Trial(tree)
+    trial, trees = Trial(tree), trees_of(job)
+    trees.put_forward(tree)  # a retried run comes back to a tree that was withdrawn when it failed
     try:
         yield trial
     finally:
-        trees = trees_of(job)
         if trial.passed:
             trees.accept(tree, built.repository, built.packages)
             get_run_logger().info("%s: %s stays the head of %s", job.change.title, tree.rev[:12], tree.ref)

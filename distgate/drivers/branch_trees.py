@@ -163,6 +163,24 @@ class BranchTrees:
             if unaccepted and unaccepted.rev == tree.rev:
                 self._take_back(unaccepted)
 
+    def put_forward(self, tree: ComposedTree) -> None:
+        """Let the ref point to ``tree`` once more, for tests that are run again after it was withdrawn.
+
+        Raises InfrastructureError when another tree was published since, or this one was pruned.
+        """
+        with self._locked():
+            head = self.head()
+            if head == tree.rev:
+                return
+            if head != tree.parent or not self._served.holds(tree.rev):
+                raise InfrastructureError(
+                    f"tree {tree.version} ({tree.rev[:12]}) was withdrawn, and the branch has moved on since",
+                    hint="run the change again",
+                )
+            self._note_unaccepted(Unaccepted(tree.rev, tree.parent))
+            self._served.set_ref(self.ref, tree.rev)
+            self._served.write_summary(self.signing)
+
     @contextmanager
     def lease(self, rev: str, holder: str) -> Iterator[str]:
         """Keep a published commit from being pruned, and from being withdrawn by others, for the block.

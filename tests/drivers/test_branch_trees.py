@@ -138,6 +138,24 @@ def test_a_withdrawn_tree_is_no_longer_served_under_the_ref_and_still_by_its_has
 
 
 @needs_root
+def test_a_withdrawn_tree_is_put_forward_again_unless_the_branch_has_moved_on(
+    tmp_path: Path, packages: Packages
+) -> None:
+    trees, good = packages.branch(tmp_path / "f41")
+    bad = composed(trees, packages, "tool-3.0", accepted=False)
+    trees.withdraw(bad)
+    for _ in range(2):  # a second time changes nothing
+        trees.put_forward(bad)
+        assert (trees.head(), summary_of(trees.published)) == (bad.rev, {REF: bad.rev})
+    trees.withdraw(bad)
+    assert trees.head() == good.rev
+    following = composed(trees, packages, "extra-1.0")
+    with pytest.raises(InfrastructureError, match="the branch has moved on since"):
+        trees.put_forward(bad)
+    assert trees.head() == following.rev
+
+
+@needs_root
 def test_the_first_tree_can_be_withdrawn_too(tmp_path: Path, packages: Packages) -> None:
     trees = trees_in(tmp_path / "f41", packages)
     trees.withdraw(composed(trees, packages, "tool-2.0", accepted=False))
