@@ -1,0 +1,144 @@
+"""A host of the commit before upgrades over real http, restarts, and goes back; or it is said whose fault it is."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+from lab_commits import Commits, served, two_commits
+
+from distgate.drivers.deployed_disks import DeployedDisks
+from distgate.drivers.guests import LibvirtGuests
+from distgate.drivers.image_factory import ImageFactory
+from distgate.drivers.tree_image_ways import InstalledImage
+from distgate.drivers.tree_images import TreeImages
+from distgate.drivers.tree_smoke import TreeSmoke
+from distgate.drivers.tree_upgrade import TreeUpgrade
+from distgate.errors import InfrastructureError, PackageError
+from distgate.kickstart import HOME
+from lab.base_image import ensure_key
+from lab.deployed_disk import lab_deployer
+from lab.image_factory import COMMAND, INSTALL_URL, RESOURCES
+
+#: Three boots and an upgrade, each of them some minutes long on a machine with many guests.
+pytestmark = [pytest.mark.guest, pytest.mark.timeout(2700)]
+SECONDS = 90.0
+STEPS = [
+    "boot the host before",
+    "look at the host before",
+    "upgrade over http",
+    "restart into the new commit",
+    "look at the new commit",
+    "roll back",
+    "restart into the commit before",
+    "look at the host again",
+]
+
+
+@pytest.fixture(scope="module")
+def key(cache: Path) -> Path:
+    return ensure_key(cache)
+
+
+@pytest.fixture(scope="module")
+def commits(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Commits:
+    return two_commits(cache, tmp_path_factory.mktemp("commits") / "ostree")
+
+
+@pytest.fixture(scope="module")
+def disks(tmp_path_factory: pytest.TempPathFactory) -> DeployedDisks:
+    return DeployedDisks(tmp_path_factory.mktemp("disks"), lab_deployer())
+
+
+def test_a_host_upgrades_to_exactly_the_commit_runs_it_and_goes_back(
+    commits: Commits, disks: DeployedDisks, key: Path, tmp_path: Path
+) -> None:
+    old, new = commits.trees
+    upgrade = TreeUpgrade(LibvirtGuests(tmp_path / "state"), SECONDS, print)
+    with (
+        served(commits.published) as url,
+        disks.disk(commits.published, old.rev, old.ref, remote_url=url, key=key) as disk,
+    ):
+        report = upgrade.test(disk, new, url, key, new.requested, tmp_path / "room")
+    assert report.passed
+    assert (
+        report.sentence
+        == f"a host of {old.rev[:12]} upgrades to {new.rev[:12]} (41.2), restarts into it, and rolls back"
+    )
+    assert (report.before, report.rev, report.upgraded, report.rolled_back) == (old.rev, new.rev, True, True)
+    assert report.packages
+    assert report.packages.right == new.requested
+    assert report.boot
+    assert report.boot.state == "running"
+    assert [step.name for step in report.steps] == STEPS
+    room = tmp_path / "room"
+    assert f"* fedora-atomic {new.rev}.0" in (room / "status-new.txt").read_text()
+    assert f"* fedora-atomic {old.rev}." in (room / "status-again.txt").read_text()
+    assert "witness|0|2.0|3|noarch" in (room / "installed-new.txt").read_text()
+    assert json.loads((room / "upgrade.json").read_text())["sentence"] == report.sentence
+    assert (room / "guest" / "console.log").exists()
+
+
+def test_a_repository_that_is_away_during_the_upgrade_is_not_the_trees_fault(
+    commits: Commits, disks: DeployedDisks, key: Path, tmp_path: Path
+) -> None:
+    old, new = commits.trees
+    with socket.socket() as taken:  # bound and never listening: nobody answers there
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        upgrade = TreeUpgrade(LibvirtGuests(tmp_path / "state"), SECONDS, print)
+        with (
+            disks.disk(commits.published, old.rev, old.ref, remote_url=url, key=key) as disk,
+            pytest.raises(InfrastructureError, match=f"the repository {url} does not answer"),
+        ):
+            upgrade.test(disk, new, url, key, new.requested, tmp_path / "room")
+    assert "does not answer" in (tmp_path / "room" / "upgrade.txt").read_text()
+
+
+def test_an_image_that_an_installer_made_by_kickstart_boots_into_its_commit_and_becomes_the_latest(
+    commits: Commits, key: Path, tmp_path: Path
+) -> None:
+    new = commits.trees[-1]
+    builder = ImageFactory(command=COMMAND, install_url=INSTALL_URL, resources=RESOURCES)
+    way = InstalledImage(builder, HOME / "lab-atomic.ks", "41", 1200)
+    images = TreeImages(tmp_path / "images", "http://trees.example.org/f41/images")
+    with served(commits.published) as url:
+        made = way.make(commits.published, new, url, key, tmp_path / "new.qcow2", print)
+        assert f"--url={url} --ref={new.ref}" in made.kickstart
+        assert f"Deployed commit: {new.rev}" in made.built.log.read_text()
+    image = images.place(made.built.path, new)
+    report = TreeSmoke(LibvirtGuests(tmp_path / "state"), SECONDS).test(image.path, new, key, tmp_path / "room")
+    assert report.sentence == f"the image of {new.rev[:12]} (41.2) boots into it, and no unit fails"
+    assert images.promote(image) == images.latest()
+    assert {path.name for path in (tmp_path / "room").iterdir()} >= {"console.log", "boot.txt", "status-image.txt"}
+
+
+PURPLE = """[Unit]
+DefaultDependencies=no
+[Service]
+ExecStart=/bin/sh -c 'echo the disk is purple > /dev/console; exec systemctl poweroff --force --force'
+"""
+
+
+def test_a_host_that_does_not_come_back_is_the_trees_fault_with_the_consoles_last_words(
+    commits: Commits, disks: DeployedDisks, key: Path, tmp_path: Path
+) -> None:
+    units = tmp_path / "overlay/usr/lib/systemd/system"
+    units.mkdir(parents=True)
+    (units / "lab-sshd.service").write_text(PURPLE)
+    good = commits.trees[-1]
+    bad = commits.spoiled(tmp_path / "overlay")
+    upgrade = TreeUpgrade(LibvirtGuests(tmp_path / "state"), SECONDS, print)
+    with (
+        served(commits.published) as url,
+        disks.disk(commits.published, good.rev, good.ref, remote_url=url, key=key) as disk,
+        pytest.raises(
+            PackageError, match=r"does not come back from its restart into 41\.3.*the commit before boots"
+        ) as lost,
+    ):
+        upgrade.test(disk, bad, url, key, bad.requested, tmp_path / "room")
+    assert "the disk is purple" in lost.value.evidence
+    assert "a rollback was tried in vain" in str(lost.value)
+    assert json.loads((tmp_path / "room" / "upgrade.json").read_text())["upgraded"] is False
