@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from base64 import b64encode
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, AliasChoices, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import AfterValidator, AliasChoices, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from distgate.errors import ConfigurationError
@@ -39,6 +40,16 @@ class Settings(BaseSettings):
         "http://127.0.0.1:4200/api",
         validation_alias=AliasChoices("DISTGATE_PREFECT_API_URL", "PREFECT_API_URL"),
         description="Prefect's REST API; PREFECT_API_URL is read as well",
+    )
+    prefect_auth_string: SecretStr | None = Field(
+        None,
+        validation_alias=AliasChoices("DISTGATE_PREFECT_AUTH_STRING", "PREFECT_API_AUTH_STRING"),
+        description="user:password of a protected Prefect server; PREFECT_API_AUTH_STRING is read as well",
+    )
+    prefect_api_key: SecretStr | None = Field(
+        None,
+        validation_alias=AliasChoices("DISTGATE_PREFECT_API_KEY", "PREFECT_API_KEY"),
+        description="The same as a key, where a proxy or Prefect Cloud wants one; PREFECT_API_KEY is read as well",
     )
     ui_url: str = Field(
         "http://127.0.0.1:4200", description="Where people reach the Prefect UI; build_url points there"
@@ -206,6 +217,13 @@ class Settings(BaseSettings):
         if value and value != (own := known.data.get("environment")):
             raise ValueError(f"the run is for {value}, and its worker for {own} (DISTGATE_ENVIRONMENT)")
         return value
+
+    @property
+    def prefect_authorization(self) -> str:
+        """The HTTP header Authorization for Prefect's API, made as Prefect's own client makes it; empty for none."""
+        if self.prefect_auth_string is not None:
+            return f"Basic {b64encode(self.prefect_auth_string.get_secret_value().encode()).decode()}"
+        return f"Bearer {self.prefect_api_key.get_secret_value()}" if self.prefect_api_key is not None else ""
 
     def deployment_of(self, pipeline: Pipeline) -> str:
         """The deployment whose runs answer the pushes that a pipeline accepted."""

@@ -14,6 +14,7 @@ import httpx
 from tenacity import Retrying, before_sleep_log, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
 
 from distgate.errors import ConfigurationError, InfrastructureError
+from distgate.settings import settings
 
 log = logging.getLogger(__name__)
 
@@ -52,14 +53,19 @@ class FlowRun:
 class PrefectApi:
     """A client of the server at ``url`` (ending in /api); a context manager, safe to use from several threads.
 
+    ``authorization`` is the HTTP header that lets us in: by default, as for Prefect's own client, what
+    PREFECT_API_AUTH_STRING or PREFECT_API_KEY says.
+
     A server that is away, restarts or is busy (5xx, 429) is asked again for ``patience`` seconds; after that every
     call raises InfrastructureError. What the server refuses raises ConfigurationError with its words.
     """
 
-    def __init__(self, url: str, *, patience: float = 60.0) -> None:
+    def __init__(self, url: str, *, patience: float = 60.0, authorization: str | None = None) -> None:
         self.url, self.patience = url.rstrip("/"), patience
+        known = settings().prefect_authorization if authorization is None else authorization
+        headers = {"Authorization": known} if known else {}
         # trust_env=False: no proxy of the environment stands between us and our own server.
-        self._client = httpx.Client(timeout=ANSWER_SECONDS, trust_env=False)
+        self._client = httpx.Client(timeout=ANSWER_SECONDS, trust_env=False, headers=headers)
         self._deployments: dict[str, str] = {}
 
     def __enter__(self) -> PrefectApi:
@@ -233,6 +239,8 @@ class PrefectApi:
         said = f"Prefect answers {answer.status_code} to {method} {path}"
         if answer.status_code >= 500 or answer.status_code in (408, 429):
             raise InfrastructureError(said, evidence=answer.text[:2000])
+        if answer.status_code in (401, 403):
+            hint = "PREFECT_API_AUTH_STRING or PREFECT_API_KEY is what the server wants to see"
         raise ConfigurationError(f"{said}: {answer.text[:200]}", hint=hint, evidence=answer.text[:2000])
 
 
