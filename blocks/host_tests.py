@@ -10,11 +10,9 @@ from pydantic import Field
 from blocks.guest_host import GuestMachine
 from blocks.site import SiteBlock
 from distgate.drivers.base import Progress
-from distgate.drivers.cluster import LibvirtProvider
 from distgate.drivers.conformance import Conformance
+from distgate.drivers.conformance_setup import ConformanceSetup
 from distgate.drivers.dist_git import checkout
-from distgate.drivers.hosts_inventory import HostsProvider
-from distgate.topology import read_topology
 
 
 class HostTests(SiteBlock):
@@ -35,6 +33,10 @@ class HostTests(SiteBlock):
     profile: str = Field(
         "", description="Conformance profile: a directory, or the name of one that distgate brings; empty: e2e is off"
     )
+    profile_url: str = Field(
+        "", description="git repository in which the profile is a directory; empty: it is on the worker"
+    )
+    profile_rev: str = Field("", description="The commit of that repository, 40 hexadecimal digits")
     variables: dict[str, Any] = Field(default_factory=dict, description="The site's variables for its playbooks")
     files: str = Field("", description="Directory that its playbooks read as distgate_files; empty: none")
     hosts: str = Field(
@@ -50,15 +52,18 @@ class HostTests(SiteBlock):
         """The integration suite's files, at its commit, in ``into``."""
         return checkout(self.suite_url, self.suite_rev, into)
 
-    def conformance_on(self, machine: GuestMachine, progress: Progress) -> Conformance:
+    def conformance_on(self, machine: GuestMachine, room: Path, progress: Progress) -> Conformance:
         """What tests the conformance of an image by the profile; its guests are started on ``machine``.
 
-        Raises ConfigurationError for what is wrong in the profile, the variables or the inventory.
+        A profile in a repository is checked out into ``room``. Raises ConfigurationError for what is wrong in the
+        profile, the variables or the inventory.
         """
-        return Conformance(
-            read_topology(self.profile),
-            HostsProvider(Path(self.hosts)) if self.hosts else LibvirtProvider(Path(machine.state)),
+        setup = ConformanceSetup(
+            self.profile,
+            repository=self.profile_url,
+            revision=self.profile_rev,
+            hosts=Path(self.hosts) if self.hosts else None,
             variables=self.variables,
             files=Path(self.files) if self.files else None,
-            progress=progress,
         )
+        return setup.open(Path(machine.state), room, progress)

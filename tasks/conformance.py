@@ -33,7 +33,9 @@ def conformance_tests(job: Job, image: TreeImage) -> ConformanceReport:
     """
     tests, log = HostTests.of(job.site), get_run_logger()
     conformance = tests.conformance_on(
-        GuestMachine.of(job.site), progress=lambda line: log.info("%s: %s", job.change.title, line)
+        GuestMachine.of(job.site),
+        job.room.stage("e2e-profile"),
+        lambda line: log.info("%s: %s", job.change.title, line),
     )
     report = conformance.run(image.path, ImageStore.of(job.site).ssh_key(), job.room.stage_again("e2e"))
     if report.status == "FAILURE":
