@@ -70,8 +70,9 @@ class Asked:
 
 
 def change_of(named: Change | Named, lookup: Lookup, settings: Settings) -> Asked:
-    """The change that was named; nothing is looked up for one that is given in full. Raises ConfigurationError for none, for two, and for one that cannot be found.
+    """The change that was named; nothing is looked up for one that is given in full.
 
+    Raises ConfigurationError for none, for two, and for one that cannot be found.
     ``koji_task`` may come with ``repo``, ``rev`` and ``branch``: a build from an SRPM does not say its commit.
     """
     if isinstance(named, Change):
