@@ -10,10 +10,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sqlite3
 import stat
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -68,7 +69,7 @@ def main() -> int:
     facts = json.loads(Path(sys.argv[2]).read_text())
     try:
         make_tree(Path(sys.argv[1]), Shape(**facts))
-    except (Unshapely, OSError) as broken:
+    except (Unshapely, OSError, sqlite3.Error) as broken:
         print(broken, file=sys.stderr)
         return REFUSED
     return 0
@@ -154,6 +155,7 @@ def _emptied_var(root: Path) -> Iterator[str]:
         database.parent.mkdir(parents=True, exist_ok=True)
         (var / "lib/rpm").rename(database)
     if database.is_dir():
+        _settle(database / "rpmdb.sqlite")
         _discard(var / "lib/rpm")
         yield f"L /var/lib/rpm - - - - ../../{DATABASE}"
         share = root / "usr/share/rpm"
@@ -163,6 +165,15 @@ def _emptied_var(root: Path) -> Iterator[str]:
         if not (var / name).is_dir() or (var / name).is_symlink():
             yield f"d /var/{name} {mode:04o} 0 0 -"
     yield from _factory_lines(root, var, "var")
+
+
+def _settle(database: Path) -> None:
+    """End SQLite's write-ahead log: its files differ in each commit, and readers on a read-only /usr need them."""
+    if database.is_file() and not database.is_symlink():
+        with closing(sqlite3.connect(database)) as connection:
+            connection.execute("PRAGMA journal_mode = DELETE")
+    for ending in ("-shm", "-wal"):
+        _discard(database.with_name(f"{database.name}{ending}"))
 
 
 def _factory_lines(root: Path, place: Path, target: str) -> Iterator[str]:

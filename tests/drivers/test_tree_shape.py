@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from contextlib import nullcontext
+import sqlite3
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,21 @@ def test_what_belongs_to_the_machine_moves_out_of_the_tree(root: Path) -> None:
     assert (root / "usr/share/factory/var/roothome/.profile").read_text() == "root/.profile"
     assert not (root / "usr/share/factory/var/cache").exists()
     assert os.readlink(root / "usr/share/rpm") == "../../usr/lib/sysimage/rpm"
+
+
+def test_the_rpm_database_can_be_read_where_nothing_can_be_written(root: Path) -> None:
+    database = root / "usr/lib/sysimage/rpm/rpmdb.sqlite"
+    connection = sqlite3.connect(database)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("CREATE TABLE packages (name TEXT)")
+    connection.commit()
+    assert database.with_name("rpmdb.sqlite-wal").exists()
+    connection.close()
+    make_tree(root, PLAIN)
+    assert sorted(path.name for path in database.parent.iterdir()) == ["rpmdb.sqlite"]
+    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as reader:
+        assert reader.execute("PRAGMA journal_mode").fetchone() == ("delete",)
+        assert reader.execute("SELECT name FROM sqlite_master").fetchone() == ("packages",)
 
 
 LINES = (
