@@ -89,7 +89,7 @@ class Figures(Collector):
         return [*about_ledger(figures(ledger), now), self._stages.family(), *about_reports(channels, now)]
 
     def _of_guests(self) -> list[Metric]:
-        guests = GuestRegistry(self._own.guests).all()
+        guests = GuestRegistry(self._own.guests).visible()
         held = sum(one.held for one in guests)
         return list(about_guests(len(guests) - held, held))
 

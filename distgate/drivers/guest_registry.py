@@ -101,12 +101,17 @@ class GuestRegistry:
 
     def all(self) -> list[GuestRecord]:
         """The guests that run, oldest first. Those whose process has ended are dropped from the register."""
-        found = [record for path in sorted(self.directory.glob("*.json")) if (record := _read(path))]
+        found = self._records()
         for dead in (record for record in found if not record.alive):
             self.leave(dead.name)
             if dead.control:
                 shutil.rmtree(dead.control, ignore_errors=True)
         return sorted((record for record in found if record.alive), key=lambda record: record.since)
+
+    def visible(self) -> list[GuestRecord]:
+        """The guests whose processes can be seen from here. For those who only look: from a container, or another
+        account, one that runs may look dead, and nothing is dropped."""
+        return [record for record in self._records() if record.alive]
 
     def find(self, name: str) -> GuestRecord:
         """The one running guest whose name is ``name`` or begins or ends with it. Raises ConfigurationError."""
@@ -115,6 +120,9 @@ class GuestRegistry:
             said = "several guests are" if found else "no running guest is"
             raise ConfigurationError(f"{said} called {name!r}", hint="`distgate guests list` shows them")
         return found[0]
+
+    def _records(self) -> list[GuestRecord]:
+        return [record for path in sorted(self.directory.glob("*.json")) if (record := _read(path))]
 
     def _path(self, name: str) -> Path:
         return self.directory / f"{name}.json"

@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+import sqlalchemy as sa
 import yaml
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
@@ -24,6 +25,7 @@ from distgate.drivers.report_outbox import ReportOutbox
 from distgate.errors import ConfigurationError
 from distgate.ledger import Ledger
 from distgate.ledger_figures import StageEnds, same_error
+from distgate.ledger_tables import OUTBOX
 from distgate.process import run, tail_of
 from distgate.rejections import reject
 from distgate.settings import Settings
@@ -50,11 +52,10 @@ def write(ledger: Ledger, name: str, status: str, **facts: str) -> None:
         announcer.stage(name, suffix, state)
     ledger.learn(name, **facts)
     announcer.close(name, status)  # type: ignore[arg-type]
+    later = sa.case((OUTBOX.c.topic.endswith(".image.complete"), 40), else_=0)
     with ledger.transaction() as connection:
-        later = "CASE WHEN topic LIKE '%.image.complete' THEN 40 ELSE 0 END"
-        connection.exec_driver_sql(
-            f"UPDATE outbox SET created_at = {time.time() - 1000} + {later} WHERE run_id = '{name}'"
-        )
+        mine = OUTBOX.update().where(OUTBOX.c.run_id == name)
+        connection.execute(mine.values(created_at=time.time() - 1000 + later))
 
 
 @pytest.fixture
