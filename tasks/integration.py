@@ -58,8 +58,6 @@ def integration_tests(job: Job, tree: ComposedTree) -> IntegrationReport:
     """
     room = job.room.stage_again("integration")
     with ExitStack() as held:
-        for rev in filter(None, (tree.rev, tree.parent)):
-            held.enter_context(trees_of(job).lease(rev, holder_of(job)))
         disks = _Disks(job, tree, held)
         upgrade = _upgrade(job, tree, disks, room)
         judged = _suite(job, tree, disks, room)

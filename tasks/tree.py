@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 
 from prefect import get_client, get_run_logger
@@ -84,18 +84,26 @@ def compose_tree(job: Job, built: BuiltPackage) -> ComposedTree:
 @contextmanager
 def on_trial(job: Job, built: BuiltPackage, tree: ComposedTree) -> Iterator[Trial]:
     """The tree stays, and its package is in all later ones, when the block says that it passed; otherwise the branch
-    goes back to the commit before, however the block ends."""
+    goes back to the commit before, however the block ends. Nobody prunes either of them meanwhile."""
     trial, trees = Trial(tree), trees_of(job)
     trees.put_forward(tree)  # a retried run comes back to a tree that was withdrawn when it failed
-    try:
-        yield trial
-    finally:
-        if trial.passed:
-            trees.accept(tree, built.repository, built.packages)
-            get_run_logger().info("%s: %s stays the head of %s", job.change.title, tree.rev[:12], tree.ref)
-        else:
-            trees.withdraw(tree)
-            get_run_logger().warning("%s: %s is withdrawn from %s", job.change.title, tree.rev[:12], tree.ref)
+    with ExitStack() as leases:
+        for rev in filter(None, (tree.rev, tree.parent)):
+            leases.enter_context(trees.lease(rev, holder_of(job)))
+        try:
+            yield trial
+        finally:
+            _settle(job, built, trial)
+
+
+def _settle(job: Job, built: BuiltPackage, trial: Trial) -> None:
+    trees, tree = trees_of(job), trial.tree
+    if trial.passed:
+        trees.accept(tree, built.repository, built.packages)
+        get_run_logger().info("%s: %s stays the head of %s", job.change.title, tree.rev[:12], tree.ref)
+    else:
+        trees.withdraw(tree)
+        get_run_logger().warning("%s: %s is withdrawn from %s", job.change.title, tree.rev[:12], tree.ref)
 
 
 def _keep_record(job: Job, tree: ComposedTree) -> None:
