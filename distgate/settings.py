@@ -31,6 +31,13 @@ class Settings(BaseSettings):
     amqp_url: str = Field(
         "amqp://guest:guest@127.0.0.1:5672/%2F", description="Broker to consume from and publish to"
     )
+    amqp_ca: Path | None = Field(
+        None, description="PEM file of whom an amqps:// broker's certificate must be from; unset: the system's"
+    )
+    amqp_cert: Path | None = Field(
+        None, description="PEM file of the client certificate that is our login at an amqps:// broker"
+    )
+    amqp_key: Path | None = Field(None, description="PEM file of that certificate's key")
     exchange: str = Field("amq.topic", description="Topic exchange of the message bus")
     queue: str = Field("distgate.triggers", description="Durable queue that the intake consumes")
     main_topic: str = Field(

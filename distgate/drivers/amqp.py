@@ -43,6 +43,7 @@ from distgate.drivers.amqp_queues import (
     follow,
     messages_in,
 )
+from distgate.drivers.amqp_tls import fedora_messaging_words
 from distgate.errors import ConfigurationError, DistgateError, InfrastructureError
 from distgate.plain_text import printable
 
@@ -207,7 +208,11 @@ def configure(app: str) -> None:
     """Set fedora-messaging's process-wide options in code: no file in /etc takes part."""
     options.conf.loaded = True
     properties = {**options.DEFAULTS["client_properties"], "app": app}
-    ours = {"client_properties": properties, "qos": {"prefetch_size": 0, "prefetch_count": PREFETCH}}
+    ours = {
+        "client_properties": properties,
+        "qos": {"prefetch_size": 0, "prefetch_count": PREFETCH},
+        "tls": fedora_messaging_words(),
+    }
     options.conf.update({**options.DEFAULTS, **ours})
     # It writes the whole body of a message that it dislikes, a patch of megabytes included; _read says it shorter.
     logging.getLogger("fedora_messaging.message").setLevel(logging.CRITICAL)

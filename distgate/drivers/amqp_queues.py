@@ -14,6 +14,7 @@ from typing import Any
 import pika
 import pika.exceptions
 
+from distgate.drivers.amqp_tls import secure
 from distgate.errors import ConfigurationError, InfrastructureError
 
 log = logging.getLogger(__name__)
@@ -224,6 +225,7 @@ def _parameters(url: str) -> pika.URLParameters:
             "percent-encoded",
             hint=hint,
         ) from wrong
+    secure(parameters)
     parameters.socket_timeout = parameters.blocked_connection_timeout = ANSWER_SECONDS
     return parameters
 
