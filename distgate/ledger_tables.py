@@ -62,6 +62,9 @@ OUTBOX = sa.Table(
     sa.Column("error", sa.Text),
     sa.UniqueConstraint("run_id", "topic", "attempt"),
 )
+_UNSENT = OUTBOX.c.sent_at.is_(None)
+#: The relay looks for these several times a second, among millions that were sent.
+OUTBOX_UNSENT = sa.Index("ix_outbox_unsent", OUTBOX.c.seq, sqlite_where=_UNSENT, postgresql_where=_UNSENT)
 
 #: Messages that are no push that could be read, by their ID on the bus; they lie in the dead-letter queue.
 REJECTIONS = sa.Table(
@@ -111,6 +114,7 @@ def _make_tables(connection: Connection, url: str) -> None:
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MAKING)))
     fresh = META.tables.keys().isdisjoint(sa.inspect(connection).get_table_names())
     META.create_all(connection)
+    OUTBOX_UNSENT.create(connection, checkfirst=True)  # a ledger that is older than the index gets it now
     if fresh:
         connection.execute(SCHEMAS.insert().values(version=SCHEMA))
     found = connection.execute(sa.select(SCHEMAS.c.version)).scalar_one_or_none()
