@@ -253,5 +253,8 @@ def test_every_alert_says_how_bad_it_is_and_what_to_do() -> None:
 
 
 @pytest.mark.skipif(not shutil.which("promtool"), reason="promtool comes with Debian's package prometheus")
-def test_promtool_takes_the_alerts() -> None:
-    assert "SUCCESS" in run(["promtool", "check", "rules", ALERTS], timeout=60).output
+@pytest.mark.parametrize(
+    "words", [("check", "rules", ALERTS), ("test", "rules", ROOT / "tests/data/alerts_test.yml")]
+)
+def test_the_alerts_fire_when_they_should_says_promtool(words: tuple[str | Path, ...]) -> None:
+    assert "SUCCESS" in run(["promtool", *words], timeout=60).output
