@@ -11,7 +11,7 @@ import asyncio
 import logging
 import signal
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,8 @@ class Gate:
         self._post = post
         self._health = health
         self.draining = False
+        #: Set when the file could not be written: on a full disk it would still say that all is well.
+        self.stale = False
         #: Held during a poll: whoever waits for the last run must not overlook one that is just being taken.
         self.polling = asyncio.Lock()
 
@@ -69,7 +71,8 @@ class Gate:
         if self.draining:
             return set()
         health = read_health(self._health)
-        shared = self._post.queues if health is not None and health.fit else ()
+        fit = health is not None and health.fit and not self.stale
+        shared = self._post.queues if fit else ()
         return {*shared, self._post.own_queue}
 
 
@@ -104,10 +107,10 @@ async def work(own: Settings, post: Post, kind: str = "process", *, with_healthc
     """Take runs until SIGTERM or SIGINT, and return when the last one in hand has ended; a second signal ends it at
     once, with its runs. Raises ConfigurationError when there is no such pool, InfrastructureError without a server.
     """
-    path = file_of(own, post.host)
-    write_health(path, Health(False, "nobody has looked yet", datetime.now(UTC).timestamp()))
-    _tell(own, post, read_health(path))
-    gate = Gate(post, path)
+    gate = Gate(post, file_of(own, post.host))
+    first = Health(False, "nobody has looked yet", datetime.now(UTC).timestamp())
+    gate.stale = not _written(file_of(own, post.host), first)
+    _tell(own, post, first)
     made = worker_class(kind)(
         work_pool_name=post.pool, name=post.host, limit=post.limit, create_pool_if_not_found=False
     )
@@ -116,36 +119,51 @@ async def work(own: Settings, post: Post, kind: str = "process", *, with_healthc
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(_drain, end, gate, made, tasks.cancel_scope)
         tasks.start_soon(_hurry, end, tasks.cancel_scope)
-        tasks.start_soon(_look_after, own, post)
+        tasks.start_soon(_look_after, own, post, gate)
         await made.start(with_healthcheck=with_healthcheck, printer=log.info)
 
 
-async def _look_after(own: Settings, post: Post) -> None:
-    """Look at the host's health, and at what others wrote of it, for ever."""
+async def _look_after(own: Settings, post: Post, gate: Gate) -> None:
+    """Look at the host's health for ever; nothing that goes wrong here ends the worker, and its runs with it."""
     told: Health | None = None
     while True:
-        health = await anyio.to_thread.run_sync(_look, own, post, abandon_on_cancel=True)
+        health, gate.stale = await anyio.to_thread.run_sync(_look, own, post, abandon_on_cancel=True)
         if told is None or (told.fit, told.sentence) != (health.fit, health.sentence):
             log.log(logging.INFO if health.fit else logging.ERROR, "%s", _words(health))
-            await anyio.to_thread.run_sync(_tell, own, post, health, abandon_on_cancel=True)
-        told = replace(health)
+            await anyio.to_thread.run_sync(_tell_if_possible, own, post, health, abandon_on_cancel=True)
+        told = health
         await anyio.sleep(own.health_every)
 
 
-def _look(own: Settings, post: Post) -> Health:
-    return note_health(own, post.host, examine_here(own))
+def _look(own: Settings, post: Post) -> tuple[Health, bool]:
+    """The host's health, and whether it could not be written down."""
+    report = examine_here(own)
+    try:
+        return note_health(own, post.host, report), False
+    except OSError as full:
+        words = f"its health cannot be written down: {full.strerror or full}"
+        return Health(False, words, datetime.now(UTC).timestamp()), True
 
 
-def _tell(own: Settings, post: Post, health: Health | None) -> None:
-    """Write it beside the host's queue, which is there from then on; a server that is away is told the next time."""
-    words = _words(health) if health else ""
+def _written(path: Path, health: Health) -> bool:
+    try:
+        write_health(path, health)
+    except OSError:
+        return False
+    return True
+
+
+def _tell(own: Settings, post: Post, health: Health) -> None:
+    """Write it beside the host's queue, which is there from then on."""
     with PrefectApi(own.prefect_api_url, patience=30) as prefect:
-        try:
-            prefect.describe_queue(post.pool, post.own_queue, words[:_WORDS])
-        except ConfigurationError:
-            raise
-        except DistgateError as away:
-            log.warning("the queue %s does not say how its host is: %s", post.own_queue, away)
+        prefect.describe_queue(post.pool, post.own_queue, _words(health)[:_WORDS])
+
+
+def _tell_if_possible(own: Settings, post: Post, health: Health) -> None:
+    try:
+        _tell(own, post, health)
+    except DistgateError as away:
+        log.warning("the queue %s does not say how its host is: %s", post.own_queue, away)
 
 
 def _words(health: Health) -> str:

@@ -15,11 +15,12 @@ import httpx
 import pytest
 
 from distgate.drivers.prefect_api import FlowRun, PrefectApi
-from distgate.health import health_file, queue_of, read_health
+from distgate.health import Health, health_file, queue_of, read_health, write_health
 from distgate.process import run, spawn, tail_of
 from distgate.waiting import wait_for
 from lab import prefect_server as lab_prefect
 from lab.prefect_server import PrefectServer
+from services.worker import Gate, Post
 
 SOON = 120.0
 
@@ -179,3 +180,25 @@ def test_a_worker_without_its_pool_says_so(prefect_server: PrefectServer, tmp_pa
     assert told.returncode == 2
     assert "Prefect answers 404" in told.errors
     assert "work-pool create" in told.errors
+
+
+#: Whether the health says fit (None: nobody looked), whether it could not be written, whether the worker ends; and
+#: the queues that are served.
+GATES: list[tuple[bool | None, bool, bool, set[str]]] = [
+    (None, False, False, {"host-kvm01"}),
+    (False, False, False, {"host-kvm01"}),
+    (True, False, False, {"default", "host-kvm01"}),
+    (True, True, False, {"host-kvm01"}),
+    (True, False, True, set()),
+]
+
+
+@pytest.mark.parametrize(("fit", "stale", "draining", "queues"), GATES)
+def test_a_gate_lets_in_what_the_health_allows(
+    tmp_path: Path, fit: bool | None, stale: bool, draining: bool, queues: set[str]
+) -> None:
+    gate = Gate(Post("distgate", "kvm01", 2), tmp_path / "health.json")
+    if fit is not None:
+        write_health(tmp_path / "health.json", Health(fit, "", 0.0))
+    gate.stale, gate.draining = stale, draining
+    assert gate.queues() == queues
