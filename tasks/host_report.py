@@ -11,8 +11,10 @@ from distgate.drivers.tree_images import TreeImage
 from distgate.drivers.tree_smoke import TreeSmokeReport
 from distgate.package_diff import diff_text
 from distgate.plain_text import fenced, inline
+from distgate.verdict import worst_first
 from tasks.integration import IntegrationReport
 from tasks.summary import Judged, Report
+from tasks.summary_page import MOST_ROWS, table
 
 NOT_DUE = "no new image: the last good one is younger than the interval"
 NOT_KEPT = "no image: the tree was withdrawn"
@@ -63,9 +65,36 @@ class HostReport(Report):
             yield "e2e conformance", inline(self.no_e2e)
 
     def sections(self) -> Iterator[str]:
-        if self.tree is None:
-            return
-        lines = diff_text(self.tree.changes).splitlines()
+        if self.integration:
+            yield from self._suites(self.integration)
+        if self.conformance:
+            yield from self._cluster(self.conformance)
+        if self.tree:
+            yield self._changes(self.tree)
+
+    def _suites(self, report: IntegrationReport) -> Iterator[str]:
+        rows = [
+            (
+                inline(one.verdict.suite),
+                one.verdict.verdict,
+                inline(one.verdict.evidence),
+                self.job.room.link(one.artifacts / "ansible.txt", "ansible.txt"),
+            )
+            for one in report.judged
+        ]
+        if rows:
+            yield "## Integration tests\n\n" + table(("playbook", "verdict", "evidence", "log"), rows)
+
+    def _cluster(self, report: ConformanceReport) -> Iterator[str]:
+        tests = worst_first(report.suite.tests, MOST_ROWS)
+        rows = [(inline(test.name), test.result, inline(test.note)) for test in tests]
+        nodes = ", ".join(
+            self.job.room.link(log, f"{node.name}: {log.name}") for node in report.nodes for log in node.logs
+        )
+        yield "## e2e conformance\n\n" + table(("test", "result", "note"), rows) + f"\n\nNodes: {nodes}"
+
+    def _changes(self, tree: ComposedTree) -> str:
+        lines = diff_text(tree.changes).splitlines()
         more = [f"... and {len(lines) - MOST_LINES} more"] if len(lines) > MOST_LINES else []
-        beside = f"`{self.tree.parent[:12]}`" if self.tree.parent else "nothing: it is the branch's first"
-        yield f"## Packages beside {beside}\n\n" + fenced("\n".join([*lines[:MOST_LINES], *more]) or "none changed")
+        beside = f"`{tree.parent[:12]}`" if tree.parent else "nothing: it is the branch's first"
+        return f"## Packages beside {beside}\n\n" + fenced("\n".join([*lines[:MOST_LINES], *more]) or "none changed")

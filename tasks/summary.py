@@ -136,7 +136,9 @@ def _publish(report: Report) -> None:
     run = ledger().run(report.job.run_id)
     times = stage_times(ledger().letters_of(report.job.run_id), run.build_id) if run else []
     get_run_logger().info("%s %s", report.status, report.sentence())
-    capsule = report.job.capsule.note(verdict=report.record())
+    verdict = report.record()
+    ledger().learn(report.job.run_id, blame=verdict.blame, sentence=verdict.sentence)
+    capsule = report.job.capsule.note(verdict=verdict)
     if capsule.held:
         # Its time is counted from the end of the run, which is now but for seconds.
         held = capsule.held.model_copy(update={"until": time.time() + 60.0 * report.job.reserve})

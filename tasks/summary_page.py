@@ -31,7 +31,7 @@ def summary_page(report: Report, capsule: Capsule, run: Run | None, times: list[
         _evidence(report),
         by_hand(report.status, capsule, report.job.room),
         _facts(report, run),
-        "## Stages\n\n" + _table(("stage", "status", "seconds"), [tuple(t.row().values()) for t in times]),
+        "## Stages\n\n" + table(("stage", "status", "seconds"), [tuple(t.row().values()) for t in times]),
         suites_section(capsule, report.job.room) if report.plan else "",
         *report.sections(),
         _artifacts(report),
@@ -61,7 +61,7 @@ def _facts(report: Report, run: Run | None) -> str:
     rows += report.rows()
     if run:
         rows += [("build_id on the bus", f"`{run.build_id}`")]
-    return _table(("", ""), rows)
+    return table(("", ""), rows)
 
 
 def by_hand(status: str, capsule: Capsule, room: RunDirectory) -> str:
@@ -93,9 +93,9 @@ def suites_section(capsule: Capsule, room: RunDirectory) -> str:
         for one in tests.suites
         for test in worst_first(one.tests, MOST_ROWS)
     ]
-    table = _table(("suite", "verdict", "test", "result", "note", "logs"), rows) if rows else ""
+    every = table(("suite", "verdict", "test", "result", "note", "logs"), rows) if rows else ""
     results = room.link(room.root / "tests" / "junit.xml", "junit.xml")
-    return "\n\n".join(part for part in ("## Tests", lines, details, table, f"As JUnit XML: {results}") if part)
+    return "\n\n".join(part for part in ("## Tests", lines, details, every, f"As JUnit XML: {results}") if part)
 
 
 def _suite_line(one: SuiteRecord) -> str:
@@ -122,7 +122,9 @@ def _artifacts(report: Report) -> str:
     return f"## Logs and artifacts\n\nAll of it: `{room.root}`\n\n{links}" if links else ""
 
 
-def _table(head: tuple[str, ...], rows: Sequence[tuple[object, ...]]) -> str:
+def table(head: tuple[str, ...], rows: Sequence[tuple[object, ...]]) -> str:
+    """A table in markdown; what is in ``rows`` must be safe already."""
+
     def line(cells: tuple[object, ...]) -> str:
         return "| " + " | ".join(map(str, cells)) + " |"
 
