@@ -11,6 +11,7 @@ from prefect.states import Completed
 from pydantic import Field
 
 from distgate.change import Change
+from distgate.retrigger import Named
 from distgate.stages import DUPLICATE
 from tasks.build import build_package, cancel_build
 from tasks.claim import claim_change
@@ -19,6 +20,7 @@ from tasks.functional import find_tests, run_tests
 from tasks.heartbeat import alive
 from tasks.image_report import ImageReport
 from tasks.images import bases_held
+from tasks.retrigger import change_asked
 from tasks.smoke import smoke_test
 from tasks.stage import end_of_run
 from tasks.summary import reported
@@ -36,23 +38,28 @@ _LAST_WORD: list[FlowStateHook[..., Any]] = [end_of_run]
     on_crashed=_LAST_WORD,
 )
 def all_packages(
-    change: Change,
+    change: Change | Named,
     site: str | None = None,
     again: bool = False,
     reserve: Annotated[int, Field(ge=0, le=1440)] = 0,
     rerun_failed: bool | None = None,
+    start_from: str = "",
 ) -> State[Any]:
     """Test one commit and say so on the bus.
 
     Args:
-        change: The commit.
+        change: The commit, or what names it: a package's branch, a message, a Koji build (docs/retrigger.md).
         site: The name of the block documents to work with; the worker's own by default.
         again: Whether a change that another run holds is tested again.
         reserve: For how many minutes the guest of a failure is held, a day at most.
         rerun_failed: Whether a failing suite is run again, and without the change, to say where to look first;
             DISTGATE_RERUN_FAILED by default.
+        start_from: The stage to begin at, such as image.test.smoke, with the results of the change's last run.
     """
-    job = claim_change(change, site, again, reserve, rerun_failed)
+    asked = change_asked(change, site)
+    job = claim_change(
+        asked.change, site, again, reserve, rerun_failed, start_from=start_from, koji_task=asked.koji_task
+    )
     if job is None:
         return Completed(name=DUPLICATE, message="another run holds this change")
     with alive(job), bases_held(job), reported(ImageReport(job)) as report:

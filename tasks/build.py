@@ -155,6 +155,9 @@ def _task_of(job: Job, hub: BuildHub, server: str) -> int:
     if known and where == server:
         get_run_logger().info("%s: going on with Koji task %s", job.change.title, known)
         return int(known)
+    if job.koji_task is not None:  # somebody else's: it is not noted as ours, nor cancelled with this run
+        get_run_logger().info("%s: taking the packages of Koji task %d", job.change.title, job.koji_task)
+        return job.koji_task
     task_id, source = _submit(job, hub, koji_target(job.change.branch))
     ledger().learn(job.run_id, **{TASK: f"{server} {task_id}"})
     get_run_logger().info("%s: Koji task %d builds %s", job.change.title, task_id, source)

@@ -13,6 +13,7 @@ from distgate.change import Change
 from distgate.run_directory import RunDirectory
 from distgate.settings import settings
 from distgate.stages import Pipeline
+from tasks.resume import find_earlier, take_over
 from tasks.stage import announcer, ledger
 
 
@@ -20,7 +21,8 @@ from tasks.stage import announcer, ledger
 class Job:
     """What every stage of one run shares: the change, the pipeline, the site it works with, and its artifacts.
 
-    ``reserve`` is for how many minutes the guest of a failure is held; ``rerun_failed`` asks for blame on red.
+    ``reserve`` is for how many minutes the guest of a failure is held; ``rerun_failed`` asks for blame on red;
+    ``koji_task`` is the build to take instead of a new one.
     """
 
     run_id: str
@@ -31,6 +33,7 @@ class Job:
     reserve: int = 0
     rerun_failed: bool = False
     pipeline: Pipeline = "allpackages"
+    koji_task: int | None = None
 
     @property
     def capsule(self) -> CapsuleFile:
@@ -46,12 +49,16 @@ def claim_change(
     reserve: int = 0,
     rerun_failed: bool | None = None,
     pipeline: Pipeline = "allpackages",
+    start_from: str = "",
+    koji_task: int | None = None,
 ) -> Job | None:
-    """The run's job; None when another run of the pipeline holds the change and ``again`` does not ask for a
-    re-run."""
+    """The run's job; None when another run of the pipeline holds the change and neither ``again`` nor ``start_from``
+    asks for a re-run. The latter takes the results of the stages before it from the run that was there before."""
     run_id = str(flow_run.id)
+    earlier = find_earlier(ledger(), change, pipeline, start_from, run_id) if start_from else None
     _end_what_failed(run_id)
-    run = ledger().claim(change, run_id, build_url(run_id), again=again, pipeline=pipeline)
+    forced = again or earlier is not None
+    run = ledger().claim(change, run_id, build_url(run_id), again=forced, pipeline=pipeline)
     if run is None:
         get_run_logger().warning("%s is already held by another run; nothing is done twice", change.key)
         return None
@@ -59,8 +66,10 @@ def claim_change(
         client.update_flow_run(UUID(run_id), tags={*flow_run.tags, *tags_of(change, pipeline)})
     room = RunDirectory(settings().artifacts_dir.resolve() / run_id, settings().artifacts_url)
     rerun = settings().rerun_failed if rerun_failed is None else rerun_failed
-    job = Job(run_id, run.attempt, change, site or settings().site, room, reserve, rerun, pipeline)
+    job = Job(run_id, run.attempt, change, site or settings().site, room, reserve, rerun, pipeline, koji_task)
     job.capsule.begin(run_id, run.build_id, job.site, change, pipeline)
+    if earlier is not None:
+        take_over(ledger(), run_id, job.capsule, earlier, start_from)
     return job
 
 

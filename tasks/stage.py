@@ -14,6 +14,7 @@ from prefect.flows import Flow
 from distgate.announcements import Announcer
 from distgate.errors import Cancelled, InfrastructureError
 from distgate.ledger import Ledger
+from distgate.resume import origin_of
 from distgate.settings import settings
 from distgate.stages import DUPLICATE, Status
 
@@ -50,7 +51,7 @@ def stage(suffix: str, name: str) -> Callable[[Callable[P, R]], Stage[P, R]]:
     """Make a function a stage with the topic's middle ``suffix``; ``name`` is what the UI shows.
 
     Infrastructure errors are retried; what the package did is not. Results are kept under the flow run's ID, so
-    that a retried run resumes at the stage that failed.
+    that a retried run resumes at the stage that failed, and a later run may take them over (tasks.resume).
     """
 
     delays = settings().retry_delays
@@ -62,7 +63,7 @@ def stage(suffix: str, name: str) -> Callable[[Callable[P, R]], Stage[P, R]]:
             retry_delay_seconds=list(delays),
             retry_condition_fn=is_infrastructure,
             persist_result=True,
-            cache_key_fn=_once_per_run,
+            cache_key_fn=_result_key(suffix),
             on_running=[_announcing(suffix, "running")],
             on_completion=[_announcing(suffix, "complete")],
             on_failure=[_announcing(suffix, "complete", failed=True)],
@@ -128,5 +129,12 @@ def is_infrastructure(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -
     return isinstance(state.result(raise_on_failure=False), InfrastructureError)
 
 
-def _once_per_run(context: Any, _parameters: dict[str, Any]) -> str:
-    return f"{context.task_run.flow_run_id}-{context.task.name}"
+def _result_key(suffix: str) -> Callable[[Any, dict[str, Any]], str]:
+    """A stage's result is found under the run that made it: this one, or the one that it was taken over from."""
+
+    def key(context: Any, _parameters: dict[str, Any]) -> str:
+        run_id = str(context.task_run.flow_run_id)
+        run = ledger().run(run_id)
+        return f"{origin_of(run.facts if run else {}, suffix, run_id)}-{context.task.name}"
+
+    return key
