@@ -6,8 +6,8 @@ What a guest says is gathered by ``question`` and judged by ``complaints``, whic
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,10 @@ _UNDER_WAY = frozenset({"initializing", "starting"})
 #: Seconds under KVM for one question, and for systemd to settle after ssh answered.
 _ANSWER_SECONDS = 30.0
 _SETTLE_SECONDS = 60.0
+#: Looks at a guest that stops answering: its ssh may have been ended together with whatever else runs here.
+_LOOKS = 2
+#: What qemu says when somebody ends it; libvirt's own way, destroying the guest, says it too.
+_ENDED_FROM_OUTSIDE = "terminating on signal"
 #: Names in a sentence; the whole lists are in the records.
 _SHOWN = 5
 
@@ -84,11 +88,12 @@ def qualify(
     """Boot ``base`` once and judge it; ``offline`` is what its RPM database was read to hold.
 
     ``timeout`` is for the boot, in seconds under KVM; logs stay in ``workdir``. Raises what the host of the guests
-    raises when it is itself at fault: that says nothing of the base.
+    raises when it is itself at fault, and InfrastructureError when the guest or a question to it was ended from
+    outside: neither says anything of the base.
     """
     started, statement = time.monotonic(), None
     try:
-        statement = _boot_and_question(base, guests, accelerated_by, workdir, timeout, progress)
+        statement = _look(lambda: _boot_and_question(base, guests, accelerated_by, workdir, timeout, progress))
         reasons = complaints(statement, offline)
     except _Unfit as unfit:
         reasons = (unfit.reason,)
@@ -109,7 +114,10 @@ def question(guest: Guest, scale: float) -> Statement:
     """What the guest says of itself once systemd has settled. InfrastructureError when it stops answering."""
 
     def ask(command: str) -> CommandResult:
-        return guest.run(command, timeout=_ANSWER_SECONDS * scale)
+        answer = guest.run(command, timeout=_ANSWER_SECONDS * scale)
+        if answer.returncode < 0:
+            raise _Interrupted(f"the question {command!r} was ended by signal {-answer.returncode}")
+        return answer
 
     last = ""
 
@@ -168,6 +176,21 @@ class _Unfit(Exception):
         self.reason = reason
 
 
+class _Lost(_Unfit):
+    """It answered, and then it did not."""
+
+
+class _Interrupted(InfrastructureError):
+    """Somebody ended the guest or a question to it, which is no verdict."""
+
+
+def _look(at_the_guest: Callable[[], Statement]) -> Statement:
+    for _ in range(_LOOKS - 1):
+        with suppress(_Lost):
+            return at_the_guest()
+    return at_the_guest()
+
+
 def _boot_and_question(
     base: BaseImage,
     guests: GuestHost,
@@ -181,14 +204,18 @@ def _boot_and_question(
         try:
             guest = stack.enter_context(guests.boot(base.path, base.ssh_key, workdir, timeout))
         except InfrastructureError as failed:
+            if _ENDED_FROM_OUTSIDE in failed.evidence:
+                raise _Interrupted(f"base image {base.identity} was ended while it booted") from failed
             if _speaks_of_the_image(failed):
                 raise _Unfit(_with_last_words("it does not boot", failed)) from failed
             raise
         progress(f"qualification: base image {base.identity} answers ssh and is questioned")
         try:
             return question(guest, accelerated_by.scale)
+        except _Interrupted:
+            raise
         except InfrastructureError as lost:
-            raise _Unfit(_with_last_words("it stopped answering", lost)) from lost
+            raise _Lost(_with_last_words("it stopped answering", lost)) from lost
 
 
 def _speaks_of_the_image(failed: InfrastructureError) -> bool:

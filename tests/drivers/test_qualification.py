@@ -146,8 +146,28 @@ def test_a_base_that_does_not_get_as_far_as_ssh_is_refused(tmp_path: Path, fault
 
 @pytest.mark.parametrize("fault", [InfrastructureError("ssh failed"), ProcessTimedOut("ssh was killed after 3 s")])
 def test_a_guest_that_stops_answering_is_refused(tmp_path: Path, fault: DistgateError) -> None:
-    outcome = qualify(BASE, OFFLINE, ToldGuests(lost=fault), EMULATED, tmp_path, 10)
+    guests = ToldGuests(lost=fault)
+    outcome = qualify(BASE, OFFLINE, guests, EMULATED, tmp_path, 10)
     assert outcome.reasons == (f"it stopped answering: {fault.message}",)
+    assert guests.boots == 2  # ssh may have been ended by others: it is looked at once more
+
+
+ENDED = CommandResult(-15, "", "")
+INTERRUPTED = [
+    (
+        "while it booted",
+        ToldGuests(refused=GuestStopped("gone", evidence="qemu: terminating on signal 15 from pid 7")),
+    ),
+    *(("by signal 15", ToldGuests({**SAID, command: ENDED})) for command in SAID),
+]
+
+
+@pytest.mark.parametrize(("words", "guests"), INTERRUPTED)
+def test_a_qualification_that_somebody_ends_is_no_verdict_on_the_base(
+    tmp_path: Path, words: str, guests: ToldGuests
+) -> None:
+    with pytest.raises(InfrastructureError, match=words):
+        qualify(BASE, OFFLINE, guests, EMULATED, tmp_path, 10)
 
 
 @pytest.mark.parametrize("fault", [InfrastructureError("libvirt did not start"), ConfigurationError("no qemu here")])
