@@ -19,6 +19,7 @@ from distgate import (
     cli_images,
     cli_ledger,
     cli_package_lists,
+    cli_reference,
     cli_reports,
     cli_reproduce,
     cli_tests,
@@ -44,6 +45,7 @@ cli_reproduce.register(app)
 cli_doctor.register(app)
 cli_reports.register(app)
 cli_worker.register(app)
+cli_reference.register(app)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 
@@ -117,6 +119,16 @@ def main(argv: list[str] | None = None) -> NoReturn:
     sys.exit(0)
 
 
+def whole() -> typer.Typer:
+    """The door with every room behind it open, for who wants to see all commands."""
+    opened = {group.name for group in app.registered_groups} | {one.name for one in app.registered_commands}
+    if "lab" not in opened:
+        _open_lab()
+    if "bench" not in opened:
+        _open_benchmarks()
+    return app
+
+
 def _open_lab() -> None:
     from lab.cli import lab
 
@@ -126,7 +138,7 @@ def _open_lab() -> None:
 def _open_benchmarks() -> None:
     from benchmarks.runner import bench
 
-    app.command()(bench)
+    app.command("bench")(bench)
 
 
 def _read_bytes(file: str) -> bytes:

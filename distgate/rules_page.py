@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Any
 
+from distgate.markdown import shown_value, table
 from distgate.rules import RULES, Asks
 from distgate.settings import Settings
 from distgate.triage import decide, narrate
@@ -97,8 +97,8 @@ def page() -> str:
     decision = decide("", SHOWN, _defaults())
     shortened = {**decision.as_json(), "trace": [vars(step) for step in decision.trace[5:7]]}
     return PAGE.format(
-        rules=_table(("", "rule", "lets pass when", "else", "looks at"), _rules()),
-        settings=_table(("setting", "default", "holds"), _settings()),
+        rules=table(("", "rule", "lets pass when", "else", "looks at"), _rules()),
+        settings=table(("setting", "default", "holds"), _settings()),
         shown="\n".join(narrate(decision)),
         as_json=json.dumps(shortened, indent=1)
         .replace('"trace": [', '"trace": [\n  ...,')
@@ -121,18 +121,9 @@ def _rules() -> list[tuple[str, ...]]:
 def _settings() -> list[tuple[str, ...]]:
     fields = Settings.model_fields
     return [
-        (f"`DISTGATE_{name.upper()}`", _shown(fields[name].default), fields[name].description or "")
+        (f"`DISTGATE_{name.upper()}`", shown_value(fields[name].default), fields[name].description or "")
         for name in SETTINGS
     ]
-
-
-def _shown(default: Any) -> str:
-    return "none" if default is None else f"`{json.dumps(default)}`"
-
-
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    lines = [head, tuple("---" for _ in head), *rows]
-    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
 
 
 if __name__ == "__main__":

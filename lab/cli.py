@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import sys
 from collections.abc import Iterator
@@ -87,6 +88,15 @@ def status(state: State = None) -> None:
     # A log's path is there to be copied: never cut it, whatever the terminal's width.
     console.print(table, width=max(console.width, 60 + max(len(str(one.log)) for one in services)), crop=False)
     raise typer.Exit(0 if all(one.healthy for one in services) else 1)
+
+
+@lab.command()
+def env(state: State = None) -> None:
+    """Print what a shell needs to work in the lab, as bare `prefect` and `distgate` do: eval "$(./run lab env)"."""
+    from lab.world import World
+
+    known = World.load(_state(state)).environment
+    print("\n".join(f"export {name}={shlex.quote(value)}" for name, value in sorted(known.items())))
 
 
 @lab.command()

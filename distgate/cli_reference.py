@@ -1,0 +1,42 @@
+"""The command that prints the reference pages under docs/, each made from the code that it is about."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Literal
+
+import typer
+
+Page = Literal["settings", "blocks", "cli", "messages"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the door."""
+    app.command()(reference)
+
+
+def reference(
+    which: Annotated[Page, typer.Argument(metavar="settings|blocks|cli|messages", help="The page")],
+) -> None:
+    """Print a page of the reference: docs/reference-PAGE.md is its output, and a test compares them."""
+    sys.stdout.write(page_of(which))
+
+
+def page_of(which: Page) -> str:
+    """The text of docs/reference-PAGE.md."""
+    if which == "blocks":
+        from blocks.reference_page import page as blocks_page
+
+        return blocks_page()
+    if which == "cli":
+        from distgate.cli import whole
+        from distgate.cli_page import page as cli_page
+
+        return cli_page(whole())
+    if which == "messages":
+        from distgate.reference import page as messages_page
+
+        return messages_page()
+    from distgate.settings_page import page as settings_page
+
+    return settings_page()
