@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
 from blocks.site import SiteBlock
-from distgate.drivers.base import GuestHost
-from distgate.drivers.guest_holder import HeldGuests
-from distgate.drivers.guest_registry import RegisteredGuests
-from distgate.drivers.guests import LibvirtGuests
+
+if TYPE_CHECKING:
+    from distgate.drivers.base import GuestHost
+    from distgate.drivers.guest_holder import HeldGuests
+    from distgate.drivers.suite_session import RunnerFor
 
 
 class GuestMachine(SiteBlock):
@@ -27,9 +29,31 @@ class GuestMachine(SiteBlock):
 
     def guests(self) -> GuestHost:
         """What starts guests here; `distgate guests list` shows them while they run."""
+        # Drivers are imported where they are opened, here and in the other blocks: every run imports every block
+        # before its first message, and most runs need few of the drivers.
+        from distgate.drivers.guest_registry import RegisteredGuests
+        from distgate.drivers.guests import LibvirtGuests
+
         state = Path(self.state)
         return RegisteredGuests(LibvirtGuests(state, memory=self.memory, cpus=self.cpus), state)
 
     def held(self, seconds: float) -> HeldGuests:
         """What starts guests that can be kept for ``seconds`` beyond the end of this process."""
+        from distgate.drivers.guest_holder import HeldGuests
+
         return HeldGuests(Path(self.state), seconds, memory=self.memory, cpus=self.cpus, after_owner=True)
+
+    def suites(
+        self,
+        branch: str,
+        *,
+        roles_path: Sequence[Path],
+        ansible: Mapping[str, Path],
+        srpm: Path | None,
+        tag: str,
+        variables: Mapping[str, str] | None,
+    ) -> RunnerFor:
+        """What runs test suites against these guests. See distgate.drivers.suite_session.runner_for."""
+        from distgate.drivers.suite_session import runner_for
+
+        return runner_for(branch, roles_path=roles_path, ansible=ansible, srpm=srpm, tag=tag, variables=variables)

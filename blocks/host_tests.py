@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
 from blocks.guest_host import GuestMachine
 from blocks.site import SiteBlock
 from distgate.drivers.base import Progress
-from distgate.drivers.conformance import Conformance
-from distgate.drivers.conformance_setup import ConformanceSetup
 from distgate.drivers.dist_git import checkout
+
+if TYPE_CHECKING:
+    from distgate.drivers.conformance import Conformance
 
 
 class HostTests(SiteBlock):
@@ -58,6 +59,8 @@ class HostTests(SiteBlock):
         A profile in a repository is checked out into ``room``. Raises ConfigurationError for what is wrong in the
         profile, the variables or the inventory.
         """
+        from distgate.drivers.conformance_setup import ConformanceSetup
+
         setup = ConformanceSetup(
             self.profile,
             repository=self.profile_url,

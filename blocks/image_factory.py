@@ -9,8 +9,6 @@ from pydantic import Field
 
 from blocks.site import SiteBlock
 from distgate.drivers.base import ImageBuilder
-from distgate.drivers.image_factory import ImageFactory as Driver
-from distgate.drivers.image_factory_call import Resources
 
 
 class ImageFactory(SiteBlock):
@@ -52,6 +50,9 @@ class ImageFactory(SiteBlock):
 
     def builder(self) -> ImageBuilder:
         """What builds images here."""
+        from distgate.drivers.image_factory import ImageFactory as Driver
+        from distgate.drivers.image_factory_call import Resources
+
         return Driver(
             command=tuple(self.command),
             no_progress_timeout=self.no_progress_timeout,

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import AfterValidator, Field
 
@@ -14,15 +14,13 @@ from blocks.guest_host import GuestMachine
 from blocks.image_factory import ImageFactory
 from blocks.site import SiteBlock
 from distgate.drivers.base import BaseImage, GuestHost, ImageBuilder, ImageComposer, Progress
-from distgate.drivers.base_store import BaseStore
-from distgate.drivers.base_store_definition import BaseDefinition
-from distgate.drivers.base_store_open import definition_of, ensure_key, open_store
-from distgate.drivers.full_install import FullInstaller
-from distgate.drivers.offline_install import OfflineInstaller
 from distgate.errors import ConfigurationError
-from distgate.kickstart import Kind
-from distgate.kickstart_edit import with_packages_under_test
 from distgate.sizes import parse_size, written_size
+
+if TYPE_CHECKING:
+    from distgate.drivers.base_store import BaseStore
+    from distgate.drivers.base_store_definition import BaseDefinition
+    from distgate.kickstart import Kind
 
 
 class ImageStore(SiteBlock):
@@ -54,6 +52,8 @@ class ImageStore(SiteBlock):
 
     def store(self, builder: ImageBuilder | None = None, guests: GuestHost | None = None) -> BaseStore:
         """The store, with the image factory and the guest machine of the same site unless others are given."""
+        from distgate.drivers.base_store_open import open_store
+
         factory = ImageFactory() if builder else ImageFactory.of(self._site)
         return open_store(
             Path(self.root),
@@ -68,10 +68,14 @@ class ImageStore(SiteBlock):
 
     def ssh_key(self) -> Path:
         """The private key that opens the site's guests; the public one is beside it."""
+        from distgate.drivers.base_store_open import ensure_key
+
         return Path(self.key) if self.key else ensure_key(Path(self.root))
 
     def definition(self, branch: str, kind: Kind = "cloud") -> BaseDefinition:
         """What the base image of a branch is made from. ConfigurationError when nothing is known of it."""
+        from distgate.drivers.base_store_open import definition_of
+
         return definition_of(branch, self.ssh_key(), self.kickstarts, kind)
 
     def base(self, branch: str, progress: Progress = lambda _line: None) -> BaseImage:
@@ -108,11 +112,16 @@ class ImageStore(SiteBlock):
 
     def composer(self) -> ImageComposer:
         """The ``layered`` way: packages are installed offline."""
+        from distgate.drivers.offline_install import OfflineInstaller
+
         return OfflineInstaller.configured()
 
     def installer(self, branch: str, repository_url: str) -> ImageComposer:
         """The ``full`` way: the site's image factory installs anew; ``repository_url`` is where it finds the
         packages under test."""
+        from distgate.drivers.full_install import FullInstaller
+        from distgate.kickstart_edit import with_packages_under_test
+
         factory, definition = ImageFactory.of(self._site), self.definition(branch)
         return FullInstaller(
             builder=factory.builder(),

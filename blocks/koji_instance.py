@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field, SecretStr
 
 from blocks.site import SiteBlock
-from distgate.drivers.base import BuildHub
-from distgate.drivers.koji import Auth, KojiClient, KojiProfile
+from distgate.drivers.base import BuildHub, KojiAuth
+
+if TYPE_CHECKING:
+    from distgate.drivers.koji import KojiProfile
 
 
 class KojiInstance(SiteBlock):
@@ -20,7 +22,7 @@ class KojiInstance(SiteBlock):
 
     server: str = Field("https://koji.fedoraproject.org/kojihub", description="Address of the hub")
     topurl: str = Field("https://kojipkgs.fedoraproject.org", description="Address below which task output is served")
-    auth: Auth = Field("gssapi", description="How to log in: gssapi, ssl, password, or none to read only")
+    auth: KojiAuth = Field("gssapi", description="How to log in: gssapi, ssl, password, or none to read only")
     user: str = Field("", description="Account, for password")
     password: SecretStr = Field(SecretStr(""), description="Its password, for password")
     principal: str = Field("", description="Kerberos principal, for gssapi")
@@ -30,10 +32,14 @@ class KojiInstance(SiteBlock):
 
     def hub(self) -> BuildHub:
         """A client of the hub."""
+        from distgate.drivers.koji import KojiClient
+
         return KojiClient(self.profile())
 
     def profile(self) -> KojiProfile:
         """Where the hub is, and who we are there."""
+        from distgate.drivers.koji import KojiProfile
+
         return KojiProfile(
             server=self.server,
             topurl=self.topurl,

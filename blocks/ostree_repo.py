@@ -3,26 +3,36 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
 from blocks.image_factory import ImageFactory
 from blocks.site import SiteBlock
-from distgate.drivers.base import TreeComposer
-from distgate.drivers.branch_trees import BranchTrees
-from distgate.drivers.deployed_disk import DiskDeployer
-from distgate.drivers.deployed_disks import DeployedDisks
-from distgate.drivers.ostree_repo_files import repositories_of
-from distgate.drivers.ostree_repository import SigningKey
-from distgate.drivers.transaction import RepositorySource
-from distgate.drivers.tree_dnf import DnfTreeComposer
-from distgate.drivers.tree_image_ways import DeployedImage, InstalledImage, TreeImageWay
-from distgate.drivers.tree_images import TreeImages
-from distgate.drivers.tree_rpm_ostree import COMMAND, RpmOstreeComposer
-from distgate.kickstart import definition_for
 from distgate.process import on_path
-from distgate.treefile import BASEARCH, Treefile, read_treefile, release_of, treefile_for
+
+if TYPE_CHECKING:
+    from distgate.drivers.base import TreeComposer
+    from distgate.drivers.branch_trees import BranchTrees
+    from distgate.drivers.deployed_disk import DiskDeployer
+    from distgate.drivers.deployed_disks import DeployedDisks
+    from distgate.drivers.ostree_repository import SigningKey
+    from distgate.drivers.transaction import RepositorySource
+    from distgate.drivers.tree_image_ways import TreeImageWay
+    from distgate.drivers.tree_images import TreeImages
+    from distgate.treefile import Treefile
+
+
+def _rpm_ostree() -> list[str]:
+    from distgate.drivers.tree_rpm_ostree import COMMAND
+
+    return list(COMMAND)
+
+
+def _kargs() -> list[str]:
+    from distgate.drivers.deployed_disk import DiskDeployer
+
+    return list(DiskDeployer().kargs)
 
 
 class OSTreeRepo(SiteBlock):
@@ -39,7 +49,7 @@ class OSTreeRepo(SiteBlock):
     driver: Literal["auto", "rpm-ostree", "dnf"] = Field(
         "auto", description="What composes trees: rpm-ostree where it is installed, dnf and ostree elsewhere"
     )
-    rpm_ostree: list[str] = Field(list(COMMAND), description="The command rpm-ostree, word by word")
+    rpm_ostree: list[str] = Field(default_factory=_rpm_ostree, description="The command rpm-ostree, word by word")
     treefiles: dict[str, str] = Field(
         default_factory=dict,
         description="Path of a treefile for each branch, * for all others; empty: those that distgate brings",
@@ -60,9 +70,7 @@ class OSTreeRepo(SiteBlock):
     keep_days: float = Field(14.0, ge=0, description="Days after which commits may be pruned")
     disk_size: int = Field(6144, ge=512, description="Size of a disk that is deployed from a commit, in MiB")
     disk_root: str = Field("UUID={uuid}", description="How its kernel finds the root; {uuid} is filled in")
-    disk_kargs: list[str] = Field(
-        default_factory=lambda: list(DiskDeployer().kargs), description="The other arguments of its kernel"
-    )
+    disk_kargs: list[str] = Field(default_factory=_kargs, description="The other arguments of its kernel")
     image_way: Literal["deployed", "full"] = Field(
         "deployed", description="How images are made: deployed by ostree itself, or installed by the image factory"
     )
@@ -75,6 +83,9 @@ class OSTreeRepo(SiteBlock):
     def trees(self, branch: str, holder: str = "") -> BranchTrees:
         """The trees of a branch; ``holder`` says for whom, such as a run's ID. ConfigurationError when no treefile
         is known for it, or a repository of it."""
+        from distgate.drivers.branch_trees import BranchTrees
+        from distgate.treefile import BASEARCH
+
         treefile, sources = self.recipe(branch)
         return BranchTrees(
             directory=self._directory(branch),
@@ -89,16 +100,25 @@ class OSTreeRepo(SiteBlock):
 
     def recipe(self, branch: str) -> tuple[Treefile, tuple[RepositorySource, ...]]:
         """What the trees of a branch are made of, and where its packages are. Raises ConfigurationError."""
+        from distgate.drivers.ostree_repo_files import repositories_of
+        from distgate.treefile import read_treefile, release_of, treefile_for
+
         given = self.treefiles.get(branch) or self.treefiles.get("*")
         treefile = read_treefile(Path(given) if given else treefile_for(branch), release_of(branch))
         return treefile, repositories_of(treefile, self.repositories)
 
     def deployer(self) -> DiskDeployer:
         """What makes bootable disks of commits."""
+        from distgate.drivers.deployed_disk import DiskDeployer
+
         return DiskDeployer(size=self.disk_size, root=self.disk_root, kargs=tuple(self.disk_kargs))
 
     def maker(self, branch: str) -> TreeImageWay:
         """What makes the images of a branch. ConfigurationError when they are installed and no kickstart is known."""
+        from distgate.drivers.tree_image_ways import DeployedImage, InstalledImage
+        from distgate.kickstart import definition_for
+        from distgate.treefile import release_of
+
         if self.image_way == "deployed":
             return DeployedImage(self.deployer())
         factory = ImageFactory.of(self._site)
@@ -108,6 +128,8 @@ class OSTreeRepo(SiteBlock):
 
     def disks(self, branch: str) -> DeployedDisks:
         """The disks of the branch's commits that are kept for tests."""
+        from distgate.drivers.deployed_disks import DeployedDisks
+
         return DeployedDisks(self._directory(branch) / "disks", self.deployer())
 
     def compose_url(self, branch: str) -> str:
@@ -116,6 +138,8 @@ class OSTreeRepo(SiteBlock):
 
     def images(self, branch: str) -> TreeImages:
         """The images of a branch's trees, and where clients find them."""
+        from distgate.drivers.tree_images import TreeImages
+
         place = f"{self.url.rstrip('/')}/{branch}/images"
         return TreeImages(self._directory(branch) / "images", place, self.images_kept)
 
@@ -123,6 +147,9 @@ class OSTreeRepo(SiteBlock):
         return Path(self.root) / branch
 
     def _composer(self, branch: str, treefile: Treefile, sources: tuple[RepositorySource, ...]) -> TreeComposer:
+        from distgate.drivers.tree_dnf import DnfTreeComposer
+        from distgate.drivers.tree_rpm_ostree import RpmOstreeComposer
+
         driver = self.driver
         if driver == "auto":
             driver = "rpm-ostree" if on_path(self.rpm_ostree[0]) else "dnf"
@@ -135,4 +162,6 @@ class OSTreeRepo(SiteBlock):
     def _signing(self) -> SigningKey | None:
         if not self.signing_key:
             return None
+        from distgate.drivers.ostree_repository import SigningKey
+
         return SigningKey(self.signing_kind, self.signing_key, Path(self.gpg_home) if self.gpg_home else None)

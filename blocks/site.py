@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cache
+from importlib import import_module
 from typing import Self, cast
 
 from prefect.blocks.core import Block
+from pydantic import Field
 
 from distgate.errors import ConfigurationError
 
@@ -12,10 +15,19 @@ from distgate.errors import ConfigurationError
 class SiteBlock(Block):
     """A block with one document per site, such as fedora or lab."""
 
+    stand_in: str = Field(
+        "",
+        description="Class that takes this block's place at the site, a subclass of it: module:Class; empty: none",
+    )
+
     @classmethod
     def of(cls, site: str) -> Self:
-        """The block document of ``site``. Raises ValueError, in Prefect's words, when none is saved."""
-        return cast(Self, cls.load(site))
+        """The block document of ``site`` as it was when this process first asked, or what stands in for it there.
+
+        Raises ValueError, in Prefect's words, when none is saved, ConfigurationError for a stand-in that is none.
+        """
+        # Each stage of a run asks, and each answer costs several requests to a busy server.
+        return cast(Self, _document(cls, site))
 
     @property
     def _site(self) -> str:
@@ -25,3 +37,29 @@ class SiteBlock(Block):
                 f"this {self._block_type_name} is no saved block, so its site is not known", hint="save it first"
             )
         return self._block_document_name
+
+
+@cache
+def _document(kind: type[SiteBlock], site: str) -> SiteBlock:
+    found = cast(SiteBlock, kind.load(site))
+    return _stand_in(kind, found) if found.stand_in else found
+
+
+def _stand_in(kind: type[SiteBlock], document: SiteBlock) -> SiteBlock:
+    module, _, name = document.stand_in.partition(":")
+    try:
+        wanted = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as absent:
+        raise _no_stand_in(kind, document, str(absent)) from absent
+    if not (isinstance(wanted, type) and issubclass(wanted, kind)):
+        raise _no_stand_in(kind, document, f"it is no subclass of {kind.__name__}")
+    made = wanted.model_validate({field: getattr(document, field) for field in kind.model_fields})
+    made._block_document_name = document._block_document_name
+    return made
+
+
+def _no_stand_in(kind: type[SiteBlock], document: SiteBlock, why: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"{document.stand_in!r} cannot stand in for the {kind._block_type_name}: {why}",
+        hint="the field stand_in of the block document is module:Class, or empty",
+    )

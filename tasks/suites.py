@@ -7,9 +7,10 @@ from pathlib import Path
 
 from prefect import get_run_logger
 
+from blocks import GuestMachine
 from distgate.drivers.ansible import TAG
 from distgate.drivers.base import BaseImage
-from distgate.drivers.suite_session import SuiteSession, runner_for
+from distgate.drivers.suite_session import SuiteSession
 from distgate.packages import Nevra
 from distgate.settings import settings
 from tasks.claim import Job
@@ -34,7 +35,7 @@ def session_on(
         base=base,
         image=image,
         packages=packages,
-        runner_for=runner_for(
+        runner_for=GuestMachine.of(job.site).suites(
             job.change.branch,
             roles_path=settings().roles_path,
             ansible=settings().ansible,

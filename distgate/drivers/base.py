@@ -16,6 +16,8 @@ from distgate.package_diff import PackageChange
 from distgate.packages import Nevra
 from distgate.steps import Step
 
+#: How one logs in to a Koji hub.
+KojiAuth = Literal["none", "password", "gssapi", "ssl"]
 Progress = Callable[[str], None]
 """Receives one line for the person who watches; it must not raise."""
 

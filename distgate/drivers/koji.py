@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from xml.parsers.expat import ExpatError
 from xmlrpc.client import Fault
 
@@ -19,12 +19,11 @@ import koji
 import requests
 
 from distgate.capsule import sha256_of
-from distgate.drivers.base import BuildTask, Progress, TaskLost
+from distgate.drivers.base import BuildTask, KojiAuth, Progress, TaskLost
 from distgate.drivers.koji_output import TaskFile, fetch, wanted
 from distgate.errors import Cancelled, ConfigurationError, DistgateError, InfrastructureError, PackageError, TimedOut
 from distgate.waiting import Deadline, wait_for
 
-Auth = Literal["none", "password", "gssapi", "ssl"]
 _LOG_TAIL = 4000
 #: Bytes of one request of an upload.
 UPLOAD_CHUNK = 1 << 20
@@ -44,7 +43,7 @@ class KojiProfile:
 
     server: str
     topurl: str
-    auth: Auth = "none"
+    auth: KojiAuth = "none"
     user: str = ""
     password: str = field(default="", repr=False)
     principal: str = ""
