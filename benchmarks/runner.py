@@ -14,7 +14,7 @@ from distgate.errors import ConfigurationError
 
 #: Each is a module of this room with a function ``measure(progress)``: it returns medians, and ratios that are named
 #: ``<ours>_over_<theirs>``.
-BENCHMARKS = ("intake", "boot", "compose", "suite")
+BENCHMARKS = ("intake", "boot", "compose", "suite", "overhead")
 
 
 def bench(
