@@ -76,3 +76,13 @@ class Cancelled(DistgateError):
     """Somebody asked for the end."""
 
     blame = "cancelled"
+
+
+_BY_BLAME: dict[Blame, type[DistgateError]] = {
+    kind.blame: kind for kind in (PackageError, TestsError, InfrastructureError, ConfigurationError, Cancelled)
+}
+
+
+def error_for(blame: Blame) -> type[DistgateError]:
+    """The class of the errors that ``blame`` is to blame for, for verdicts that have to be raised."""
+    return _BY_BLAME.get(blame, DistgateError)

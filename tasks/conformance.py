@@ -7,22 +7,22 @@ from prefect import get_run_logger
 from blocks import GuestMachine, HostTests, ImageStore
 from distgate.conformance import ConformanceReport
 from distgate.drivers.tree_images import TreeImage
-from distgate.errors import DistgateError, InfrastructureError, PackageError, TestsError
+from distgate.errors import error_for
 from tasks.claim import Job
 from tasks.stage import ledger, stage, verdict_of
 
 SUFFIX = "compose.test.e2e"
-#: What keeps a suite from running, by who is to blame for it.
-_ERRORS: dict[str, type[DistgateError]] = {
-    "infrastructure": InfrastructureError,
-    "tests": TestsError,
-    "package": PackageError,
-}
 
 
-def conformance_configured(job: Job) -> bool:
-    """Whether the site tests conformance at all."""
-    return bool(HostTests.of(job.site).profile)
+NO_IMAGE = "not tested: the run made no image"
+NO_PROFILE = "not configured (block Host tests)"
+
+
+def why_no_e2e(job: Job, image: TreeImage | None) -> str:
+    """Why the conformance of ``image`` is not tested; empty when it is."""
+    if not HostTests.of(job.site).profile:
+        return NO_PROFILE
+    return "" if image else NO_IMAGE
 
 
 @stage(SUFFIX, "e2e conformance")
@@ -39,6 +39,6 @@ def conformance_tests(job: Job, image: TreeImage) -> ConformanceReport:
     )
     report = conformance.run(image.path, ImageStore.of(job.site).ssh_key(), job.room.stage_again("e2e"))
     if report.status == "FAILURE":
-        raise _ERRORS[report.blame or "tests"](report.sentence, evidence=report.suite.details)
+        raise error_for(report.blame or "tests")(report.sentence, evidence=report.suite.details)
     ledger().learn(job.run_id, **{verdict_of(SUFFIX): report.status})
     return report

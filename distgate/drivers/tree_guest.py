@@ -9,7 +9,7 @@ import httpx
 
 from distgate.drivers.base import CommandResult, ComposedTree, Guest
 from distgate.drivers.guests import report_boot
-from distgate.errors import ConfigurationError, DistgateError, InfrastructureError, PackageError
+from distgate.errors import InfrastructureError, PackageError, error_for
 from distgate.readiness import BootReport
 from distgate.smoke import INSTALLED_COMMAND, KERNEL_COMMAND
 from distgate.tree_checks import (
@@ -29,11 +29,6 @@ COMMAND_SECONDS = 300.0
 #: Seconds that the served repository gets to answer this host.
 _SERVER_SECONDS = 20.0
 _EVIDENCE = 4000
-_CLASSES: dict[str, type[DistgateError]] = {
-    "infrastructure": InfrastructureError,
-    "configuration": ConfigurationError,
-    "package": PackageError,
-}
 
 
 @dataclass(frozen=True)
@@ -75,7 +70,7 @@ class TreeGuest:
         if ended.returncode:
             check_served(url, tree)
             last = (said.splitlines() or ["nothing"])[-1]
-            raise _CLASSES.get(blame_of_upgrade(said), PackageError)(
+            raise error_for(blame_of_upgrade(said))(
                 f"the upgrade to {tree.rev[:12]} fails: {last}", evidence=said[-_EVIDENCE:]
             )
         found = self.status("upgraded").next
