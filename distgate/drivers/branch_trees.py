@@ -144,9 +144,12 @@ class BranchTrees:
     def accept(self, tree: ComposedTree, repository: Path, packages: Sequence[Nevra]) -> None:
         """Keep ``tree`` at the head, and add ``packages`` from ``repository`` to those that passed.
 
-        A second time changes nothing. Raises InfrastructureError when the tree was withdrawn meanwhile.
+        A second time changes nothing, also when other trees followed it since. Raises InfrastructureError when the
+        tree was withdrawn meanwhile.
         """
         with self._locked():
+            if self._is_followed(tree.rev):
+                return
             if self.head() != tree.rev:
                 raise InfrastructureError(
                     f"tree {tree.version} ({tree.rev[:12]}) was withdrawn before it was accepted",
@@ -166,11 +169,12 @@ class BranchTrees:
     def put_forward(self, tree: ComposedTree) -> None:
         """Let the ref point to ``tree`` once more, for tests that are run again after it was withdrawn.
 
-        Raises InfrastructureError when another tree was published since, or this one was pruned.
+        A tree that was accepted stays where it is, at the head or behind it. Raises InfrastructureError when it was
+        withdrawn and another one was published since, or when it was pruned.
         """
         with self._locked():
             head = self.head()
-            if head == tree.rev:
+            if head == tree.rev or self._is_followed(tree.rev):
                 return
             if head != tree.parent or not self._served.holds(tree.rev):
                 raise InfrastructureError(
@@ -293,6 +297,15 @@ class BranchTrees:
         """Who leases the tree at the head, while it is not accepted."""
         unaccepted = self.unaccepted()
         return leases(self._leases / unaccepted.rev) if unaccepted else ()
+
+    def _is_followed(self, rev: str) -> bool:
+        """Whether the head was composed after ``rev``, directly or not: only after accepted trees others are."""
+        one = self.head()
+        while one and one != rev and self._served.holds(one):
+            one = self._served.describe(one).parent
+            if one == rev:
+                return True
+        return False
 
     def _take_back(self, unaccepted: Unaccepted) -> None:
         if self.head() == unaccepted.rev:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tiny_trees import REF, TREEFILE, Packages, composed, installed, summary_of, trees_in
 
-from distgate.drivers.branch_trees import chosen, next_version
+from distgate.drivers.branch_trees import Unaccepted, chosen, next_version
 from distgate.drivers.ostree_repository import OstreeRepository
 from distgate.errors import ConfigurationError, DistgateError, InfrastructureError, PackageError
 from distgate.package_diff import diff_text
@@ -170,6 +170,17 @@ def test_an_accepted_tree_is_not_withdrawn(tmp_path: Path, packages: Packages) -
     assert trees.head() == tree.rev
     trees.accept(tree, *packages.change("tool-2.0"))  # a second time changes nothing
     assert [rpm.nevra.version for rpm in trees.tested.rpms()] == ["2.0"]
+
+
+@needs_root
+def test_an_accepted_tree_stays_accepted_behind_the_head(tmp_path: Path, packages: Packages) -> None:
+    trees, first = packages.branch(tmp_path / "f41")
+    composed(trees, packages, "extra-1.0")
+    last = composed(trees, packages, "tool-4.0", accepted=False)
+    trees.put_forward(first)  # a run that is retried in a later stage
+    trees.accept(first, *packages.change("tool-2.0"))
+    assert (trees.head(), trees.unaccepted()) == (last.rev, Unaccepted(last.rev, last.parent))
+    assert [str(rpm.nevra) for rpm in trees.tested.rpms()] == ["extra-1.0-3.noarch", "tool-2.0-3.noarch"]
 
 
 @needs_root
