@@ -12,15 +12,30 @@ from distgate.settings import settings
 from tasks.claim import Job
 from tasks.live_text import LiveLines
 from tasks.reserve import ReservedGuests
-from tasks.stage import ledger, stage
+from tasks.stage import ledger, result_key, stage
 from tasks.tree import holder_of, trees_of
 
+NOT_PASSED = "no image: the tree is withdrawn"
+NOT_WANTED = "no image: the run was asked to make none"
+NOT_DUE = "no new image: the last good one is younger than the interval"
 
-@task(name="Ask whether an image is due")
-def image_due(job: Job, wanted: bool | None) -> bool:
-    """Whether this run makes an image: as ``wanted``, or when the last good one is older than the interval."""
+
+def why_no_image(job: Job, status: str, wanted: bool | None) -> str:
+    """Why a run whose status is ``status`` makes no image of its tree; empty when it makes one.
+
+    One is made of a tree that passed: as ``wanted`` says, or when the last good one is older than the interval.
+    """
+    if status != "SUCCESS":
+        return NOT_PASSED
     if wanted is not None:
-        return wanted
+        return "" if wanted else NOT_WANTED
+    return "" if _last_is_old(job) else NOT_DUE
+
+
+# Kept as the image is: a run that is retried after its own image became the latest would find that none is due, and
+# leave out the stage that failed.
+@task(name="Ask whether an image is due", persist_result=True, cache_key_fn=result_key("image"))
+def _last_is_old(job: Job) -> bool:
     due = OSTreeRepo.of(job.site).images(job.change.branch).due(settings().image_every)
     if not due:
         get_run_logger().info("%s: no new image: the last one is younger than the interval", job.change.title)

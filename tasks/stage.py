@@ -63,7 +63,7 @@ def stage(suffix: str, name: str) -> Callable[[Callable[P, R]], Stage[P, R]]:
             retry_delay_seconds=list(delays),
             retry_condition_fn=is_infrastructure,
             persist_result=True,
-            cache_key_fn=_result_key(suffix),
+            cache_key_fn=result_key(suffix),
             on_running=[_announcing(suffix, "running")],
             on_completion=[_announcing(suffix, "complete")],
             on_failure=[_announcing(suffix, "complete", failed=True)],
@@ -129,7 +129,7 @@ def is_infrastructure(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -
     return isinstance(state.result(raise_on_failure=False), InfrastructureError)
 
 
-def _result_key(suffix: str) -> Callable[[Any, dict[str, Any]], str]:
+def result_key(suffix: str) -> Callable[[Any, dict[str, Any]], str]:
     """A stage's result is found under the run that made it: this one, or the one that it was taken over from."""
 
     def key(context: Any, _parameters: dict[str, Any]) -> str:
