@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -58,16 +58,23 @@ def end_guests(site: str, dry_run: bool) -> list[Freed]:
 
 @task(name="Prune trees")
 def prune_trees(site: str, dry_run: bool) -> list[Freed]:
-    """Prune old commits of every branch that has trees; none without a block of them. A dry run cannot tell."""
+    """Prune old commits of every branch that has trees, disks that no test begins on and surplus images; none
+    without a block of them. A dry run cannot tell."""
     repository = trees_of(site)
     if repository is None or dry_run:
         return []
     branches = sorted(path.parent.name for path in Path(repository.root).glob("*/ostree"))
-    return [
-        Freed("tree commits", f"{branch} {rev[:10]}", "superseded, and nobody works with it")
-        for branch in branches
-        for rev in repository.trees(branch, "clean-up").prune()
-    ]
+    return [one for branch in branches for one in _pruned(repository, branch)]
+
+
+def _pruned(repository: OSTreeRepo, branch: str) -> Iterator[Freed]:
+    trees = repository.trees(branch, "clean-up")
+    for rev in trees.prune():
+        yield Freed("tree commits", f"{branch} {rev[:10]}", "superseded, and nobody works with it")
+    for rev in repository.disks(branch).prune(trees.published):
+        yield Freed("tree disks", f"{branch} {rev[:10]}", "its commit is not the branch's head, and nobody uses it")
+    for name in repository.images(branch).prune():
+        yield Freed("tree images", f"{branch} {name}", "newer ones are kept, and nobody uses it")
 
 
 def trees_of(site: str) -> OSTreeRepo | None:

@@ -56,11 +56,12 @@ class DeployedDisks:
             yield entry / _DISK
 
     def prune(self, repository: Path) -> tuple[str, ...]:
-        """Remove the disks of commits that ``repository`` no longer has, unless somebody uses them; their commits."""
-        gone = []
+        """Remove the disks of commits that no ref of ``repository`` points to, unless somebody uses them; their
+        commits. Tests begin on the head, and any other disk can be made again as long as its commit is there."""
+        gone, heads = [], _heads(repository)
         for entry in sorted(self.directory.glob("[0-9a-f]*-*")):
             rev = entry.name.partition("-")[0]
-            if _has_commit(repository, rev):
+            if rev in heads:
                 continue
             with unleased(entry) as free:
                 if free:
@@ -108,5 +109,5 @@ class DeployedDisks:
                 shutil.rmtree(making, ignore_errors=True)
 
 
-def _has_commit(repository: Path, rev: str) -> bool:
-    return (repository / "objects" / rev[:2] / f"{rev[2:]}.commit").is_file()
+def _heads(repository: Path) -> set[str]:
+    return {path.read_text().strip() for path in (repository / "refs/heads").rglob("*") if path.is_file()}

@@ -216,12 +216,13 @@ def test_processes_that_ask_at_once_get_one_disk_which_stays_while_it_is_used(ti
         assert other != seen[0][0]
 
 
-def test_disks_go_with_their_commits_unless_somebody_uses_them(tiny: Tiny, tmp_path: Path) -> None:
+def test_disks_go_that_no_ref_points_to_unless_somebody_uses_them(tiny: Tiny, tmp_path: Path) -> None:
     repository = tmp_path / "repository"
     run(["ostree", f"--repo={repository}", "init", "--mode=archive"], timeout=60)
-    run(["ostree", f"--repo={repository}", "pull-local", tiny.repository, tiny.revs[1]], timeout=60)
+    run(["ostree", f"--repo={repository}", "pull-local", tiny.repository, *tiny.revs], timeout=60)
     disks = DeployedDisks(tmp_path / "disks", DEPLOYER)
     first, second = tiny.revs
+    run(["ostree", f"--repo={repository}", "refs", f"--create={REF}", second], timeout=60)
     with (
         disks.disk(tiny.repository, first, REF, remote_url=URL, key=tiny.key) as used,
         disks.disk(tiny.repository, second, REF, remote_url=URL, key=tiny.key) as kept,
