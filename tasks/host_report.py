@@ -16,9 +16,6 @@ from tasks.integration import IntegrationReport
 from tasks.summary import Judged, Report
 from tasks.summary_page import MOST_ROWS, table
 
-NOT_DUE = "no new image: the last good one is younger than the interval"
-NOT_KEPT = "no image: the tree was withdrawn"
-NO_CLUSTER = "not configured (block Host tests)"
 #: Changed packages that the page shows; compose/package-diff.txt has them all.
 MOST_LINES = 100
 
@@ -50,7 +47,7 @@ class HostReport(Report):
     def rows(self) -> Iterator[tuple[str, str]]:
         if self.tree:
             yield "OSTree commit", f"`{self.tree.rev}` (version {inline(self.tree.version)}) of `{self.tree.ref}`"
-            yield "packages under test", ", ".join(map(str, self.tree.requested))
+            yield "packages under test", inline(", ".join(map(str, self.tree.requested)))
         if self.integration:
             yield "integration tests", inline(self.integration.sentence)
         if self.image:

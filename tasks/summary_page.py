@@ -56,7 +56,7 @@ def _facts(report: Report, run: Run | None) -> str:
         ("committer", inline(change.username)),
     ]
     if report.built:
-        rows += [("NVR", report.built.nvr), ("Koji task", str(report.built.task_id))]
+        rows += [("NVR", inline(report.built.nvr)), ("Koji task", str(report.built.task_id))]
         rows += [("unit tests (%check)", inline(report.built.unit_tests.evidence))]
     rows += report.rows()
     if run:

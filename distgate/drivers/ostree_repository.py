@@ -185,9 +185,7 @@ class OstreeRepository:
         return self.path / "objects" / rev[:2] / f"{rev[2:]}.commit"
 
     def _delta(self, parent: str, rev: str) -> Path:
-        old, new = (
-            base64.b64encode(bytes.fromhex(one)).decode().rstrip("=").replace("/", "_") for one in (parent, rev)
-        )
+        old, new = _short(parent), _short(rev)
         return self.path / "deltas" / old[:2] / f"{old[2:]}-{new}"
 
     def _check_signing(self, key: SigningKey) -> None:
@@ -210,6 +208,7 @@ class OstreeRepository:
 
 
 def _short(rev: str) -> str:
+    """A commit as ostree names the directories of static deltas."""
     return base64.b64encode(bytes.fromhex(rev)).decode().rstrip("=").replace("/", "_")
 
 
