@@ -15,11 +15,11 @@ from distgate.retrigger import Named
 from distgate.stages import DUPLICATE
 from tasks.build import build_package, cancel_build
 from tasks.claim import claim_change
-from tasks.conformance import conformance_configured, conformance_tests
+from tasks.conformance import conformance_tests, why_no_e2e
 from tasks.functional import find_tests, test_package
 from tasks.heartbeat import alive
-from tasks.host_image import image_due, make_image, smoke_test_image
-from tasks.host_report import NO_CLUSTER, NOT_DUE, NOT_KEPT, HostReport
+from tasks.host_image import make_image, smoke_test_image, why_no_image
+from tasks.host_report import HostReport
 from tasks.images import bases_held
 from tasks.integration import integration_tests
 from tasks.retrigger import change_asked
@@ -77,16 +77,12 @@ def atomic_host(
             tree = report.tree = compose_tree(job, built)
             with on_trial(job, built, tree) as trial:
                 report.integration = integration_tests(job, tree)
+                report.no_image = why_no_image(job, report.status, image)
+                if not report.no_image:
+                    report.image = make_image(job, tree)
+                    report.smoke = smoke_test_image(job, tree, report.image)
                 trial.passed = report.status == "SUCCESS"
-        report.no_image = _no_image(trial.passed) or ("" if image_due(job, image) else NOT_DUE)
-        if not report.no_image:
-            made = report.image = make_image(job, tree)
-            report.smoke = smoke_test_image(job, tree, made)
-            report.no_e2e = "" if conformance_configured(job) else NO_CLUSTER
-            if not report.no_e2e:
-                report.conformance = conformance_tests(job, made)
+        report.no_e2e = why_no_e2e(job, report.image)
+        if report.image and not report.no_e2e:
+            report.conformance = conformance_tests(job, report.image)
     return report.state()
-
-
-def _no_image(kept: bool) -> str:
-    return "" if kept else NOT_KEPT

@@ -19,8 +19,10 @@ from distgate.run_directory import RunDirectory
 from distgate.suite_results import TestOutcome
 from distgate.verdict import SuiteVerdict
 from tasks.claim import Job
+from tasks.conformance import NO_PROFILE
 from tasks.functional import TestReport
-from tasks.host_report import MOST_LINES, NO_CLUSTER, NOT_DUE, HostReport
+from tasks.host_image import NOT_DUE
+from tasks.host_report import MOST_LINES, HostReport
 from tasks.integration import IntegrationReport
 
 REV, PARENT = "ab" * 32, "cd" * 32
@@ -80,7 +82,7 @@ def test_an_error_counts_more_than_what_did_not_pass_before(report: HostReport) 
 
 
 def test_conformance_is_shown_by_test_or_its_absence_is_said(report: HostReport) -> None:
-    report.no_e2e = NO_CLUSTER
+    report.no_e2e = NO_PROFILE
     assert ("e2e conformance", "not configured \\(block Host tests\\)") in list(report.rows())
     suite = SuiteVerdict("mini", "FAIL", "package", (TestOutcome("dns", "fail"), TestOutcome("pods", "pass")), "dns")
     report.conformance = ConformanceReport("UNSTABLE", "mini on 2 nodes: UNSTABLE", "conformance", suite)
