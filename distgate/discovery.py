@@ -19,6 +19,10 @@ Kind = Literal["sti", "tmt", "playbook"]
 TESTS_NAMESPACE = "tests"
 _PATTERN = "tests*.yml"
 
+#: The tag of suites that are run for unless somebody says more; the Standard Test Interface also knows container and
+#: atomic.
+CLASSIC = "classic"
+
 
 @dataclass(frozen=True)
 class Suite:
@@ -82,7 +86,7 @@ class Discovery:
         }
 
 
-def discover(checkout: Path, tag: str = "classic", namespace: str = "rpms") -> Discovery:
+def discover(checkout: Path, tag: str = CLASSIC, namespace: str = "rpms") -> Discovery:
     """Find the tests of the package whose commit is checked out in ``checkout``.
 
     tmt goes before the Standard Test Interface where both are there. Raises ConfigurationError when ``checkout`` is

@@ -10,10 +10,7 @@ from prefect import get_run_logger
 
 from blocks import ImageStore
 from distgate.drivers.base import BaseImage, ComposedImage, ImageComposer, Progress
-from distgate.drivers.capsule_records import compose_begun, compose_record
 from distgate.image_way import Way, way_for
-from distgate.kickstart import kickstart_hash
-from distgate.kickstart_edit import with_packages_under_test
 from distgate.settings import settings
 from tasks.build import BuiltPackage
 from tasks.claim import Job
@@ -45,6 +42,9 @@ def composed(job: Job, built: BuiltPackage) -> ComposedImage:
 
 
 def _made(job: Job, built: BuiltPackage, progress: Progress) -> ComposedImage:
+    from distgate.drivers.capsule_records import compose_begun
+    from distgate.kickstart import kickstart_hash
+
     room, base = job.room.stage("image"), base_of(job, progress)
     job.capsule.note(compose=compose_begun(base))
     kickstart = _kickstart(job, built, room)
@@ -72,6 +72,8 @@ def _served(job: Job, built: BuiltPackage) -> str:
 
 def _kickstart(job: Job, built: BuiltPackage, room: Path) -> str:
     """The definition of the image with the change, which the run keeps whichever way it is made."""
+    from distgate.kickstart_edit import with_packages_under_test
+
     definition = ImageStore.of(job.site).definition(job.change.branch)
     text = with_packages_under_test(definition.kickstart, _served(job, built), built.packages)
     (room / f"{built.nvr}.ks").write_text(text)
@@ -79,6 +81,8 @@ def _kickstart(job: Job, built: BuiltPackage, room: Path) -> str:
 
 
 def _write_record(job: Job, image: ComposedImage, base: BaseImage, room: Path) -> None:
+    from distgate.drivers.capsule_records import compose_record
+
     job.capsule.note(compose=compose_record(image, base, job.room.root))
     record = asdict(image) | {
         "image": image.path.name,

@@ -5,30 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prefect import get_run_logger, task
 
 from blocks import DistGit
 from distgate.capsule import TestsRecord
-from distgate.discovery import Discovery, discover
-from distgate.drivers.ansible import TAG
+from distgate.discovery import CLASSIC, Discovery, discover
 from distgate.drivers.base import ComposedImage
-from distgate.drivers.capsule_records import suite_record
-from distgate.drivers.suite_session import (
-    NONE_ENABLED,
-    JudgedSuite,
-    failure_of,
-    source_rpm,
-    status_of,
-)
-from distgate.junit import junit
-from distgate.verdict import SuiteVerdict
 from tasks.build import BuiltPackage
 from tasks.claim import Job
 from tasks.compose import composed
 from tasks.images import base_under
 from tasks.stage import ledger, stage, verdict_of
 from tasks.suites import session_on
+
+if TYPE_CHECKING:
+    from distgate.drivers.suite_session import JudgedSuite
+    from distgate.verdict import SuiteVerdict
 
 SUFFIX = "package.test.functional"
 
@@ -39,7 +33,7 @@ class Plan:
 
     checkout: Path
     tests: Discovery
-    tag: str = TAG
+    tag: str = CLASSIC
 
 
 @dataclass(frozen=True)
@@ -60,6 +54,8 @@ class TestReport:
     @property
     def sentence(self) -> str:
         """The verdict in one sentence."""
+        from distgate.drivers.suite_session import NONE_ENABLED
+
         if not self.judged:
             return f"{self.before}; {NONE_ENABLED}"
         bad = [suite for suite in self.suites if suite.verdict != "PASS"]
@@ -71,7 +67,7 @@ class TestReport:
 
 
 @task(name="Find tests", retries=2, retry_delay_seconds=5)
-def find_tests(job: Job, tags: Sequence[str] = (TAG,)) -> Plan:
+def find_tests(job: Job, tags: Sequence[str] = (CLASSIC,)) -> Plan:
     """The tests in the commit's own checkout, found without running anything: those of the first of ``tags`` that
     selects any."""
     room = job.room.stage("checkout")
@@ -100,6 +96,10 @@ def test_package(job: Job, plan: Plan, built: BuiltPackage) -> TestReport:
 
 
 def _judged(job: Job, plan: Plan, image: ComposedImage) -> tuple[str, tuple[JudgedSuite, ...]]:
+    from distgate.drivers.capsule_records import suite_record
+    from distgate.drivers.suite_session import failure_of, source_rpm, status_of
+    from distgate.junit import junit
+
     room = job.room.stage_again("tests")
     base, srpm = base_under(job, image), source_rpm(job.room.root / "build")
     session = session_on(job, base, image.path, image.requested, srpm=srpm, tag=plan.tag)

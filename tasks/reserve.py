@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from prefect import get_run_logger
 
 from blocks import GuestMachine
 from distgate.drivers.base import Guest, GuestHost
-from distgate.drivers.guest_holder import HeldGuests
 from distgate.errors import DistgateError
 from distgate.verdict import SuiteVerdict
 from tasks.claim import Job
+
+if TYPE_CHECKING:
+    from distgate.drivers.guest_holder import HeldGuests
 
 
 class ReservedGuests:

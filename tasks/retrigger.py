@@ -8,7 +8,6 @@ from prefect import get_run_logger, task
 
 from blocks import DistGit, KojiInstance
 from distgate.change import Change
-from distgate.drivers.retrigger_lookup import SiteLookup
 from distgate.retrigger import Asked, Named, change_of
 from distgate.settings import settings
 
@@ -21,6 +20,8 @@ def _once_per_run(context: Any, _parameters: dict[str, Any]) -> str:
 @task(name="Find change", persist_result=True, cache_key_fn=_once_per_run)
 def find_change(named: Named, site: str | None) -> Asked:
     """The change that ``named`` means on a site's dist-git and Koji. Raises as distgate.retrigger.change_of."""
+    from distgate.drivers.retrigger_lookup import SiteLookup
+
     where = site or settings().site
     url, koji = DistGit.of(where).url, KojiInstance.of(where)
     lookup = SiteLookup(lambda namespace, repo: url.format(namespace=namespace, repo=repo), koji.profile())

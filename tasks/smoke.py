@@ -6,7 +6,6 @@ from prefect import get_run_logger
 
 from distgate.capsule import SmokeRecord
 from distgate.drivers.base import ComposedImage
-from distgate.drivers.smoke_boot import SmokeBoot
 from distgate.errors import PackageError
 from distgate.settings import settings
 from distgate.smoke import SmokeReport
@@ -19,6 +18,8 @@ from tasks.stage import stage
 @stage("image.test.smoke", "Smoke test")
 def smoke_test(job: Job, image: ComposedImage) -> SmokeReport:
     """Boot the image and compare what is installed with what was composed. PackageError when it does not hold."""
+    from distgate.drivers.smoke_boot import SmokeBoot
+
     base = base_under(job, image)
     guests = ReservedGuests(job)
     boot = SmokeBoot(guests.host, settings().boot_timeout, failed=guests.keep)

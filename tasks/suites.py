@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prefect import get_run_logger
 
 from blocks import GuestMachine
-from distgate.drivers.ansible import TAG
+from distgate.discovery import CLASSIC
 from distgate.drivers.base import BaseImage
-from distgate.drivers.suite_session import SuiteSession
 from distgate.packages import Nevra
 from distgate.settings import settings
 from tasks.claim import Job
 from tasks.reserve import ReservedGuests
+
+if TYPE_CHECKING:
+    from distgate.drivers.suite_session import SuiteSession
 
 
 def session_on(
@@ -24,11 +27,13 @@ def session_on(
     packages: Sequence[Nevra],
     *,
     srpm: Path | None = None,
-    tag: str = TAG,
+    tag: str = CLASSIC,
     variables: Mapping[str, str] | None = None,
 ) -> SuiteSession:
     """How suites are run on ``image``, which holds ``packages`` and ``base`` does not; the first guest of a failure
     is kept when the run asks for that. See runner_for for the rest."""
+    from distgate.drivers.suite_session import SuiteSession
+
     guests, log = ReservedGuests(job), get_run_logger()
     return SuiteSession(
         host=guests.host,

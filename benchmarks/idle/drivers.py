@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from distgate.discovery import Suite
 from distgate.drivers.base import (
@@ -18,9 +19,11 @@ from distgate.drivers.base import (
     Progress,
     SuiteRun,
 )
-from distgate.drivers.suite_session import RunSuite
 from distgate.packages import Nevra
 from distgate.smoke import INSTALLED_COMMAND
+
+if TYPE_CHECKING:
+    from distgate.drivers.suite_session import RunSuite
 
 _DONE = BuildTask(1, "build", "x86_64", "CLOSED")
 

@@ -10,15 +10,17 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from benchmarks.idle.drivers import IdleComposer, IdleGuests, IdleHub, IdleSuites
 from blocks import DistGit, GuestMachine, ImageStore, KojiInstance
 from distgate.change import Change
 from distgate.drivers.base import BaseImage, BuildHub, GuestHost, ImageComposer, Progress
-from distgate.drivers.base_store_definition import BaseDefinition
-from distgate.drivers.suite_session import RunnerFor
-from distgate.kickstart import Kind
+
+if TYPE_CHECKING:
+    from distgate.drivers.base_store_definition import BaseDefinition
+    from distgate.drivers.suite_session import RunnerFor
+    from distgate.kickstart import Kind
 
 SITE = "idle"
 _KICKSTART = "%packages\nbash\n%end\n"
@@ -54,6 +56,8 @@ class IdleStore(ImageStore):
     _block_type_slug: ClassVar[str | None] = "idle-store"
 
     def definition(self, branch: str, kind: Kind = "cloud") -> BaseDefinition:
+        from distgate.drivers.base_store_definition import BaseDefinition
+
         return BaseDefinition(branch, "44", _KICKSTART, kind)
 
     @contextmanager

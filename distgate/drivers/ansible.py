@@ -18,13 +18,12 @@ from pathlib import Path
 
 import yaml
 
+from distgate.discovery import CLASSIC
 from distgate.drivers.ansible_environment import checked_bins, connection, environment, observed, readable_for
 from distgate.drivers.base import Guest, SuiteRun
 from distgate.drivers.sandbox import Limits, Sandbox
 from distgate.errors import ConfigurationError
 
-#: What suites are run for unless somebody says more; the Standard Test Interface also knows container and atomic.
-TAG = "classic"
 #: Both group names that the interface's own inventory has. A *group* called localhost is what keeps
 #: ``hosts: localhost`` away from the machine that runs ansible.
 GROUPS = ("localhost", "subjects")
@@ -68,7 +67,7 @@ class AnsibleSuites:
         artifacts: Path,
         variables: Mapping[str, str],
         timeout: float,
-        tag: str = TAG,
+        tag: str = CLASSIC,
     ) -> SuiteRun:
         """Run what ``tag`` selects of ``playbook`` (all of it without one) against ``guest`` and say what was
         observed; judging is not done here.

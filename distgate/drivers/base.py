@@ -244,6 +244,10 @@ class CommandResult:
     stderr: str
 
 
+class GuestStopped(InfrastructureError):
+    """A guest ended by itself before it could be used; ``evidence`` is what console and emulator said last."""
+
+
 class Guest(Protocol):
     """A running virtual machine that answers ssh on loopback."""
 

@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
-from distgate.drivers.base import CommandResult
+from distgate.drivers.base import CommandResult, Guest
 from distgate.errors import InfrastructureError
 from distgate.readiness import SYSTEMD, UP, BootReport, Reached, read_systemd
 
@@ -18,6 +19,19 @@ _MANAGER = "InitRDTimestampMonotonic,UserspaceTimestampMonotonic,FinishTimestamp
 _UNIT = "Id,ActiveState,InactiveExitTimestampMonotonic,ActiveEnterTimestampMonotonic"
 #: Only these kinds of units can fail.
 _KINDS = "'*.service' '*.mount' '*.automount' '*.socket' '*.swap' '*.timer' '*.path'"
+
+
+@runtime_checkable
+class BootTold(Protocol):
+    """A guest that knows how its boot went."""
+
+    def boot_report(self, timeout: float) -> BootReport:
+        """How it went, asked for at most ``timeout`` seconds. Raises InfrastructureError when the guest is lost."""
+
+
+def report_boot(guest: Guest, timeout: float) -> BootReport | None:
+    """``boot_report`` of a guest that has one, such as those of LibvirtGuests; None of any other."""
+    return guest.boot_report(timeout) if isinstance(guest, BootTold) else None
 
 
 def systemd_command(patience: float) -> str:

@@ -16,7 +16,9 @@ from typing import Any
 
 from distgate.drivers import boot_report, guest_reboot, ssh
 from distgate.drivers.accelerator import Accelerator, accelerator, find_qemu
-from distgate.drivers.base import CommandResult, Guest
+from distgate.drivers.base import CommandResult
+from distgate.drivers.base import GuestStopped as GuestStopped
+from distgate.drivers.boot_report import report_boot as report_boot
 from distgate.drivers.console_limit import limited
 from distgate.drivers.domain_xml import EMPTY_DUMP, FIRST_PACKETS, DomainSpec, Wire, domain_xml
 from distgate.drivers.embedded_libvirt import EmbeddedLibvirt, embedded_libvirt
@@ -38,10 +40,6 @@ _LOOK = 0.05
 _SILENCE = 5.0
 #: Seconds (under KVM) for a command to succeed once sshd has greeted, before it is tried anew.
 _COMMAND_SECONDS = 30.0
-
-
-class GuestStopped(InfrastructureError):
-    """A guest ended by itself before it could be used; ``evidence`` is what console and emulator said last."""
 
 
 @dataclass(frozen=True)
@@ -98,11 +96,6 @@ class LibvirtGuest:
         report = boot_report.collect(self.run, self.reached, self.powered_on, self.accelerator, timeout)
         boot_report.write(report, self.console.parent)
         return report
-
-
-def report_boot(guest: Guest, timeout: float) -> BootReport | None:
-    """``boot_report`` of a guest that LibvirtGuests started, None of any other."""
-    return guest.boot_report(timeout) if isinstance(guest, LibvirtGuest) else None
 
 
 class LibvirtGuests:

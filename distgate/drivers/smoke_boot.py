@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from distgate.drivers.base import BaseImage, CommandResult, ComposedImage, Guest, GuestHost
-from distgate.drivers.guests import GuestStopped, report_boot
+from distgate.drivers.base import BaseImage, CommandResult, ComposedImage, Guest, GuestHost, GuestStopped
+from distgate.drivers.boot_report import report_boot
 from distgate.errors import InfrastructureError, PackageError, TimedOut
 from distgate.readiness import judge_units
 from distgate.smoke import INSTALLED_COMMAND, KERNEL_COMMAND, SmokeReport, judge

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
-from distgate.discovery import Suite
-from distgate.drivers.ansible import TAG, AnsibleSuites
+from distgate.discovery import CLASSIC, Suite
+from distgate.drivers.ansible import AnsibleSuites
 from distgate.drivers.base import BaseImage, Guest, GuestHost, Progress, SuiteRun
 from distgate.drivers.tmt import TmtSuites, context_of
 from distgate.errors import DistgateError, GaveUp, InfrastructureError, TestsError
@@ -218,7 +218,7 @@ class _Runners:
     roles_path: Sequence[Path] = ()
     ansible: Mapping[str, Path] = field(default_factory=dict[str, Path])
     srpm: Path | None = None
-    tag: str = TAG
+    tag: str = CLASSIC
     variables: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def __call__(self, suite: Suite, checkout: Path, image: Path) -> RunSuite:
@@ -248,7 +248,7 @@ def runner_for(
     roles_path: Sequence[Path] = (),
     ansible: Mapping[str, Path] | None = None,
     srpm: Path | None = None,
-    tag: str = TAG,
+    tag: str = CLASSIC,
     variables: Mapping[str, str] | None = None,
 ) -> RunnerFor:
     """What runs suites of any kind for packages of ``branch``; ``tag`` is that of the Standard Test Interface, and
