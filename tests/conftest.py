@@ -1,18 +1,21 @@
-"""One broker, one Prefect server and one whole lab for all tests, each started when the first test asks for it."""
+"""One broker, one Prefect server, one PostgreSQL and one lab for all tests, each started when a test asks for it."""
 
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from sqlalchemy import create_engine, text
 
 from distgate.waiting import Deadline
+from lab import postgresql, rabbitmq, supervisor, teardown
 from lab import prefect_server as prefect
-from lab import rabbitmq, supervisor, teardown
 from lab import service as services
+from lab.postgresql import Postgresql
 from lab.prefect_server import PrefectServer
 from lab.rabbitmq import Broker
 from lab.service import Service
@@ -63,6 +66,36 @@ def prefect_server(lab_state: Path) -> PrefectServer:
     server = prefect.prepare(lab_state / "prefect")
     _start(lab_state, [server.server()])
     return server
+
+
+@pytest.fixture(scope="session")
+def database_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgresql]:
+    """A running PostgreSQL."""
+    state = tmp_path_factory.mktemp("database").resolve()
+    running = postgresql.prepare(state)
+    try:
+        _start(state, [running.service()])
+        yield running
+    finally:
+        teardown.down(state, print)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty ledger: a file, and a schema of its own in PostgreSQL."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/ledger.db"
+    return empty_schema(request.getfixturevalue("database_server"))
+
+
+def empty_schema(server: Postgresql) -> str:
+    """The URL of a new schema; a database of its own would cost a test a second."""
+    name, url = f"t{uuid.uuid4().hex[:12]}", server.url(postgresql.LEDGER)
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text(f"CREATE SCHEMA {name}"))
+    engine.dispose()
+    return f"{url}?options=-csearch_path%3D{name}"
 
 
 @pytest.fixture(scope="session")

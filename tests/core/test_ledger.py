@@ -2,7 +2,7 @@
 
 import json
 import multiprocessing
-import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ from distgate.errors import ConfigurationError
 from distgate.ledger import Ledger
 from distgate.ledger_books import histories
 from distgate.ledger_history import LedgerHistory
+from distgate.ledger_tables import SCHEMAS
 from distgate.settings import Settings
 from distgate.stages import PIPELINES, STAGES, Pipeline
 from distgate.triage import Decision
@@ -23,8 +24,10 @@ URL = "http://ui/run"
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Ledger:
-    return Ledger(f"sqlite:///{tmp_path}/ledger.db")
+def ledger(ledger_url: str) -> Iterator[Ledger]:
+    opened = Ledger(ledger_url)
+    yield opened
+    opened.close()
 
 
 @pytest.fixture
@@ -124,13 +127,11 @@ def test_a_run_that_is_silent_is_found_until_it_beats_or_ends(ledger: Ledger, an
     assert ledger.silent(-1) == []
 
 
-def test_a_ledger_of_another_schema_is_refused_with_a_hint(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/ledger.db"
-    Ledger(url).close()
-    with sqlite3.connect(tmp_path / "ledger.db") as raw:
-        raw.execute("UPDATE schema SET version = 99")
+def test_a_ledger_of_another_schema_is_refused_with_a_hint(ledger_url: str, ledger: Ledger) -> None:
+    with ledger.transaction() as connection:
+        connection.execute(SCHEMAS.update().values(version=99))
     with pytest.raises(ConfigurationError, match="has schema 99"):
-        Ledger(url)
+        Ledger(ledger_url)
 
 
 def queued_for(pipeline: Pipeline) -> Decision:
@@ -224,12 +225,10 @@ def _write_many(url: str, run: str) -> None:
     announcer.close(run)
 
 
-def test_many_processes_write_at_once_and_each_run_keeps_its_order(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/ledger.db"
-    ledger = Ledger(url)
+def test_many_processes_write_at_once_and_each_run_keeps_its_order(ledger_url: str, ledger: Ledger) -> None:
     runs = "01234567"
     with multiprocessing.get_context("spawn").Pool(4) as pool:
-        pool.starmap(_write_many, [(url, run) for run in runs])
+        pool.starmap(_write_many, [(ledger_url, run) for run in runs])
     letters = ledger.unsent(limit=1000)
     assert len(letters) == len(runs) * 6
     for run in runs:
