@@ -10,7 +10,7 @@ from pydantic import Field
 from blocks.guest_host import GuestMachine
 from blocks.site import SiteBlock
 from distgate.drivers.base import Progress
-from distgate.drivers.dist_git import checkout
+from distgate.drivers.dist_git import checkout_of_site
 
 if TYPE_CHECKING:
     from distgate.drivers.conformance import Conformance
@@ -50,8 +50,9 @@ class HostTests(SiteBlock):
         return bool(self.suite_url and self.playbooks)
 
     def checkout(self, into: Path) -> Path:
-        """The integration suite's files, at its commit, in ``into``."""
-        return checkout(self.suite_url, self.suite_rev, into)
+        """The integration suite's files, at its commit, in ``into``. Raises ConfigurationError when there is no such
+        commit, InfrastructureError when the repository cannot be read."""
+        return checkout_of_site(self.suite_url, self.suite_rev, into)
 
     def conformance_on(self, machine: GuestMachine, room: Path, progress: Progress) -> Conformance:
         """What tests the conformance of an image by the profile; its guests are started on ``machine``.

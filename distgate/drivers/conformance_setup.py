@@ -10,9 +10,9 @@ from typing import Any
 from distgate.drivers.base import Progress
 from distgate.drivers.cluster import LibvirtProvider, Provider
 from distgate.drivers.conformance import Conformance, Deadlines
-from distgate.drivers.dist_git import checkout
+from distgate.drivers.dist_git import checkout_of_site
 from distgate.drivers.hosts_inventory import HostsProvider
-from distgate.errors import ConfigurationError, PackageError
+from distgate.errors import ConfigurationError
 from distgate.topology import read_topology
 
 
@@ -59,10 +59,7 @@ class ConformanceSetup:
     def _profile(self, room: Path) -> str | Path:
         if not self.repository:
             return self.profile
-        try:
-            tree = checkout(self.repository, self.revision, room).resolve()
-        except PackageError as absent:  # to a package's commit it would be the packager's to look at
-            raise ConfigurationError(absent.message, hint=absent.hint, evidence=absent.evidence) from absent
+        tree = checkout_of_site(self.repository, self.revision, room).resolve()
         directory = (tree / self.profile).resolve()
         if not directory.is_relative_to(tree):
             raise ConfigurationError(f"the conformance profile {self.profile} lies outside of its repository")

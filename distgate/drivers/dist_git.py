@@ -60,6 +60,15 @@ def checkout(url: str, rev: str, into: Path, *, timeout: float = 300.0, size_lim
     return into
 
 
+def checkout_of_site(url: str, rev: str, into: Path) -> Path:
+    """``checkout`` of a repository that the site configures: what a package's commit would be to blame for is the
+    site's to set right, and raised as ConfigurationError."""
+    try:
+        return checkout(url, rev, into)
+    except PackageError as absent:
+        raise ConfigurationError(absent.message, hint=absent.hint, evidence=absent.evidence) from absent
+
+
 @dataclass(frozen=True)
 class History:
     """What led to a commit: ``commits`` counts all of it, merged branches too (``git rev-list --count``).
