@@ -1,7 +1,7 @@
 """The relay: sends the outbox to the broker, in order, and keeps what it could not send.
 
-One process per ledger. A message is marked only after the broker confirmed it; a relay that dies in between sends
-it again with the same ID.
+One process per ledger: a second one waits for its end. A message is marked only after the broker confirmed it; a
+relay that dies in between sends it again with the same ID.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ import sys
 import threading
 
 from distgate.drivers.amqp import Publisher
+from distgate.drivers.ledger_seat import Seat, open_seat
 from distgate.drivers.stage_message import as_message
 from distgate.errors import DistgateError, InfrastructureError
 from distgate.ledger import Ledger, Letter
 from distgate.settings import settings
 from services.lifetime import serve
+from services.turns import await_turn
 
 log = logging.getLogger(__name__)
 
@@ -24,11 +26,12 @@ IDLE_SECONDS = 0.2
 PAUSES = (1, 2, 5, 10)
 
 
-def relay(ledger: Ledger, publisher: Publisher, asked: threading.Event) -> None:
-    """Send until ``asked``; a broker that fails pauses the whole queue, because order is part of the contract."""
+def relay(ledger: Ledger, seat: Seat, publisher: Publisher, asked: threading.Event) -> None:
+    """Send until ``asked``, while the seat is ours; a broker that fails pauses the whole queue, because order is part
+    of the contract."""
     _look(publisher)
     failures = 0
-    while not asked.is_set():
+    while await_turn(seat, asked):
         try:
             letters = ledger.unsent()
             done = _send(ledger, publisher, letters, asked)
@@ -106,7 +109,8 @@ def _pause(failures: int) -> float:
 
 def main(asked: threading.Event) -> None:
     with Publisher(settings().amqp_url, settings().exchange) as publisher:
-        relay(Ledger(settings().ledger_url), publisher, asked)
+        ledger = Ledger(settings().ledger_url)
+        relay(ledger, open_seat(settings().ledger_url, "relay"), publisher, asked)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """The reporter: tells others of runs, from the ledger's letters, each channel in a thread of its own.
 
-One process per ledger. What was delivered is written down after the other side took it; a reporter that dies in
-between delivers it again, and each channel has a way to recognise that. A channel that is away holds up nobody else,
-and of its own reports those of one run keep their order.
+One process per ledger: a second one waits for its end. What was delivered is written down after the other side took
+it; a reporter that dies in between delivers it again, and each channel has a way to recognise that. A channel that is
+away holds up nobody else, and of its own reports those of one run keep their order.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import logging
 import sys
 import threading
 
+from distgate.drivers.ledger_seat import Seat, open_seat
 from distgate.drivers.report_channels import ReportChannel, open_channel
 from distgate.drivers.report_outbox import Due, ReportOutbox
 from distgate.errors import ConfigurationError, DistgateError, InfrastructureError
@@ -18,6 +19,7 @@ from distgate.ledger import Ledger
 from distgate.reports.notice import Refused
 from distgate.settings import Channel, Settings, settings
 from services.lifetime import serve
+from services.turns import await_turn
 
 log = logging.getLogger(__name__)
 
@@ -29,18 +31,19 @@ LAST_SECONDS = 5.0
 
 
 class ChannelReporter:
-    """Tells one channel, until it is asked to end."""
+    """Tells one channel while the seat is ours, until it is asked to end."""
 
-    def __init__(self, name: Channel, ledger: Ledger, own: Settings, asked: threading.Event) -> None:
+    def __init__(self, name: Channel, ledger: Ledger, own: Settings, seat: Seat, asked: threading.Event) -> None:
         self._name: Channel = name
         self._ledger, self._own, self._asked = ledger, own, asked
+        self._seat = seat
         self._outbox: ReportOutbox | None = None
         self._channel: ReportChannel | None = None
         self._failures = 0
 
     def run(self) -> None:
         """Deliver what is due, again and again; nothing but ``asked`` ends it."""
-        while not self._asked.is_set():
+        while await_turn(self._seat, self._asked):
             try:
                 busy = self._round()
             except DistgateError as trouble:
@@ -101,7 +104,8 @@ def main(asked: threading.Event) -> None:
     if not own.reports:
         log.info("nobody is told of runs but the bus: DISTGATE_REPORTS is empty")
     ledger = Ledger(own.ledger_url)
-    reporters = [ChannelReporter(name, ledger, own, asked) for name in dict.fromkeys(own.reports)]
+    seat = open_seat(own.ledger_url, "reporter")
+    reporters = [ChannelReporter(name, ledger, own, seat, asked) for name in dict.fromkeys(own.reports)]
     threads = [threading.Thread(target=one.run, daemon=True) for one in reporters]
     for thread in threads:
         thread.start()

@@ -99,6 +99,29 @@ def test_a_relay_that_was_killed_goes_on_where_the_broker_confirmed(
     assert len(read) - len(ids) <= 1  # the one that was confirmed and not yet marked
 
 
+def test_a_second_relay_sends_nothing_until_the_first_is_gone(
+    broker: Broker, ledger: Ledger, topic: str, tmp_path: Path, relay: subprocess.Popen[bytes]
+) -> None:
+    log = tmp_path / "relay.log"
+    with Subscription(broker.url, EXCHANGE, [f"{topic}.#"]) as bus:
+        wait_for(
+            "the first relay to have its turn", lambda: "ledger.db.relay" in {x.name for x in tmp_path.iterdir()}, 60
+        )
+        second = start(tmp_path, broker.url)
+        wait_for("the second one to wait", lambda: "another relay works for this ledger" in tail_of(log), 60)
+        write_run(ledger, topic, "1")
+        assert len([bus.receive(30) for _ in range(6)]) == 6
+        relay.terminate()
+        relay.wait(20)
+        write_run(ledger, topic, "2")
+        later = [bus.receive(30) for _ in range(6)]
+        assert [x.body["rev"] for x in later if x] == ["2" * 40] * 6
+        assert bus.receive(1) is None
+    second.terminate()
+    assert second.wait(20) == 0
+    assert "it is our turn" in tail_of(log)
+
+
 @pytest.mark.parametrize(
     ("url", "exchange", "words"),
     [
