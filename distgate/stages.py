@@ -20,6 +20,17 @@ STATUS_ORDER: Mapping[str, int] = {"SUCCESS": 0, "UNSTABLE": 1, "FAILURE": 2, "A
 
 #: The name of the state in which Prefect has a run that did nothing, since another run holds its change.
 DUPLICATE = "Duplicate"
+#: That of a run whose tests ran and did not all pass.
+UNSTABLE = "Unstable"
+#: That of a run that did not get as far, by who is to blame (distgate.errors.Blame): what an operator has to look at
+#: is told apart in a list of runs from what is a packager's. A bug is plain Failed, with its traceback in the log.
+FAILURES: Mapping[str, str] = {
+    "package": "Package failed",
+    "tests": "Tests broken",
+    "infrastructure": "Infrastructure failed",
+    "configuration": "Misconfigured",
+    "cancelled": "Aborted",
+}
 
 #: What the original's shell scripts sent for a value that they did not have yet.
 QUOTES = "''"

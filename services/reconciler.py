@@ -22,7 +22,7 @@ from distgate.drivers.prefect_api import FlowRun, PrefectApi
 from distgate.errors import ConfigurationError, DistgateError
 from distgate.ledger import Ledger, Run
 from distgate.settings import Settings, settings
-from distgate.stages import DUPLICATE, PIPELINES, Pipeline, Status
+from distgate.stages import DUPLICATE, FAILURES, PIPELINES, UNSTABLE, Pipeline, Status
 from services.dead_letter_watch import DeadLetterWatch
 from services.lifetime import serve
 
@@ -177,8 +177,8 @@ def _last_status(known: FlowRun | None) -> tuple[Status | None, str]:
     if known.state_name == DUPLICATE:
         return "ABORTED", "was broken off, and a re-run has taken its change"
     if known.state_type == "COMPLETED":
-        return ("UNSTABLE" if known.state_name == "Unstable" else None), "completed"
-    if known.state_type == "FAILED" and known.state_name != "TimedOut":
+        return ("UNSTABLE" if known.state_name == UNSTABLE else None), "completed"
+    if known.state_type == "FAILED" and known.state_name not in ("TimedOut", FAILURES["cancelled"]):
         return "FAILURE", "failed"
     return "ABORTED", {"CANCELLED": "was cancelled", "CANCELLING": "was cancelled"}.get(known.state_type, "died")
 

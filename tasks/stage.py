@@ -16,7 +16,7 @@ from distgate.errors import Cancelled, InfrastructureError
 from distgate.ledger import Ledger
 from distgate.resume import origin_of
 from distgate.settings import settings
-from distgate.stages import DUPLICATE, Status
+from distgate.stages import DUPLICATE, FAILURES, Status
 
 log = logging.getLogger(__name__)
 P = ParamSpec("P")
@@ -93,7 +93,7 @@ def _last_status(run_id: str, state: State[Any]) -> Status | None:
     if state.is_completed():
         # A retry of a run that was broken off, when a re-run has taken its change: it passed nothing.
         return "ABORTED" if state.name == DUPLICATE else None
-    if not state.is_failed() or state.name == "TimedOut":
+    if not state.is_failed() or state.name in ("TimedOut", FAILURES["cancelled"]):
         return "ABORTED"
     run = ledger().run(run_id)
     return None if run is not None and run.status in ("FAILURE", "ABORTED") else "FAILURE"

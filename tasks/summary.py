@@ -12,12 +12,13 @@ from typing import Any, Protocol, TypeVar
 from prefect import get_run_logger
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.client.schemas.objects import State
-from prefect.states import Completed
+from prefect.states import Completed, Failed
 
 from distgate.capsule import VerdictRecord
 from distgate.errors import Cancelled, DistgateError
 from distgate.plain_text import inline
 from distgate.stage_times import stage_times
+from distgate.stages import FAILURES, UNSTABLE
 from tasks.build import BuiltPackage
 from tasks.claim import Job
 from tasks.functional import Plan, TestReport
@@ -89,9 +90,14 @@ class Report(ABC):
         return self.plan.tests.reason if self.plan else ""
 
     def state(self) -> State[Any]:
-        """The state that Prefect shows: Completed, or Unstable when tests ran and some did not pass."""
+        """The state that Prefect shows: Completed, Unstable when tests ran and some did not pass, or one of FAILURES.
+
+        The name says it and no tag does: a tag would outlive a retry.
+        """
+        if isinstance(self.error, DistgateError):
+            return Failed(name=FAILURES.get(self.error.blame), message=self.sentence())
         if self.status == "UNSTABLE":
-            return Completed(name="Unstable", message=self.sentence())
+            return Completed(name=UNSTABLE, message=self.sentence())
         return Completed(message=self.sentence())
 
     def _why(self) -> str:
@@ -113,10 +119,15 @@ R = TypeVar("R", bound="Report")
 
 @contextmanager
 def reported(report: R) -> Iterator[R]:
-    """Collect in ``report`` what the stages return, and write the summary however they end. The error passes
-    through."""
+    """Collect in ``report`` what the stages return, and write the summary however they end.
+
+    A situation that distgate knows ends here, in ``report.state``; a bug passes through, and what ends the run from
+    outside.
+    """
     try:
         yield report
+    except DistgateError as known:
+        report.error = known
     except BaseException as error:
         report.error = error
         raise

@@ -138,6 +138,7 @@ ENDS: list[tuple[str, list[str], str, str, list[str]]] = [
     ("cancelled", [QUEUED, RUNNING], "CANCELLED", "", ABORTED),
     ("crashed", [QUEUED, RUNNING], "CRASHED", "", ABORTED),
     ("timed out", [QUEUED, RUNNING], "FAILED", "TimedOut", ABORTED),
+    ("its Koji task cancelled, hook skipped", [QUEUED, RUNNING], "FAILED", "Aborted", ABORTED),
     ("deleted in Prefect", [QUEUED, RUNNING], "DELETED", "", ABORTED),
     ("failed, hook skipped", BUILT, "FAILED", "", ["complete FAILURE"]),
     ("failed in a stage, hooks skipped", [QUEUED], "FAILED", "", ["package.complete FAILURE", "complete FAILURE"]),
