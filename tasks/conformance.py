@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from prefect import get_run_logger
 
 from blocks import GuestMachine, HostTests, ImageStore
-from distgate.conformance import ConformanceReport
-from distgate.drivers.tree_images import TreeImage
 from distgate.errors import error_for
 from tasks.claim import Job
 from tasks.stage import ledger, stage, verdict_of
+
+if TYPE_CHECKING:
+    from distgate.conformance import ConformanceReport
+    from distgate.drivers.tree_images import TreeImage
 
 SUFFIX = "compose.test.e2e"
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from prefect import get_run_logger, task
 
 from blocks import ImageStore, OSTreeRepo
 from distgate.drivers.base import ComposedTree
-from distgate.drivers.tree_images import TreeImage
-from distgate.drivers.tree_smoke import TreeSmoke, TreeSmokeReport
 from distgate.settings import settings
 from tasks.claim import Job
 from tasks.live_text import LiveLines
 from tasks.reserve import ReservedGuests
 from tasks.stage import ledger, result_key, stage
 from tasks.tree import holder_of, trees_of
+
+if TYPE_CHECKING:
+    from distgate.drivers.tree_images import TreeImage
+    from distgate.drivers.tree_smoke import TreeSmokeReport
 
 NOT_PASSED = "no image: the tree is withdrawn"
 NOT_WANTED = "no image: the run was asked to make none"
@@ -66,6 +70,8 @@ def make_image(job: Job, tree: ComposedTree) -> TreeImage:
 @stage("image.test.smoke", "Image smoke test")
 def smoke_test_image(job: Job, tree: ComposedTree, image: TreeImage) -> TreeSmokeReport:
     """Boot the image and find exactly ``tree`` in it; then it is the branch's latest one."""
+    from distgate.drivers.tree_smoke import TreeSmoke
+
     images, guests = OSTreeRepo.of(job.site).images(job.change.branch), ReservedGuests(job)
     latest = images.latest()
     smoke = TreeSmoke(guests.host, settings().boot_timeout)

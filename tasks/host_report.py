@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from distgate.conformance import ConformanceReport
 from distgate.drivers.base import ComposedTree
-from distgate.drivers.tree_images import TreeImage
-from distgate.drivers.tree_smoke import TreeSmokeReport
 from distgate.package_diff import diff_text
 from distgate.plain_text import fenced, inline
 from distgate.verdict import worst_first
 from tasks.integration import IntegrationReport
 from tasks.summary import Judged, Report
 from tasks.summary_page import MOST_ROWS, table
+
+if TYPE_CHECKING:
+    from distgate.conformance import ConformanceReport
+    from distgate.drivers.tree_images import TreeImage
+    from distgate.drivers.tree_smoke import TreeSmokeReport
 
 #: Changed packages that the page shows; compose/package-diff.txt has them all.
 MOST_LINES = 100

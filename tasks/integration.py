@@ -5,22 +5,24 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prefect import get_run_logger
 
 from blocks import HostTests, ImageStore, OSTreeRepo
 from distgate.discovery import Suite
 from distgate.drivers.base import BaseImage, ComposedTree
-from distgate.drivers.suite_session import JudgedSuite, failure_of, status_of
-from distgate.drivers.tree_upgrade import TreeUpgrade, UpgradeReport
-from distgate.junit import junit
 from distgate.settings import settings
-from distgate.verdict import SuiteVerdict
 from tasks.claim import Job
 from tasks.reserve import ReservedGuests
 from tasks.stage import ledger, stage, verdict_of
 from tasks.suites import session_on
 from tasks.tree import holder_of, trees_of
+
+if TYPE_CHECKING:
+    from distgate.drivers.suite_session import JudgedSuite
+    from distgate.drivers.tree_upgrade import UpgradeReport
+    from distgate.verdict import SuiteVerdict
 
 SUFFIX = "compose.test.integration"
 
@@ -56,6 +58,8 @@ def integration_tests(job: Job, tree: ComposedTree) -> IntegrationReport:
     Raises PackageError when the host does not come up as it should, TestsError or GaveUp when the suite could not
     be run; tests that ran and failed are no error.
     """
+    from distgate.drivers.suite_session import failure_of, status_of
+
     room = job.room.stage_again("integration")
     with ExitStack() as held:
         disks = _Disks(job, tree, held)
@@ -96,6 +100,8 @@ class _Disks:
 
 
 def _upgrade(job: Job, tree: ComposedTree, disks: _Disks, room: Path) -> UpgradeReport:
+    from distgate.drivers.tree_upgrade import TreeUpgrade
+
     url, parent = OSTreeRepo.of(job.site).compose_url(job.change.branch), tree.parent
     guests = ReservedGuests(job)
     upgrade = TreeUpgrade(guests.host, settings().boot_timeout, progress=lambda line: _say(job, line))
@@ -113,6 +119,8 @@ def _upgrade(job: Job, tree: ComposedTree, disks: _Disks, room: Path) -> Upgrade
 
 
 def _suite(job: Job, tree: ComposedTree, disks: _Disks, room: Path) -> tuple[JudgedSuite, ...]:
+    from distgate.junit import junit
+
     tests = HostTests.of(job.site)
     if not tests.has_suite:
         _say(job, "no integration suite is configured (block Host tests)")

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 from prefect import get_client, get_run_logger
 from prefect.artifacts import create_markdown_artifact
@@ -15,13 +16,15 @@ from prefect.exceptions import ObjectAlreadyExists
 
 from blocks import OSTreeRepo
 from distgate.drivers.base import ComposedTree
-from distgate.drivers.branch_trees import BranchTrees
 from distgate.package_diff import diff_text
 from distgate.plain_text import fenced
 from tasks.build import BuiltPackage
 from tasks.claim import Job
 from tasks.live_text import LiveLines
 from tasks.stage import ledger, stage
+
+if TYPE_CHECKING:
+    from distgate.drivers.branch_trees import BranchTrees
 
 #: Seconds after which the slot of a run that died is free again.
 SLOT_SECONDS = 60.0
