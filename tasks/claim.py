@@ -36,6 +36,11 @@ class Job:
     koji_task: int | None = None
 
     @property
+    def holder(self) -> str:
+        """Whom leases and locks of this run are for, as others who wait read it."""
+        return f"run {self.run_id}, {self.change.title}"
+
+    @property
     def capsule(self) -> CapsuleFile:
         """Where it is written down what the run would need to be done again by hand."""
         return CapsuleFile(self.room.root / FILE)

@@ -13,7 +13,7 @@ from tasks.claim import Job
 from tasks.live_text import LiveLines
 from tasks.reserve import ReservedGuests
 from tasks.stage import ledger, result_key, stage
-from tasks.tree import holder_of, trees_of
+from tasks.tree import trees_of
 
 if TYPE_CHECKING:
     from distgate.drivers.tree_images import TreeImage
@@ -50,7 +50,7 @@ def _last_is_old(job: Job) -> bool:
 def make_image(job: Job, tree: ComposedTree) -> TreeImage:
     """A bootable image of ``tree`` in the branch's directory of images; nobody is pointed to it yet."""
     repo, room, branch = OSTreeRepo.of(job.site), job.room.stage("host-image"), job.change.branch
-    with LiveLines("host-image", "How the image is made") as live, trees_of(job).lease(tree.rev, holder_of(job)):
+    with LiveLines("host-image", "How the image is made") as live, trees_of(job).lease(tree.rev, job.holder):
         made = repo.maker(branch).make(
             trees_of(job).published,
             tree,

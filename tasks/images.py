@@ -36,7 +36,7 @@ def bases_held(job: Job) -> Iterator[None]:
 def base_of(job: Job, progress: Progress = lambda _line: None) -> BaseImage:
     """The base image of the run's branch, held; built and qualified first when the store has none."""
     held = _held[job.run_id]
-    leased = ImageStore.of(job.site).leased_base(job.change.branch, _holder(job), progress)
+    leased = ImageStore.of(job.site).leased_base(job.change.branch, job.holder, progress)
     base = held.leases.enter_context(leased)
     return held.bases.setdefault(base.identity, base)
 
@@ -45,10 +45,6 @@ def base_under(job: Job, image: ComposedImage) -> BaseImage:
     """The base image that ``image`` was composed with, held. Raises Gone when it was removed since."""
     held = _held[job.run_id]
     if image.base not in held.bases:  # a run that is resumed after its image was made
-        lease = ImageStore.of(job.site).lease(job.change.branch, image.base, _holder(job))
+        lease = ImageStore.of(job.site).lease(job.change.branch, image.base, job.holder)
         held.bases[image.base] = held.leases.enter_context(lease)
     return held.bases[image.base]
-
-
-def _holder(job: Job) -> str:
-    return f"run {job.run_id}, {job.change.title}"

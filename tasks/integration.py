@@ -17,7 +17,7 @@ from tasks.claim import Job
 from tasks.reserve import ReservedGuests
 from tasks.stage import ledger, stage, verdict_of
 from tasks.suites import session_on
-from tasks.tree import holder_of, trees_of
+from tasks.tree import trees_of
 
 if TYPE_CHECKING:
     from distgate.drivers.suite_session import JudgedSuite
@@ -94,7 +94,7 @@ class _Disks:
             remote_url=repo.compose_url(branch),
             key=self.key,
             progress=lambda line: _say(self.job, line),
-            holder=holder_of(self.job),
+            holder=self.job.holder,
         )
         return self.held.enter_context(made)
 

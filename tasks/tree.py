@@ -56,12 +56,7 @@ def branch_held(job: Job) -> Iterator[None]:
 
 def trees_of(job: Job) -> BranchTrees:
     """The trees of the run's branch."""
-    return OSTreeRepo.of(job.site).trees(job.change.branch, holder_of(job))
-
-
-def holder_of(job: Job) -> str:
-    """Whom a lease of this run is for."""
-    return f"run {job.run_id}, {job.change.title}"
+    return OSTreeRepo.of(job.site).trees(job.change.branch, job.holder)
 
 
 @stage("compose", "Compose OSTree")
@@ -92,7 +87,7 @@ def on_trial(job: Job, built: BuiltPackage, tree: ComposedTree) -> Iterator[Tria
     trees.put_forward(tree)  # a retried run comes back to a tree that was withdrawn when it failed
     with ExitStack() as leases:
         for rev in filter(None, (tree.rev, tree.parent)):
-            leases.enter_context(trees.lease(rev, holder_of(job)))
+            leases.enter_context(trees.lease(rev, job.holder))
         try:
             yield trial
         finally:

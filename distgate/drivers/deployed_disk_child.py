@@ -117,6 +117,8 @@ def _let_in(sysroot: Path, wanted: Deployment) -> None:
     """Root's home is in /var, which all deployments share."""
     home = sysroot / "ostree/deploy" / wanted.osname / "var/roothome"
     for directory in (home, home / ".ssh"):
+        if directory.is_symlink():  # newer ostree fills /var from the tree, and this is root of this host
+            raise PackageError(f"the tree makes /var/{directory.relative_to(home.parent)} a link")
         directory.mkdir(mode=0o700, exist_ok=True)
     authorized = home / ".ssh/authorized_keys"
     authorized.write_text("".join(f"{key}\n" for key in wanted.keys))
