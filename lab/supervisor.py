@@ -178,12 +178,17 @@ def restart(state: Path, name: str, timeout: float = 60) -> None:
 def hold(state: Path, name: str) -> None:
     """End the service and keep it ended until ``release``."""
     one = services.load(state, name)
-    marker = _held(state, name)
-    marker.parent.mkdir(exist_ok=True)
-    marker.touch()
+    keep_ended(state, name)
     last = services.last_start(state, name)
     if last:
         end([last.process], one.grace)
+
+
+def keep_ended(state: Path, name: str) -> None:
+    """However the service ends from now on, it is not started again until ``release``."""
+    marker = _held(state, name)
+    marker.parent.mkdir(exist_ok=True)
+    marker.touch()
 
 
 def release(state: Path, name: str) -> None:

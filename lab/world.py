@@ -159,7 +159,7 @@ def up(state: Path, cache: Path, progress: Progress) -> World:
 
 def assemble(state: Path, cache: Path, progress: Progress) -> World:
     """What ``up`` does once it has looked: start what does not run yet, and return when the lab is whole."""
-    return _Start(state.resolve(), cache.expanduser().resolve(), progress).run()
+    return Start(state.resolve(), cache.expanduser().resolve(), progress).run()
 
 
 def down(state: Path, progress: Progress, *, remove: bool = False) -> None:
@@ -172,15 +172,17 @@ def down(state: Path, progress: Progress, *, remove: bool = False) -> None:
         teardown.down(state, lambda _: None, remove=True)
 
 
-class _Start:
-    """One start of the lab: what can be done side by side is done in threads of one pool."""
+class Start:
+    """One start of the lab, in threads of one pool. A lab of another shape (lab.rehearsal) changes what it has."""
+
+    patience = START_SECONDS
 
     def __init__(self, state: Path, cache: Path, progress: Progress) -> None:
         self.state, self.cache, self.progress = state, cache, progress
         self.broker: Broker = rabbitmq.prepare(state / "rabbitmq")
         self.prefect: PrefectServer = prefect_server.prepare(state / "prefect")
         self.world = _plan(state, cache, self.broker, self.prefect)
-        self.deadline = Deadline(START_SECONDS)
+        self.deadline = Deadline(self.patience)
         self.ended = threading.Event()
 
     def run(self) -> World:
@@ -188,7 +190,7 @@ class _Start:
         self.world.save(draft)
         self.progress(f"starting the lab in {self.state}")
         host_tests.seed(self.state / "dist-git")
-        for one in (*self.broker.services(), self.prefect.server(), self._dist_git()):
+        for one in (*self.broker.services(), *self.prefect_services(), self._dist_git()):
             services.save(self.state, one)
         start_supervisor(self.state)
         pool = ThreadPoolExecutor(4, thread_name_prefix="lab-up")
@@ -203,6 +205,15 @@ class _Start:
         draft.rename(self.state / "world.json")
         self.progress("the lab is up")
         return self.world
+
+    def prefect_services(self) -> list[Service]:
+        """What makes up the Prefect server."""
+        return [self.prefect.server()]
+
+    def add_workers(self) -> None:
+        """Start what takes runs, and tell Prefect of the places that they are about."""
+        services.save(self.state, self.prefect.worker(self.world.environment, PROJECT))
+        register(self.state / "world.draft.json", self.world)
 
     def _end(self, pool: ThreadPoolExecutor) -> None:
         """Nothing is left when this returns: neither what was started nor the threads that would start more."""
@@ -223,7 +234,7 @@ class _Start:
         shutil.copyfile(write_kickstart(self.cache, repository), self.world.kickstart)
         ensure_base(self.cache, self._tell)
         # The first time this takes minutes; what waits for health counts from here.
-        self.deadline.reset(START_SECONDS)
+        self.deadline.reset(self.patience)
 
     def _sources(self) -> None:
         repository = demo_package.seed(self.state / "dist-git", self.cache, self._tell)
@@ -234,9 +245,8 @@ class _Start:
     def _prefect(self) -> None:
         self._wait([prefect_server.SERVER])
         prefect_server.ensure_pool(self.prefect)
-        for one in (self._ours("reconciler"), self.prefect.worker(self.world.environment, PROJECT)):
-            services.save(self.state, one)
-        register(self.state / "world.draft.json", self.world)
+        services.save(self.state, self._ours("reconciler"))
+        self.add_workers()
         prefect_server.deploy(self.prefect, PROJECT, self.world.environment, self._tell)
         # Only now: what the intake accepts must find its automation.
         services.save(self.state, self._ours("intake", Health("consumer", f"{self.world.amqp_url}#{QUEUE}")))
