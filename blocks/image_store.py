@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from distgate.drivers.base_store import BaseStore
     from distgate.drivers.base_store_definition import BaseDefinition
     from distgate.kickstart import Kind
+    from distgate.packages import Nevra
 
 
 class ImageStore(SiteBlock):
@@ -78,6 +79,12 @@ class ImageStore(SiteBlock):
 
         return definition_of(branch, self.ssh_key(), self.kickstarts, kind)
 
+    def kickstart(self, branch: str, repository_url: str, packages: Sequence[Nevra]) -> str:
+        """The definition of an image with ``packages`` of a repository in it; see with_packages_under_test."""
+        from distgate.kickstart_edit import with_packages_under_test
+
+        return with_packages_under_test(self.definition(branch).kickstart, repository_url, packages)
+
     def base(self, branch: str, progress: Progress = lambda _line: None) -> BaseImage:
         """The qualified base image of a branch, built when there is none. See BaseStore.base."""
         record = self._record(branch)
@@ -120,12 +127,11 @@ class ImageStore(SiteBlock):
         """The ``full`` way: the site's image factory installs anew; ``repository_url`` is where it finds the
         packages under test."""
         from distgate.drivers.full_install import FullInstaller
-        from distgate.kickstart_edit import with_packages_under_test
 
         factory, definition = ImageFactory.of(self._site), self.definition(branch)
         return FullInstaller(
             builder=factory.builder(),
-            kickstart=lambda packages: with_packages_under_test(definition.kickstart, repository_url, packages),
+            kickstart=lambda packages: self.kickstart(branch, repository_url, packages),
             name=f"{definition.name}-{branch}",
             release=definition.release,
             timeout=factory.timeout,

@@ -72,10 +72,7 @@ def _served(job: Job, built: BuiltPackage) -> str:
 
 def _kickstart(job: Job, built: BuiltPackage, room: Path) -> str:
     """The definition of the image with the change, which the run keeps whichever way it is made."""
-    from distgate.kickstart_edit import with_packages_under_test
-
-    definition = ImageStore.of(job.site).definition(job.change.branch)
-    text = with_packages_under_test(definition.kickstart, _served(job, built), built.packages)
+    text = ImageStore.of(job.site).kickstart(job.change.branch, _served(job, built), built.packages)
     (room / f"{built.nvr}.ks").write_text(text)
     return text
 

@@ -18,9 +18,8 @@ from distgate.change import Change
 from distgate.drivers.base import BaseImage, BuildHub, GuestHost, ImageComposer, Progress
 
 if TYPE_CHECKING:
-    from distgate.drivers.base_store_definition import BaseDefinition
     from distgate.drivers.suite_session import RunnerFor
-    from distgate.kickstart import Kind
+    from distgate.packages import Nevra
 
 SITE = "idle"
 _KICKSTART = "%packages\nbash\n%end\n"
@@ -55,10 +54,8 @@ class IdleStore(ImageStore):
     _block_type_name: ClassVar[str | None] = "Idle store"
     _block_type_slug: ClassVar[str | None] = "idle-store"
 
-    def definition(self, branch: str, kind: Kind = "cloud") -> BaseDefinition:
-        from distgate.drivers.base_store_definition import BaseDefinition
-
-        return BaseDefinition(branch, "44", _KICKSTART, kind)
+    def kickstart(self, branch: str, repository_url: str, packages: Sequence[Nevra]) -> str:
+        return _KICKSTART
 
     @contextmanager
     def leased_base(self, branch: str, holder: str, progress: Progress = lambda _line: None) -> Iterator[BaseImage]:
