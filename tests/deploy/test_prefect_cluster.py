@@ -6,6 +6,7 @@ import os
 import signal
 from pathlib import Path
 
+import httpx
 import pytest
 from sqlalchemy import create_engine, text
 
@@ -31,6 +32,11 @@ deployments:
         threshold: 1
         within: 0
         parameters: {number: "{{ event.payload.number }}"}
+  - name: nightly
+    entrypoint: tiny.meet
+    work_pool: {name: distgate}
+    parameters: {number: night}
+    schedules: [{cron: "0 3 * * *", timezone: UTC}]
 """
 # Both runs wait for each other: they end only when both workers had one.
 TINY = """\
@@ -99,6 +105,18 @@ def test_what_the_processes_tell_each_other_is_in_redis(cluster: PrefectCluster)
 
     streams = {key.decode() for key in Redis.from_url(cluster.messages.url(0)).scan_iter(_type="stream")}
     assert {"events"} <= streams
+
+
+@pytest.mark.usefixtures("project")
+def test_a_schedule_that_is_switched_on_plans_its_runs(api: PrefectApi, cluster: PrefectCluster) -> None:
+    with httpx.Client(base_url=f"{cluster.server.api_url}/", timeout=60, trust_env=False) as client:
+        found = client.get("deployments/name/meet/nightly").raise_for_status().json()
+        client.post(f"deployments/{found['id']}/resume_deployment").raise_for_status()
+        try:
+            planned = wait_for("its next runs", lambda: api.flow_runs(deployment="meet/nightly") or None, SOON)
+        finally:
+            client.post(f"deployments/{found['id']}/pause_deployment").raise_for_status()
+    assert {one.state_type for one in planned} == {"SCHEDULED"}
 
 
 def test_a_cluster_is_the_same_when_it_is_prepared_again(cluster: PrefectCluster, cluster_state: Path) -> None:
