@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
@@ -17,8 +18,8 @@ HEAD = """\
 
 <!-- Made by `distgate reference cli` from the commands themselves; a test compares. -->
 
-In a checkout `./run COMMAND ...` is `.venv/bin/distgate COMMAND ...`, after installing what is missing; `./run demo`
-is `distgate lab demo`. With `--json` a command prints one JSON object on standard output, and nothing else there.
+In a checkout `./run` takes the same words as `.venv/bin/distgate`, after installing what is missing; `./run demo` is
+`distgate lab demo`. With `--json` a command prints one JSON object on standard output, and nothing else there.
 Exit status 2 is a wrong call, a wrong setting or trouble on our side; 1 speaks of a package, or says "no".
 """
 
@@ -44,12 +45,13 @@ def _section(words: tuple[str, ...], command: TyperCommand) -> str:
     context = command.make_context(words[-1], [], resilient_parsing=True)
     arguments = [one for one in command.params if isinstance(one, TyperArgument)]
     options = [one for one in command.params if isinstance(one, TyperOption)]
-    called = " ".join([*words, *(_called(one) for one in arguments)])
+    needed = [f"{one.opts[0]} {_value(one, context)}" for one in options if one.required]
+    called = " ".join([*words, *(_called(one) for one in arguments), *needed])
     rows = [(f"`{_called(one)}`", one.help or "", "") for one in arguments]
     for one in options:
         # Flags are off unless given, and what must be given has no default.
         default = "" if one.is_flag or one.required or one.default in (None, "") else shown_value(one.default)
-        kind = "" if one.is_flag else f" {one.metavar or _kind(one.display_type(context))}"
+        kind = "" if one.is_flag else f" {_value(one, context)}"
         rows.append((f"`{', '.join(one.opts)}{kind}`", f"{one.help}{' (required)' if one.required else ''}", default))
     described = f"\n{table(('', '', 'default'), rows)}\n" if rows else ""
     return f"## `{called}`\n\n{command.help}\n{described}"
@@ -65,7 +67,9 @@ def _called(argument: TyperArgument) -> str:
     return many if argument.required else f"[{many}]"
 
 
-def _kind(displayed: str) -> str:
-    """Typer's words for a type, <list[str]> or <float range>, as one would write a placeholder."""
-    bare = displayed.strip("<>").removeprefix("list[").removesuffix("]").removesuffix(" range")
+def _value(option: TyperOption, context: Any) -> str:
+    """The placeholder for an option's value; typer says <list[str]> or <float range>."""
+    if option.metavar:
+        return option.metavar
+    bare = option.display_type(context).strip("<>").removeprefix("list[").removesuffix("]").removesuffix(" range")
     return KINDS.get(bare, bare)
