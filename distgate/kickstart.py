@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +15,7 @@ from distgate.branches import RAWHIDE
 from distgate.errors import ConfigurationError
 from distgate.kickstart_parser import broken_at, parse
 from distgate.kickstart_text import UNNAMED, Line, read_lines
+from distgate.kickstart_text import kickstart_hash as kickstart_hash
 
 #: The tree of our own definitions.
 HOME = Path(kickstarts.__path__[0]).resolve()
@@ -118,11 +118,6 @@ def validate(text: str, syntax: str = "") -> None:
     ``syntax`` is a release such as "F44" (default: the newest). Raises ConfigurationError with pykickstart's words.
     """
     parse(text, syntax=syntax, strict=True)
-
-
-def kickstart_hash(text: str) -> str:
-    """The SHA-256 of a flattened kickstart, in hexadecimal: the identity of what it defines."""
-    return sha256(text.encode("utf-8")).hexdigest()
 
 
 def read_kickstart(path: Path, syntax: str = "") -> Kickstart:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 from distgate.errors import ConfigurationError
@@ -182,3 +183,8 @@ def _refuse_reaching_out(word: str, line: Line) -> None:
     if word == "%include":
         raise refusal(line, "%include is left over; only a flattened kickstart is whole")
     _refuse_appending(line)
+
+
+def kickstart_hash(text: str) -> str:
+    """The SHA-256 of a flattened kickstart, in hexadecimal: the identity of what it defines."""
+    return sha256(text.encode("utf-8")).hexdigest()

@@ -43,7 +43,7 @@ def composed(job: Job, built: BuiltPackage) -> ComposedImage:
 
 def _made(job: Job, built: BuiltPackage, progress: Progress) -> ComposedImage:
     from distgate.drivers.capsule_records import compose_begun
-    from distgate.kickstart import kickstart_hash
+    from distgate.kickstart_text import kickstart_hash
 
     room, base = job.room.stage("image"), base_of(job, progress)
     job.capsule.note(compose=compose_begun(base))
