@@ -12,7 +12,7 @@ from blocks.site import SiteBlock
 from distgate.settings import settings
 
 DOCUMENTS: list[SiteBlock] = [
-    # Scratch builds are submitted as this principal. The keytab is read by the workers alone: mode 0640, root:distgate.
+    # Scratch builds are submitted as this principal. Workers alone read the keytab: mode 0640, root:distgate.
     KojiInstance(
         server="https://koji.fedoraproject.org/kojihub",
         topurl="https://kojipkgs.fedoraproject.org",
@@ -21,7 +21,7 @@ DOCUMENTS: list[SiteBlock] = [
         keytab="/etc/distgate/koji.keytab",
     ),
     DistGit(url="https://src.fedoraproject.org/{namespace}/{repo}.git"),
-    # Directories of every host with a worker. The settings DISTGATE_IMAGE_STORE and DISTGATE_GUESTS_DIR name the same.
+    # Directories of each worker's host; DISTGATE_IMAGE_STORE and DISTGATE_GUESTS_DIR name the same.
     ImageStore(root=str(settings().image_store)),
     GuestMachine(state=str(settings().guests), memory=2048),
     ImageFactory(command=["imagefactory"]),

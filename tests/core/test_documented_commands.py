@@ -1,4 +1,4 @@
-"""Commands in README.md and docs/ are ones that exist and that tests run, or they are marked with ⚙."""
+"""Commands in README.md and docs/ are ones that the command lines take and that tests run, or are marked with ⚙."""
 
 from __future__ import annotations
 
@@ -31,54 +31,8 @@ INDENTED = re.compile(r"(?:^    \S.*\n)+", re.MULTILINE)
 INLINE = re.compile(r"`([^`]+)`")
 #: What is a command when it stands in a line or block; in a console block, whatever follows a prompt is one.
 PROGRAM = re.compile(r"(\./run|distgate|prefect|python -m|deploy/register|systemctl|journalctl|docker|eval) (?!\|)")
-#: Which test runs a command: its words, and a test by its file and name.
-RUN_BY = {
-    "./run demo": "e2e/test_all_packages.py::test_a_healthy_commit_gives_thirteen_messages_in_order",
-    "./run demo --pipeline": "e2e/test_atomic_host.py::test_the_first_commit_gives_every_message_of_the_contract_in_its_order",
-    "distgate audit": "core/test_cli_ledger.py::test_the_audit_ends_with_0_when_the_books_balance_and_with_1_when_not",
-    "distgate doctor": "e2e/test_doctor_in_lab.py::test_a_worker_of_the_lab_is_fit_and_says_so",
-    "distgate explain": "core/test_cli.py::test_explain_prints_one_object_and_ends_with_0_for_every_decision",
-    "distgate guests": "e2e/test_reproduce.py::test_an_unstable_run_has_the_same_verdict_elsewhere_and_its_guest_can_be_kept",
-    "distgate images list": "core/test_cli_images.py::test_list_shows_age_size_lease_holders_and_qualification",
-    "distgate images prune": "core/test_cli_images.py::test_prune_says_what_went_and_why_the_rest_stays",
-    "distgate images qualify": "core/test_cli_images.py::test_qualify_tells_what_is_remembered_and_ends_with_2_for_a_refused_base",
-    "distgate images refresh": "core/test_cli_images.py::test_a_wrong_call_is_one_sentence_and_a_hint",
-    "distgate judge": "core/test_cli_tests.py::test_judge_ends_with_0_for_every_verdict",
-    "distgate lab demo": "e2e/test_all_packages.py::test_a_healthy_commit_gives_thirteen_messages_in_order",
-    "distgate lab down": "lab/test_world.py::test_down_without_a_lab_is_no_error",
-    "distgate lab env": "lab/test_world.py::test_a_lab_that_is_up_is_described_by_its_state_directory",
-    "distgate lab imagefactory": "lab/test_lab_image_factory.py::test_a_fault_on_demand_looks_like_the_real_ones",
-    "distgate lab push": "e2e/test_all_packages.py::test_a_commit_that_breaks_a_stage_fails_there_and_its_package_is_to_blame",
-    "distgate lab status": "lab/test_world.py::test_asking_for_a_lab_that_is_not_up_says_how_to_start_one",
-    "distgate lab up": "lab/test_world.py::test_a_start_that_is_broken_off_leaves_nothing_behind",
-    "distgate messages reference": "core/test_messages.py::test_the_reference_page_is_what_the_table_says",
-    "distgate messages render": "core/test_cli.py::test_a_users_mistake_is_a_sentence_and_status_2",
-    "distgate package-lists": "drivers/test_cli_package_lists.py::test_a_list_is_refreshed_from_a_treefile_and_shown_with_its_origin",
-    "distgate reference": "core/test_reference_pages.py::test_a_reference_page_is_what_its_code_says",
-    "distgate replay": "services/test_ledger_commands.py::test_a_message_is_replayed_as_a_forced_re_run_each_time_anew",
-    "distgate reports": "services/test_reporter.py::test_what_is_refused_for_good_is_shown_with_its_words",
-    "distgate reproduce": "e2e/test_reproduce.py::test_an_unstable_run_has_the_same_verdict_elsewhere_and_its_guest_can_be_kept",
-    "distgate tests": "core/test_cli_tests.py::test_tests_prints_one_object",
-    "distgate triggers": "services/test_ledger_commands.py::test_dead_letters_are_listed_with_their_reasons_and_stay_until_they_are_put_back",
-    "distgate why": "core/test_cli_ledger.py::test_why_tells_decision_runs_verdicts_and_messages",
-    "distgate worker": "services/test_worker.py::test_an_unfit_worker_takes_no_new_run_and_ends_none_and_takes_runs_when_it_is_fit_again",
-    "deploy/register": "deploy/test_register.py::test_an_empty_server_is_told_all_that_it_must_know",
-    "python deploy/fedora_blocks.py": "deploy/test_register.py::test_the_documents_of_a_site_are_saved_under_its_name",
-    "prefect block": "deploy/test_register.py::test_the_documents_of_a_site_are_saved_under_its_name",
-    "prefect deploy": "services/test_deployments.py::test_every_deployment_of_the_file_is_there",
-    "prefect deployment": "deploy/test_register.py::test_operators_commands_of_prefect_do_what_the_pages_say",
-    "prefect flow-run": "deploy/test_register.py::test_operators_commands_of_prefect_do_what_the_pages_say",
-    "prefect worker start": "lab/test_world.py::test_every_service_of_a_lab_that_is_up_is_healthy_and_has_a_log",
-    "python -m distgate.drivers.sandbox_keeper": "drivers/test_sandbox.py::test_a_program_ends_with_its_own_status_and_its_output_is_in_the_log",
-    "python -m distgate.rules_page": "core/test_explain.py::test_the_page_about_triage_is_what_the_rules_say",
-    "python -m lab.image_factory": "lab/test_lab_image_factory.py::test_a_fault_on_demand_looks_like_the_real_ones",
-    "python -m services.intake": "services/test_intake.py::test_one_push_said_three_times_is_one_change_and_one_event",
-    "python -m services.metrics": "services/test_metrics.py::test_runs_are_counted_by_pipeline_verdict_and_blame",
-    "python -m services.reconciler": "services/test_reconciler.py::test_a_run_without_an_end_is_ended_once_and_nothing_it_said_is_contradicted",
-    "python -m services.relay": "services/test_relay.py::test_messages_arrive_in_order_with_the_ids_of_the_outbox",
-    "python -m services.reporter": "services/test_reporter.py::test_a_reporter_that_is_killed_in_the_middle_loses_and_doubles_nothing",
-    "prefect work-pool": "deploy/test_register.py::test_operators_commands_of_prefect_do_what_the_pages_say",
-}  # fmt: skip
+#: Which test does what a command does: its words, and a test by its file and name.
+RUN_BY: dict[str, str] = yaml.safe_load((ROOT / "tests/data/documented_commands.yml").read_text())
 
 
 @dataclass(frozen=True)
@@ -94,7 +48,7 @@ class Command:
 
 
 def commands_of(page: str, text: str) -> Iterator[Command]:
-    """Every command of a page. A block is marked by the line before it, a command within a line by what is before it."""
+    """Every command of a page. The paragraph before a block marks it; in a line, what precedes the command does."""
     for block in FENCED.finditer(text):
         before = text[: block.start()].rstrip().rpartition("\n\n")[2]
         yield from (Command(page, line, MARK in before) for line in _lines(block[3], block[2] == "console"))
@@ -219,7 +173,9 @@ def test_a_documented_command_is_run_by_a_test(command: Command) -> None:
     if words[0] == "./run" and words[1] in ("test", "install", "packages"):
         return  # this very run of the tests began with it
     called = " ".join(as_distgate(words))
-    assert any(called == one or called.startswith(f"{one} ") for one in RUN_BY), f"no test of RUN_BY runs {command}"
+    assert any(called == one or called.startswith(f"{one} ") for one in RUN_BY), (
+        f"no test in tests/data/documented_commands.yml runs {command}"
+    )
 
 
 @pytest.mark.parametrize("named", sorted(set(RUN_BY.values())))

@@ -1,4 +1,4 @@
-"""A fresh Prefect server becomes a site's: deploy/register, the block documents, and what operators do from then on."""
+"""A fresh Prefect server becomes a site's: deploy/register, the block documents, and what operators do then."""
 
 from __future__ import annotations
 
