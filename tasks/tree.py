@@ -51,6 +51,8 @@ def branch_held(job: Job) -> Iterator[None]:
         "%s: waits for its turn to compose %s (limit %s)", job.change.title, job.change.branch, name
     )
     with concurrency(name, occupy=1, lease_duration=SLOT_SECONDS):
+        # Before the stage begins: its first message tells already where clients will find the tree.
+        ledger().learn(job.run_id, compose_url=OSTreeRepo.of(job.site).compose_url(job.change.branch))
         yield
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import httpx
 import pytest
@@ -12,11 +13,15 @@ from distgate.drivers.base import ComposedTree
 from distgate.ledger import Ledger
 from distgate.process import run
 from distgate.rendering import NEVER_EMPTY
+from distgate.stage_times import stage_times
 from distgate_messages.atomic import StageV1
 from lab.demo_package import ATOMIC_BRANCH, NAME
 from lab.world import World
 
-pytestmark = [pytest.mark.lab, pytest.mark.guest]
+# A fixture's run is a whole pipeline with up to nine boots, and counts as its first test's time.
+pytestmark = [pytest.mark.lab, pytest.mark.guest, pytest.mark.timeout(1500)]
+#: Seconds that a run gets.
+LONG = 1200.0
 
 PACKAGE = [f"package.{state}" for state in ("queued", "running", "complete")]
 FUNCTIONAL = [f"package.test.functional.{state}" for state in ("queued", "running", "complete")]
@@ -40,6 +45,13 @@ def tree_of(commit: Commit) -> dict[str, object]:
     return found
 
 
+def check_bodies(commit: Commit) -> None:
+    for body in commit.bodies:
+        assert all(body[name] for name in NEVER_EMPTY)
+        assert body.get("compose_url", "there") != ""
+        StageV1(topic=body["topic"], body=body).validate()
+
+
 def diff_of(commit: Commit) -> str:
     return (commit.room() / "compose/package-diff.txt").read_text()
 
@@ -48,7 +60,7 @@ def diff_of(commit: Commit) -> str:
 def first(lab: World) -> Commit:
     """A healthy commit, the first of its branch, once its last message was read from the broker."""
     commit = push_to_host(lab)
-    commit.until("complete", 1200)
+    commit.until("complete", LONG)
     return commit
 
 
@@ -59,17 +71,27 @@ def head(first: Commit) -> str:
 
 
 @pytest.fixture(scope="module")
-def second(first: Commit, head: str) -> Commit:
-    commit = push_to_host(first.world)
-    commit.until("complete", 1200)
-    return commit
+def both(first: Commit, head: str) -> tuple[Commit, Commit]:
+    """Two commits that are pushed at once: a healthy one, and one without which the tree can do."""
+    commits = push_to_host(first.world), push_to_host(first.world, "ostree")
+    for commit in commits:
+        commit.until("complete", LONG)
+    return commits
+
+
+@pytest.fixture(scope="module")
+def second(both: tuple[Commit, Commit]) -> Commit:
+    return both[0]
+
+
+@pytest.fixture(scope="module")
+def refused(both: tuple[Commit, Commit]) -> Commit:
+    return both[1]
 
 
 def test_the_first_commit_gives_every_message_of_the_contract_in_its_order(first: Commit) -> None:
     assert first.said == status_of([*HOST, *IMAGE, *E2E, "complete"])
-    for body in first.bodies:
-        assert all(body[name] for name in NEVER_EMPTY)
-        StageV1(topic=body["topic"], body=body).validate()
+    check_bodies(first)
 
 
 def test_what_is_said_of_the_tree_is_what_was_published(first: Commit, head: str) -> None:
@@ -97,6 +119,7 @@ def test_a_second_commit_upgrades_the_first_one_s_host_and_makes_no_image(
     first: Commit, head: str, second: Commit
 ) -> None:
     assert second.said == status_of([*HOST, "complete"])
+    check_bodies(second)
     assert tree_of(second)["parent"] == head
     assert rev_of(second.world) == second.bodies[-1]["compose_rev"]
     report = json.loads((second.room() / "integration/upgrade/upgrade.json").read_text())
@@ -113,29 +136,24 @@ def test_both_package_diffs_name_what_changed(first: Commit, second: Commit) -> 
     assert new.removeprefix(f"{NAME}-") in changed[0]
 
 
-@pytest.mark.parametrize(
-    ("stage", "messages", "words"),
-    [
-        (
-            "ostree",
-            status_of([*PACKAGE, *FUNCTIONAL, *COMPOSE, "complete"], compose__complete="FAILURE", complete="FAILURE"),
-            "",
-        ),
-        (
-            "integration",
-            status_of([*HOST, "complete"], compose__test__integration__complete="FAILURE", complete="FAILURE"),
-            "",
-        ),
-    ],
-)
-def test_a_commit_that_breaks_the_host_leaves_the_branch_where_it_was(
-    second: Commit, stage: str, messages: list[str], words: str
+def test_a_commit_that_fits_in_no_tree_fails_there_and_leaves_the_branch_as_it_is(
+    second: Commit, refused: Commit
 ) -> None:
-    before = rev_of(second.world)
-    commit = push_to_host(second.world, stage)
-    commit.until("complete", 1200)
-    assert commit.said == messages
-    assert rev_of(second.world) == before
-    known = Ledger(second.world.ledger_url).run(commit.bodies[0]["build_id"])
+    fails = {"compose__complete": "FAILURE", "complete": "FAILURE"}
+    assert refused.said == status_of([*PACKAGE, *FUNCTIONAL, *COMPOSE, "complete"], **fails)
+    check_bodies(refused)
+    assert rev_of(second.world) == second.bodies[-1]["compose_rev"]
+    known = Ledger(second.world.ledger_url).run(refused.bodies[0]["build_id"])
     assert known is not None
-    assert known.pipeline == "atomic"
+    assert (known.pipeline, known.facts["blame"]) == ("atomic", "package")
+
+
+def test_of_two_commits_on_one_branch_one_at_a_time_is_composed_and_tested(second: Commit, refused: Commit) -> None:
+    ledger = Ledger(second.world.ledger_url)
+    turns: list[tuple[float, float]] = []
+    for commit, last in ((second, "compose.test.integration"), (refused, "compose")):
+        build_id = commit.bodies[0]["build_id"]
+        times = {one.suffix: one for one in stage_times(ledger.letters_of(build_id), build_id)}
+        turns.append((times["compose"].began, times[last].ended or math.inf))
+    (_, earlier), (later, _) = sorted(turns)
+    assert earlier <= later

@@ -69,6 +69,7 @@ class Branch:
         letters, names = Ledger(f"sqlite:///{self.room}/ledger.db").unsent(), list(self.running)
         said: dict[str, list[str]] = {name: [] for name in names}
         for letter in letters:
+            assert letter.body.get("compose_url") in (None, "http://trees.test/f41/ostree")
             said[names[int(letter.body["rev"], 16) - 1]].append(split_topic(letter.topic)[1])
         return said
 
