@@ -2,8 +2,9 @@
 
 Everything of a run is real (claim, ledger on SQLite, hooks, capsule, results, artifacts, a Prefect server), but for
 what the drivers do: the block documents of the site ``idle`` name classes that stand in for our blocks and open
-drivers that do nothing (benchmarks.idle); the edit of the kickstart counts as a driver's work. Of programs, rpm and createrepo_c look at one small package. Each run is a
-new process, started as Prefect's worker starts it, the two kinds in turn.
+drivers that do nothing (benchmarks.idle); the edit of the kickstart counts as a driver's work. Of programs, rpm and
+createrepo_c look at one small package. Each run is a new process, started as Prefect's worker starts it, the two
+kinds in turn.
 """
 
 from __future__ import annotations
