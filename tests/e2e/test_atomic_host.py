@@ -72,8 +72,10 @@ def head(first: Commit) -> str:
 
 @pytest.fixture(scope="module")
 def both(first: Commit, head: str) -> tuple[Commit, Commit]:
-    """Two commits that are pushed at once: a healthy one, and one without which the tree can do."""
-    commits = push_to_host(first.world), push_to_host(first.world, "ostree")
+    """A healthy commit, and while it is under way one that fits in no tree."""
+    healthy = push_to_host(first.world)
+    healthy.until("package.running", LONG)  # pushed within DISTGATE_PUSH_SETTLES, the later one would be tested alone
+    commits = healthy, push_to_host(first.world, "ostree")
     for commit in commits:
         commit.until("complete", LONG)
     return commits
