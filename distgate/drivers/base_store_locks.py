@@ -52,11 +52,10 @@ class Holder:
             return None
 
     def write(self, stream: IO[str]) -> None:
-        """Make this line all that the file of ``stream`` holds."""
-        stream.seek(0)
-        stream.truncate()
-        stream.write(json.dumps(asdict(self)) + "\n")
-        stream.flush()
+        """Make this line all that the file of ``stream`` holds. Raises OSError when the disk is full."""
+        # Past the stream's buffer: what cannot be written must not wait there, and fail once more at its end.
+        os.ftruncate(stream.fileno(), 0)
+        os.pwrite(stream.fileno(), f"{json.dumps(asdict(self))}\n".encode(), 0)
 
 
 def held_by(lock: Path) -> Holder | None:
@@ -73,7 +72,8 @@ def take(lock: Path, name: str) -> IO[str] | None:
     if not _locked(stream, fcntl.LOCK_EX | fcntl.LOCK_NB):
         stream.close()
         return None
-    Holder.of_this_process(name).write(stream)
+    with suppress(OSError):  # a full disk: the lock holds all the same, only nobody can read whose it is
+        Holder.of_this_process(name).write(stream)
     return stream
 
 
