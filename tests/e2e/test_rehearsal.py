@@ -23,7 +23,7 @@ from lab.demo_package import NAME, push_change
 from lab.prefect_server import SERVER
 from lab.world import World
 
-pytestmark = [pytest.mark.lab, pytest.mark.guest, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.rehearsal, pytest.mark.lab, pytest.mark.guest, pytest.mark.timeout(1800)]
 
 #: Commits whose package does not build, and healthy ones that go through a guest.
 FAILING, HEALTHY = 18, 2
