@@ -6,37 +6,26 @@ from typing import Annotated, Any
 
 from prefect import flow
 from prefect.client.schemas.objects import State
-from prefect.flows import FlowStateHook
 from prefect.states import Completed
 from pydantic import Field
 
 from distgate.change import Change
 from distgate.retrigger import Named
 from distgate.stages import DUPLICATE
-from tasks.build import build_package, cancel_build
+from tasks.build import build_package
 from tasks.claim import claim_change
 from tasks.compose import compose_image
 from tasks.functional import find_tests, run_tests
 from tasks.heartbeat import alive
 from tasks.image_report import ImageReport
 from tasks.images import bases_held
+from tasks.last_word import LAST_WORD
 from tasks.retrigger import change_asked
 from tasks.smoke import smoke_test
-from tasks.stage import end_of_run
 from tasks.summary import reported
 
-#: A run says its last word however it ends.
-_LAST_WORD: list[FlowStateHook[..., Any]] = [end_of_run]
 
-
-@flow(
-    name="all-packages",
-    flow_run_name="{change.title}",
-    on_completion=_LAST_WORD,
-    on_failure=_LAST_WORD,
-    on_cancellation=[*_LAST_WORD, cancel_build],
-    on_crashed=_LAST_WORD,
-)
+@flow(name="all-packages", flow_run_name="{change.title}", **LAST_WORD)
 def all_packages(
     change: Change | Named,
     site: str | None = None,

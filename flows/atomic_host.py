@@ -6,14 +6,14 @@ from typing import Annotated, Any
 
 from prefect import flow
 from prefect.client.schemas.objects import State
-from prefect.flows import FlowStateHook
 from prefect.states import Completed
 from pydantic import Field
 
 from distgate.change import Change
+from distgate.discovery import CLASSIC
 from distgate.retrigger import Named
 from distgate.stages import DUPLICATE
-from tasks.build import build_package, cancel_build
+from tasks.build import build_package
 from tasks.claim import claim_change
 from tasks.conformance import conformance_tests, why_no_e2e
 from tasks.functional import find_tests, test_package
@@ -22,25 +22,16 @@ from tasks.host_image import make_image, smoke_test_image, why_no_image
 from tasks.host_report import HostReport
 from tasks.images import bases_held
 from tasks.integration import integration_tests
+from tasks.last_word import LAST_WORD
 from tasks.retrigger import change_asked
-from tasks.stage import end_of_run
 from tasks.summary import reported
 from tasks.tree import branch_held, compose_tree, on_trial
 
-#: A run says its last word however it ends.
-_LAST_WORD: list[FlowStateHook[..., Any]] = [end_of_run]
 #: Suites of the package that are run: the first kind that there is.
-TAGS = ("atomic", "classic")
+TAGS = ("atomic", CLASSIC)
 
 
-@flow(
-    name="atomic-host",
-    flow_run_name="{change.title}",
-    on_completion=_LAST_WORD,
-    on_failure=_LAST_WORD,
-    on_cancellation=[*_LAST_WORD, cancel_build],
-    on_crashed=_LAST_WORD,
-)
+@flow(name="atomic-host", flow_run_name="{change.title}", **LAST_WORD)
 def atomic_host(
     change: Change | Named,
     site: str | None = None,
