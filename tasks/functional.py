@@ -17,8 +17,8 @@ from tasks.build import BuiltPackage
 from tasks.claim import Job
 from tasks.compose import composed
 from tasks.images import base_under
-from tasks.stage import ledger, stage, verdict_of
-from tasks.suites import session_on
+from tasks.stage import stage
+from tasks.suites import session_on, settled_status, write_junit
 
 if TYPE_CHECKING:
     from distgate.drivers.suite_session import JudgedSuite
@@ -97,18 +97,13 @@ def test_package(job: Job, plan: Plan, built: BuiltPackage) -> TestReport:
 
 def _judged(job: Job, plan: Plan, image: ComposedImage) -> tuple[str, tuple[JudgedSuite, ...]]:
     from distgate.drivers.capsule_records import suite_record
-    from distgate.drivers.suite_session import failure_of, source_rpm, status_of
-    from distgate.junit import junit
+    from distgate.drivers.suite_session import source_rpm
 
     room = job.room.stage_again("tests")
     base, srpm = base_under(job, image), source_rpm(job.room.root / "build")
     session = session_on(job, base, image.path, image.requested, srpm=srpm, tag=plan.tag)
     judged = session.run(plan.checkout, plan.tests.to_run, room, rerun_failed=job.rerun_failed)
-    (room / "junit.xml").write_text(junit([one.verdict for one in judged]), encoding="utf-8")
+    write_junit(judged, room)
     records = tuple(suite_record(one, job.room.root) for one in judged)
     job.capsule.note(tests=TestsRecord(kind=plan.tests.kind, reason=plan.tests.reason, suites=records))
-    status = status_of(judged)
-    if status == "FAILURE":
-        raise failure_of(judged)
-    ledger().learn(job.run_id, **{verdict_of(SUFFIX): status})
-    return status, judged
+    return settled_status(job, SUFFIX, judged), judged

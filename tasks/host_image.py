@@ -50,7 +50,7 @@ def _last_is_old(job: Job) -> bool:
 def make_image(job: Job, tree: ComposedTree) -> TreeImage:
     """A bootable image of ``tree`` in the branch's directory of images; nobody is pointed to it yet."""
     repo, room, branch = OSTreeRepo.of(job.site), job.room.stage("host-image"), job.change.branch
-    with LiveLines("host-image", "How the image is made") as live, trees_of(job).lease(tree.rev, job.holder):
+    with LiveLines("host-image", "How the image is made") as live:
         made = repo.maker(branch).make(
             trees_of(job).published,
             tree,

@@ -15,8 +15,8 @@ from distgate.drivers.base import BaseImage, ComposedTree
 from distgate.settings import settings
 from tasks.claim import Job
 from tasks.reserve import ReservedGuests
-from tasks.stage import ledger, stage, verdict_of
-from tasks.suites import session_on
+from tasks.stage import stage
+from tasks.suites import session_on, settled_status, write_junit
 from tasks.tree import trees_of
 
 if TYPE_CHECKING:
@@ -58,18 +58,12 @@ def integration_tests(job: Job, tree: ComposedTree) -> IntegrationReport:
     Raises PackageError when the host does not come up as it should, TestsError or GaveUp when the suite could not
     be run; tests that ran and failed are no error.
     """
-    from distgate.drivers.suite_session import failure_of, status_of
-
     room = job.room.stage_again("integration")
     with ExitStack() as held:
         disks = _Disks(job, tree, held)
         upgrade = _upgrade(job, tree, disks, room)
         judged = _suite(job, tree, disks, room)
-    status = status_of(judged)
-    if status == "FAILURE":
-        raise failure_of(judged)
-    ledger().learn(job.run_id, **{verdict_of(SUFFIX): status})
-    return IntegrationReport(status, upgrade, judged)
+    return IntegrationReport(settled_status(job, SUFFIX, judged), upgrade, judged)
 
 
 @dataclass(frozen=True)
@@ -119,8 +113,6 @@ def _upgrade(job: Job, tree: ComposedTree, disks: _Disks, room: Path) -> Upgrade
 
 
 def _suite(job: Job, tree: ComposedTree, disks: _Disks, room: Path) -> tuple[JudgedSuite, ...]:
-    from distgate.junit import junit
-
     tests = HostTests.of(job.site)
     if not tests.has_suite:
         _say(job, "no integration suite is configured (block Host tests)")
@@ -130,7 +122,7 @@ def _suite(job: Job, tree: ComposedTree, disks: _Disks, room: Path) -> tuple[Jud
     told = {"compose_url": url, "compose_rev": tree.rev, "compose_ref": tree.ref}
     session = session_on(job, BaseImage(disk, tree.rev, 0, disks.key), disk, tree.requested, variables=told)
     judged = session.run(checkout, [Suite(path, kind="playbook") for path in tests.playbooks], room / "suites")
-    (room / "junit.xml").write_text(junit([one.verdict for one in judged]), encoding="utf-8")
+    write_junit(judged, room)
     return judged
 
 

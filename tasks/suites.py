@@ -15,9 +15,10 @@ from distgate.packages import Nevra
 from distgate.settings import settings
 from tasks.claim import Job
 from tasks.reserve import ReservedGuests
+from tasks.stage import ledger, verdict_of
 
 if TYPE_CHECKING:
-    from distgate.drivers.suite_session import SuiteSession
+    from distgate.drivers.suite_session import JudgedSuite, SuiteSession
 
 
 def session_on(
@@ -54,3 +55,24 @@ def session_on(
         progress=lambda line: log.info("%s: %s", job.change.title, line),
         ended=guests.keep_failing,
     )
+
+
+def write_junit(judged: Sequence[JudgedSuite], room: Path) -> None:
+    """Leave the verdicts as ``junit.xml`` in ``room``."""
+    from distgate.junit import junit
+
+    (room / "junit.xml").write_text(junit([one.verdict for one in judged]), encoding="utf-8")
+
+
+def settled_status(job: Job, suffix: str, judged: Sequence[JudgedSuite]) -> str:
+    """The status of the stage ``suffix`` by its suites, SUCCESS or UNSTABLE, for its last message to say.
+
+    Raises TestsError or GaveUp when a suite could not be run.
+    """
+    from distgate.drivers.suite_session import failure_of, status_of
+
+    status = status_of(judged)
+    if status == "FAILURE":
+        raise failure_of(judged)
+    ledger().learn(job.run_id, **{verdict_of(suffix): status})
+    return status

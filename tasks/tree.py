@@ -1,4 +1,4 @@
-"""The compose stage of Atomic Host: an OSTree commit with the package, and its trial: does it stay?."""
+"""The compose stage of Atomic Host: an OSTree commit with the package, and its trial: does it stay?"""
 
 from __future__ import annotations
 
