@@ -32,7 +32,8 @@ class ImageStore(SiteBlock):
     _description: ClassVar[str | None] = "Base images that commits are composed onto."
 
     root: str = Field(
-        "/var/lib/distgate/images", description="Directory of the store; it cannot be moved, images refer to it"
+        "/var/lib/distgate/images",
+        description="Directory of the store, the same on every host: images that were composed refer to it",
     )
     limit: Annotated[str, AfterValidator(written_size)] = Field(
         "50G", description="What base images may take of the disk: 500M, 50G, 1.5T"
@@ -66,6 +67,12 @@ class ImageStore(SiteBlock):
             boot_timeout=self.boot_timeout,
             max_age=self.max_age,
         )
+
+    def identity(self) -> str:
+        """The name of the store, which hosts that share it share: an image can be used where its base lies."""
+        from distgate.drivers.base_store_identity import store_identity
+
+        return store_identity(Path(self.root))
 
     def ssh_key(self) -> Path:
         """The private key that opens the site's guests; the public one is beside it."""
@@ -145,4 +152,4 @@ class ImageStore(SiteBlock):
 def _external(record: Path) -> BaseImage:
     if not record.is_file():
         raise ConfigurationError(f"the base image's record {record} does not exist", hint="is this the right host?")
-    return BaseImage.from_record(json.loads(record.read_text()))
+    return BaseImage.from_record(json.loads(record.read_text()), record.absolute().parent)

@@ -5,6 +5,7 @@ A record is frozen and holds only what the caller may rely on: strings, numbers 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -82,15 +83,19 @@ class BaseImage:
     repositories: tuple[str, ...] = ()
 
     @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> BaseImage:
-        """The base that a JSON record of these fields describes."""
+    def from_record(cls, record: Mapping[str, Any], directory: Path = Path()) -> BaseImage:
+        """The base that a JSON record of these fields describes; its paths may be relative to ``directory``."""
         return cls(
-            path=Path(record["path"]),
+            path=_below(directory, record["path"]),
             identity=record["identity"],
             root_offset=int(record["root_offset"]),
-            ssh_key=Path(record["ssh_key"]),
+            ssh_key=_below(directory, record["ssh_key"]),
             repositories=tuple(record.get("repositories", ())),
         )
+
+
+def _below(directory: Path, path: str) -> Path:
+    return Path(os.path.normpath(directory / path))
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,15 +48,20 @@ class BaseFacts:
     packages: tuple[Nevra, ...] = field(default=(), repr=False)
 
     def as_record(self) -> dict[str, Any]:
-        """What base.json holds; BaseImage.from_record reads it too."""
+        """What base.json holds; BaseImage.from_record reads it too.
+
+        What lies in the store is named from the record's own directory, so that the store may have another name for
+        somebody else: in a container, or on the next host.
+        """
         own = {name: value for name, value in asdict(self).items() if name not in ("base", "packages")}
-        return {**asdict(self.base), **own, "packages": [_line(package) for package in self.packages]}
+        base = {**asdict(self.base), "path": self.base.path.name, "ssh_key": _from_entry(self.base)}
+        return {**base, **own, "packages": [_line(package) for package in self.packages]}
 
     @classmethod
-    def from_record(cls, record: dict[str, Any]) -> BaseFacts:
-        """The facts in a base.json. Raises KeyError, TypeError or ValueError for anything else."""
+    def from_record(cls, record: dict[str, Any], directory: Path) -> BaseFacts:
+        """The facts in the base.json in ``directory``. Raises KeyError, TypeError or ValueError for anything else."""
         return cls(
-            base=BaseImage.from_record(record),
+            base=_base_of(record, directory),
             branch=str(record["branch"]),
             name=str(record["name"]),
             kickstart_hash=str(record["kickstart_hash"]),
@@ -165,7 +170,7 @@ def read_shelf(bases: Path) -> Shelf:
 def read_entry(directory: Path) -> BaseEntry:
     """The base in ``directory``. FileNotFoundError when there is none, InfrastructureError when it is broken."""
     try:
-        facts = BaseFacts.from_record(json.loads((directory / RECORD).read_text()))
+        facts = BaseFacts.from_record(json.loads((directory / RECORD).read_text()), directory)
         qualification = _qualification(directory / QUALIFICATION)
         _check(directory, facts)
         return BaseEntry(
@@ -234,9 +239,31 @@ def _check(directory: Path, facts: BaseFacts) -> None:
     if facts.base.identity != directory.name:
         raise ValueError(f"its record says {facts.base.identity}")
     if facts.base.path != directory / IMAGE:
-        raise ValueError(f"its record says {facts.base.path}, was the store moved?")
+        raise ValueError(f"its record says {facts.base.path}")
     if not facts.base.path.is_file():
         raise ValueError(f"there is no {IMAGE}")
+
+
+def _from_entry(base: BaseImage) -> str:
+    """The key's path: from the directory of the base when the store has it, else as it is."""
+    entry = base.path.parent
+    return (
+        os.path.relpath(base.ssh_key, entry) if base.ssh_key.is_relative_to(_store_of(entry)) else str(base.ssh_key)
+    )
+
+
+def _base_of(record: dict[str, Any], directory: Path) -> BaseImage:
+    base, named = BaseImage.from_record(record, directory), Path(record["path"])
+    if not named.is_absolute() or named == directory / IMAGE:
+        return base
+    # Records once named everything from the root: whatever the store had then, it has now.
+    then, now = _store_of(named.parent), _store_of(directory)
+    key = now / base.ssh_key.relative_to(then) if base.ssh_key.is_relative_to(then) else base.ssh_key
+    return replace(base, path=directory / named.name, ssh_key=key)
+
+
+def _store_of(entry: Path) -> Path:
+    return entry.parent.parent
 
 
 def _time(stamp: Path, otherwise: float) -> float:

@@ -130,7 +130,7 @@ def _from_own(own: Path, change: Change, into: Path) -> Path:
 def _read_base(record: Path) -> BaseImage:
     try:
         known = json.loads(record.read_text(encoding="utf-8"))
-        return BaseImage.from_record(known)
+        return BaseImage.from_record(known, record.absolute().parent)
     except (OSError, ValueError, KeyError, TypeError) as odd:
         raise ConfigurationError(
             f"{record} describes no base image: {odd}", hint="JSON with path, identity, root_offset and ssh_key"

@@ -40,7 +40,7 @@ def test_an_entry_holds_image_record_kickstart_log_and_qualification(bench: Benc
     entry = bench.root / "bases" / base.identity
     assert base.path == entry / "base.qcow2"
     record = json.loads((entry / "base.json").read_text())
-    assert BaseImage.from_record(record) == base
+    assert BaseImage.from_record(record, entry) == base
     assert base.repositories == (str(bench.repository),)
     assert record["size"] == base.path.stat().st_blocks * 512
     assert record["steps"][0] == {"name": "install", "seconds": 1.5}

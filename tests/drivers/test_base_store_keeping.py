@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ import tiny_bases
 from tiny_bases import MIB, SAID, Bench, failing
 
 from distgate.drivers.base import BaseImage
-from distgate.drivers.base_store import RefusedBase
+from distgate.drivers.base_store import BaseStore, RefusedBase
 from distgate.drivers.base_store_entries import disk_usage, read_entry
 from distgate.drivers.base_store_locks import Gone, Holder, leases
 from distgate.errors import ConfigurationError, InfrastructureError
@@ -210,12 +212,44 @@ def test_a_stranger_in_the_store_is_told_and_left_alone(bench: Bench) -> None:
     assert left(bench) == {base.identity}
 
 
-def test_a_store_that_was_moved_is_not_trusted_because_images_refer_to_bases_by_path(bench: Bench) -> None:
+def named_from_the_root(record: dict[str, str], base: BaseImage) -> None:
+    """Make a record what it was before the store could be mounted elsewhere."""
+    record |= {"path": str(base.path), "ssh_key": str(base.ssh_key)}
+
+
+def own_key(store: Path) -> Path:
+    return store / "ssh/id_ed25519"
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["today's record", "an old record"])
+@pytest.mark.parametrize("kept", [True, False], ids=["the store's key", "a key elsewhere"])
+def test_a_store_can_have_another_name_for_somebody_else(bench: Bench, tmp_path: Path, old: bool, kept: bool) -> None:
+    key = own_key(bench.root) if kept else tmp_path / "site/key"
+    workshop = bench.store.workshop
+    assert workshop
+    store = replace(bench.store, workshop=replace(workshop, ssh_key=key))
+    base = store.base(bench.definition())
+    written = base.path.with_name("base.json")
+    record = json.loads(written.read_text())
+    assert f"{bench.root}/" not in written.read_text()
+    if old:
+        named_from_the_root(record, base)
+        written.write_text(json.dumps(record))
+    assert store.find(base.identity).facts.base == base
+    elsewhere = bench.root.with_name("elsewhere")
+    bench.root.rename(elsewhere)
+    entry = elsewhere / "bases" / base.identity
+    there = replace(base, path=entry / "base.qcow2", ssh_key=own_key(elsewhere) if kept else key)
+    assert BaseStore(elsewhere, 1 << 30).base(bench.definition()) == there
+    assert read_entry(entry).qualified
+
+
+def test_a_record_that_names_another_image_is_not_believed(bench: Bench) -> None:
     (base,) = generations(bench, 1)
-    moved = bench.root.with_name("elsewhere")
-    bench.root.rename(moved)
-    with pytest.raises(InfrastructureError, match="was the store moved"):
-        read_entry(moved / "bases" / base.identity)
+    written = base.path.with_name("base.json")
+    written.write_text(written.read_text().replace('"base.qcow2"', '"other.qcow2"'))
+    with pytest.raises(InfrastructureError, match=r"its record says .*/other\.qcow2"):
+        read_entry(base.path.parent)
 
 
 def test_a_holder_s_line_that_is_no_record_is_no_holder() -> None:
