@@ -6,9 +6,20 @@ does not build is not our breakage: the class decides which message the packager
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 Blame = Literal["package", "tests", "infrastructure", "configuration", "cancelled", "bug"]
+
+#: What a packager is told of it: what is to blame, and who looks.
+BLAMED: Mapping[Blame, str] = {
+    "package": "the change itself; its maintainer looks",
+    "tests": "the package's own tests, which cannot be read or run as they are written; its maintainer looks",
+    "infrastructure": "our machines or a service, not the package; the operators of this CI look",
+    "configuration": "a setting of this CI or a parameter of the run, not the package; its operators look",
+    "cancelled": "nobody: the run was ended from outside before it could tell",
+    "bug": "this CI, not the package: it met a bug of its own, whose traceback is in the run's log",
+}
 
 
 class DistgateError(Exception):

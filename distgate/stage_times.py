@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from distgate.ledger import Letter
 from distgate.stages import split_topic
@@ -11,7 +11,8 @@ from distgate.stages import split_topic
 
 @dataclass(frozen=True)
 class StageTime:
-    """A stage of one run: when it began to work and ended (epoch seconds), and its status at that moment."""
+    """A stage of one run: when it began to work and ended (epoch seconds), and its own status (its messages say the
+    run's, which never gets better again)."""
 
     suffix: str
     state: str
@@ -23,6 +24,10 @@ class StageTime:
     def seconds(self) -> float | None:
         return None if self.ended is None else self.ended - self.began
 
+    def closed(self, at: float, status: str) -> StageTime:
+        """The stage as its last message will have it; one that has said it is what it is."""
+        return self if self.ended is not None else replace(self, state="complete", status=status, ended=at)
+
     def row(self) -> dict[str, str]:
         """For a table: stage, status, seconds with one decimal."""
         known = "" if self.seconds is None else f"{self.seconds:.1f}"
@@ -33,8 +38,20 @@ class StageTime:
         }
 
 
-def stage_times(letters: Iterable[Letter], build_id: str) -> list[StageTime]:
-    """The stages that the messages of one build ID speak of, in their order, without the pipeline's own."""
+def stage_times(letters: Iterable[Letter], build_id: str, facts: Mapping[str, str] | None = None) -> list[StageTime]:
+    """The stages that the messages of one build ID speak of, in their order, without the pipeline's own.
+
+    The ``facts`` of the run say which stages that tested came to what.
+    """
+    before, times = "SUCCESS", []
+    for one in _said_times(letters, build_id):
+        own = (facts or {}).get(f"status of {one.suffix}", "SUCCESS")
+        times.append(replace(one, status=own) if one.status == before else one)
+        before = one.status
+    return times
+
+
+def _said_times(letters: Iterable[Letter], build_id: str) -> list[StageTime]:
     found: dict[str, StageTime] = {}
     for letter in letters:
         suffix, _, state = split_topic(letter.topic)[1].rpartition(".")

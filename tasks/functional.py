@@ -13,6 +13,7 @@ from blocks import DistGit
 from distgate.capsule import TestsRecord
 from distgate.discovery import CLASSIC, Discovery, discover
 from distgate.drivers.base import ComposedImage
+from distgate.errors import Blame
 from tasks.build import BuiltPackage
 from tasks.claim import Job
 from tasks.compose import composed
@@ -52,6 +53,11 @@ class TestReport:
         return tuple(one.verdict for one in self.judged)
 
     @property
+    def blame(self) -> Blame | None:
+        """Who is to blame for the first suite that did not pass; None when all did."""
+        return next((suite.blame for suite in self.suites if suite.verdict != "PASS"), None)
+
+    @property
     def sentence(self) -> str:
         """The verdict in one sentence."""
         from distgate.drivers.suite_session import NONE_ENABLED
@@ -62,7 +68,7 @@ class TestReport:
         if not bad:
             tests, suites = sum(len(suite.tests) for suite in self.suites), len(self.suites)
             return f"{self.before}, its tests passed: {tests} in {suites} {'suite' if suites == 1 else 'suites'}"
-        said = "; ".join(f"{suite.suite}: {suite.evidence}" for suite in bad)
+        said = "; ".join(f"{one.suite.name}: {one.verdict.evidence}" for one in self.judged if one.verdict in bad)
         return f"{self.before}, but its tests did not all pass: {said} (blame: {bad[0].blame})"
 
 

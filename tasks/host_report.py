@@ -12,7 +12,8 @@ from distgate.plain_text import fenced, inline
 from distgate.verdict import worst_first
 from tasks.integration import IntegrationReport
 from tasks.summary import Judged, Report
-from tasks.summary_page import MOST_ROWS, table
+from tasks.summary_markdown import table
+from tasks.summary_tests import MOST_ROWS
 
 if TYPE_CHECKING:
     from distgate.conformance import ConformanceReport
@@ -73,28 +74,30 @@ class HostReport(Report):
             yield self._changes(self.tree)
 
     def _suites(self, report: IntegrationReport) -> Iterator[str]:
-        rows = [
-            (
-                inline(one.verdict.suite),
-                one.verdict.verdict,
-                inline(one.verdict.evidence),
-                self.job.room.link(one.artifacts / "ansible.txt", "ansible.txt"),
-            )
+        lines = [
+            f"- **{inline(one.verdict.suite)}**: {one.verdict.verdict}{_blame(one.verdict.blame)}."
+            f" {inline(one.verdict.evidence)}, {self.job.room.link(one.artifacts / 'ansible.txt', 'ansible.txt')}"
             for one in report.judged
         ]
-        if rows:
-            yield "## Integration tests\n\n" + table(("playbook", "verdict", "evidence", "log"), rows)
+        if lines:
+            yield "## Integration tests\n\n" + "\n".join(lines)
 
     def _cluster(self, report: ConformanceReport) -> Iterator[str]:
         tests = worst_first(report.suite.tests, MOST_ROWS)
-        rows = [(inline(test.name), test.result, inline(test.note)) for test in tests]
+        notes = "\n".join(f"- {inline(test.name)}: {inline(test.note)}" for test in tests if test.note)
+        rows = [(inline(test.name), test.result) for test in tests]
         nodes = ", ".join(
             self.job.room.link(log, f"{node.name}: {log.name}") for node in report.nodes for log in node.logs
         )
-        yield "## e2e conformance\n\n" + table(("test", "result", "note"), rows) + f"\n\nNodes: {nodes}"
+        parts = ["## e2e conformance", notes, table(("test", "result"), rows) if rows else "", f"Nodes: {nodes}"]
+        yield "\n\n".join(part for part in parts if part)
 
     def _changes(self, tree: ComposedTree) -> str:
         lines = diff_text(tree.changes).splitlines()
         more = [f"... and {len(lines) - MOST_LINES} more"] if len(lines) > MOST_LINES else []
         beside = f"`{tree.parent[:12]}`" if tree.parent else "nothing: it is the branch's first"
         return f"## Packages beside {beside}\n\n" + fenced("\n".join([*lines[:MOST_LINES], *more]) or "none changed")
+
+
+def _blame(blame: str | None) -> str:
+    return f" (blame: {blame})" if blame else ""

@@ -29,6 +29,6 @@ class ImageReport(Report):
     def rows(self) -> Iterator[tuple[str, str]]:
         if self.image:
             yield "image", self.job.room.link(self.image.path, self.image.path.name)
-            yield "installed", ", ".join(map(str, self.image.requested))
+            yield "packages under test", inline(", ".join(map(str, self.image.requested)))
         if self.smoke:
             yield "smoke test", inline(self.smoke.sentence)

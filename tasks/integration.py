@@ -12,6 +12,7 @@ from prefect import get_run_logger
 from blocks import HostTests, ImageStore, OSTreeRepo
 from distgate.discovery import Suite
 from distgate.drivers.base import BaseImage, ComposedTree
+from distgate.errors import Blame
 from distgate.settings import settings
 from tasks.claim import Job
 from tasks.reserve import ReservedGuests
@@ -39,6 +40,11 @@ class IntegrationReport:
     def suites(self) -> tuple[SuiteVerdict, ...]:
         """The verdicts on the suite's playbooks, in the order in which they ran."""
         return tuple(one.verdict for one in self.judged)
+
+    @property
+    def blame(self) -> Blame | None:
+        """Who is to blame for the first playbook that did not pass; None when all did."""
+        return next((suite.blame for suite in self.suites if suite.verdict != "PASS"), None)
 
     @property
     def sentence(self) -> str:

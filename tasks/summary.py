@@ -15,7 +15,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from distgate.capsule import VerdictRecord
-from distgate.errors import Cancelled, DistgateError
+from distgate.errors import Blame, Cancelled, DistgateError
 from distgate.plain_text import inline
 from distgate.stage_times import stage_times
 from distgate.stages import FAILURES, UNSTABLE
@@ -37,6 +37,10 @@ class Judged(Protocol):
     def sentence(self) -> str:
         """The verdict in one sentence, with who is to blame when it is not SUCCESS."""
 
+
+    @property
+    def blame(self) -> Blame | None:
+        """Who is to blame; None where nobody is."""
 
 @dataclass
 class Report(ABC):
@@ -76,13 +80,26 @@ class Report(ABC):
 
     def sentence(self) -> str:
         """The verdict in one sentence, with who is to blame when it is not SUCCESS."""
-        return f"{self.job.change.title}: {self._why()}"
+        return f"{self.job.change.title}: {self.why}"
+
+    @property
+    def blame(self) -> Blame | None:
+        """Who is to blame for a verdict that is not SUCCESS."""
+        if self.error is None:
+            bad = self._bad()
+            return bad[0].blame if bad else None
+        if isinstance(self.error, DistgateError):
+            return self.error.blame
+        return "bug" if isinstance(self.error, Exception) else "cancelled"
+
+    @property
+    def brief(self) -> str:
+        """The verdict and who is to blame, for a list of many."""
+        return f"{self.status}: {self.job.change.title}" + (f" (blame: {self.blame})" if self.blame else "")
 
     def record(self) -> VerdictRecord:
         """The verdict as the capsule has it."""
-        suites = self.verdict.suites if self.verdict else ()
-        blamed = [self.error.blame] if isinstance(self.error, DistgateError) else [one.blame for one in suites]
-        return VerdictRecord(status=self.status, sentence=self.sentence(), blame=next(filter(None, blamed), ""))
+        return VerdictRecord(status=self.status, sentence=self.sentence(), blame=self.blame or "")
 
     @property
     def skipped(self) -> str:
@@ -100,11 +117,13 @@ class Report(ABC):
             return Completed(name=UNSTABLE, message=self.sentence())
         return Completed(message=self.sentence())
 
-    def _why(self) -> str:
+    @property
+    def why(self) -> str:
+        """``sentence`` without the name of the commit."""
         if isinstance(self.error, DistgateError):
             return f"{self.error.message} (blame: {self.error.blame})"
         if isinstance(self.error, Exception):
-            return f"{type(self.error).__name__}: {self.error} (blame: a bug of distgate)"
+            return f"{type(self.error).__name__}: {self.error} (a bug of distgate)"
         if self.error is not None:
             return f"ended from outside ({type(self.error).__name__})"
         bad = self._bad()
@@ -145,7 +164,10 @@ def _publish_or_say(report: Report) -> None:
 
 def _publish(report: Report) -> None:
     run = ledger().run(report.job.run_id)
-    times = stage_times(ledger().letters_of(report.job.run_id), run.build_id) if run else []
+    letters = ledger().letters_of(report.job.run_id)
+    found = stage_times(letters, run.build_id, run.facts) if run else []
+    # A stage that is broken off says so after us.
+    times = [one.closed(time.time(), report.status) for one in found]
     get_run_logger().info("%s %s", report.status, report.sentence())
     verdict = report.record()
     ledger().learn(report.job.run_id, blame=verdict.blame, sentence=verdict.sentence)
@@ -154,8 +176,8 @@ def _publish(report: Report) -> None:
         # Its time is counted from the end of the run, which is now but for seconds.
         held = capsule.held.model_copy(update={"until": time.time() + 60.0 * report.job.reserve})
         capsule = report.job.capsule.note(held=held)
-    page = summary_page(report, capsule, run, times)
-    create_markdown_artifact(page, key="summary", description=inline(report.sentence()))
+    page = summary_page(report, capsule, run, times, letters)
+    create_markdown_artifact(page, key="summary", description=inline(report.brief))
     create_table_artifact([time.row() for time in times], key="stages", description="Stages, durations, statuses")
     room = report.job.room
     if room.base_url:

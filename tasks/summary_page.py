@@ -2,130 +2,127 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING
 
-from distgate.capsule import Capsule, SuiteRecord, TestRecord
-from distgate.errors import DistgateError
-from distgate.ledger import Run
+from distgate.capsule import Capsule
+from distgate.errors import BLAMED, DistgateError
+from distgate.ledger import Letter, Run
 from distgate.plain_text import fenced, inline
 from distgate.run_directory import RunDirectory
 from distgate.stage_times import StageTime
-from distgate.verdict import worst_first
+from distgate.stages import split_topic, topic_of
+from distgate.telling import telling_line
+from tasks.summary_commands import by_hand, run_again
+from tasks.summary_markdown import facts, table
+from tasks.summary_tests import failing_tests, suites_section
 
 if TYPE_CHECKING:
     from tasks.summary import Report
 
-#: Tests of one suite that the page shows; junit.xml has them all.
-MOST_ROWS = 200
+#: Characters of an error's evidence that are shown, from its end.
+MOST_EVIDENCE = 3000
+#: Where each stage leaves its logs, of both pipelines, and how many of them are shown beside its error.
+ROOMS: Mapping[str, tuple[str, ...]] = {
+    "package": ("build",),
+    "image": ("image", "host-image"),
+    "image.test.smoke": ("smoke", "host-smoke"),
+    "package.test.functional": ("tests",),
+    "compose": ("compose",),
+    "compose.test.integration": ("integration",),
+    "compose.test.e2e": ("e2e",),
+}
+MOST_LOGS = 8
 
 
-def summary_page(report: Report, capsule: Capsule, run: Run | None, times: list[StageTime]) -> str:
-    """The markdown of a run's summary; ``capsule`` holds what the run wrote down, whatever ended it."""
+def summary_page(
+    report: Report, capsule: Capsule, run: Run | None, times: Sequence[StageTime], letters: Sequence[Letter]
+) -> str:
+    """The markdown of a run's summary; ``capsule`` holds what the run wrote down, whatever ended it, ``letters`` are
+    the messages about it so far."""
+    room = report.job.room
+    bad = next((one.suffix for one in times if one.status != "SUCCESS"), "")
     parts = [
         f"# {report.status}: {report.job.change.title}",
-        inline(report.sentence()),
-        _evidence(report),
-        by_hand(report.status, capsule, report.job.room),
-        _facts(report, run),
-        "## Stages\n\n" + table(("stage", "status", "seconds"), [tuple(t.row().values()) for t in times]),
-        suites_section(capsule, report.job.room) if report.plan else "",
+        _verdict(report, capsule),
+        _logs_of(bad, room),
+        "## Stages\n\n" + table(("stage", "status", "seconds"), [tuple(one.row().values()) for one in times]),
+        suites_section(capsule, room) if report.plan else "",
         *report.sections(),
-        _artifacts(report),
+        by_hand(capsule, room),
+        run_again(report.status, capsule, bad),
+        _facts(report),
+        messages_section(report, run, letters),
+        logs_section(room),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _evidence(report: Report) -> str:
-    error = report.error
-    if not isinstance(error, DistgateError):
-        return ""
-    hint = f"**Hint:** {inline(error.hint)}\n\n" if error.hint else ""
-    return hint + (fenced(error.evidence[-3000:]) if error.evidence else "")
+def _verdict(report: Report, capsule: Capsule) -> str:
+    """The verdict in one sentence, who is to blame, and the evidence: in lines first, then as it was said."""
+    error, blame = report.error, report.blame
+    said = report.why.removesuffix(f" (blame: {blame})")
+    parts = [f"**{inline(said[:1].upper() + said[1:])}**"]
+    if blame:
+        parts += [f"**Blame: {blame}.** That is {BLAMED[blame]}."]
+    if isinstance(error, DistgateError):
+        said = error.evidence.strip()
+        line = telling_line(said)
+        parts += [f"**Evidence:** {inline(line)}"] if line and line not in report.why else []
+        parts += [f"**Hint:** {inline(error.hint)}"] if error.hint else []
+        parts += [fenced(said[-MOST_EVIDENCE:])] if "\n" in said else []
+    elif report.status == "UNSTABLE":
+        parts += [failing_tests(capsule, report.job.room)]
+    return "\n\n".join(part for part in parts if part)
 
 
-def _facts(report: Report, run: Run | None) -> str:
-    change = report.job.change
-    rows = [
-        ("package", f"{change.namespace}/{change.repo}"),
-        ("branch", change.branch),
+def _logs_of(stage: str, room: RunDirectory) -> str:
+    """Links to what the stage that did not pass left, the latest first; empty where nothing failed."""
+    places = [room.root / name for name in ROOMS.get(stage, ())]
+    found = [path for path in room.logs() if any(path.is_relative_to(place) for place in places)]
+    latest = sorted(found, key=lambda path: -path.stat().st_mtime_ns)[:MOST_LOGS]
+    links = ", ".join(room.link(path, str(path.relative_to(room.root))) for path in latest)
+    return f"**Logs of `{stage}`:** {links}" if links else ""
+
+
+def _facts(report: Report) -> str:
+    change, built = report.job.change, report.built
+    known = [
+        ("package", f"{change.namespace}/{change.repo}, branch {change.branch}"),
         ("commit", f"`{change.rev}` {inline(change.summary)}"),
         ("committer", inline(change.username)),
     ]
-    if report.built:
-        rows += [("NVR", inline(report.built.nvr)), ("Koji task", str(report.built.task_id))]
-        rows += [("unit tests (%check)", inline(report.built.unit_tests.evidence))]
-    rows += report.rows()
-    if run:
-        rows += [("build_id on the bus", f"`{run.build_id}`")]
-    return table(("", ""), rows)
+    if built:
+        known += [("NVR", inline(built.nvr)), ("Koji task", str(built.task_id))]
+        known += [("unit tests (%check)", inline(built.unit_tests.evidence))]
+    return "## What was tested\n\n" + facts([*known, *report.rows()])
 
 
-def by_hand(status: str, capsule: Capsule, room: RunDirectory) -> str:
-    """How to see it with one's own eyes: the guest that is held, and the command that does the run again."""
-    if status == "SUCCESS":
+def messages_section(report: Report, run: Run | None, letters: Sequence[Letter]) -> str:
+    """The messages of the run's current set, and the one that will end it."""
+    if run is None:
         return ""
-    lines = []
-    if capsule.held:
-        held = capsule.held
-        until = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(held.until))
-        lines += [f"A guest is held until **{until}** on `{inline(held.host)}` ({inline(held.why)}):"]
-        lines += [fenced(f"{held.ssh}\ndistgate guests down {held.name}")]
-    if capsule.build:
-        lines += ["The same again, by hand, on the host of this run:"]
-        lines += [fenced(f"distgate reproduce {capsule.run_id}")]
-        lines += [f"Elsewhere: copy `{room.root}` and name the copy: `distgate reproduce {room.root.name}`."]
-    return "\n\n".join(["## By hand", *lines]) if lines else ""
-
-
-def suites_section(capsule: Capsule, room: RunDirectory) -> str:
-    """The suites, why each of them ended as it did, and every test with links to its logs."""
-    tests = capsule.tests
-    if tests is None or not tests.suites:
-        return f"## Tests\n\nSkipped: {inline(tests.reason)}" if tests and tests.reason else ""
-    lines = "\n".join(_suite_line(one) for one in tests.suites)
-    details = "\n\n".join(fenced(one.details[-3000:]) for one in tests.suites if one.details)
+    said = [one for one in letters if one.body["build_id"] == run.build_id]
     rows = [
-        (inline(one.suite), one.verdict, inline(test.name), test.result, inline(test.note), _logs(one, test, room))
-        for one in tests.suites
-        for test in worst_first(one.tests, MOST_ROWS)
+        (time.strftime("%H:%M:%S", time.gmtime(one.created_at)), split_topic(one.topic)[1], one.body["status"])
+        for one in said
     ]
-    every = table(("suite", "verdict", "test", "result", "note", "logs"), rows) if rows else ""
-    results = room.link(room.root / "tests" / "junit.xml", "junit.xml")
-    return "\n\n".join(part for part in ("## Tests", lines, details, every, f"As JUnit XML: {results}") if part)
+    main = said[0].topic.partition(".ci.pipeline.")[0] if said else ""
+    topic = topic_of(report.job.pipeline, "", "", main)
+    words = (
+        f"Topics begin with `{topic}`; `build_id` is `{run.build_id}`. The last one, `complete`, says {report.status}"
+    )
+    return f"## Messages\n\n{words} and is sent when the run ends.\n\n{table(('UTC', 'topic', 'status'), rows)}"
 
 
-def _suite_line(one: SuiteRecord) -> str:
-    blame = f" (blame: {one.blame})" if one.blame else ""
-    rerun = f" Run again: **{one.rerun.words}**, {inline(one.rerun.evidence)}." if one.rerun else ""
-    return f"- **{inline(one.suite)}** ({one.kind}): {one.verdict}{blame}. {inline(one.evidence)}{rerun}"
-
-
-def _logs(one: SuiteRecord, test: TestRecord, room: RunDirectory) -> str:
-    """Links to a test's logs. The names are the suite's words: only what lies in its artifacts is linked."""
-    artifacts = room.root / one.directory / "artifacts"
-    found = []
-    for name in test.logs[:5]:
-        path = Path(os.path.normpath(artifacts / name))
-        inside = path.is_relative_to(artifacts) and path.is_file()
-        if inside and path.resolve() == artifacts.resolve() / path.relative_to(artifacts):  # through no link
-            found.append(room.link(path, name))
-    return ", ".join(found)
-
-
-def _artifacts(report: Report) -> str:
-    room = report.job.room
-    links = "\n".join(f"- {room.link(path, str(path.relative_to(room.root)))}" for path in room.logs())
+def logs_section(room: RunDirectory) -> str:
+    """Links to what is text for people, one line for each directory."""
+    found = [path.relative_to(room.root) for path in room.logs()]
+    lines = [
+        f"- {inline(str(place))}: " + ", ".join(room.link(room.root / path, path.name) for path in paths)
+        for place, paths in groupby(found, key=lambda path: path.parent)
+    ]
+    links = "\n".join(lines).replace("- .: ", "- ", 1)
     return f"## Logs and artifacts\n\nAll of it: `{room.root}`\n\n{links}" if links else ""
-
-
-def table(head: tuple[str, ...], rows: Sequence[tuple[object, ...]]) -> str:
-    """A table in markdown; what is in ``rows`` must be safe already."""
-
-    def line(cells: tuple[object, ...]) -> str:
-        return "| " + " | ".join(map(str, cells)) + " |"
-
-    return "\n".join([line(head), "|" + "---|" * len(head), *(line(row) for row in rows)])

@@ -118,7 +118,7 @@ def test_a_commit_that_breaks_a_stage_fails_there_and_its_package_is_to_blame(
     run = commit.ended()
     assert run.state_type == "FAILED"
     summary = artifact(lab, run.id, "summary")
-    assert "blame: package" in summary
+    assert "**Blame: package.**" in summary
     assert words in summary
 
 

@@ -71,7 +71,9 @@ def test_a_failing_integration_suite_makes_the_run_unstable_and_is_named_with_it
     assert report.sentence().endswith("host.yml: task 'Look': | no [x](http://evil) (blame: package)")
     page = "\n".join(report.sections())
     assert "](http://evil)" not in page
-    assert "| host.yml | FAIL |" in page
+    assert "- **host.yml**: FAIL (blame: package)." in page
+    assert report.blame == "package"
+    assert report.record().blame == "package"
 
 
 def test_an_error_counts_more_than_what_did_not_pass_before(report: HostReport) -> None:

@@ -16,8 +16,17 @@ from distgate.capsule import (
     TestsRecord,
 )
 from distgate.change import Change
+from distgate.errors import Cancelled, ConfigurationError, InfrastructureError, PackageError
+from distgate.ledger import Letter, Run
+from distgate.process import run
 from distgate.run_directory import RunDirectory
-from tasks.summary_page import by_hand, suites_section
+from distgate.stage_times import stage_times
+from tasks.claim import Job
+from tasks.functional import TestReport
+from tasks.image_report import ImageReport
+from tasks.summary_commands import by_hand, run_again
+from tasks.summary_page import logs_section, summary_page
+from tasks.summary_tests import failing_tests, suites_section
 
 CHANGE = Change(namespace="rpms", repo="dos2unix", rev="a" * 40, branch="f41")
 BUILD = BuildRecord(server="http://hub", topurl="http://top", task_id=7, source="git+http://dist-git#x")
@@ -42,23 +51,48 @@ def with_suite(*tests: TestRecord, **other: object) -> Capsule:
     return CAPSULE.model_copy(update={"tests": TestsRecord(kind="sti", suites=(suite,))})
 
 
-@pytest.mark.parametrize("status", ["UNSTABLE", "FAILURE", "ABORTED"])
-def test_a_run_that_did_not_pass_shows_the_command_that_does_it_again(status: str, room: RunDirectory) -> None:
-    page = by_hand(status, CAPSULE, room)
+def test_every_run_that_was_built_shows_the_command_that_does_it_again(room: RunDirectory) -> None:
+    page = by_hand(CAPSULE, room)
     assert "\ndistgate reproduce run-1\n" in page
     assert str(room.root) in page
-
-
-def test_a_run_that_passed_or_was_never_submitted_shows_no_command(room: RunDirectory) -> None:
-    assert by_hand("SUCCESS", CAPSULE, room) == ""
-    assert by_hand("FAILURE", CAPSULE.model_copy(update={"build": None}), room) == ""
+    assert by_hand(CAPSULE.model_copy(update={"build": None}), room) == ""
 
 
 def test_a_held_guest_is_shown_with_its_way_in_its_host_and_its_deadline(room: RunDirectory) -> None:
-    page = by_hand("UNSTABLE", CAPSULE.model_copy(update={"held": HELD}), room)
+    page = by_hand(CAPSULE.model_copy(update={"held": HELD}), room)
     assert "1970-01-01 00:00:00 UTC" in page
     assert "`worker`" in page
     assert "\nssh -p 2222 root@127.0.0.1\ndistgate guests down guest-1\n" in page
+
+
+AGAIN = ("prefect", "deployment", "run", "all-packages/manual")
+COMMANDS: list[tuple[str, str, list[tuple[str, ...]]]] = [
+    ("SUCCESS", "", [(*AGAIN, "again=true")]),
+    ("UNSTABLE", "package.test.functional", [(*AGAIN, "start_from=package.test.functional"), (*AGAIN, "again=true")]),
+    ("FAILURE", "image", [("prefect", "flow-run", "retry", "run-1"), (*AGAIN, "again=true")]),
+    ("ABORTED", "package", [("prefect", "flow-run", "retry", "run-1"), (*AGAIN, "again=true")]),
+]
+
+
+def as_pasted(block: str) -> list[str]:
+    """The words that a shell makes of a command."""
+    said = run(["bash", "-c", f'prefect() {{ printf "%s\\0" prefect "$@"; }}{block}'], timeout=10).output
+    return said.removesuffix("\0").split("\0")
+
+
+@pytest.mark.parametrize(("status", "stage", "wanted"), COMMANDS)
+def test_the_commands_that_test_again_name_the_run_or_the_whole_change(
+    status: str, stage: str, wanted: list[tuple[str, ...]]
+) -> None:
+    page = run_again(status, CAPSULE, stage)
+    found = [as_pasted(block) for block in page.split("```")[1::2]]
+    told = ("--param", "change=", "site=")
+    assert [tuple(word for word in words if not word.startswith(told)) for words in found] == wanted
+    for words in found:
+        changes = [word.removeprefix("change=") for word in words if word.startswith("change=")]
+        assert all(Change.model_validate_json(one) == CHANGE for one in changes)
+        assert 'site="lab"' in words or "retry" in words  # this process has another site by default
+    assert max(map(len, page.splitlines())) < 90  # or Prefect's pages cut it off
 
 
 def test_each_test_has_links_to_its_logs_and_to_nothing_outside_of_its_artifacts(room: RunDirectory) -> None:
@@ -84,3 +118,121 @@ def test_names_of_tests_are_text_and_never_markdown_or_rows(room: RunDirectory) 
 def test_a_package_without_tests_is_said_to_have_none(room: RunDirectory) -> None:
     page = suites_section(CAPSULE.model_copy(update={"tests": TestsRecord(reason="no tests: there is none")}), room)
     assert page == "## Tests\n\nSkipped: no tests: there is none"
+
+
+BUILD_LOG = "cc -c a.c\na.c:1: error: no such type\nerror: Bad exit status from %build\n"
+RUN = Run("run-1", CHANGE, "http://ui", 1, "SUCCESS", None, {"status of package.test.functional": "UNSTABLE"}, False)
+PREFIX = "org.centos.prod.ci.pipeline.allpackages."
+#: Who is told to look, by what ended the run; the sentence, and what else the page must say.
+ENDS: list[tuple[str, BaseException | None, str, str, list[str]]] = [
+    (
+        "FAILURE",
+        PackageError("it does not build", hint="look at the log", evidence=BUILD_LOG),
+        "It does not build**",
+        "package.** That is the change itself",
+        ["**Evidence:** a.c:1: error: no such type", "**Hint:** look at the log", f"```\n{BUILD_LOG.strip()}\n```"],
+    ),
+    (
+        "FAILURE",
+        InfrastructureError("the hub is away", evidence="[Errno 111] Connection refused"),
+        "The hub is away**",
+        "infrastructure.** That is our machines or a service, not the package",
+        ["**Evidence:** \\[Errno 111\\] Connection refused"],
+    ),
+    (
+        "FAILURE",
+        ConfigurationError("there is no such branch"),
+        "There is no such branch**",
+        "configuration.** That is a setting",
+        [],
+    ),
+    (
+        "FAILURE",
+        ZeroDivisionError("division by zero"),
+        "ZeroDivisionError: division by zero \\(a bug of distgate\\)**",
+        "bug.** That is this CI, not the package",
+        [],
+    ),
+    ("ABORTED", Cancelled("somebody did"), "Somebody did**", "cancelled.** That is nobody", []),
+    ("ABORTED", KeyboardInterrupt(), "Ended from outside \\(KeyboardInterrupt\\)", "cancelled.** That is nobody", []),
+]
+
+
+def job_in(room: RunDirectory) -> Job:
+    return Job("run-1", 1, CHANGE, "lab", room)
+
+
+def letter(suffix: str, state: str, status: str = "SUCCESS", at: float = 0.0) -> Letter:
+    body = {"build_id": "run-1", "status": status}
+    return Letter(1, f"{suffix}{state}", f"{PREFIX}{suffix}{state}", body, at, None, 0, None)
+
+
+@pytest.mark.parametrize(("status", "error", "sentence", "blamed", "words"), ENDS)
+def test_the_page_begins_with_the_verdict_who_is_to_blame_and_the_evidence(
+    status: str, error: BaseException, sentence: str, blamed: str, words: list[str], room: RunDirectory
+) -> None:
+    report = ImageReport(job_in(room), error=error)
+    page = summary_page(report, CAPSULE, RUN, [], [])
+    head = page.partition("## Stages")[0]
+    assert head.startswith(f"# {status}: dos2unix f41 aaaaaaa\n\n**{sentence}")
+    assert f"**Blame: {blamed}" in head
+    for one in words:
+        assert one in head
+    assert page.index("## Test it again") < page.index("## What was tested") < page.index("## Messages")
+
+
+def test_an_unstable_run_quotes_the_log_of_the_test_that_failed(room: RunDirectory) -> None:
+    failing = TestRecord(name="a", result="fail", note="too late", logs=("passwd.log", "test.log"))
+    said = failing_tests(with_suite(TestRecord(name="b", result="pass"), *[failing] * 5), room)
+    assert said.startswith("**Evidence:** tests/tests.yml: a (fail), too late, [test.log](http://artifacts/run-1/")
+    assert "```\nFAIL a\n```" in said
+    assert said.count("**Evidence:**") == 3
+    assert said.endswith("... and 2 more, see below")
+
+
+def test_the_messages_so_far_and_the_last_one_are_listed(room: RunDirectory) -> None:
+    letters = [letter("package.", "queued"), letter("package.", "complete", "UNSTABLE", 3600.0)]
+    report = ImageReport(job_in(room), verdict=TestReport("UNSTABLE", ()))
+    page = summary_page(report, CAPSULE, RUN, [], letters)
+    assert f"`{PREFIX}`" in page
+    assert "`complete`, says UNSTABLE" in page
+    assert "| 00:00:00 | package.queued | SUCCESS |\n| 01:00:00 | package.complete | UNSTABLE |" in page
+
+
+STAGES: list[tuple[list[Letter], list[tuple[str, str, str]]]] = [
+    (
+        [letter("package.", "running", at=1), letter("package.", "complete", at=3)],
+        [("package", "SUCCESS", "2.0")],
+    ),
+    (
+        [
+            *(letter("package.", "complete"), letter("package.test.functional.", "queued")),
+            letter("package.test.functional.", "complete", "UNSTABLE", 4.5),
+            *(letter("compose.", "running", "UNSTABLE", 5), letter("compose.", "complete", "UNSTABLE", 6)),
+        ],
+        [
+            ("package", "SUCCESS", "0.0"),
+            ("package.test.functional", "UNSTABLE", "4.5"),
+            ("compose", "SUCCESS", "1.0"),
+        ],
+    ),
+    ([letter("image.", "running", at=8)], [("image", "ABORTED", "2.0")]),
+]
+
+
+@pytest.mark.parametrize(("letters", "rows"), STAGES)
+def test_each_stage_has_its_own_status_and_duration_also_one_that_was_broken_off(
+    letters: list[Letter], rows: list[tuple[str, str, str]]
+) -> None:
+    times = [one.closed(10.0, "ABORTED") for one in stage_times(letters, "run-1", RUN.facts)]
+    assert [tuple(one.row().values()) for one in times] == rows
+
+
+def test_logs_are_linked_by_directory(room: RunDirectory) -> None:
+    (room.root / "run.json").write_text("{}")
+    (room.root / "build").mkdir()
+    (room.root / "build/build.log").touch()
+    (room.root / "build/root.log").touch()
+    lines = [line.replace("http://artifacts/run-1/", "") for line in logs_section(room).splitlines()]
+    assert "- build: [build.log](build/build.log), [root.log](build/root.log)" in lines
+    assert "- [run.json](run.json)" in lines
