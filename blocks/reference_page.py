@@ -29,18 +29,20 @@ def page() -> str:
 
 def _block(kind: type[SiteBlock]) -> str:
     own = {name: field for name, field in kind.model_fields.items() if field.description}
-    rows = [(f"`{name}`", shown_value(_default(field)), _meaning(field)) for name, field in own.items()]
+    rows = [(f"`{name}`", _default(field), _meaning(field)) for name, field in own.items()]
     head = f"## {kind._block_type_name}: `{kind._block_type_slug}`\n\n{kind._description}\n"
     return f"{head}\n{table(('field', 'default', 'holds'), rows)}\n"
 
 
-def _default(field: FieldInfo) -> object:
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "must be given"
     value = field.get_default(call_default_factory=True, validated_data={})
-    return value.get_secret_value() if hasattr(value, "get_secret_value") else value
+    return shown_value(value.get_secret_value() if hasattr(value, "get_secret_value") else value)
 
 
 def _meaning(field: FieldInfo) -> str:
-    secret = " *secret*" if "SecretStr" in str(field.annotation) else ""
+    secret = " *secret*" if "Secret" in str(field.annotation) else ""
     choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
     one_of = f" (one of {', '.join(f'`{choice}`' for choice in choices)})" if choices else ""
     return f"{field.description}{secret}{one_of}"

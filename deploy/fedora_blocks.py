@@ -25,6 +25,8 @@ DOCUMENTS: list[SiteBlock] = [
     ImageStore(root=str(settings().image_store)),
     GuestMachine(state=str(settings().guests), memory=2048),
     ImageFactory(command=["imagefactory"]),
+    # Several hosts without a common file system (docs/deploy.md, Artifacts):
+    # ArtifactStore(url="s3://distgate/artifacts", options={"key": "...", "secret": "..."}),
 ]
 
 

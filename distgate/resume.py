@@ -52,6 +52,12 @@ def taken_over(earlier: Run, start_from: str) -> dict[str, str]:
     return facts
 
 
+def origins(earlier: Run, start_from: str) -> list[str]:
+    """The runs whose files a run needs that starts in the middle: ``earlier``, and those that it took results of."""
+    before = stages_before(earlier.pipeline, start_from)
+    return sorted({earlier.run_id, *(origin_of(earlier.facts, suffix, earlier.run_id) for suffix in before)})
+
+
 def origin_of(facts: Mapping[str, str], suffix: str, run_id: str) -> str:
     """The run that made a stage's result: an earlier one that was taken over, or ``run_id`` itself."""
     return facts.get(_origin(suffix), run_id)

@@ -13,6 +13,7 @@ from distgate.change import Change
 from distgate.run_directory import RunDirectory
 from distgate.settings import settings
 from distgate.stages import Pipeline
+from tasks.artifacts import artifacts_dir, bring
 from tasks.resume import find_earlier, take_over
 from tasks.stage import announcer, ledger
 
@@ -60,7 +61,8 @@ def claim_change(
     """The run's job; None when another run of the pipeline holds the change and neither ``again`` nor ``start_from``
     asks for a re-run. The latter takes the results of the stages before it from the run that was there before."""
     run_id = str(flow_run.id)
-    earlier = find_earlier(ledger(), change, pipeline, start_from, run_id) if start_from else None
+    own_site = site or settings().site
+    earlier = find_earlier(ledger(), change, pipeline, start_from, run_id, own_site) if start_from else None
     _end_what_failed(run_id)
     forced = again or earlier is not None
     run = ledger().claim(change, run_id, build_url(run_id), again=forced, pipeline=pipeline)
@@ -69,9 +71,11 @@ def claim_change(
         return None
     with get_client(sync_client=True) as client:
         client.update_flow_run(UUID(run_id), tags={*flow_run.tags, *tags_of(change, pipeline)})
-    room = RunDirectory(settings().artifacts_dir.resolve() / run_id, settings().artifacts_url)
+    if run.attempt > 1:  # maybe on another host than before
+        bring(own_site, run_id)
+    room = RunDirectory(artifacts_dir() / run_id, settings().artifacts_url)
     rerun = settings().rerun_failed if rerun_failed is None else rerun_failed
-    job = Job(run_id, run.attempt, change, site or settings().site, room, reserve, rerun, pipeline, koji_task)
+    job = Job(run_id, run.attempt, change, own_site, room, reserve, rerun, pipeline, koji_task)
     job.capsule.begin(run_id, run.build_id, job.site, change, pipeline)
     if earlier is not None:
         take_over(ledger(), run_id, job.capsule, earlier, start_from)

@@ -14,12 +14,12 @@ from distgate.image_way import Way, way_for
 from distgate.settings import settings
 from tasks.build import BuiltPackage
 from tasks.claim import Job
-from tasks.images import base_of
+from tasks.images import base_of, store_of
 from tasks.live_text import LiveLines
 from tasks.stage import stage
 
 
-@stage("image", "Compose image")
+@stage("image", "Compose image", store_of)
 def compose_image(job: Job, built: BuiltPackage) -> ComposedImage:
     """Put the packages under test onto the branch's base image, or install an image with them anew."""
     return composed(job, built)
@@ -67,7 +67,8 @@ def _composer(job: Job, built: BuiltPackage, way: Way) -> ImageComposer:
 
 def _served(job: Job, built: BuiltPackage) -> str:
     """Where an installer finds the built packages: where artifacts are served, else in a directory of this host."""
-    return job.room.url(built.repository) if job.room.base_url else built.repository.as_uri()
+    over_http = job.room.base_url.startswith(("http://", "https://"))
+    return job.room.url(built.repository) if over_http else built.repository.as_uri()
 
 
 def _kickstart(job: Job, built: BuiltPackage, room: Path) -> str:

@@ -17,7 +17,7 @@ from distgate.errors import Blame
 from tasks.build import BuiltPackage
 from tasks.claim import Job
 from tasks.compose import composed
-from tasks.images import base_under
+from tasks.images import base_under, store_of
 from tasks.stage import stage
 from tasks.suites import session_on, settled_status, write_junit
 
@@ -86,7 +86,7 @@ def find_tests(job: Job, tags: Sequence[str] = (CLASSIC,)) -> Plan:
     return Plan(checkout, found, tag)
 
 
-@stage(SUFFIX, "Functional tests")
+@stage(SUFFIX, "Functional tests", store_of)
 def run_tests(job: Job, plan: Plan, image: ComposedImage) -> TestReport:
     """Run every suite and judge them all.
 

@@ -41,6 +41,11 @@ def base_of(job: Job, progress: Progress = lambda _line: None) -> BaseImage:
     return held.bases.setdefault(base.identity, base)
 
 
+def store_of(job: Job) -> str:
+    """Which store the run's bases are in: its images, and what was found out with them, stand for no other."""
+    return ImageStore.of(job.site).identity()
+
+
 def base_under(job: Job, image: ComposedImage) -> BaseImage:
     """The base image that ``image`` was composed with, held. Raises Gone when it was removed since."""
     held = _held[job.run_id]

@@ -8,20 +8,22 @@ from distgate.capsule import FILE, CapsuleFile
 from distgate.change import Change
 from distgate.errors import ConfigurationError
 from distgate.ledger import Ledger, Run
-from distgate.resume import earlier_run, is_resumed, stages_before, taken_over
-from distgate.settings import settings
+from distgate.resume import earlier_run, is_resumed, origins, stages_before, taken_over
 from distgate.stages import Pipeline
+from tasks.artifacts import artifacts_dir, bring
 
 
-def find_earlier(ledger: Ledger, change: Change, pipeline: Pipeline, start_from: str, run_id: str) -> Run:
+def find_earlier(ledger: Ledger, change: Change, pipeline: Pipeline, start_from: str, run_id: str, site: str) -> Run:
     """The run whose results a new one takes. Raises ConfigurationError when there is none, when its artifacts are
-    not on this host, or for a stage that does not exist; nothing is claimed before that."""
+    neither on this host nor in the site's store, or for a stage that does not exist; nothing is claimed before."""
     stages_before(pipeline, start_from)
     earlier = earlier_run(ledger.runs_of(change.key, pipeline), run_id)
+    for run in origins(earlier, start_from):
+        bring(site, run)
     if not _capsule_of(earlier).path.is_file():
         raise ConfigurationError(
             f"the artifacts of run {earlier.run_id} are not here (any more)",
-            hint="DISTGATE_ARTIFACTS_DIR must be shared by workers that resume each other's runs; or begin anew",
+            hint="workers that resume each other's runs need an artifact store, or share DISTGATE_ARTIFACTS_DIR",
         )
     return earlier
 
@@ -41,4 +43,4 @@ def take_over(ledger: Ledger, run_id: str, capsule: CapsuleFile, earlier: Run, s
 
 
 def _capsule_of(run: Run) -> CapsuleFile:
-    return CapsuleFile(settings().artifacts_dir.resolve() / run.run_id / FILE)
+    return CapsuleFile(artifacts_dir() / run.run_id / FILE)

@@ -10,12 +10,12 @@ from distgate.errors import PackageError
 from distgate.settings import settings
 from distgate.smoke import SmokeReport
 from tasks.claim import Job
-from tasks.images import base_under
+from tasks.images import base_under, store_of
 from tasks.reserve import ReservedGuests
 from tasks.stage import stage
 
 
-@stage("image.test.smoke", "Smoke test")
+@stage("image.test.smoke", "Smoke test", store_of)
 def smoke_test(job: Job, image: ComposedImage) -> SmokeReport:
     """Boot the image and compare what is installed with what was composed. PackageError when it does not hold."""
     from distgate.drivers.smoke_boot import SmokeBoot

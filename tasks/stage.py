@@ -17,6 +17,7 @@ from distgate.ledger import Ledger
 from distgate.resume import origin_of
 from distgate.settings import settings
 from distgate.stages import DUPLICATE, FAILURES, Status
+from tasks.artifacts import kept
 
 log = logging.getLogger(__name__)
 P = ParamSpec("P")
@@ -47,11 +48,15 @@ class Stage(Generic[P, R]):
         return self.task(*args, **kwargs)
 
 
-def stage(suffix: str, name: str) -> Callable[[Callable[P, R]], Stage[P, R]]:
-    """Make a function a stage with the topic's middle ``suffix``; ``name`` is what the UI shows.
+def stage(
+    suffix: str, name: str, place: Callable[[Any], str] = lambda _job: ""
+) -> Callable[[Callable[P, R]], Stage[P, R]]:
+    """Make a function a stage with the topic's middle ``suffix``; ``name`` is what the UI shows. Its first argument
+    is the job.
 
     Infrastructure errors are retried; what the package did is not. Results are kept under the flow run's ID, so
-    that a retried run resumes at the stage that failed, and a later run may take them over (tasks.resume).
+    that a retried run resumes at the stage that failed, and a later run may take them over (tasks.resume). What can
+    be used in one place only is done again in another: ``place`` is asked with the job.
     """
 
     delays = settings().retry_delays
@@ -63,11 +68,11 @@ def stage(suffix: str, name: str) -> Callable[[Callable[P, R]], Stage[P, R]]:
             retry_delay_seconds=list(delays),
             retry_condition_fn=is_infrastructure,
             persist_result=True,
-            cache_key_fn=result_key(suffix),
+            cache_key_fn=result_key(suffix, place),
             on_running=[_announcing(suffix, "running")],
             on_completion=[_announcing(suffix, "complete")],
             on_failure=[_announcing(suffix, "complete", failed=True)],
-        )(function)
+        )(kept(function))
         return Stage(suffix, made)
 
     return wrap
@@ -129,12 +134,14 @@ def is_infrastructure(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -
     return isinstance(state.result(raise_on_failure=False), InfrastructureError)
 
 
-def result_key(suffix: str) -> Callable[[Any, dict[str, Any]], str]:
-    """A stage's result is found under the run that made it: this one, or the one that it was taken over from."""
+def result_key(suffix: str, place: Callable[[Any], str] = lambda _job: "") -> Callable[[Any, dict[str, Any]], str]:
+    """A stage's result is found under the run that made it (this one, or the one that it was taken over from), and
+    under the place where it can be used."""
 
-    def key(context: Any, _parameters: dict[str, Any]) -> str:
+    def key(context: Any, parameters: dict[str, Any]) -> str:
         run_id = str(context.task_run.flow_run_id)
         run = ledger().run(run_id)
-        return f"{origin_of(run.facts if run else {}, suffix, run_id)}-{context.task.name}"
+        made_by = origin_of(run.facts if run else {}, suffix, run_id)
+        return "-".join(filter(None, (made_by, context.task.name, place(parameters["job"]))))
 
     return key

@@ -1,0 +1,61 @@
+"""Three of our stages, of which the last fails while a file is there: run by test_resumed_elsewhere on two hosts."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
+
+from distgate.change import Change
+from distgate.errors import PackageError
+from tasks.claim import Job, claim_change
+from tasks.images import store_of
+from tasks.last_word import LAST_WORD
+from tasks.stage import stage
+
+CHANGE = Change(namespace="rpms", repo="tiny", rev="cd" * 20, branch="f41", username="jane")
+WORLD = Path(sys.argv[1])
+
+
+def note(word: str, job: Job) -> None:
+    with (WORLD / "done").open("a") as done:
+        done.write(f"{word} in {store_of(job)}\n")
+
+
+@stage("package", "Build package")
+def build(job: Job) -> Path:
+    note("built", job)
+    made = job.room.stage("build") / "tiny.rpm"
+    made.write_text("tiny")
+    return made
+
+
+@stage("image", "Compose image", store_of)
+def compose(job: Job, built: Path) -> Path:
+    note("composed", job)
+    made = job.room.stage("image") / "tiny.qcow2"
+    made.write_text(f"{built.read_text()} on the base of {store_of(job)}")
+    return made
+
+
+@stage("image.test.smoke", "Smoke test", store_of)
+def boot(job: Job, image: Path) -> None:
+    (job.room.stage("smoke") / "console.log").write_text(image.read_text())
+    if (WORLD / "broken").exists():
+        raise PackageError("it does not boot")
+    note("booted", job)
+
+
+@flow(name="travelling", **LAST_WORD)
+def travelling(site: str, start_from: str) -> State[Any]:
+    job = claim_change(CHANGE, site, False, start_from=start_from)
+    if job is None:
+        return Completed(name="Duplicate")
+    boot(job, compose(job, build(job)))
+    return Completed()
+
+
+if __name__ == "__main__":
+    travelling(sys.argv[2], sys.argv[3])
