@@ -19,6 +19,7 @@ from distgate.errors import Blame, Cancelled, DistgateError
 from distgate.plain_text import inline
 from distgate.stage_times import stage_times
 from distgate.stages import FAILURES, UNSTABLE
+from tasks.artifacts import keep_or_say
 from tasks.build import BuiltPackage
 from tasks.claim import Job
 from tasks.functional import Plan, TestReport
@@ -37,10 +38,10 @@ class Judged(Protocol):
     def sentence(self) -> str:
         """The verdict in one sentence, with who is to blame when it is not SUCCESS."""
 
-
     @property
     def blame(self) -> Blame | None:
         """Who is to blame; None where nobody is."""
+
 
 @dataclass
 class Report(ABC):
@@ -160,6 +161,7 @@ def _publish_or_say(report: Report) -> None:
     except Exception:  # noqa: BLE001 - a rung of the ladder
         # The verdict stands whether its page could be written or not.
         get_run_logger().exception("%s: the summary could not be written", report.job.change.title)
+    keep_or_say(report.job.site, report.job.room.root)
 
 
 def _publish(report: Report) -> None:
