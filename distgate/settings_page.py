@@ -33,9 +33,9 @@ HEAD = """\
 
 Every process of distgate reads these variables from its environment. Lists and objects are JSON:
 `DISTGATE_BRANCHES='["rawhide", "f4[0-9]"]'`. A value that does not fit ends the process with status 2 and the name of
-the variable. `DISTGATE_WORKER_RUNS` is read by the units and the composition of `deploy/` alone. Secrets of remote
-services are in files that settings name, or in Prefect's [blocks](reference-blocks.md); [deploy.md](deploy.md) says
-which goes where.
+the variable. `DISTGATE_WORKER_RUNS` and `DISTGATE_WORKER_TYPE` are read by the units and the composition of `deploy/`
+alone. Secrets of remote services are in files that settings name, or in Prefect's [blocks](reference-blocks.md);
+[deploy.md](deploy.md) says which goes where.
 """
 
 

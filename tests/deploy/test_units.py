@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import os
 import re
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ from distgate.settings import Settings
 
 OWN = {f"DISTGATE_{name.upper()}" for name in Settings.model_fields}
 #: Read by the units and by compose.yaml themselves.
-OF_DEPLOY = {"DISTGATE_WORKER_RUNS", "DISTGATE_PASSWORD", "DISTGATE_IMAGE", "DISTGATE_ENVIRONMENT"}
+OF_DEPLOY = {"DISTGATE_WORKER_RUNS", "DISTGATE_WORKER_TYPE", "DISTGATE_PASSWORD", "DISTGATE_IMAGE"}
 #: Of packages that are no part of Prefect's settings.
 OF_REDIS = {"PREFECT_REDIS_MESSAGING_URL"}
 
@@ -132,6 +135,53 @@ def test_of_the_composition_only_the_worker_has_devices_and_capabilities(composi
     ours = {name: one for name, one in composition["services"].items() if "distgate:latest" in one["image"]}
     assert all(one["cap_drop"] == ["ALL"] and not one.get("privileged") for one in ours.values())
     assert {name for name, one in ours.items() if "cap_add" in one or "devices" in one} == {"worker"}
+
+
+def test_the_worker_of_the_composition_has_what_the_job_template_gives_a_container(
+    composition: dict[str, Any], deploy_directory: Path
+) -> None:
+    template = json.loads((deploy_directory / "pools/docker.json").read_text())["variables"]["properties"]
+    worker, created = composition["services"]["worker"], template["container_create_kwargs"]["default"]
+    assert {name: worker[name] for name in ("cap_drop", "cap_add", "security_opt", "devices", "init")} == {
+        name: created[name] for name in ("cap_drop", "cap_add", "security_opt", "devices", "init")
+    }
+    shared = {
+        one.split(":")[1] for one in template["volumes"]["default"] if one.startswith("/var/lib") and ":" in one
+    }
+    assert shared == {one.split(":")[1] for one in worker["volumes"] if ":/var/lib" in one}
+    named = {one.split(":")[0] for one in worker["volumes"] if ":/var/lib" in one}
+    assert named <= set(composition["volumes"])
+
+
+#: What a service reads of the directories that runs write to.
+READS = {"metrics": "/var/lib/distgate/images", "reporter": "/var/lib/distgate/artifacts"}
+
+
+@pytest.mark.parametrize(("service", "directory"), READS.items())
+def test_what_a_service_reads_of_the_runs_is_mounted_for_it(
+    service: str, directory: str, composition: dict[str, Any]
+) -> None:
+    name = Path(directory).name
+    assert f"{name}:{directory}:ro" in composition["services"][service]["volumes"]
+
+
+@pytest.mark.parametrize("given", [{}, {"DISTGATE_SITE": "staging"}])
+def test_the_image_s_entrypoint_reads_the_site_s_settings_and_what_was_given_goes_before(
+    given: dict[str, str], deploy_directory: Path
+) -> None:
+    settings = "# a comment\nDISTGATE_SITE=fedora\nDISTGATE_LEDGER_URL=postgresql://a:b=c@d/e?f=g h\n9BAD=1\nA B=2\n"
+    # As another user than root it only reads, and is then the command. What is set here once misled it.
+    other = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"] if os.geteuid() == 0 else []
+    words = ["sh", "-c", (deploy_directory / "container/entrypoint").read_text(), "entrypoint", "env"]
+    with tempfile.NamedTemporaryFile("w", dir="/var/tmp") as file:  # pytest's directories are for one user
+        file.write(settings)
+        file.flush()
+        os.fchmod(file.fileno(), 0o644)
+        own = {"DISTGATE_ENV_FILE": file.name, "DISTGATE_ENVIRONMENT": "staging", **given}
+        said = run([*other, *words], timeout=30, env=own).output.splitlines()
+    assert f"DISTGATE_SITE={given.get('DISTGATE_SITE', 'fedora')}" in said
+    assert "DISTGATE_LEDGER_URL=postgresql://a:b=c@d/e?f=g h" in said
+    assert not [line for line in said if line.startswith(("9BAD", "A B"))]
 
 
 def test_what_a_process_waits_for_is_in_the_composition(composition: dict[str, Any]) -> None:
