@@ -17,11 +17,12 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine, Row
-from sqlalchemy.exc import DatabaseError, IntegrityError
+from sqlalchemy.exc import DatabaseError
 
 from distgate.change import Change
 from distgate.errors import InfrastructureError
-from distgate.ledger_tables import CHANGES, OUTBOX, RUNS, open_engine
+from distgate.ledger_tables import CHANGES, OUTBOX, RUNS, insert_new, open_engine
+from distgate.plain_text import printable
 from distgate.rules import SETTLING
 from distgate.stages import Pipeline
 from distgate.triage import Decision
@@ -101,7 +102,7 @@ class Ledger:
         ``counted``), no more."""
         mine = _of(change.key, decision.pipeline)
         with self.transaction() as connection:
-            if _insert(connection, CHANGES, _change_row(change, decision)):
+            if insert_new(connection, CHANGES, _change_row(change, decision)):
                 return Acceptance(change.key, True, decision.decision, rule=decision.rule)
             if not counted:
                 connection.execute(CHANGES.update().where(mine).values(seen=CHANGES.c.seen + 1))
@@ -156,19 +157,26 @@ class Ledger:
 
         The run that holds it gets it again: that is a retry, and a new attempt if its last message was written.
         """
-        asked = Decision("queued", "started by hand", "manual", pipeline)
         with self.transaction() as connection:
-            # A run is no push: it is not counted as one more of them.
-            _insert(connection, CHANGES, _change_row(change, asked))
-            mine = sa.or_(CHANGES.c.run_id.is_(None), CHANGES.c.run_id == run_id)
-            where = _of(change.key, pipeline)
-            taken = connection.execute(
-                CHANGES.update().where(where if again else sa.and_(where, mine)).values(run_id=run_id)
-            )
-            if taken.rowcount != 1:
+            if not self._take(connection, change, run_id, pipeline, again):
                 return None
             self._open_run(connection, change, run_id, build_url, pipeline)
         return self.run(run_id)
+
+    def _take(self, connection: Connection, change: Change, run_id: str, pipeline: Pipeline, again: bool) -> bool:
+        """Write down that the run holds the change; False when another one does."""
+        asked = Decision("queued", "started by hand", "manual", pipeline)
+        where = _of(change.key, pipeline)
+        mine = sa.or_(CHANGES.c.run_id.is_(None), CHANGES.c.run_id == run_id)
+        free = where if again else sa.and_(where, mine)
+        while True:
+            # A run is no push: it is not counted as one more of them.
+            insert_new(connection, CHANGES, _change_row(change, asked))
+            if connection.execute(CHANGES.update().where(free).values(run_id=run_id)).rowcount:
+                return True
+            if connection.execute(sa.select(CHANGES.c.key).where(where)).first():
+                return False
+            # It was there, and has been forgotten since: once more.
 
     def _open_run(
         self, connection: Connection, change: Change, run_id: str, build_url: str, pipeline: Pipeline
@@ -184,7 +192,7 @@ class Ledger:
             "claimed_at": time.time(),
             "beat_at": time.time(),
         }
-        if _insert(connection, RUNS, row):
+        if insert_new(connection, RUNS, row):
             return
         connection.execute(RUNS.update().where(RUNS.c.run_id == run_id).values(beat_at=time.time()))
         # A run that said its last word begins a new set of messages; what it learnt stays true.
@@ -221,11 +229,13 @@ class Ledger:
         return [_run(row) for row in rows]
 
     def learn(self, run_id: str, **facts: str) -> None:
-        """Keep facts of a run, such as its NVR, for every later message."""
+        """Keep facts of a run, such as its NVR, for every later message; of texts, what people can read."""
+        # Strangers wrote some of them, and PostgreSQL reads no JSON with a NUL or half a character in it.
+        told = {name: printable(fact) for name, fact in facts.items()}
         with self.transaction() as connection:
             mine = sa.select(RUNS.c.facts).where(RUNS.c.run_id == run_id).with_for_update()
             known = connection.execute(mine).scalar_one()
-            merged = json.dumps(json.loads(known) | facts, sort_keys=True)
+            merged = json.dumps(json.loads(known) | told, sort_keys=True)
             connection.execute(RUNS.update().where(RUNS.c.run_id == run_id).values(facts=merged))
 
     # -- outbox --------------------------------------------------------------------------------------------------
@@ -249,7 +259,7 @@ class Ledger:
             ended = sa.select(RUNS.c.ended_at).where(RUNS.c.run_id == run_id).with_for_update()
             if connection.execute(ended).scalar_one_or_none() is not None:
                 return False
-            if not _insert(connection, OUTBOX, _letter_row(run_id, attempt, message_id, body)):
+            if not insert_new(connection, OUTBOX, _letter_row(run_id, attempt, message_id, body)):
                 return False
             news: dict[str, Any] = {"status": body["status"], "open_stage": open_stage}
             connection.execute(
@@ -280,7 +290,9 @@ class Ledger:
         """Sending failed for now; the message keeps its place."""
         with self.transaction() as connection:
             connection.execute(
-                OUTBOX.update().where(OUTBOX.c.seq == seq).values(tries=OUTBOX.c.tries + 1, error=error[:500])
+                OUTBOX.update()
+                .where(OUTBOX.c.seq == seq)
+                .values(tries=OUTBOX.c.tries + 1, error=printable(error)[:500])
             )
 
     def counts(self) -> dict[str, int]:
@@ -303,16 +315,6 @@ def _reported() -> Iterator[None]:
         raise InfrastructureError(
             f"the ledger cannot be used: {broken.orig}", hint="is its disk full, or DISTGATE_LEDGER_URL wrong?"
         ) from broken
-
-
-def _insert(connection: Connection, table: sa.Table, row: dict[str, Any]) -> bool:
-    """Insert unless a unique key is taken; a savepoint keeps PostgreSQL's transaction alive."""
-    try:
-        with connection.begin_nested():
-            connection.execute(table.insert().values(**row))
-    except IntegrityError:
-        return False
-    return True
 
 
 def _of(key: str, pipeline: Pipeline) -> sa.ColumnElement[bool]:

@@ -51,7 +51,7 @@ def forget(
     while total.changes < most:
         with ledger.transaction() as connection:
             keys = _expired(connection, before, after, min(AT_ONCE, most - total.changes))
-            stories = [story for key in keys if (story := _story(connection, *key)) is not None]
+            stories = [story for key in keys if (story := _story(connection, key, before)) is not None]
             if archive is not None and stories and not dry_run:
                 _write(archive, (story.as_json() for story in stories))
             if not dry_run:
@@ -95,12 +95,16 @@ def _expired(connection: Connection, before: float, after: tuple[str, str], most
     return [(row.key, row.pipeline) for row in connection.execute(query)]
 
 
-def _story(connection: Connection, key: str, pipeline: Any) -> _Story | None:
+def _story(connection: Connection, of: tuple[str, str], before: float) -> _Story | None:
     """The change with its runs and messages; None when the broker does not have all of them yet."""
-    change = connection.execute(sa.select(CHANGES).where(CHANGES.c.key == key, CHANGES.c.pipeline == pipeline)).one()
-    mine = sa.and_(RUNS.c.key == key, RUNS.c.pipeline == pipeline)
-    runs = connection.execute(sa.select(RUNS).where(mine)).all()
-    senders = [trigger_id(key, pipeline), *(run.run_id for run in runs)]
+    own = sa.and_(CHANGES.c.key == of[0], CHANGES.c.pipeline == of[1])
+    # FOR UPDATE, which SQLite has no need of: a retry may be taking the change just now, and is seen below then.
+    change = connection.execute(sa.select(CHANGES).where(own).with_for_update()).one_or_none()
+    mine = sa.and_(RUNS.c.key == of[0], RUNS.c.pipeline == of[1])
+    runs = connection.execute(sa.select(RUNS).where(mine).with_for_update()).all()
+    if change is None or any(run.ended_at is None or run.ended_at >= before for run in runs):
+        return None
+    senders = [trigger_id(change.key, change.pipeline), *(run.run_id for run in runs)]
     letters = connection.execute(sa.select(OUTBOX).where(OUTBOX.c.run_id.in_(senders))).all()
     return None if any(letter.sent_at is None for letter in letters) else _Story(change, runs, letters)
 

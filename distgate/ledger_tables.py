@@ -128,6 +128,19 @@ def _make_tables(connection: Connection, url: str) -> None:
         )
 
 
+def insert_new(connection: Connection, table: sa.Table, row: dict[str, Any]) -> bool:
+    """Insert ``row`` unless one of its unique keys is taken; whether it was inserted.
+
+    A savepoint keeps PostgreSQL's transaction alive.
+    """
+    try:
+        with connection.begin_nested():
+            connection.execute(table.insert().values(**row))
+    except sa.exc.IntegrityError:
+        return False
+    return True
+
+
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
     # Other processes write too: wait for them, and lose nothing that was confirmed when the power goes.
     # The driver's own transactions are switched off: they begin late, and a read that turns into a write then

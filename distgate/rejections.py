@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from distgate.ledger import Ledger
-from distgate.ledger_tables import REJECTIONS
+from distgate.ledger_tables import REJECTIONS, insert_new
 from distgate.plain_text import printable
 from distgate.settings import Settings
 from distgate.triage import decide, parse
@@ -43,10 +43,11 @@ def reject(ledger: Ledger, message_id: str, topic: str, reason: str) -> None:
     with ledger.transaction() as connection:
         row = {"topic": _short(topic, LONGEST_TOPIC), "reason": _short(reason, LONGEST_REASON), "last_at": now}
         mine = REJECTIONS.c.message_id == _short(message_id, LONGEST_ID)
-        known = REJECTIONS.update().where(mine).values(**row, seen=REJECTIONS.c.seen + 1, requeued_at=None)
-        if not connection.execute(known).rowcount:
-            key = {"message_id": _short(message_id, LONGEST_ID)}
-            connection.execute(REJECTIONS.insert().values(**key, **row, first_at=now))
+        key = {"message_id": _short(message_id, LONGEST_ID)}
+        # The reconciler may be writing down the same message from the dead letters.
+        if not insert_new(connection, REJECTIONS, {**key, **row, "first_at": now}):
+            known = REJECTIONS.update().where(mine)
+            connection.execute(known.values(**row, seen=REJECTIONS.c.seen + 1, requeued_at=None))
 
 
 def note_dead(ledger: Ledger, message_id: str, topic: str, reason: str, times: int = 1) -> bool:
@@ -59,14 +60,13 @@ def note_dead(ledger: Ledger, message_id: str, topic: str, reason: str, times: i
     mine = REJECTIONS.c.message_id == key
     stale = sa.or_(REJECTIONS.c.seen < times, REJECTIONS.c.requeued_at < now - MOVING_SECONDS)
     with ledger.transaction() as connection:
-        if connection.execute(sa.select(REJECTIONS.c.seen).where(mine)).first():
-            seen = sa.case((REJECTIONS.c.seen < times, times), else_=REJECTIONS.c.seen)
-            if connection.execute(sa.select(REJECTIONS.c.seen).where(mine, stale)).first():
-                connection.execute(REJECTIONS.update().where(mine).values(seen=seen, last_at=now, requeued_at=None))
-            return False
         row = {"topic": _short(topic, LONGEST_TOPIC), "reason": _short(reason, LONGEST_REASON), "seen": times}
-        connection.execute(REJECTIONS.insert().values(message_id=key, **row, first_at=now, last_at=now))
-        return True
+        new = {"message_id": key, **row, "first_at": now, "last_at": now}
+        if insert_new(connection, REJECTIONS, new):
+            return True
+        seen = sa.case((REJECTIONS.c.seen < times, times), else_=REJECTIONS.c.seen)
+        connection.execute(REJECTIONS.update().where(mine, stale).values(seen=seen, last_at=now, requeued_at=None))
+        return False
 
 
 def requeued(ledger: Ledger, message_ids: Iterable[str]) -> None:

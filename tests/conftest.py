@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -76,8 +76,22 @@ def database_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgr
     try:
         _start(state, [running.service()])
         yield running
+        _end_sessions(running)
     finally:
         teardown.down(state, print)
+
+
+def _end_sessions(server: Postgresql) -> None:
+    """Take the sessions that tests left open from their pools: the server would wait for them before it ends."""
+    engine = create_engine(server.url(postgresql.LEDGER))
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+            )
+        )
+    engine.dispose()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -85,17 +99,23 @@ def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of an empty ledger: a file, and a schema of its own in PostgreSQL."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/ledger.db"
-    return empty_schema(request.getfixturevalue("database_server"))
+    made: str = request.getfixturevalue("empty_schema")()
+    return made
 
 
-def empty_schema(server: Postgresql) -> str:
-    """The URL of a new schema; a database of its own would cost a test a second."""
-    name, url = f"t{uuid.uuid4().hex[:12]}", server.url(postgresql.LEDGER)
-    engine = create_engine(url)
-    with engine.begin() as connection:
-        connection.execute(text(f"CREATE SCHEMA {name}"))
-    engine.dispose()
-    return f"{url}?options=-csearch_path%3D{name}"
+@pytest.fixture(scope="session")
+def empty_schema(database_server: Postgresql) -> Callable[[], str]:
+    """Makes a schema of PostgreSQL and gives its URL; a database of its own would cost a test a second."""
+
+    def made() -> str:
+        name, url = f"t{uuid.uuid4().hex[:12]}", database_server.url(postgresql.LEDGER)
+        engine = create_engine(url)
+        with engine.begin() as connection:
+            connection.execute(text(f"CREATE SCHEMA {name}"))
+        engine.dispose()
+        return f"{url}?options=-csearch_path%3D{name}"
+
+    return made
 
 
 @pytest.fixture(scope="session")

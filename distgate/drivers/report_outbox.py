@@ -21,6 +21,7 @@ from distgate.errors import ConfigurationError
 from distgate.ledger import Ledger, Letter, Run
 from distgate.ledger_tables import CHANGES, OUTBOX, RUNS
 from distgate.message_order import NO_RUN, Said
+from distgate.plain_text import printable
 from distgate.report_tables import CHANNELS, REPORTS, TABLES
 from distgate.reports.notice import Colour, Notice, colour_of, notice_of
 
@@ -115,20 +116,20 @@ class ReportOutbox:
 
     def refused(self, due: Due, words: str) -> None:
         """Note that the other side will never have it; ``words`` are kept."""
-        kept = {"state": "refused", "settled_at": time.time(), "error": words[:_WORDS]}
+        kept = {"state": "refused", "settled_at": time.time(), "error": _readable(words)}
         self._note(due.seq, **kept)
 
     def failed(self, due: Due, words: str) -> None:
         """Note why it could not be delivered this time."""
         with self._ledger.transaction() as connection:
             mine = sa.and_(REPORTS.c.channel == self._channel, REPORTS.c.seq == due.seq)
-            connection.execute(REPORTS.update().where(mine).values(error=words[:_WORDS]))
-            self._amend(connection, error=words[:_WORDS])
+            connection.execute(REPORTS.update().where(mine).values(error=_readable(words)))
+            self._amend(connection, error=_readable(words))
 
     def trouble(self, words: str) -> None:
         """Note why nothing can be delivered."""
         with self._ledger.transaction() as connection:
-            self._amend(connection, error=words[:_WORDS])
+            self._amend(connection, error=_readable(words))
 
     def tidy(self) -> None:
         """Forget what is settled and can have nothing before it any more."""
@@ -271,6 +272,11 @@ def _colour_before(connection: Connection, run: Run, letter: Letter) -> Colour:
         if colour is not None:
             return colour
     return None
+
+
+def _readable(words: str) -> str:
+    """Another side's words as the ledger keeps them: not every database takes any text."""
+    return printable(words)[:_WORDS]
 
 
 def _body(text: str) -> dict[str, str]:

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from distgate.announcements import Announcer
 from distgate.audit import audit
 from distgate.change import Change
-from distgate.clean_up import DAY, Freed, expired_rooms, freed_sentence, remove_rooms
+from distgate.clean_up import DAY, Freed, expired_copies, expired_rooms, freed_sentence, remove_rooms
 from distgate.ledger import Ledger
 from distgate.ledger_books import books
 from distgate.ledger_pruning import Forgotten, forget
@@ -29,8 +29,8 @@ NOW = time.time()
 class Books:
     """A ledger whose runs ended when a test wants them to have."""
 
-    def __init__(self, directory: Path) -> None:
-        self.ledger = Ledger(f"sqlite:///{directory}/ledger.db")
+    def __init__(self, url: str) -> None:
+        self.ledger = Ledger(url)
         self.announcer = Announcer(self.ledger, Settings())
 
     def run(self, repo: str, days_ago: float, *, ended: bool = True, sent: bool = True) -> str:
@@ -73,8 +73,8 @@ class Books:
 
 
 @pytest.fixture
-def kept(tmp_path: Path) -> Books:
-    return Books(tmp_path)
+def kept(ledger_url: str) -> Books:
+    return Books(ledger_url)
 
 
 def test_rows_go_when_nothing_can_happen_to_their_change_any_more(kept: Books, tmp_path: Path) -> None:
@@ -144,6 +144,13 @@ def test_directories_of_runs_go_by_the_end_of_their_run_and_others_stay(kept: Bo
     assert (artifacts / running / "build" / "big").exists()
     assert expired_rooms(kept.ledger, artifacts, NOW, 30 * DAY) == []
     assert expired_rooms(kept.ledger, tmp_path / "nowhere", NOW, 0) == []
+
+
+def test_copies_of_runs_that_the_ledger_does_not_know_are_somebody_elses(kept: Books) -> None:
+    old, young = kept.run("old", 40), kept.run("young", 3)
+    running, strange = kept.run("running", 50, ended=False), str(uuid.uuid4())
+    found = expired_copies(kept.ledger, [old, young, running, strange, "lost+found"], NOW, 30 * DAY)
+    assert found == [Freed("stored runs", old, "its run ended 40 days ago")]
 
 
 def test_a_clean_up_says_what_it_freed() -> None:

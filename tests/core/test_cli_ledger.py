@@ -30,7 +30,19 @@ PUSH = EXAMPLES / "org.fedoraproject.prod.git.receive.php-simplepie.json"
 @pytest.fixture(scope="module")
 def ledger(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The URL of a ledger with one commit on two branches: tested on one, ignored on the other."""
-    url = f"sqlite:///{tmp_path_factory.mktemp('cli')}/ledger.db"
+    return written(f"sqlite:///{tmp_path_factory.mktemp('cli')}/ledger.db")
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def asked(request: pytest.FixtureRequest) -> str:
+    """The URL of such a ledger, in each of the databases."""
+    if request.param == "sqlite":
+        found: str = request.getfixturevalue("ledger")
+        return found
+    return written(request.getfixturevalue("empty_schema")())
+
+
+def written(url: str) -> str:
     ledger = Ledger(url)
     announcer = Announcer(ledger, Settings())
     ledger.record(TESTED, Decision("queued", "is tested", "accepted", change=TESTED))
@@ -57,8 +69,8 @@ def distgate(*words: str, url: str = "", **settings: str) -> Completed:
 @pytest.mark.parametrize(
     ("repo", "rev"), [("dos2unix", "ab" * 20), ("rpms/dos2unix", "abababa")], ids=["full", "namespace and short hash"]
 )
-def test_why_tells_decision_runs_verdicts_and_messages(ledger: str, repo: str, rev: str) -> None:
-    told = distgate("why", repo, rev, url=ledger)
+def test_why_tells_decision_runs_verdicts_and_messages(asked: str, repo: str, rev: str) -> None:
+    told = distgate("why", repo, rev, url=asked)
     assert told.returncode == 0
     for words in (
         "queued: is tested (rule accepted)",
@@ -73,8 +85,8 @@ def test_why_tells_decision_runs_verdicts_and_messages(ledger: str, repo: str, r
         assert words in told.output
 
 
-def test_why_as_json_has_the_same(ledger: str) -> None:
-    story = json.loads(distgate("why", "dos2unix", "abab", "--json", url=ledger).output)
+def test_why_as_json_has_the_same(asked: str) -> None:
+    story = json.loads(distgate("why", "dos2unix", "abab", "--json", url=asked).output)
     assert story["known"]
     tested, ignored = story["changes"]
     assert (tested["decision"], tested["rule"], tested["seen"]) == ("queued", "accepted", 2)
@@ -102,24 +114,25 @@ def test_a_commit_that_nobody_saw_is_a_sentence_and_status_1(ledger: str, repo: 
     assert json.loads(distgate("why", repo, "abab", "--json", url=ledger).output) == {"known": False, "changes": []}
 
 
-def test_the_audit_ends_with_0_when_the_books_balance_and_with_1_when_not(ledger: str, tmp_path: Path) -> None:
-    good = distgate("audit", "--json", url=ledger)
+def test_the_audit_ends_with_0_when_the_books_balance(asked: str) -> None:
+    good = distgate("audit", "--json", url=asked)
     assert good.returncode == 0, good.output
     said = json.loads(good.output)
     assert (said["balanced"], said["problems"], said["runs"]["running"]) == (True, [], 1)
     assert said["triggers"] | {"run": 1, "ignored": 1, "duplicate": 1, "total": 3} == said["triggers"]
     assert (said["messages"]["confirmed"], said["messages"]["queued"], len(said["queued"])) == (1, 3, 3)
 
-    url = f"sqlite:///{tmp_path}/bad.db"
-    bad = Ledger(url)
+
+def test_books_that_do_not_balance_are_told_with_their_problems_and_status_1(ledger_url: str) -> None:
+    bad = Ledger(ledger_url)
     bad.claim(TESTED, RUN, "http://ui/run")
     Announcer(bad, Settings()).close(RUN, "SUCCESS")
     bad.close()
-    told = distgate("audit", url=url)
+    told = distgate("audit", url=ledger_url)
     assert told.returncode == 1
     assert f"problem: {RUN}: it ended as SUCCESS without a message of package" in told.output
-    assert not json.loads(distgate("audit", "--json", url=url).output)["balanced"]
-    assert distgate("audit", "--since", "2099-01-01", url=url).returncode == 0
+    assert not json.loads(distgate("audit", "--json", url=ledger_url).output)["balanced"]
+    assert distgate("audit", "--since", "2099-01-01", url=ledger_url).returncode == 0
 
 
 # words, a part of what standard error says
@@ -246,17 +259,18 @@ def test_a_message_is_replayed_for_the_pipeline_that_said_it_unless_another_is_a
     assert change_of_file(PUSH, PUSH.read_bytes(), own, "allpackages")[1] == "allpackages"
 
 
-def test_why_tells_each_pipelines_answer_to_a_commit(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/ledger.db"
-    ledger = Ledger(url)
+def test_why_tells_each_pipelines_answer_to_a_commit(ledger_url: str) -> None:
+    ledger = Ledger(ledger_url)
     ledger.record(TESTED, Decision("queued", "is tested", "accepted", change=TESTED))
     ledger.record(TESTED, Decision("ignored", "is not in the list", "package", "atomic", TESTED))
     Announcer(ledger, Settings()).ignored(TESTED, "atomic")
     ledger.close()
-    found = json.loads(distgate("why", "dos2unix", "abab", "--json", url=url).output)["changes"]
+    found = json.loads(distgate("why", "dos2unix", "abab", "--json", url=ledger_url).output)["changes"]
     assert [(one["pipeline"], one["decision"]) for one in found] == [("allpackages", "queued"), ("atomic", "ignored")]
     assert [[letter["topic"] for letter in one["messages"]] for one in found] == [
         [],
         ["org.centos.prod.ci.pipeline.package.ignored"],
     ]
-    assert "by jane, atomic\n  ignored: is not in the list" in distgate("why", "dos2unix", "abab", url=url).output
+    assert (
+        "by jane, atomic\n  ignored: is not in the list" in distgate("why", "dos2unix", "abab", url=ledger_url).output
+    )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from distgate.announcements import Announcer
 from distgate.change import Change
 from distgate.last_runs import known_packages, last_runs
@@ -15,8 +13,8 @@ def change(repo: str, digit: str, branch: str = "rawhide", namespace: str = "rpm
     return Change(namespace=namespace, repo=repo, rev=digit * 40, branch=branch, username="jane")
 
 
-def test_the_latest_run_of_each_package_counts_whatever_rawhide_was_called(tmp_path: Path) -> None:
-    ledger = Ledger(f"sqlite:///{tmp_path}/ledger.db")
+def test_the_latest_run_of_each_package_counts_whatever_rawhide_was_called(ledger_url: str) -> None:
+    ledger = Ledger(ledger_url)
     announcer = Announcer(ledger, Settings())
     for run, one in enumerate(
         [change("bash", "a", "master"), change("bash", "b"), change("bash", "c", "f41"), change("zsh", "d")]

@@ -29,6 +29,8 @@ from services.intake import Intake
 
 pytestmark = pytest.mark.lab
 TOPIC = "org.fedoraproject.prod.git.receive"
+#: What does not depend on the database is shown on one of them.
+sqlite = pytest.mark.parametrize("ledger_url", ["sqlite"], indirect=True)
 CHANGE = Change(namespace="rpms", repo="tiny", rev="ab" * 20, branch="f41", username="jane", summary="Fix it")
 
 
@@ -63,16 +65,15 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path: Path, broker: Broker, prefect_server: PrefectServer) -> Iterator[Bench]:
+def bench(ledger_url: str, broker: Broker, prefect_server: PrefectServer) -> Iterator[Bench]:
     name = uuid.uuid4().hex[:8]
     with httpx.Client(base_url=f"{prefect_server.api_url}/", trust_env=False, timeout=60) as client:
         flow = wait_for("a flow", lambda: _made(client, "flows/", name="quiet"), 60)
         for one in (name, f"{name}-atomic"):
             wait_for("a deployment", lambda one=one: _made(client, "deployments/", name=one, flow_id=flow["id"]), 60)
-    url = f"sqlite:///{tmp_path}/ledger.db"
     declare_queue(broker.url, EXCHANGE, f"q{name}", [f"{name}.nothing"])
     own = {
-        "DISTGATE_LEDGER_URL": url,
+        "DISTGATE_LEDGER_URL": ledger_url,
         "DISTGATE_MANUAL_DEPLOYMENT": f"quiet/{name}",
         "DISTGATE_ATOMIC_MANUAL_DEPLOYMENT": f"quiet/{name}-atomic",
         "DISTGATE_AMQP_URL": broker.url,
@@ -81,7 +82,7 @@ def bench(tmp_path: Path, broker: Broker, prefect_server: PrefectServer) -> Iter
         "PREFECT_API_URL": prefect_server.api_url,
     }
     with PrefectApi(prefect_server.api_url) as prefect:
-        yield Bench(Ledger(url), f"q{name}", broker, prefect, own)
+        yield Bench(Ledger(ledger_url), f"q{name}", broker, prefect, own)
 
 
 def _made(client: httpx.Client, path: str, **body: str) -> dict[str, Any] | None:
@@ -92,6 +93,7 @@ def _made(client: httpx.Client, path: str, **body: str) -> dict[str, Any] | None
     return made
 
 
+@sqlite
 def test_a_message_is_replayed_as_a_forced_re_run_each_time_anew(bench: Bench, tmp_path: Path) -> None:
     push = json.dumps({"topic": TOPIC, "msg": {"commit": CHANGE.model_dump()}})
     file = tmp_path / "push.json"
@@ -119,6 +121,7 @@ def test_a_run_is_replayed_by_its_id_and_the_new_one_may_claim_its_change(bench:
     assert "tiny f41 abababa is tested again" in bench.distgate("replay", f"{first}.2").output
 
 
+@sqlite
 def test_a_run_of_atomic_host_is_replayed_by_its_own_deployment_and_by_the_other_when_asked(bench: Bench) -> None:
     first = str(uuid.uuid4())
     bench.ledger.claim(CHANGE, first, "http://ui/first", pipeline="atomic")

@@ -59,9 +59,9 @@ def write(ledger: Ledger, name: str, status: str, **facts: str) -> None:
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Ledger:
+def ledger(ledger_url: str) -> Ledger:
     """Runs of every kind, one message that was refused, one change that waits, one channel of reports."""
-    made = Ledger(f"sqlite:///{tmp_path}/ledger.db")
+    made = Ledger(ledger_url)
     ReportOutbox(made, "matrix")
     write(made, "well", "SUCCESS")
     write(made, "red", "UNSTABLE", blame="package", sentence="red f41: 2 of 3 tests failed")
@@ -75,12 +75,8 @@ def ledger(tmp_path: Path) -> Ledger:
     return made
 
 
-def site(tmp_path: Path, **other: Any) -> Settings:
-    own = {
-        "ledger_url": f"sqlite:///{tmp_path}/ledger.db",
-        "guests_dir": tmp_path,
-        "image_store": tmp_path / "images",
-    }
+def site(tmp_path: Path, ledger_url: str, **other: Any) -> Settings:
+    own = {"ledger_url": ledger_url, "guests_dir": tmp_path, "image_store": tmp_path / "images"}
     return Settings(**own | other)
 
 
@@ -96,10 +92,10 @@ def values(family: Any) -> dict[tuple[str, ...], float]:
 
 
 @contextmanager
-def endpoint(tmp_path: Path, **other: str) -> Iterator[str]:
+def endpoint(tmp_path: Path, ledger_url: str, **other: str) -> Iterator[str]:
     """The service as a process of its own."""
     own = {
-        "DISTGATE_LEDGER_URL": f"sqlite:///{tmp_path}/ledger.db",
+        "DISTGATE_LEDGER_URL": ledger_url,
         "DISTGATE_GUESTS_DIR": str(tmp_path),
         "DISTGATE_IMAGE_STORE": str(tmp_path / "images"),
         "DISTGATE_METRICS_LISTEN": "127.0.0.1:0",
@@ -114,8 +110,8 @@ def endpoint(tmp_path: Path, **other: str) -> Iterator[str]:
         assert process.wait(30) == 0, tail_of(log)
 
 
-def test_runs_are_counted_by_pipeline_verdict_and_blame(ledger: Ledger, tmp_path: Path) -> None:
-    found = scrape(Figures(site(tmp_path)))
+def test_runs_are_counted_by_pipeline_verdict_and_blame(ledger: Ledger, ledger_url: str, tmp_path: Path) -> None:
+    found = scrape(Figures(site(tmp_path, ledger_url)))
     assert values(found["distgate_runs_ended"]) == {
         ("allpackages", "SUCCESS", ""): 1,
         ("allpackages", "UNSTABLE", "package"): 1,
@@ -130,14 +126,18 @@ def test_runs_are_counted_by_pipeline_verdict_and_blame(ledger: Ledger, tmp_path
     assert values(found["distgate_reports_pending"]) == {("matrix",): 6 * (len(STAGES) + 1)}
 
 
-def test_the_same_error_of_several_runs_is_one_however_its_numbers_differ(ledger: Ledger, tmp_path: Path) -> None:
-    ((key, count),) = values(scrape(Figures(site(tmp_path)))["distgate_same_error_runs"]).items()
+def test_the_same_error_of_several_runs_is_one_however_its_numbers_differ(
+    ledger: Ledger, ledger_url: str, tmp_path: Path
+) -> None:
+    ((key, count),) = values(scrape(Figures(site(tmp_path, ledger_url)))["distgate_same_error_runs"]).items()
     assert (key, count) == (("infrastructure", "task N of the hub was lost (blame: infrastructure)"), 3)
     assert same_error("no title at all 0123456789abcdef") == "no title at all N"
 
 
-def test_a_stage_is_measured_once_however_often_it_is_scraped(ledger: Ledger, tmp_path: Path) -> None:
-    figures = Figures(site(tmp_path))
+def test_a_stage_is_measured_once_however_often_it_is_scraped(
+    ledger: Ledger, ledger_url: str, tmp_path: Path
+) -> None:
+    figures = Figures(site(tmp_path, ledger_url))
     for _ in range(2):
         found = scrape(figures)["distgate_stage_duration_seconds"]
     image = {
@@ -159,7 +159,7 @@ def test_stages_without_an_end_are_forgotten_with_their_run(ledger: Ledger) -> N
 
 
 def test_a_ledger_that_is_away_is_a_figure_and_no_crash(tmp_path: Path) -> None:
-    found = scrape(Figures(site(tmp_path, ledger_url="sqlite:////proc/nowhere/ledger.db")))
+    found = scrape(Figures(site(tmp_path, "sqlite:////proc/nowhere/ledger.db")))
     assert values(found["distgate_up"]) == {(): 0}
     assert "distgate_runs_ended" not in found
     assert values(found["distgate_guests"]) == {("running",): 0, ("held",): 0}
@@ -167,21 +167,21 @@ def test_a_ledger_that_is_away_is_a_figure_and_no_crash(tmp_path: Path) -> None:
 
 def test_a_ledger_that_comes_back_is_read_again(tmp_path: Path) -> None:
     (tmp_path / "gone").write_text("no directory")
-    figures = Figures(site(tmp_path, ledger_url=f"sqlite:///{tmp_path}/gone/ledger.db"))
+    figures = Figures(site(tmp_path, f"sqlite:///{tmp_path}/gone/ledger.db"))
     assert values(scrape(figures)["distgate_up"]) == {(): 0}
     (tmp_path / "gone").unlink()
     assert values(scrape(figures)["distgate_up"]) == {(): 1}
 
 
-def test_an_empty_ledger_has_every_figure_that_needs_no_run(tmp_path: Path) -> None:
-    found = scrape(Figures(site(tmp_path)))
+def test_an_empty_ledger_has_every_figure_that_needs_no_run(ledger_url: str, tmp_path: Path) -> None:
+    found = scrape(Figures(site(tmp_path, ledger_url)))
     assert values(found["distgate_up"]) == {(): 1}
     assert values(found["distgate_last_trigger_timestamp_seconds"]) == {(): 0}
     assert values(found["distgate_runs_running"]) == {("allpackages",): 0, ("atomic",): 0}
 
 
-def test_the_endpoint_speaks_prometheus_on_loopback_alone(ledger: Ledger, tmp_path: Path) -> None:
-    with endpoint(tmp_path) as url:
+def test_the_endpoint_speaks_prometheus_on_loopback_alone(ledger: Ledger, ledger_url: str, tmp_path: Path) -> None:
+    with endpoint(tmp_path, ledger_url) as url:
         assert url.startswith("http://127.0.0.1:")
         text = httpx.get(url, timeout=60).text
     names = {family.name for family in text_string_to_metric_families(text)}
@@ -191,7 +191,7 @@ def test_the_endpoint_speaks_prometheus_on_loopback_alone(ledger: Ledger, tmp_pa
 @pytest.mark.parametrize("wrong", ["9840", "localhost:", "127.0.0.1:99999", ""])
 def test_a_listening_address_that_is_none_is_named(wrong: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="DISTGATE_METRICS_LISTEN"):
-        listen(site(tmp_path, metrics_listen=wrong))
+        listen(site(tmp_path, "sqlite://", metrics_listen=wrong))
 
 
 # -- dashboard and alerts --
@@ -204,11 +204,11 @@ def expressions() -> list[str]:
 
 
 def test_dashboard_and_alerts_name_only_what_the_endpoint_has_and_it_has_nothing_unseen(
-    ledger: Ledger, tmp_path: Path
+    ledger: Ledger, ledger_url: str, tmp_path: Path
 ) -> None:
     bench = Bench(tmp_path / "images", tmp_path / "repository")
     bench.store.base(bench.definition())
-    families = scrape(Figures(site(tmp_path)))
+    families = scrape(Figures(site(tmp_path, ledger_url)))
     assert {key: 0 <= age < 300 for key, age in values(families["distgate_base_age_seconds"]).items()} == {
         ("f41", bench.definition().name): True
     }

@@ -8,7 +8,6 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -113,12 +112,12 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path: Path, prefect_server: PrefectServer) -> Iterator[Bench]:
+def bench(ledger_url: str, prefect_server: PrefectServer) -> Iterator[Bench]:
     name = f"d{uuid.uuid4().hex[:8]}"
     flow = ask(prefect_server, "POST", "flows/", {"name": "quiet"}).json()
     for one in (name, f"{name}-atomic"):
         ask(prefect_server, "POST", "deployments/", {"name": one, "flow_id": flow["id"]})
-    ledger = Ledger(f"sqlite:///{tmp_path}/ledger.db")
+    ledger = Ledger(ledger_url)
     # Negative: every run and every change counts as overdue at once.
     own = Settings(deployment=f"quiet/{name}", atomic_deployment=f"quiet/{name}-atomic", run_lease=-1, sweep_after=-1)
     with PrefectApi(prefect_server.api_url) as prefect:

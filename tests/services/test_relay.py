@@ -1,11 +1,11 @@
 """The relay against a real broker: in order, confirmed, and with an ID that does not change."""
 
-import os
 import signal
 import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -30,8 +30,8 @@ def topic() -> str:
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Ledger:
-    return Ledger(f"sqlite:///{tmp_path}/ledger.db")
+def ledger(ledger_url: str) -> Ledger:
+    return Ledger(ledger_url)
 
 
 def write_run(ledger: Ledger, topic: str, run: str) -> None:
@@ -43,29 +43,55 @@ def write_run(ledger: Ledger, topic: str, run: str) -> None:
     announcer.close(run)
 
 
+@dataclass
+class Relays:
+    """Starts relays for a ledger; whatever runs at the end is asked to end, and does."""
+
+    ledger_url: str
+    broker_url: str
+    scratch: Path
+    running: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def start(self, *, url: str = "", exchange: str = EXCHANGE) -> subprocess.Popen[bytes]:
+        own = {
+            "DISTGATE_LEDGER_URL": self.ledger_url,
+            "DISTGATE_AMQP_URL": url or self.broker_url,
+            "DISTGATE_EXCHANGE": exchange,
+        }
+        with self._log(len(self.running)).open("wb") as log:
+            words = [sys.executable, "-m", "services.relay"]
+            self.running.append(subprocess.Popen(words, env=environment(own), stdout=log, stderr=log))
+        return self.running[-1]
+
+    def kill(self, process: subprocess.Popen[bytes]) -> None:
+        process.send_signal(signal.SIGKILL)
+        process.wait(20)
+
+    def said(self, number: int = 0) -> str:
+        """What the relay that was started as the ``number``-th said."""
+        return tail_of(self._log(number), 100_000)
+
+    def end(self) -> None:
+        for process in self.running:
+            if process.returncode is None:
+                process.terminate()
+                assert process.wait(20) == 0
+
+    def _log(self, number: int) -> Path:
+        return self.scratch / f"relay-{number}.log"
+
+
 @pytest.fixture
-def relay(tmp_path: Path, broker: Broker) -> Iterator[subprocess.Popen[bytes]]:
-    process = start(tmp_path, broker.url)
-    yield process
-    process.terminate()
-    assert process.wait(20) == 0
-
-
-def start(scratch: Path, url: str, exchange: str = EXCHANGE) -> subprocess.Popen[bytes]:
-    own = {
-        "DISTGATE_LEDGER_URL": f"sqlite:///{scratch}/ledger.db",
-        "DISTGATE_AMQP_URL": url,
-        "DISTGATE_EXCHANGE": exchange,
-    }
-    with (scratch / "relay.log").open("ab") as log:
-        return subprocess.Popen(
-            [sys.executable, "-m", "services.relay"], env=environment(own), stdout=log, stderr=log
-        )
+def relays(ledger_url: str, broker: Broker, tmp_path: Path) -> Iterator[Relays]:
+    made = Relays(ledger_url, broker.url, tmp_path)
+    yield made
+    made.end()
 
 
 def test_messages_arrive_in_order_with_the_ids_of_the_outbox(
-    broker: Broker, ledger: Ledger, topic: str, relay: subprocess.Popen[bytes]
+    broker: Broker, ledger: Ledger, topic: str, relays: Relays
 ) -> None:
+    relays.start()
     with Subscription(broker.url, EXCHANGE, [f"{topic}.#"]) as bus:
         for run in "12":
             write_run(ledger, topic, run)
@@ -76,52 +102,52 @@ def test_messages_arrive_in_order_with_the_ids_of_the_outbox(
     wait_for("all to be marked as sent", lambda: not ledger.unsent(), 10)
 
 
-def test_a_relay_that_was_killed_goes_on_where_the_broker_confirmed(
-    broker: Broker, ledger: Ledger, topic: str, tmp_path: Path
-) -> None:
-    runs = "123456789abcdef"
-    with Subscription(broker.url, EXCHANGE, [f"{topic}.#"], queue=f"q{topic}") as bus:
-        for run in runs:
-            write_run(ledger, topic, run)
-        first = start(tmp_path, broker.url)
-        wait_for("some messages to be sent", lambda: ledger.counts()["sent"] > 5, 60, interval=0.01)
-        os.kill(first.pid, signal.SIGKILL)
-        first.wait()
-        second = start(tmp_path, broker.url)
-        wait_for(
-            "the rest to be sent", lambda: not ledger.unsent(), 60, evidence=lambda: tail_of(tmp_path / "relay.log")
-        )
-        second.terminate()
-        assert second.wait(20) == 0
-        read = [x for x in iter(lambda: bus.receive(1), None) if x]
+RUNS = "123456789abcdef"
+
+
+def check_all_said(ledger: Ledger, bus: Subscription) -> None:
+    """Every message was sent, in order, and at most the one that was confirmed and not yet marked a second time."""
+    read = [x for x in iter(lambda: bus.receive(1), None) if x]
     ids = list(dict.fromkeys(x.message_id for x in read))
-    assert ids == [letter.message_id for run in runs for letter in ledger.letters_of(run)]
-    assert len(read) - len(ids) <= 1  # the one that was confirmed and not yet marked
+    assert ids == [letter.message_id for run in RUNS for letter in ledger.letters_of(run)]
+    assert len(read) - len(ids) <= 1
 
 
-def test_a_second_relay_sends_nothing_until_the_first_is_gone(
-    broker: Broker, ledger: Ledger, topic: str, tmp_path: Path, relay: subprocess.Popen[bytes]
+@pytest.mark.parametrize("ledger_url", ["sqlite"], indirect=True)
+def test_a_relay_that_was_killed_goes_on_where_the_broker_confirmed(
+    broker: Broker, ledger: Ledger, topic: str, relays: Relays
 ) -> None:
-    log = tmp_path / "relay.log"
-    with Subscription(broker.url, EXCHANGE, [f"{topic}.#"]) as bus:
-        wait_for(
-            "the first relay to have its turn", lambda: "ledger.db.relay" in {x.name for x in tmp_path.iterdir()}, 60
-        )
-        second = start(tmp_path, broker.url)
-        wait_for("the second one to wait", lambda: "another relay works for this ledger" in tail_of(log), 60)
-        write_run(ledger, topic, "1")
-        assert len([bus.receive(30) for _ in range(6)]) == 6
-        relay.terminate()
-        relay.wait(20)
-        write_run(ledger, topic, "2")
-        later = [bus.receive(30) for _ in range(6)]
-        assert [x.body["rev"] for x in later if x] == ["2" * 40] * 6
-        assert bus.receive(1) is None
-    second.terminate()
-    assert second.wait(20) == 0
-    assert "it is our turn" in tail_of(log)
+    with Subscription(broker.url, EXCHANGE, [f"{topic}.#"], queue=f"q{topic}") as bus:
+        for run in RUNS:
+            write_run(ledger, topic, run)
+        first = relays.start()
+        wait_for("some messages to be sent", lambda: ledger.counts()["sent"] > 5, 60, interval=0.01)
+        relays.kill(first)
+        relays.start()
+        wait_for("the rest to be sent", lambda: not ledger.unsent(), 60, evidence=lambda: relays.said(1))
+        check_all_said(ledger, bus)
 
 
+def test_a_second_relay_waits_and_goes_on_in_the_place_of_the_first_when_that_is_killed(
+    broker: Broker, ledger: Ledger, topic: str, relays: Relays
+) -> None:
+    with Subscription(broker.url, EXCHANGE, [f"{topic}.#"], queue=f"q{topic}") as bus:
+        first = relays.start()
+        write_run(ledger, topic, RUNS[0])
+        wait_for("the first to work", lambda: not ledger.unsent(), 60, evidence=relays.said)
+        relays.start()
+        waits = "another relay works for this ledger (relay on "
+        wait_for("the second to wait", lambda: waits in relays.said(1), 60, evidence=lambda: relays.said(1))
+        for run in RUNS[1:]:
+            write_run(ledger, topic, run)
+        wait_for("some messages to be sent", lambda: ledger.counts()["sent"] > 10, 60, interval=0.01)
+        relays.kill(first)
+        wait_for("the rest to be sent", lambda: not ledger.unsent(), 60, evidence=lambda: relays.said(1))
+        assert "it is our turn" in relays.said(1)
+        check_all_said(ledger, bus)
+
+
+@pytest.mark.parametrize("ledger_url", ["sqlite"], indirect=True)
 @pytest.mark.parametrize(
     ("url", "exchange", "words"),
     [
@@ -131,15 +157,12 @@ def test_a_second_relay_sends_nothing_until_the_first_is_gone(
     ids=["broker away", "exchange missing"],
 )
 def test_what_cannot_be_sent_stays_and_the_log_says_why(
-    broker: Broker, ledger: Ledger, topic: str, tmp_path: Path, url: str, exchange: str, words: str
+    ledger: Ledger, topic: str, relays: Relays, url: str, exchange: str, words: str
 ) -> None:
     write_run(ledger, topic, "1")
-    process = start(tmp_path, url or broker.url, exchange)
-    try:
-        wait_for("a try to be noted", lambda: ledger.unsent()[0].tries > 0, 60)
-    finally:
-        process.terminate()
-        process.wait(20)
+    relays.start(url=url, exchange=exchange)
+    wait_for("a try to be noted", lambda: ledger.unsent()[0].tries > 0, 60)
+    relays.end()
     assert len(ledger.unsent()) == 6
     assert words in (ledger.unsent()[0].error or "")
-    assert "stays in the outbox" in (tmp_path / "relay.log").read_text()
+    assert "stays in the outbox" in relays.said()

@@ -27,6 +27,8 @@ from lab.entrance import start_service
 from lab.rabbitmq import EXCHANGE, Broker
 
 SECONDS = 60.0
+#: What does not depend on the database is shown on one of them.
+sqlite = pytest.mark.parametrize("ledger_url", ["sqlite"], indirect=True)
 DISTGATE = (sys.executable, "-m", "distgate.cli")
 STAGES = [
     ("package", "queued"),
@@ -40,9 +42,9 @@ STAGES = [
 class Desk:
     """A ledger with channels beside it, and the reporters that are started for them."""
 
-    def __init__(self, scratch: Path, server: StandIn, post: MailStandIn, channels: list[str]) -> None:
-        self.scratch, self.server, self.post, self.channels = scratch, server, post, channels
-        self.url = f"sqlite:///{scratch}/ledger.db"
+    def __init__(self, url: str, scratch: Path, server: StandIn, post: MailStandIn, channels: list[str]) -> None:
+        self.url, self.scratch = url, scratch
+        self.server, self.post, self.channels = server, post, channels
         self.ledger = Ledger(self.url)
         (scratch / "secret").write_text(TOKEN)
         for name in channels:
@@ -108,9 +110,9 @@ def server() -> Iterator[StandIn]:
 
 
 @pytest.fixture
-def desk(tmp_path: Path, server: StandIn) -> Iterator[Desk]:
+def desk(ledger_url: str, tmp_path: Path, server: StandIn) -> Iterator[Desk]:
     with mail_stand_in() as post:
-        yield Desk(tmp_path, server, post, ["resultsdb", "dist-git-flag", "matrix", "mail"])
+        yield Desk(ledger_url, tmp_path, server, post, ["resultsdb", "dist-git-flag", "matrix", "mail"])
 
 
 def test_everybody_is_told_and_news_are_told_of_changes_alone(desk: Desk) -> None:
@@ -134,6 +136,7 @@ def desk_flag(desk: Desk, rev: str) -> str:
     return flag["status"]
 
 
+@sqlite
 def test_a_reporter_that_is_killed_in_the_middle_loses_and_doubles_nothing(desk: Desk) -> None:
     runs = 12
     for number in range(runs):
@@ -148,15 +151,42 @@ def test_a_reporter_that_is_killed_in_the_middle_loses_and_doubles_nothing(desk:
         process.wait(SECONDS)
     with desk.reporter():
         desk.wait("the rest to be told", desk.idle)
+    check_all_told_once(desk, runs)
+
+
+def check_all_told_once(desk: Desk, runs: int) -> None:
+    """Of ``runs`` runs, which failed in turns, everybody was told; nobody twice, and nothing out of order."""
     results = [(one["data"]["dist_git_commit"], one["testcase"]["name"]) for one in desk.server.results]
     assert len(results) == len(set(results)) == 2 * runs
-    assert sorted(flag["status"] for flag in desk.server.flags.values()) == ["failure"] * 6 + ["success"] * 6
+    ends = ["failure"] * (runs // 2) + ["success"] * (runs // 2)
+    assert sorted(flag["status"] for flag in desk.server.flags.values()) == ends
     assert len(desk.server.said) == runs - 1
     for rev in {flag["rev"] for flag in desk.server.flagged}:
         order = [flag["status"] == "pending" for flag in desk.server.flagged if flag["rev"] == rev]
         assert order == sorted(order, reverse=True), "pending was never said after the end"
 
 
+def test_a_second_reporter_waits_and_goes_on_in_the_place_of_the_first_when_that_is_killed(desk: Desk) -> None:
+    runs = 8
+    first = start_service("reporter", desk.environment(), desk.scratch / "first.log")
+    desk.write(0)
+    desk.wait("the first to work", lambda: len(desk.server.requests) > 0)
+    with desk.reporter():
+        desk.wait("the second to wait", lambda: "another reporter works for this ledger (reporter on " in desk.log())
+        for number in range(1, runs):
+            desk.write(number, "FAILURE" if number % 2 else "SUCCESS")
+        seen = len(desk.server.requests)
+        desk.wait("the first to be in the middle", lambda: len(desk.server.requests) > seen + 8)
+        assert "was told of" not in desk.log()
+        first.send_signal(signal.SIGKILL)
+        first.wait(SECONDS)
+        desk.wait("the rest to be told", desk.idle)
+        assert "it is our turn" in desk.log()
+        assert "was told of" in desk.log()
+    check_all_told_once(desk, runs)
+
+
+@sqlite
 def test_a_channel_that_is_down_holds_up_nobody_and_is_told_later(desk: Desk) -> None:
     desk.server.down = True
     with desk.reporter():
@@ -170,6 +200,7 @@ def test_a_channel_that_is_down_holds_up_nobody_and_is_told_later(desk: Desk) ->
     assert _state(desk, "resultsdb").error == ""
 
 
+@sqlite
 def test_what_is_refused_for_good_is_shown_with_its_words(desk: Desk) -> None:
     desk.server.commits = set()
     with desk.reporter():
@@ -191,6 +222,7 @@ def test_what_is_refused_for_good_is_shown_with_its_words(desk: Desk) -> None:
         desk.wait("the flag", lambda: len(desk.server.flags) == 1)
 
 
+@sqlite
 def test_a_secret_that_was_wrong_loses_nothing_once_it_is_right(desk: Desk) -> None:
     (desk.scratch / "secret").write_text("expired")
     with desk.reporter():
@@ -206,13 +238,14 @@ def _state(desk: Desk, channel: str) -> ChannelState:
     return next(one for one in channel_states(desk.ledger) if one.name == channel)
 
 
+@sqlite
 @pytest.mark.lab
 def test_the_dialect_of_builds_is_on_the_bus_beside_our_own_messages(
-    broker: Broker, tmp_path: Path, server: StandIn
+    broker: Broker, ledger_url: str, tmp_path: Path, server: StandIn
 ) -> None:
     topic = f"org.t{uuid.uuid4().hex[:8]}.stage"
     with mail_stand_in() as post, Subscription(broker.url, EXCHANGE, [f"{topic}.#"]) as bus:
-        desk = Desk(tmp_path, server, post, ["ci-messages"])
+        desk = Desk(ledger_url, tmp_path, server, post, ["ci-messages"])
         own = {"DISTGATE_AMQP_URL": broker.url, "DISTGATE_EXCHANGE": EXCHANGE}
         with desk.reporter(**own):
             desk.write(1, "UNSTABLE", topic=topic)

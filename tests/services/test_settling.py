@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -36,7 +35,7 @@ def new_revs(count: int) -> list[str]:
 class Door:
     """An intake whose messages a test hands in, and what stands in the ledger afterwards."""
 
-    directory: Path
+    ledger_url: str
     api: str
     repo: str
     settings: Settings
@@ -46,7 +45,7 @@ class Door:
 
     def open(self, api: str = "", **settings: Any) -> None:
         """Start the intake anew, as after a kill: what was only in its memory is gone."""
-        self.ledger = Ledger(f"sqlite:///{self.directory}/ledger.db")
+        self.ledger = Ledger(self.ledger_url)
         own = self.settings.model_copy(update=settings)
         self.intake = Intake(self.ledger, PrefectApi(api or self.api, patience=0), own)
 
@@ -95,9 +94,9 @@ class Door:
 
 
 @pytest.fixture
-def door(tmp_path: Path, prefect_server: PrefectServer) -> Door:
+def door(ledger_url: str, prefect_server: PrefectServer) -> Door:
     repo = f"p{uuid.uuid4().hex[:12]}"
-    return Door(tmp_path, prefect_server.api_url, repo, Settings(push_settles=SETTLES))
+    return Door(ledger_url, prefect_server.api_url, repo, Settings(push_settles=SETTLES))
 
 
 def test_a_push_of_several_commits_is_tested_at_its_head(door: Door) -> None:

@@ -1,0 +1,125 @@
+"""Several writers at one ledger, and texts of strangers in it: no database takes them worse than another."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import sqlalchemy as sa
+
+from distgate.announcements import Announcer
+from distgate.change import Change
+from distgate.drivers.report_outbox import ReportOutbox, channel_states
+from distgate.ledger import Ledger
+from distgate.ledger_figures import figures
+from distgate.ledger_pruning import Forgotten, forget
+from distgate.ledger_tables import CHANGES, OUTBOX, RUNS
+from distgate.rejections import note_dead, reject, rejections
+from distgate.settings import Settings
+from distgate.waiting import wait_for
+
+CHANGE = Change(namespace="rpms", repo="dos2unix", rev="ab" * 20, branch="f41", username="jane")
+#: A NUL, half a character and what a terminal obeys.
+WILD = "lost\x00 at \ud800 once\x1b[2J"
+SENTENCE = "dos2unix f41: lost at  once"
+
+
+@pytest.fixture
+def ledger(ledger_url: str) -> Iterator[Ledger]:
+    opened = Ledger(ledger_url)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def announcer(ledger: Ledger) -> Announcer:
+    """Speaks for the run "run-1", which has ended with a message that was sent."""
+    made = Announcer(ledger, Settings())
+    ledger.claim(CHANGE, "run-1", "http://ui/run")
+    made.close("run-1", "FAILURE")
+    for letter in ledger.unsent():
+        ledger.sent(letter.seq)
+    return made
+
+
+def test_texts_of_strangers_are_kept_as_people_can_read_them(ledger: Ledger) -> None:
+    channel = ReportOutbox(ledger, "mail")
+    announcer = Announcer(ledger, Settings())
+    ledger.claim(CHANGE, "run-1", "http://ui/run")
+    ledger.learn("run-1", blame="bug", sentence=f"dos2unix f41: {WILD}")
+    announcer.close("run-1", "FAILURE")
+    (letter,) = ledger.unsent()
+    ledger.unsendable(letter.seq, WILD)
+    assert ledger.unsent()[0].error == "lost at  once"
+    (due,) = channel.due()
+    channel.trying(due)
+    channel.failed(due, WILD)
+    channel.refused(due, WILD)
+    (state,) = channel_states(ledger)
+    assert (state.error, state.refused[0].error) == ("lost at  once", "lost at  once")
+    found = figures(ledger)
+    assert dict(found.ended) == {("allpackages", "FAILURE", "bug"): 1}
+    assert dict(found.same_errors) == {("bug", "lost at  once"): 1}
+    run = ledger.run("run-1")
+    assert run is not None
+    assert run.facts["sentence"] == SENTENCE
+
+
+def test_a_message_that_two_refuse_at_once_is_written_down_by_both(ledger: Ledger) -> None:
+    turns = threading.Barrier(6)
+
+    def write(note: Callable[[str], object]) -> None:
+        for number in range(20):
+            turns.wait()
+            note(f"m-{number}")
+
+    notes: list[Callable[[str], object]] = [
+        lambda name: reject(ledger, name, "org.example", "no commit"),
+        lambda name: note_dead(ledger, name, "org.example", "no commit"),
+    ]
+    with ThreadPoolExecutor(6) as pool:
+        for done in [pool.submit(write, note) for note in notes * 3]:
+            done.result(60)
+    seen = [one.seen for one in rejections(ledger)]
+    assert len(seen) == 20
+    assert all(3 <= count <= 4 for count in seen)
+
+
+@pytest.mark.parametrize("ledger_url", ["postgresql"], indirect=True)
+class TestWhileRowsAreForgotten:
+    """SQLite's writers take turns; PostgreSQL's meet."""
+
+    def blocked(self, ledger: Ledger) -> bool:
+        """Whether a session waits for another one's rows."""
+        wait = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        with ledger.transaction() as connection:
+            return bool(connection.execute(sa.text(wait)).scalar())
+
+    def test_a_run_that_is_retried_just_then_stays(self, ledger: Ledger, announcer: Announcer) -> None:
+        with ThreadPoolExecutor(1) as pool:
+            with ledger.transaction() as connection:  # as a claim writes
+                connection.execute(CHANGES.update().values(run_id="run-1"))
+                connection.execute(RUNS.update().values(ended_at=None, attempt=2))
+                gone = pool.submit(forget, ledger, time.time() + 60, None)
+                wait_for("the clean-up to wait", lambda: self.blocked(ledger), 30)
+            assert gone.result(30) == Forgotten()
+        run = ledger.run("run-1")
+        assert run is not None
+        assert run.attempt == 2
+
+    def test_a_change_that_is_forgotten_just_then_is_claimed_as_a_new_one(
+        self, ledger: Ledger, announcer: Announcer
+    ) -> None:
+        with ThreadPoolExecutor(1) as pool:
+            with ledger.transaction() as connection:  # as forgetting does
+                connection.execute(sa.select(CHANGES).with_for_update())
+                claimed = pool.submit(ledger.claim, CHANGE, "run-1", "http://ui/run")
+                wait_for("the claim to wait", lambda: self.blocked(ledger), 30)
+                for table in (OUTBOX, RUNS, CHANGES):
+                    connection.execute(table.delete())
+            run = claimed.result(30)
+        assert run is not None
+        assert (run.run_id, run.attempt, run.ended) == ("run-1", 1, False)
