@@ -57,6 +57,16 @@ def expired_rooms(ledger: Ledger, artifacts: Path, now: float, keep: float) -> l
     return [one for room in rooms if (one := _expired(room, ends, now, keep)) is not None]
 
 
+def expired_copies(ledger: Ledger, kept: Sequence[str], now: float, keep: float) -> list[Freed]:
+    """The runs of ``kept``, IDs in an artifact store, that ended more than ``keep`` seconds before ``now``.
+
+    One that the ledger does not know may be another ledger's, and stays.
+    """
+    ends = _ends(ledger, [run_id for run_id in kept if _RUN.fullmatch(run_id)])
+    old = {run_id: now - ended for run_id, ended in ends.items() if ended is not None and now - ended >= keep}
+    return [Freed("stored runs", run_id, f"its run ended {age / DAY:.0f} days ago") for run_id, age in old.items()]
+
+
 def remove_rooms(artifacts: Path, rooms: Iterable[Freed]) -> None:
     """Remove what ``expired_rooms`` found; what cannot be removed is there the next time."""
     for one in rooms:

@@ -11,7 +11,7 @@ from prefect.states import Completed, Failed
 
 from distgate.clean_up import Freed, freed_sentence
 from distgate.settings import settings
-from tasks.maintenance import end_guests, forget_runs, prune_images, prune_trees, remove_artifacts
+from tasks.maintenance import end_guests, forget_runs, prune_images, prune_trees, remove_artifacts, remove_stored
 
 
 @flow(name="clean-up")
@@ -26,6 +26,7 @@ def clean_up(dry_run: bool = False, site: str | None = None) -> State[Any]:
     done: list[State[list[Freed]]] = [
         end_guests(where, dry_run, return_state=True),
         remove_artifacts(dry_run, return_state=True),
+        remove_stored(where, dry_run, return_state=True),
         forget_runs(dry_run, return_state=True),
         prune_images(where, dry_run, return_state=True),
         prune_trees(where, dry_run, return_state=True),

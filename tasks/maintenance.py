@@ -10,10 +10,11 @@ from pathlib import Path
 from prefect import get_run_logger, task
 
 from blocks import GuestMachine, ImageStore, OSTreeRepo
-from distgate.clean_up import DAY, Freed, expired_rooms, remove_rooms
+from distgate.clean_up import DAY, Freed, expired_copies, expired_rooms, remove_rooms
 from distgate.drivers.embedded_libvirt import reap
 from distgate.ledger_pruning import forget
 from distgate.settings import settings
+from tasks.artifacts import store_of
 from tasks.stage import ledger
 
 #: Where forgotten lines of the ledger are kept, below the directory of artifacts.
@@ -27,6 +28,18 @@ def remove_artifacts(dry_run: bool) -> list[Freed]:
     found = expired_rooms(ledger(), directory, time.time(), settings().keep_days * DAY)
     if not dry_run:
         remove_rooms(directory, found)
+    return found
+
+
+@task(name="Remove stored artifacts")
+def remove_stored(site: str, dry_run: bool) -> list[Freed]:
+    """Remove from the site's artifact store the runs that ended DISTGATE_KEEP_DAYS ago; nothing without a store."""
+    store = store_of(site)
+    if store is None:
+        return []
+    found = expired_copies(ledger(), store.runs(), time.time(), settings().keep_days * DAY)
+    for one in [] if dry_run else found:
+        store.drop(one.what)
     return found
 
 

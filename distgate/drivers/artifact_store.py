@@ -126,6 +126,12 @@ class ArtifactStore:
         """Remove all that is kept of a run; nothing when nothing is."""
         self._try(self._remove, self._place(run_id))
 
+    def probe(self) -> None:
+        """Leave a file in the store and take it back."""
+        key = f"{self._root}/.probe-{uuid4().hex}"
+        self._try(self._write, key, b"distgate", "text/plain")
+        self._try(self._remove, key)
+
     def _place(self, run_id: str) -> str:
         return f"{self._root}/{run_id}"
 

@@ -46,6 +46,7 @@ def checks_of(own: Settings, *, free: int | None = None, seconds: float = SECOND
         Check("ansible", partial(host.look_at_ansible, own.ansible, own.roles_path)),
         Check("tmt", host.look_at_tmt),
         Check("koji", partial(services.look_at_koji, own.prefect_api_url, own.site)),
+        Check("artifacts", partial(services.look_at_artifacts, own.prefect_api_url, own.site)),
         Check("broker", partial(services.look_at_broker, own.amqp_url, own.exchange)),
         Check("prefect", partial(services.look_at_prefect, own.prefect_api_url)),
         Check("ledger", partial(services.look_at_ledger, own.ledger_url)),

@@ -18,6 +18,7 @@ import httpx
 
 from distgate.doctor import Reading, Seen, judge_clock, judge_prefect
 from distgate.drivers.amqp_queues import check_exchange
+from distgate.drivers.artifact_store import ArtifactStore
 from distgate.drivers.koji import KojiClient, KojiProfile
 from distgate.drivers.prefect_api import PrefectApi
 from distgate.errors import ConfigurationError, DistgateError, InfrastructureError
@@ -28,6 +29,12 @@ from distgate.ledger_tables import SCHEMA, file_of
 ANSWER_SECONDS = 10.0
 #: The type of block that says where Koji is and who we are there (blocks.koji_instance.KojiInstance).
 KOJI_BLOCK = "koji-instance"
+#: The type of block that says where artifacts are kept (blocks.artifact_store.ArtifactStore); a site may have none.
+STORE_BLOCK = "artifact-store"
+
+
+class NoBlock(ConfigurationError):
+    """A block document that does not exist."""
 
 
 class KojiDoor(KojiClient):
@@ -53,6 +60,16 @@ def look_at_koji(api: str, site: str) -> Seen:
         f"{profile.server} answers, but knows us as nobody: the block {KOJI_BLOCK}/{site} logs in by {profile.auth}",
         "scratch builds need an account: gssapi, ssl or password",
     )
+
+
+def look_at_artifacts(api: str, site: str) -> Seen:
+    """Leave something in the site's artifact store, and take it back."""
+    try:
+        known = block_values(api, STORE_BLOCK, site)
+    except NoBlock:
+        return Seen(True, f"they stay on this host: there is no block {STORE_BLOCK}/{site}")
+    ArtifactStore(known["url"], known["options"]).probe()
+    return Seen(True, f"{known['url']} can be written to")
 
 
 def look_at_broker(url: str, exchange: str) -> Seen:
@@ -123,7 +140,7 @@ def koji_profile(api: str, site: str) -> KojiProfile:
 def block_values(api: str, kind: str, name: str) -> dict[str, Any]:
     """The values of a block document, secrets and the defaults of its type included, without loading Prefect.
 
-    Raises ConfigurationError when there is none, InfrastructureError when the server does not answer.
+    Raises NoBlock when there is none, InfrastructureError when the server does not answer.
     """
     path = f"/block_types/slug/{quote(kind)}/block_documents/name/{quote(name)}"
     try:
@@ -132,7 +149,7 @@ def block_values(api: str, kind: str, name: str) -> dict[str, Any]:
         message = f"the block {kind}/{name} cannot be read: {away.message}"
         raise type(away)(message, hint="PREFECT_API_URL says where Prefect is") from away
     if answer.status_code == 404:
-        raise ConfigurationError(
+        raise NoBlock(
             f"there is no block {kind}/{name} on {api}",
             hint="`prefect block register -m blocks`, then save one; DISTGATE_SITE names the site",
         )

@@ -113,10 +113,11 @@ def test_the_command_tells_every_check_though_most_servers_are_away(tmp_path: Pa
     found = {one["name"]: one for one in said["checks"]}
     assert list(found) == [
         *("kvm", "qemu", "libvirt", "sandbox", "compose", "disk", "images", "ansible", "tmt"),
-        *("koji", "broker", "prefect", "ledger", "clock"),
+        *("koji", "artifacts", "broker", "prefect", "ledger", "clock"),
     ]
-    away = {name for name in ("images", "koji", "broker", "prefect", "ledger", "clock") if not found[name]["ok"]}
-    assert len(away) == 6, found
+    servers = ("images", "koji", "artifacts", "broker", "prefect", "ledger", "clock")
+    away = {name for name in servers if not found[name]["ok"]}
+    assert len(away) == 7, found
     assert all(found[name]["hint"] for name in away)
     for name in ("kvm", "qemu", "libvirt", "ansible", "tmt"):
         assert found[name]["ok"], found[name]

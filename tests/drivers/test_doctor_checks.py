@@ -327,3 +327,23 @@ def test_a_real_server_is_compatible_and_its_clock_and_the_hub_s_are_ours(sites:
     assert services.look_at_prefect(sites).ok
     seen = services.look_at_clock(sites, "healthy")
     assert (seen.ok, seen.detail) == (True, "within 5 s of Prefect, Koji")
+
+
+# -- the artifact store ------------------------------------------------------------------------------------------
+
+
+SAVE_STORE = "import sys; from blocks import ArtifactStore; ArtifactStore(url=sys.argv[1]).save(sys.argv[2])"
+
+
+def test_a_store_that_takes_a_file_is_fit_and_so_is_a_site_without_one(
+    prefect_server: PrefectServer, tmp_path: Path
+) -> None:
+    (tmp_path / "a file").touch()
+    for site, url in {"kept": f"{tmp_path}/store", "broken": f"{tmp_path}/a file/store"}.items():
+        run([sys.executable, "-c", SAVE_STORE, url, site], timeout=120, env=prefect_server.environment)
+    seen = services.look_at_artifacts(prefect_server.api_url, "kept")
+    assert (seen.ok, seen.detail) == (True, f"{tmp_path}/store can be written to")
+    assert list((tmp_path / "store").iterdir()) == []
+    assert "they stay on this host" in services.look_at_artifacts(prefect_server.api_url, "elsewhere").detail
+    with pytest.raises(InfrastructureError, match="a file/store does not do its work"):
+        services.look_at_artifacts(prefect_server.api_url, "broken")

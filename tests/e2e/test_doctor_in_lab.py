@@ -24,4 +24,4 @@ def test_beside_a_lab_the_lab_is_what_is_asked(lab: World) -> None:
     told = run([sys.executable, "-c", own], timeout=300, env=env, allowed=range(256), split_errors=True)
     assert told.returncode == 0, told.output
     assert f"of the lab in {lab.state}" in told.errors
-    assert "all 14 checks passed" in told.errors
+    assert "all 15 checks passed" in told.errors
