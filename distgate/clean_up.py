@@ -9,10 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import sqlalchemy as sa
-
 from distgate.ledger import Ledger
-from distgate.ledger_tables import RUNS
+from distgate.run_ends import ends_of_runs
 from distgate.sizes import format_size
 
 DAY = 86400.0
@@ -49,11 +47,11 @@ def freed_sentence(freed: Sequence[Freed], dry_run: bool) -> str:
 def expired_rooms(ledger: Ledger, artifacts: Path, now: float, keep: float) -> list[Freed]:
     """The directories of runs below ``artifacts`` that ended more than ``keep`` seconds before ``now``.
 
-    A run that the ledger does not know any more goes by its directory's age; one without an end stays. What is no
-    run's directory is nobody's business here.
+    A run that the ledger does not know any more goes by its directory's age; one without an end stays, and so does
+    one whose results a younger run has taken over. What is no run's directory is nobody's business here.
     """
     rooms = sorted(_rooms(artifacts))
-    ends = _ends(ledger, [room.name for room in rooms])
+    ends = ends_of_runs(ledger, [room.name for room in rooms])
     return [one for room in rooms if (one := _expired(room, ends, now, keep)) is not None]
 
 
@@ -62,7 +60,7 @@ def expired_copies(ledger: Ledger, kept: Sequence[str], now: float, keep: float)
 
     One that the ledger does not know may be another ledger's, and stays.
     """
-    ends = _ends(ledger, [run_id for run_id in kept if _RUN.fullmatch(run_id)])
+    ends = ends_of_runs(ledger, [run_id for run_id in kept if _RUN.fullmatch(run_id)])
     old = {run_id: now - ended for run_id, ended in ends.items() if ended is not None and now - ended >= keep}
     return [Freed("stored runs", run_id, f"its run ended {age / DAY:.0f} days ago") for run_id, age in old.items()]
 
@@ -76,16 +74,6 @@ def remove_rooms(artifacts: Path, rooms: Iterable[Freed]) -> None:
 def _rooms(artifacts: Path) -> Iterator[Path]:
     if artifacts.is_dir():
         yield from (path for path in artifacts.iterdir() if _RUN.fullmatch(path.name) and not path.is_symlink())
-
-
-def _ends(ledger: Ledger, run_ids: Sequence[str]) -> dict[str, float | None]:
-    found: dict[str, float | None] = {}
-    with ledger.transaction() as connection:
-        for start in range(0, len(run_ids), 500):  # SQLite bounds its variables
-            part = run_ids[start : start + 500]
-            query = sa.select(RUNS.c.run_id, RUNS.c.ended_at).where(RUNS.c.run_id.in_(part))
-            found |= {row.run_id: row.ended_at for row in connection.execute(query)}
-    return found
 
 
 def _expired(room: Path, ends: Mapping[str, float | None], now: float, keep: float) -> Freed | None:

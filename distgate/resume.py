@@ -63,6 +63,11 @@ def origin_of(facts: Mapping[str, str], suffix: str, run_id: str) -> str:
     return facts.get(_origin(suffix), run_id)
 
 
+def results_taken_by(facts: Mapping[str, str]) -> set[str]:
+    """The runs whose results a run with these facts took over."""
+    return {run_id for name, run_id in facts.items() if name.startswith(_origin(""))}
+
+
 def is_resumed(facts: Mapping[str, str]) -> bool:
     """Whether a run has taken over results already."""
     return any(name.startswith(_origin("")) for name in facts)

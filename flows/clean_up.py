@@ -1,4 +1,4 @@
-"""What had its time goes: artifacts, ledger rows, base images, tree commits, and guests that nobody holds."""
+"""What had its time goes: artifacts, results, ledger rows, base images, tree commits, guests that nobody holds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,15 @@ from prefect.states import Completed, Failed
 
 from distgate.clean_up import Freed, freed_sentence
 from distgate.settings import settings
-from tasks.maintenance import end_guests, forget_runs, prune_images, prune_trees, remove_artifacts, remove_stored
+from tasks.maintenance import (
+    end_guests,
+    forget_runs,
+    prune_images,
+    prune_trees,
+    remove_artifacts,
+    remove_results,
+    remove_stored,
+)
 
 
 @flow(name="clean-up")
@@ -27,6 +35,7 @@ def clean_up(dry_run: bool = False, site: str | None = None) -> State[Any]:
         end_guests(where, dry_run, return_state=True),
         remove_artifacts(dry_run, return_state=True),
         remove_stored(where, dry_run, return_state=True),
+        remove_results(dry_run, return_state=True),
         forget_runs(dry_run, return_state=True),
         prune_images(where, dry_run, return_state=True),
         prune_trees(where, dry_run, return_state=True),

@@ -12,8 +12,11 @@ from prefect import get_run_logger, task
 from blocks import GuestMachine, ImageStore, OSTreeRepo
 from distgate.clean_up import DAY, Freed, expired_copies, expired_rooms, remove_rooms
 from distgate.drivers.embedded_libvirt import reap
+from distgate.drivers.result_storage import ResultStorage
+from distgate.errors import ConfigurationError
 from distgate.ledger_pruning import forget
 from distgate.settings import settings
+from distgate.stored_results import expired_results
 from tasks.artifacts import store_of
 from tasks.stage import ledger
 
@@ -41,6 +44,33 @@ def remove_stored(site: str, dry_run: bool) -> list[Freed]:
     for one in [] if dry_run else found:
         store.drop(one.what)
     return found
+
+
+@task(name="Remove results")
+def remove_results(dry_run: bool) -> list[Freed]:
+    """Remove from Prefect's storage the results of stages of runs that ended DISTGATE_KEEP_DAYS ago; they can be
+    retried, and begin anew."""
+    storage = result_storage()
+    found = expired_results(ledger(), storage.results(), time.time(), settings().keep_days * DAY)
+    if not dry_run:
+        storage.remove(name for one in found for name in one.names)
+    return [one.freed for one in found]
+
+
+def result_storage() -> ResultStorage:
+    """Where this worker's runs keep their results. ConfigurationError when it is a block that no fsspec opens."""
+    from prefect.filesystems import LocalFileSystem, RemoteFileSystem
+    from prefect.results import get_default_result_storage
+
+    block = get_default_result_storage()
+    if isinstance(block, RemoteFileSystem):
+        return ResultStorage(block.basepath, block.settings)
+    if isinstance(block, LocalFileSystem):
+        return ResultStorage(str(Path(block.basepath or ".").expanduser().resolve()))
+    raise ConfigurationError(
+        f"results in a {type(block).__name__} cannot be cleaned up",
+        hint="let the storage itself remove what is old, or use a block of the type Remote File System",
+    )
 
 
 @task(name="Forget runs")

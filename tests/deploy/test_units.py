@@ -111,6 +111,18 @@ def test_a_file_names_only_settings_that_exist(name: str, deploy_directory: Path
     assert said - OWN - OF_DEPLOY - OF_REDIS - known_to_prefect() == set()
 
 
+@pytest.mark.parametrize("name", ["prefect-server.env.example", "compose.yaml"])
+def test_prefect_forgets_runs_long_after_they_can_be_resumed(
+    name: str, deploy_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (deploy_directory / name).read_text()
+    for variable, value in re.findall(r'(PREFECT_SERVER_SERVICES_DB_VACUUM\w+)(?:=|: )"?([\w,]+)', text):
+        monkeypatch.setenv(variable, value)
+    vacuum = PrefectSettings().server.services.db_vacuum
+    assert vacuum.enabled_vacuum_types == {"events", "flow_runs", "orphans"}
+    assert vacuum.retention_period.days > Settings().keep_days
+
+
 @pytest.mark.parametrize("name", ["distgate.env.example", "prefect-server.env.example"])
 def test_an_environment_file_is_plain_for_systemd_and_for_a_shell_alike(name: str, deploy_directory: Path) -> None:
     for line in (deploy_directory / name).read_text().splitlines():

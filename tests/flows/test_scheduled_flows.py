@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
+import time
 import uuid
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,8 @@ from lab.rabbitmq import Broker
 from lab.world import PROJECT
 
 HERE = Path(__file__).parent
+#: Of a run that nobody knows any more.
+OLD_RESULT = f"{uuid.uuid4()}-Build package"
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +47,10 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ledger.claim(tested, str(uuid.uuid4()), "http://x")
     Announcer(ledger, Settings()).close(ledger.runs_of(tested.key)[0].run_id, "SUCCESS")
     (room / "artifacts").mkdir()
+    (room / "results").mkdir()
+    for name, days in ((OLD_RESULT, 90), (f"{uuid.uuid4()}-Build package", 1)):
+        (room / "results" / name).write_text("result")
+        os.utime(room / "results" / name, (time.time() - days * 86400,) * 2)
     (room / "images").mkdir()
     return room
 
@@ -56,6 +64,7 @@ def said(room: Path, prefect_server: PrefectServer, broker: Broker) -> dict[str,
         "DISTGATE_LEDGER_URL": f"sqlite:///{room}/ledger.db",
         "DISTGATE_ARTIFACTS_DIR": str(room / "artifacts"),
         "DISTGATE_IMAGE_STORE": str(room / "images"),
+        "PREFECT_LOCAL_STORAGE_PATH": str(room / "results"),
         "DISTGATE_WORKER_STATE": str(room / "workers"),
         "DISTGATE_WORKER_CHECKS": '["disk"]',
         "DISTGATE_FREE_DISK": "1M",
@@ -82,7 +91,16 @@ def test_a_dry_run_over_200_packages_tells_of_each_and_starts_none(said: dict[st
 def test_a_clean_up_works_in_a_site_without_trees(said: dict[str, Any]) -> None:
     assert said["clean-up dry"]["state"] == "Completed"
     assert said["clean-up dry"]["message"].endswith("would be freed")
-    assert said["clean-up"] == {"state": "Completed", "message": "nothing: 0 B of disk were freed"}
+    assert said["clean-up"] == {"state": "Completed", "message": "1 lots of results: 6 B of disk were freed"}
+
+
+def test_a_clean_up_takes_the_results_of_old_runs_and_leaves_those_of_young_ones(
+    said: dict[str, Any], room: Path
+) -> None:
+    assert "1 lots of results" in said["clean-up dry"]["message"]
+    left = [path.name for path in (room / "results").iterdir()]
+    assert OLD_RESULT not in left
+    assert any(name.endswith("-Build package") for name in left)
 
 
 def test_base_images_of_an_empty_store_are_none(said: dict[str, Any]) -> None:
