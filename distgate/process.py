@@ -114,8 +114,8 @@ def spawn(
 
 
 @contextlib.contextmanager
-def held(argv: Sequence[str | os.PathLike[str]], *, word: str, timeout: float) -> Iterator[None]:
-    """A process that runs as long as the body, and holds something for it.
+def held(argv: Sequence[str | os.PathLike[str]], *, word: str, timeout: float) -> Iterator[int]:
+    """A process that runs as long as the body, and holds something for it; the body is told its pid.
 
     Entered once it has said the line ``word``. It is to end at the end of its input, which comes when the body ends,
     and also when this process is killed. Raises ProcessFailed, with what it said, when it ends before it said so, and
@@ -128,7 +128,7 @@ def held(argv: Sequence[str | os.PathLike[str]], *, word: str, timeout: float) -
         said = _until_line(child, word, timeout)
         if said is not None:
             raise ProcessFailed(f"{Path(words[0]).name} ended before it said {word!r}", evidence=said)
-        yield
+        yield child.pid
     finally:
         _let_go(child)
 

@@ -129,11 +129,11 @@ def deploy(
     for line in said.output.splitlines():
         if "successfully created" in line:
             progress(line.strip(" │|"))
-    _pause_schedules(server)
+    pause_schedules(server)
 
 
-def _pause_schedules(server: PrefectServer) -> None:
-    # What is started by hand or by an event runs all the same.
+def pause_schedules(server: PrefectServer) -> None:
+    """Let nothing run by the clock; what is started by hand or by an event runs all the same."""
     try:
         with httpx.Client(base_url=f"{server.api_url}/", timeout=30, trust_env=False) as client:
             for one in client.post("deployments/filter", json={}).raise_for_status().json():

@@ -15,10 +15,12 @@ _CONNECT_SECONDS = 30.0
 class GuestRelay:
     """Carries what arrives at ``listener`` to ``host``:``port``, in threads of the caller's network namespace."""
 
-    def __init__(self, listener: socket.socket, port: int, host: str = "127.0.0.1") -> None:
+    def __init__(
+        self, listener: socket.socket, port: int, host: str = "127.0.0.1", connections: int = _CONNECTIONS
+    ) -> None:
         self._listener = listener
         self._address = (host, port)
-        self._free = threading.BoundedSemaphore(_CONNECTIONS)
+        self._free = threading.BoundedSemaphore(connections)
 
     def start(self) -> None:
         """Serve until this process ends."""
