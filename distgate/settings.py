@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from base64 import b64encode
 from functools import lru_cache
 from pathlib import Path
@@ -172,6 +173,15 @@ class Settings(BaseSettings):
     free_disk: Annotated[str, AfterValidator(written_size)] = Field(
         "5G", description="Disk that a worker needs free for artifacts, images and temporary files, each"
     )
+    host: str = Field("", description="This host, as limits call it, for containers that run on it; empty: its name")
+    guest_slots: int = Field(
+        0,
+        ge=0,
+        description="Runs that may have guests on one host at a time, by Prefect's limit guests-HOST; 0: all",
+    )
+    koji_slots: int = Field(
+        0, ge=0, description="Runs that may have a scratch build at a time, by Prefect's limit koji-SITE; 0: all"
+    )
     worker_checks: tuple[str, ...] = Field(
         (), description="Checks of `distgate doctor` that a worker must pass to take runs; empty: all of them"
     )
@@ -231,6 +241,11 @@ class Settings(BaseSettings):
         if self.prefect_auth_string is not None:
             return f"Basic {b64encode(self.prefect_auth_string.get_secret_value().encode()).decode()}"
         return f"Bearer {self.prefect_api_key.get_secret_value()}" if self.prefect_api_key is not None else ""
+
+    @property
+    def host_name(self) -> str:
+        """What limits call this host."""
+        return self.host or socket.gethostname()
 
     def deployment_of(self, pipeline: Pipeline) -> str:
         """The deployment whose runs answer the pushes that a pipeline accepted."""

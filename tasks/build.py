@@ -27,6 +27,7 @@ from distgate.settings import settings
 from distgate.unit_tests import UNKNOWN, UnitTests, unit_tests
 from tasks.claim import Job
 from tasks.live_text import LiveText
+from tasks.slots import build_slot
 from tasks.stage import ledger, stage
 
 log = logging.getLogger(__name__)
@@ -59,7 +60,7 @@ class BuiltPackage:
         return self.nvr.rsplit("-", 2)[0]
 
 
-@stage("package", "Build package")
+@stage("package", "Build package", slot=build_slot)
 def build_package(job: Job) -> BuiltPackage:
     """Scratch-build the commit and download its RPMs and logs."""
     room = job.room.stage("build")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from typing import Any, Generic, ParamSpec, TypeVar, cast
 
@@ -22,6 +23,8 @@ from tasks.artifacts import kept
 log = logging.getLogger(__name__)
 P = ParamSpec("P")
 R = TypeVar("R")
+Place = Callable[[Any], str]
+Slot = Callable[[Any], AbstractContextManager[Any]]
 
 
 @lru_cache(maxsize=1)
@@ -37,26 +40,29 @@ def announcer() -> Announcer:
 
 
 class Stage(Generic[P, R]):
-    """A pipeline stage: calling it announces ``queued`` and then runs its task."""
+    """A pipeline stage: calling it announces ``queued``, waits for its slot and then runs its task."""
 
-    def __init__(self, suffix: str, run: Task[P, R]) -> None:
+    def __init__(self, suffix: str, run: Task[P, R], slot: Slot) -> None:
         self.suffix = suffix
         self.task = run
+        self._slot = slot
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         announcer().stage(str(runtime.flow_run.id), self.suffix, "queued")
-        return self.task(*args, **kwargs)
+        with self._slot(args[0]):
+            return self.task(*args, **kwargs)
 
 
 def stage(
-    suffix: str, name: str, place: Callable[[Any], str] = lambda _job: ""
+    suffix: str, name: str, place: Place = lambda _job: "", slot: Slot = nullcontext
 ) -> Callable[[Callable[P, R]], Stage[P, R]]:
     """Make a function a stage with the topic's middle ``suffix``; ``name`` is what the UI shows. Its first argument
     is the job.
 
     Infrastructure errors are retried; what the package did is not. Results are kept under the flow run's ID, so
     that a retried run resumes at the stage that failed, and a later run may take them over (tasks.resume). What can
-    be used in one place only is done again in another: ``place`` is asked with the job.
+    be used in one place only is done again in another: ``place`` is asked with the job. So
+    is ``slot``, for what only so many runs may do at a time.
     """
 
     delays = settings().retry_delays
@@ -73,7 +79,7 @@ def stage(
             on_completion=[_announcing(suffix, "complete")],
             on_failure=[_announcing(suffix, "complete", failed=True)],
         )(kept(function))
-        return Stage(suffix, made)
+        return Stage(suffix, made, slot)
 
     return wrap
 
@@ -134,7 +140,7 @@ def is_infrastructure(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -
     return isinstance(state.result(raise_on_failure=False), InfrastructureError)
 
 
-def result_key(suffix: str, place: Callable[[Any], str] = lambda _job: "") -> Callable[[Any, dict[str, Any]], str]:
+def result_key(suffix: str, place: Place = lambda _job: "") -> Callable[[Any, dict[str, Any]], str]:
     """A stage's result is found under the run that made it (this one, or the one that it was taken over from), and
     under the place where it can be used."""
 

@@ -8,11 +8,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from prefect import get_client, get_run_logger
+from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact
-from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
-from prefect.concurrency.sync import concurrency
-from prefect.exceptions import ObjectAlreadyExists
 
 from blocks import OSTreeRepo
 from distgate.drivers.base import ComposedTree
@@ -21,13 +18,11 @@ from distgate.plain_text import fenced
 from tasks.build import BuiltPackage
 from tasks.claim import Job
 from tasks.live_text import LiveLines
+from tasks.slots import branch_slot
 from tasks.stage import ledger, stage
 
 if TYPE_CHECKING:
     from distgate.drivers.branch_trees import BranchTrees
-
-#: Seconds after which the slot of a run that died is free again.
-SLOT_SECONDS = 60.0
 
 
 @dataclass
@@ -42,15 +37,9 @@ class Trial:
 def branch_held(job: Job) -> Iterator[None]:
     """One run at a time composes a tree of the branch and tests it; the others wait here, and say for what.
 
-    The slot is Prefect's global limit ``ostree-BRANCH``, which a dead holder loses; the branch's repository has a
-    lock of its own beside it.
+    The slot is Prefect's, which a dead holder loses; the branch's repository has a lock of its own beside it.
     """
-    name = f"ostree-{job.change.branch}"
-    _ensure_limit(name)
-    get_run_logger().info(
-        "%s: waits for its turn to compose %s (limit %s)", job.change.title, job.change.branch, name
-    )
-    with concurrency(name, occupy=1, lease_duration=SLOT_SECONDS):
+    with branch_slot(job):
         # Before the stage begins: its first message tells already where clients will find the tree.
         ledger().learn(job.run_id, compose_url=OSTreeRepo.of(job.site).compose_url(job.change.branch))
         yield
@@ -115,11 +104,3 @@ def _keep_record(job: Job, tree: ComposedTree) -> None:
     create_markdown_artifact(
         fenced(text), key="package-diff", description=f"Packages of {tree.rev[:12]} beside those of {parent}"
     )
-
-
-def _ensure_limit(name: str) -> None:
-    with get_client(sync_client=True) as client:
-        try:
-            client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=name, limit=1))
-        except ObjectAlreadyExists:
-            return

@@ -84,6 +84,9 @@ def test_operators_commands_of_prefect_do_what_the_pages_say(registered: Site) -
     assert paused()
     registered.run("prefect", "work-pool", "resume", "distgate")
     assert not paused()
+    registered.run("prefect", "gcl", "create", "koji-fedora", "--limit", "4")
+    registered.run("prefect", "gcl", "update", "koji-fedora", "--limit", "40")
+    assert "40" in registered.run("prefect", "gcl", "ls").output
     words = ("--param", "again=true", "--param", 'change={"repo": "dos2unix", "branch": "f41"}')
     said = registered.run("prefect", "deployment", "run", "all-packages/manual", *words).output
     (started,) = (line.partition("UUID: ")[2].strip() for line in said.splitlines() if "UUID: " in line)
