@@ -107,6 +107,13 @@ def test_the_environment_of_a_run_names_settings_that_exist(job: DockerWorkerJob
     assert {name for name in job.env if name.startswith("DISTGATE_")} <= known
 
 
+def test_what_a_deployment_sets_is_added_to_the_environment_of_a_container(
+    made: dict[str, dict[str, Any]], job: DockerWorkerJobConfiguration
+) -> None:
+    of_staging = DockerWorkerJobConfiguration.from_template_and_values(made["docker.json"], JOB, client=nobody())
+    assert asyncio.run(of_staging).env == {**job.env, "DISTGATE_SITE": "staging"}
+
+
 def test_no_template_holds_a_password(made: dict[str, dict[str, Any]]) -> None:
     for template in made.values():
         defaults = [one.get("default") for one in template["variables"]["properties"].values()]
