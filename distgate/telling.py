@@ -39,16 +39,17 @@ def telling_line(text: str) -> str:
     """
     lines = [line.strip() for line in printable(text).splitlines() if re.search(r"\w", line)]
     found = next((line for rank in _RANKS for line in lines if rank.search(line) and not _VAGUE.search(line)), None)
-    return _short(found or next(reversed(lines), ""))
+    return shortened(found or next(reversed(lines), ""))
 
 
 def excerpt(log: str, test: str) -> str:
     """What ``log`` says of a failing test: the lines up to the one that says so, else its end; MOST_LINES at most."""
-    lines = [_short(line.rstrip()) for line in printable(log).splitlines() if line.strip()]
+    lines = [shortened(line.rstrip()) for line in printable(log).splitlines() if line.strip()]
     named = re.compile(rf"(?<![\w-]){re.escape(test)}(?![\w-])")
     said = [at for at, line in enumerate(lines) if _FAILS.search(line) and named.search(line)]
     return "\n".join(lines[: said[0] + 1 if said else None][-MOST_LINES:])
 
 
-def _short(line: str) -> str:
+def shortened(line: str) -> str:
+    """``line``, cut off after MOST characters."""
     return line if len(line) <= MOST else line[: MOST - 3] + "..."

@@ -33,7 +33,15 @@ PATIENCE = 2400.0
 #: Seconds between looks at Prefect for the log line and the task tree.
 LOOK = 2.0
 #: What a run shows of its work, by the artifact's key, and the stage that does it.
-_LIVE = (("image", "image"), ("tree", "compose"))
+_LIVE = (
+    ("image", "image"),
+    ("boot", "image.test.smoke"),
+    ("tests", "package.test.functional"),
+    ("tree", "compose"),
+    ("integration", "compose.test.integration"),
+    ("host-boot", "image.test.smoke"),
+    ("e2e", "compose.test.e2e"),
+)
 STYLES = {"SUCCESS": "green", "UNSTABLE": "yellow", "FAILURE": "red", "ABORTED": "magenta"}
 EXIT = {"SUCCESS": 0, "UNSTABLE": 1, "FAILURE": 1, "ABORTED": 2}
 
@@ -101,7 +109,7 @@ class Followed:
         return table
 
     def picture(self) -> RenderableType:
-        """The live view: the stages, Koji's task tree while it builds, the steps while a tree or an image is made,
+        """The live view: the stages, Koji's task tree while it builds, what the stage at work shows on the page,
         and the last line of the run's log."""
         parts: list[RenderableType] = [self.table()]
         if self.koji and self.at("package"):
@@ -165,7 +173,7 @@ def _line(delivery: Delivery) -> Text:
 def _look(api_url: str, followed: Followed) -> None:
     followed.log_line = last_log_line(api_url, followed.run_id) or followed.log_line
     followed.koji = latest_artifact(api_url, followed.run_id, "koji-tasks").strip("`\n") or followed.koji
-    followed.work = next((_live(api_url, followed, key) for key, suffix in _LIVE if followed.at(suffix)), "")
+    followed.work = next(filter(None, (_live(api_url, followed, key) for key, at in _LIVE if followed.at(at))), "")
 
 
 def _live(api_url: str, followed: Followed, key: str) -> str:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from prefect import get_run_logger
-
 from blocks import GuestMachine, HostTests, ImageStore
 from distgate.errors import error_for
 from tasks.claim import Job
+from tasks.live_logs import LiveLogs
 from tasks.stage import ledger, stage, verdict_of
 
 if TYPE_CHECKING:
@@ -35,13 +34,10 @@ def conformance_tests(job: Job, image: TreeImage) -> ConformanceReport:
 
     Raises what keeps the suite from running: PackageError, TestsError, InfrastructureError or ConfigurationError.
     """
-    tests, log = HostTests.of(job.site), get_run_logger()
-    conformance = tests.conformance_on(
-        GuestMachine.of(job.site),
-        job.room.stage("e2e-profile"),
-        lambda line: log.info("%s: %s", job.change.title, line),
-    )
-    report = conformance.run(image.path, ImageStore.of(job.site).ssh_key(), job.room.stage_again("e2e"))
+    profile, room = job.room.stage("e2e-profile"), job.room.stage_again("e2e")
+    with LiveLogs(job, "e2e", "How the cluster is made and tested", room) as live:
+        conformance = HostTests.of(job.site).conformance_on(GuestMachine.of(job.site), profile, live)
+        report = conformance.run(image.path, ImageStore.of(job.site).ssh_key(), room)
     if report.status == "FAILURE":
         raise error_for(report.blame or "tests")(report.sentence, evidence=report.suite.details)
     ledger().learn(job.run_id, **{verdict_of(SUFFIX): report.status})

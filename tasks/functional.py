@@ -18,6 +18,7 @@ from tasks.build import BuiltPackage
 from tasks.claim import Job
 from tasks.compose import composed
 from tasks.images import base_under, store_of
+from tasks.live_logs import LiveLogs
 from tasks.stage import stage
 from tasks.suites import session_on, settled_status, write_junit
 
@@ -107,8 +108,9 @@ def _judged(job: Job, plan: Plan, image: ComposedImage) -> tuple[str, tuple[Judg
 
     room = job.room.stage_again("tests")
     base, srpm = base_under(job, image), source_rpm(job.room.root / "build")
-    session = session_on(job, base, image.path, image.requested, srpm=srpm, tag=plan.tag)
-    judged = session.run(plan.checkout, plan.tests.to_run, room, rerun_failed=job.rerun_failed)
+    with LiveLogs(job, "tests", "How the suites run", room) as live:
+        session = session_on(job, base, image.path, image.requested, live, srpm=srpm, tag=plan.tag)
+        judged = session.run(plan.checkout, plan.tests.to_run, room, rerun_failed=job.rerun_failed)
     write_junit(judged, room)
     records = tuple(suite_record(one, job.room.root) for one in judged)
     job.capsule.note(tests=TestsRecord(kind=plan.tests.kind, reason=plan.tests.reason, suites=records))

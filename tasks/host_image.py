@@ -10,6 +10,7 @@ from blocks import ImageStore, OSTreeRepo
 from distgate.drivers.base import ComposedTree
 from distgate.settings import settings
 from tasks.claim import Job
+from tasks.live_logs import LiveLogs
 from tasks.live_text import LiveLines
 from tasks.reserve import ReservedGuests
 from tasks.stage import ledger, result_key, stage
@@ -75,14 +76,10 @@ def smoke_test_image(job: Job, tree: ComposedTree, image: TreeImage) -> TreeSmok
     images, guests = OSTreeRepo.of(job.site).images(job.change.branch), ReservedGuests(job)
     latest = images.latest()
     smoke = TreeSmoke(guests.host, settings().boot_timeout)
-    with images.using(image) as path:
-        report = smoke.test(
-            path,
-            tree,
-            ImageStore.of(job.site).ssh_key(),
-            job.room.stage("host-smoke"),
-            good=latest.path if latest else None,
-        )
+    room = job.room.stage("host-smoke")
+    with images.using(image) as path, LiveLogs(job, "host-boot", "How the image boots", room) as live:
+        report = smoke.test(path, tree, ImageStore.of(job.site).ssh_key(), room, good=latest.path if latest else None)
+        live.end(report.boot.lines() if report.boot else ())
         images.promote(image)
         images.prune()
     get_run_logger().info("%s: %s; it is the branch's latest", job.change.title, report.sentence)

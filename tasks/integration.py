@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prefect import get_run_logger
-
 from blocks import HostTests, ImageStore, OSTreeRepo
 from distgate.discovery import Suite
-from distgate.drivers.base import BaseImage, ComposedTree
+from distgate.drivers.base import BaseImage, ComposedTree, Progress
 from distgate.errors import Blame
 from distgate.settings import settings
 from tasks.claim import Job
+from tasks.live_logs import LiveLogs
 from tasks.reserve import ReservedGuests
 from tasks.stage import stage
 from tasks.suites import session_on, settled_status, write_junit
@@ -65,8 +64,8 @@ def integration_tests(job: Job, tree: ComposedTree) -> IntegrationReport:
     be run; tests that ran and failed are no error.
     """
     room = job.room.stage_again("integration")
-    with ExitStack() as held:
-        disks = _Disks(job, tree, held)
+    with ExitStack() as held, LiveLogs(job, "integration", "How the host upgrades, and its suite", room) as live:
+        disks = _Disks(job, tree, held, live)
         upgrade = _upgrade(job, tree, disks, room)
         judged = _suite(job, tree, disks, room)
     return IntegrationReport(settled_status(job, SUFFIX, judged), upgrade, judged)
@@ -80,6 +79,7 @@ class _Disks:
     tree: ComposedTree
     held: ExitStack
 
+    say: Progress
     @property
     def key(self) -> Path:
         return ImageStore.of(self.job.site).ssh_key()
@@ -93,7 +93,7 @@ class _Disks:
             self.tree.ref,
             remote_url=repo.compose_url(branch),
             key=self.key,
-            progress=lambda line: _say(self.job, line),
+            progress=self.say,
             holder=self.job.holder,
         )
         return self.held.enter_context(made)
@@ -104,7 +104,7 @@ def _upgrade(job: Job, tree: ComposedTree, disks: _Disks, room: Path) -> Upgrade
 
     url, parent = OSTreeRepo.of(job.site).compose_url(job.change.branch), tree.parent
     guests = ReservedGuests(job)
-    upgrade = TreeUpgrade(guests.host, settings().boot_timeout, progress=lambda line: _say(job, line))
+    upgrade = TreeUpgrade(guests.host, settings().boot_timeout, progress=disks.say)
     report = upgrade.test(
         disks.of(parent) if parent else None,
         tree,
@@ -114,23 +114,21 @@ def _upgrade(job: Job, tree: ComposedTree, disks: _Disks, room: Path) -> Upgrade
         room / "upgrade",
         new=None if parent else disks.of(tree.rev),
     )
-    _say(job, report.sentence)
+    disks.say(report.sentence)
     return report
 
 
 def _suite(job: Job, tree: ComposedTree, disks: _Disks, room: Path) -> tuple[JudgedSuite, ...]:
     tests = HostTests.of(job.site)
     if not tests.has_suite:
-        _say(job, "no integration suite is configured (block Host tests)")
+        disks.say("no integration suite is configured (block Host tests)")
         return ()
     checkout, disk = tests.checkout(room / "suite"), disks.of(tree.rev)
     url = OSTreeRepo.of(job.site).compose_url(job.change.branch)
     told = {"compose_url": url, "compose_rev": tree.rev, "compose_ref": tree.ref}
-    session = session_on(job, BaseImage(disk, tree.rev, 0, disks.key), disk, tree.requested, variables=told)
+    session = session_on(
+        job, BaseImage(disk, tree.rev, 0, disks.key), disk, tree.requested, disks.say, variables=told
+    )
     judged = session.run(checkout, [Suite(path, kind="playbook") for path in tests.playbooks], room / "suites")
     write_junit(judged, room)
     return judged
-
-
-def _say(job: Job, line: str) -> None:
-    get_run_logger().info("%s: %s", job.change.title, line)

@@ -11,6 +11,7 @@ from distgate.settings import settings
 from distgate.smoke import SmokeReport
 from tasks.claim import Job
 from tasks.images import base_under, store_of
+from tasks.live_logs import LiveLogs
 from tasks.reserve import ReservedGuests
 from tasks.stage import stage
 
@@ -24,7 +25,10 @@ def smoke_test(job: Job, image: ComposedImage) -> SmokeReport:
     guests = ReservedGuests(job)
     boot = SmokeBoot(guests.host, settings().boot_timeout, failed=guests.keep)
     try:
-        report = boot.test(image, base, job.room.stage("smoke"))
+    room = job.room.stage("smoke")
+        with LiveLogs(job, "boot", "How the image boots", room) as live:
+            report = boot.test(image, base, room)
+            live.end(report.boot.lines() if report.boot else ())
     except PackageError as bad:
         job.capsule.note(smoke=SmokeRecord(passed=False, sentence=bad.message))
         raise

@@ -6,11 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prefect import get_run_logger
-
 from blocks import GuestMachine
 from distgate.discovery import CLASSIC
-from distgate.drivers.base import BaseImage
+from distgate.drivers.base import BaseImage, Progress
 from distgate.packages import Nevra
 from distgate.settings import settings
 from tasks.claim import Job
@@ -26,6 +24,7 @@ def session_on(
     base: BaseImage,
     image: Path,
     packages: Sequence[Nevra],
+    progress: Progress,
     *,
     srpm: Path | None = None,
     tag: str = CLASSIC,
@@ -35,7 +34,7 @@ def session_on(
     is kept when the run asks for that. See runner_for for the rest."""
     from distgate.drivers.suite_session import SuiteSession
 
-    guests, log = ReservedGuests(job), get_run_logger()
+    guests = ReservedGuests(job)
     return SuiteSession(
         host=guests.host,
         base=base,
@@ -52,7 +51,7 @@ def session_on(
         boot_timeout=settings().boot_timeout,
         suite_timeout=settings().suite_timeout,
         tests_timeout=settings().tests_timeout,
-        progress=lambda line: log.info("%s: %s", job.change.title, line),
+        progress=progress,
         ended=guests.keep_failing,
     )
 

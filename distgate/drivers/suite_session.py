@@ -111,6 +111,7 @@ class SuiteSession:
         judged: list[JudgedSuite] = []
         for number, suite in enumerate(suites, 1):
             turn = _Turn(checkout, suite, rooms[number - 1], number == len(suites), deadline)
+            self.progress(f"{suite.name}: suite {number} of {len(suites)}")
             try:
                 verdict = self._judge(turn)
             except InfrastructureError as broken:
