@@ -193,6 +193,7 @@ def _ground(state: Path) -> Iterator[Ground]:
         "DISTGATE_ARTIFACTS_DIR": str(state / "artifacts"),
         "DISTGATE_ARTIFACTS_URL": "http://artifacts.example",
         "DISTGATE_SITE": SITE,
+        "DISTGATE_STAND_INS": '["benchmarks.idle.places"]',
         "PYTHONPATH": str(PROJECT),
     }
     environment = {**server.environment, **own}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import cache
 from importlib import import_module
 from typing import Self, cast
@@ -10,6 +11,7 @@ from prefect.blocks.core import Block
 from pydantic import Field
 
 from distgate.errors import ConfigurationError
+from distgate.settings import settings
 
 
 class SiteBlock(Block):
@@ -17,14 +19,16 @@ class SiteBlock(Block):
 
     stand_in: str = Field(
         "",
-        description="Class that takes this block's place at the site, a subclass of it: module:Class; empty: none",
+        description="Class that takes this block's place at the site, a subclass of it: module:Class, of a module "
+        "that the worker's DISTGATE_STAND_INS names; empty: none",
     )
 
     @classmethod
     def of(cls, site: str) -> Self:
         """The block document of ``site`` as it was when this process first asked, or what stands in for it there.
 
-        Raises ValueError, in Prefect's words, when none is saved, ConfigurationError for a stand-in that is none.
+        Raises ValueError, in Prefect's words, when none is saved, ConfigurationError for a stand-in that is none, or
+        whose module this worker does not let in (DISTGATE_STAND_INS).
         """
         # Each stage of a run asks, and each answer costs several requests to a busy server.
         return cast(Self, _document(cls, site))
@@ -42,11 +46,20 @@ class SiteBlock(Block):
 @cache
 def _document(kind: type[SiteBlock], site: str) -> SiteBlock:
     found = cast(SiteBlock, kind.load(site))
-    return _stand_in(kind, found) if found.stand_in else found
+    return stand_in_for(kind, found, settings().stand_ins) if found.stand_in else found
 
 
-def _stand_in(kind: type[SiteBlock], document: SiteBlock) -> SiteBlock:
+def stand_in_for(kind: type[SiteBlock], document: SiteBlock, allowed: Collection[str]) -> SiteBlock:
+    """The block that ``document`` names in its place, with its fields; its module must be one of ``allowed``.
+
+    Nothing of any other module is imported. Raises ConfigurationError.
+    """
     module, _, name = document.stand_in.partition(":")
+    if module not in allowed:
+        # Whoever may write blocks must not choose the code that runs on workers.
+        raise _no_stand_in(
+            kind, document, f"this worker lets in nothing of the module {module!r} (DISTGATE_STAND_INS)"
+        )
     try:
         wanted = getattr(import_module(module), name)
     except (ImportError, AttributeError, ValueError) as absent:

@@ -26,6 +26,11 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="DISTGATE_", extra="ignore", frozen=True)
 
     site: str = Field("fedora", description="Name of the block documents to work with: fedora, lab, staging")
+    stand_ins: tuple[str, ...] = Field(
+        (),
+        description="Modules whose classes may stand in for blocks (the field stand_in); by default a block that "
+        "names one is refused, for whoever may write blocks would choose what is run here",
+    )
     ledger_url: str = Field(
         "sqlite:///distgate-ledger.db", description="SQLAlchemy URL of the ledger; PostgreSQL beyond one host"
     )
@@ -191,7 +196,9 @@ class Settings(BaseSettings):
         description="Directory in which the health of this host's workers stands; by default "
         "/var/lib/distgate/workers for root, ~/.local/state/distgate/workers for others",
     )
-    keep_days: float = Field(30, gt=0, description="Days for which clean-up leaves the artifacts of ended runs alone")
+    keep_days: float = Field(
+        30, gt=0, description="Days for which clean-up leaves the artifacts and results of ended runs alone"
+    )
     keep_ledger_days: float = Field(
         180, gt=0, description="Days for which clean-up leaves what the ledger knows of ended runs alone"
     )
