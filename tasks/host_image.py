@@ -72,13 +72,24 @@ def make_image(job: Job, tree: ComposedTree) -> TreeImage:
 def smoke_test_image(job: Job, tree: ComposedTree, image: TreeImage) -> TreeSmokeReport:
     """Boot the image and find exactly ``tree`` in it; then it is the branch's latest one."""
     from distgate.drivers.tree_smoke import TreeSmoke
+    from distgate.drivers.tree_control import booted_before
 
-    images, guests = OSTreeRepo.of(job.site).images(job.change.branch), ReservedGuests(job)
-    latest = images.latest()
-    smoke = TreeSmoke(guests.host, settings().boot_timeout)
-    room = job.room.stage("host-smoke")
-    with images.using(image) as path, LiveLogs(job, "host-boot", "How the image boots", room) as live:
-        report = smoke.test(path, tree, ImageStore.of(job.site).ssh_key(), room, good=latest.path if latest else None)
+    repo, branch, room = OSTreeRepo.of(job.site), job.change.branch, job.room.stage("host-smoke")
+    images, key = repo.images(branch), ImageStore.of(job.site).ssh_key()
+    smoke = TreeSmoke(ReservedGuests(job).host, settings().boot_timeout)
+    control = booted_before(
+        images,
+        repo.disks(branch),
+        repo.image_way,
+        tree,
+        trees_of(job).published,
+        remote_url=repo.compose_url(branch),
+        key=key,
+        holder=job.holder,
+    )
+    live = LiveLogs(job, "host-boot", "How the image boots", room)
+    with images.using(image) as path, control as good, live:
+        report = smoke.test(path, tree, key, room, good=good)
         live.end(report.boot.lines() if report.boot else ())
         images.promote(image)
         images.prune()

@@ -61,8 +61,8 @@ class TreeSmoke:
     ) -> TreeSmokeReport:
         """Boot ``image`` and look into it; console, boot report and what the guest said stay in ``room``.
 
-        ``good`` is a disk that has booted before (the latest image, the commit's deployed disk): it decides whose
-        fault it is when the image does not. Units in ``failed_before`` may fail. Raises PackageError when the image
+        ``good`` is a disk without the change that has booted before (drivers.tree_control): it decides whose fault it
+        is when the image does not. Units in ``failed_before`` may fail. Raises PackageError when the image
         boots and is not what it should be, or does not boot although ``good`` does; InfrastructureError when nothing
         else boots either, or there is nothing to compare it with.
         """
