@@ -6,7 +6,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from distgate.errors import InfrastructureError
+from distgate.errors import InfrastructureError, PackageError
+from distgate.plain_text import printable
 from distgate.process import run
 
 #: The query format whose lines ``Nevra.parse`` reads; an absent epoch prints as 0.
@@ -14,6 +15,14 @@ QUERY = "%{NAME}|%{EPOCHNUM}|%{VERSION}|%{RELEASE}|%{ARCH}|%{SOURCERPM}\n"
 
 #: Binary packages that are never part of what is under test (notes: test-interfaces, section 6).
 _DEBUG = re.compile(r"-debug(info|source)$")
+
+
+#: What rpmbuild lets a package be called, and its version and release be; whoever forges a header minds no rpmbuild.
+_WORD = re.compile(r"[A-Za-z0-9_+%{][A-Za-z0-9._+%{}~^-]*")
+
+
+class NoPackage(PackageError, ValueError):
+    """What rpm says of a package is no package's identity: somebody made its header by hand."""
 
 
 @dataclass(frozen=True, order=True)
@@ -41,9 +50,20 @@ class Nevra:
 
     @classmethod
     def parse(cls, line: str) -> Nevra:
-        """Read one line that ``rpm --qf QUERY`` printed."""
-        name, epoch, version, release, arch, source = line.strip().split("|")
-        return cls(name, int(epoch), version, release, arch, "" if source == "(none)" else source)
+        """Read one line that ``rpm --qf QUERY`` printed. Raises NoPackage for any other, also for names that no
+        rpmbuild would take: they become parts of paths, messages and commands."""
+        try:
+            name, epoch, version, release, arch, source = line.strip().split("|")
+            words = (name, version, release, *([] if arch == "(none)" else [arch]))  # as keys in the database have
+            if not all(map(_WORD.fullmatch, words)):
+                raise ValueError("a name that no package may have")
+            return cls(name, int(epoch), version, release, arch, "" if source == "(none)" else source)
+        except ValueError as odd:
+            raise NoPackage(
+                f"rpm calls a package {printable(line, newlines=False)[:200]!r}, which no package may be called",
+                hint="the header of an RPM was not made by rpmbuild",
+                evidence=printable(line)[:2000],
+            ) from odd
 
 
 @dataclass(frozen=True)
@@ -66,6 +86,8 @@ def read_rpms(paths: list[Path]) -> list[RpmFile]:
         hint="a downloaded RPM cannot be read",
     )
     lines = [line for line in said.output.splitlines() if line]
+    if len(lines) > len(paths):
+        raise NoPackage("an RPM has a name of several lines", hint="its header was not made by rpmbuild")
     if len(lines) != len(paths):
         raise InfrastructureError(f"rpm described {len(lines)} of {len(paths)} packages", evidence=said.errors)
     return [RpmFile(path, _of_kind(path, Nevra.parse(line))) for path, line in zip(paths, lines, strict=True)]
