@@ -143,6 +143,14 @@ def about_guests(running: int, held: int) -> Iterator[Metric]:
     yield _gauge("distgate_guests", "Guests that run here: for a run, or held for people", ("state",), counts)
 
 
+def about_slots(slots: Mapping[str, tuple[int, int]]) -> Iterator[Metric]:
+    """The limits that runs wait for: how many slots each has, and how many are held."""
+    by = ("limit",)
+    yield _gauge("distgate_slots", "Slots of a limit", by, {(name,): all_ for name, (all_, _) in slots.items()})
+    taken = {(name,): held for name, (_, held) in slots.items()}
+    yield _gauge("distgate_slots_taken", "Slots of a limit that runs hold", by, taken)
+
+
 def _plain(name: str, said: str, value: float) -> Metric:
     return GaugeMetricFamily(name, said, value=value)
 

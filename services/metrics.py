@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 
 from distgate.drivers.base_store_entries import read_shelf
 from distgate.drivers.guest_registry import GuestRegistry
+from distgate.drivers.prefect_api import PrefectApi
 from distgate.drivers.report_outbox import channel_states
 from distgate.errors import ConfigurationError, DistgateError
 from distgate.ledger import Ledger
@@ -30,6 +31,7 @@ from distgate.metrics import (
     about_guests,
     about_ledger,
     about_reports,
+    about_slots,
     about_up,
 )
 from distgate.settings import Settings, settings
@@ -37,6 +39,8 @@ from services.lifetime import serve
 
 log = logging.getLogger(__name__)
 
+#: What our limits begin with (tasks.slots): a server may have others.
+LIMITS = ("koji-", "guests-", "ostree-")
 #: Refused reports that are counted.
 MOST_REFUSED = 1000
 #: Seconds for which the store's bases are not looked at again: it measures their disks.
@@ -66,6 +70,7 @@ class Figures(Collector):
             ledger = self._looked(self._of_ledger)
             yield about_up(ledger is not None)
             yield from ledger or ()
+            yield from self._looked(self._of_slots) or ()
             yield from self._looked(self._of_guests) or ()
             yield from self._looked(self._of_bases) or ()
 
@@ -87,6 +92,11 @@ class Figures(Collector):
             for one in channel_states(ledger, MOST_REFUSED)
         ]
         return [*about_ledger(figures(ledger), now), self._stages.family(), *about_reports(channels, now)]
+
+    def _of_slots(self) -> list[Metric]:
+        with PrefectApi(self._own.prefect_api_url, patience=0) as prefect:
+            known = {one.name: (one.slots, one.taken) for one in prefect.limits() if one.name.startswith(LIMITS)}
+        return list(about_slots(known))
 
     def _of_guests(self) -> list[Metric]:
         guests = GuestRegistry(self._own.guests).visible()

@@ -50,6 +50,15 @@ class FlowRun:
         return self.state_type in ("COMPLETED", "FAILED", "CANCELLED", "CRASHED")
 
 
+@dataclass(frozen=True)
+class Limit:
+    """A global concurrency limit: how many slots it has, and how many are held."""
+
+    name: str
+    slots: int
+    taken: int
+
+
 class PrefectApi:
     """A client of the server at ``url`` (ending in /api); a context manager, safe to use from several threads.
 
@@ -156,6 +165,12 @@ class PrefectApi:
             return
         path = f"/work_pools/{quote(pool)}/queues/{quote(queue)}"
         self._call("PATCH", path, json={"description": description})
+
+    def limits(self) -> list[Limit]:
+        """The server's global concurrency limits, by name; PAGE of them at most."""
+        found = _content(self._call("POST", "/v2/concurrency_limits/filter", json={"limit": PAGE, "offset": 0}))
+        known = [Limit(str(one["name"]), int(one["limit"]), int(one["active_slots"])) for one in found]
+        return sorted(known, key=lambda one: one.name)
 
     def pool_of(self, deployment: str) -> str:
         """The name of the work pool in which runs of "flow/deployment" wait."""

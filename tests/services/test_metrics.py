@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -32,6 +33,7 @@ from distgate.settings import Settings
 from distgate.triage import Decision
 from distgate.waiting import wait_for
 from lab.entrance import start_service
+from lab.prefect_server import PrefectServer
 from services.metrics import Figures, listen
 
 ROOT = Path(__file__).parents[2]
@@ -180,6 +182,19 @@ def test_an_empty_ledger_has_every_figure_that_needs_no_run(ledger_url: str, tmp
     assert values(found["distgate_runs_running"]) == {("allpackages",): 0, ("atomic",): 0}
 
 
+def test_the_limits_that_runs_wait_for_are_shown_with_who_holds_them(
+    tmp_path: Path, prefect_server: PrefectServer
+) -> None:
+    api, name = prefect_server.api_url, f"koji-{uuid4().hex[:8]}"
+    for made in (name, f"mine-{name}"):
+        httpx.post(f"{api}/v2/concurrency_limits/", json={"name": made, "limit": 3}).raise_for_status()
+    httpx.post(f"{api}/v2/concurrency_limits/increment", json={"names": [name], "slots": 2}).raise_for_status()
+    found = scrape(Figures(site(tmp_path, f"sqlite:///{tmp_path}/ledger.db", prefect_api_url=api)))
+    assert values(found["distgate_slots"])[(name,)] == 3
+    assert values(found["distgate_slots_taken"])[(name,)] == 2
+    assert (f"mine-{name}",) not in values(found["distgate_slots"])
+
+
 def test_the_endpoint_speaks_prometheus_on_loopback_alone(ledger: Ledger, ledger_url: str, tmp_path: Path) -> None:
     with endpoint(tmp_path, ledger_url) as url:
         assert url.startswith("http://127.0.0.1:")
@@ -204,11 +219,11 @@ def expressions() -> list[str]:
 
 
 def test_dashboard_and_alerts_name_only_what_the_endpoint_has_and_it_has_nothing_unseen(
-    ledger: Ledger, ledger_url: str, tmp_path: Path
+    ledger: Ledger, ledger_url: str, tmp_path: Path, prefect_server: PrefectServer
 ) -> None:
     bench = Bench(tmp_path / "images", tmp_path / "repository")
     bench.store.base(bench.definition())
-    families = scrape(Figures(site(tmp_path, ledger_url)))
+    families = scrape(Figures(site(tmp_path, ledger_url, prefect_api_url=prefect_server.api_url)))
     assert {key: 0 <= age < 300 for key, age in values(families["distgate_base_age_seconds"]).items()} == {
         ("f41", bench.definition().name): True
     }
