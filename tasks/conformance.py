@@ -8,6 +8,7 @@ from blocks import GuestMachine, HostTests, ImageStore
 from distgate.errors import error_for
 from tasks.claim import Job
 from tasks.live_logs import LiveLogs
+from tasks.slots import guest_slot
 from tasks.stage import ledger, stage, verdict_of
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def why_no_e2e(job: Job, image: TreeImage | None) -> str:
     return "" if image else NO_IMAGE
 
 
-@stage(SUFFIX, "e2e conformance")
+@stage(SUFFIX, "e2e conformance", slot=guest_slot)
 def conformance_tests(job: Job, image: TreeImage) -> ConformanceReport:
     """Make a cluster of guests of ``image`` and run the profile's conformance suite on it.
 

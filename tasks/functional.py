@@ -19,6 +19,7 @@ from tasks.claim import Job
 from tasks.compose import composed
 from tasks.images import base_under, store_of
 from tasks.live_logs import LiveLogs
+from tasks.slots import guest_slot
 from tasks.stage import stage
 from tasks.suites import session_on, settled_status, write_junit
 
@@ -87,7 +88,7 @@ def find_tests(job: Job, tags: Sequence[str] = (CLASSIC,)) -> Plan:
     return Plan(checkout, found, tag)
 
 
-@stage(SUFFIX, "Functional tests", store_of)
+@stage(SUFFIX, "Functional tests", store_of, guest_slot)
 def run_tests(job: Job, plan: Plan, image: ComposedImage) -> TestReport:
     """Run every suite and judge them all.
 
@@ -96,7 +97,7 @@ def run_tests(job: Job, plan: Plan, image: ComposedImage) -> TestReport:
     return TestReport(*_judged(job, plan, image))
 
 
-@stage(SUFFIX, "Functional tests on the package")
+@stage(SUFFIX, "Functional tests on the package", slot=guest_slot)
 def test_package(job: Job, plan: Plan, built: BuiltPackage) -> TestReport:
     """``run_tests`` on a test bed made for them: the branch's cloud image with the package."""
     return TestReport(*_judged(job, plan, composed(job, built)), before="built")

@@ -13,6 +13,7 @@ from tasks.claim import Job
 from tasks.live_logs import LiveLogs
 from tasks.live_text import LiveLines
 from tasks.reserve import ReservedGuests
+from tasks.slots import guest_slot
 from tasks.stage import ledger, result_key, stage
 from tasks.tree import trees_of
 
@@ -68,11 +69,11 @@ def make_image(job: Job, tree: ComposedTree) -> TreeImage:
     return image
 
 
-@stage("image.test.smoke", "Image smoke test")
+@stage("image.test.smoke", "Image smoke test", slot=guest_slot)
 def smoke_test_image(job: Job, tree: ComposedTree, image: TreeImage) -> TreeSmokeReport:
     """Boot the image and find exactly ``tree`` in it; then it is the branch's latest one."""
-    from distgate.drivers.tree_smoke import TreeSmoke
     from distgate.drivers.tree_control import booted_before
+    from distgate.drivers.tree_smoke import TreeSmoke
 
     repo, branch, room = OSTreeRepo.of(job.site), job.change.branch, job.room.stage("host-smoke")
     images, key = repo.images(branch), ImageStore.of(job.site).ssh_key()

@@ -15,6 +15,7 @@ from distgate.settings import settings
 from tasks.claim import Job
 from tasks.live_logs import LiveLogs
 from tasks.reserve import ReservedGuests
+from tasks.slots import guest_slot
 from tasks.stage import stage
 from tasks.suites import session_on, settled_status, write_junit
 from tasks.tree import trees_of
@@ -56,7 +57,7 @@ class IntegrationReport:
         return f"{self.upgrade.sentence}; integration tests: {tests} passed" if tests else self.upgrade.sentence
 
 
-@stage(SUFFIX, "Integration tests")
+@stage(SUFFIX, "Integration tests", slot=guest_slot)
 def integration_tests(job: Job, tree: ComposedTree) -> IntegrationReport:
     """Upgrade a guest of the previous commit to ``tree`` over http, look at it, roll it back; then run the suite.
 
@@ -78,8 +79,8 @@ class _Disks:
     job: Job
     tree: ComposedTree
     held: ExitStack
-
     say: Progress
+
     @property
     def key(self) -> Path:
         return ImageStore.of(self.job.site).ssh_key()

@@ -13,10 +13,11 @@ from tasks.claim import Job
 from tasks.images import base_under, store_of
 from tasks.live_logs import LiveLogs
 from tasks.reserve import ReservedGuests
+from tasks.slots import guest_slot
 from tasks.stage import stage
 
 
-@stage("image.test.smoke", "Smoke test", store_of)
+@stage("image.test.smoke", "Smoke test", store_of, guest_slot)
 def smoke_test(job: Job, image: ComposedImage) -> SmokeReport:
     """Boot the image and compare what is installed with what was composed. PackageError when it does not hold."""
     from distgate.drivers.smoke_boot import SmokeBoot
@@ -24,8 +25,8 @@ def smoke_test(job: Job, image: ComposedImage) -> SmokeReport:
     base = base_under(job, image)
     guests = ReservedGuests(job)
     boot = SmokeBoot(guests.host, settings().boot_timeout, failed=guests.keep)
-    try:
     room = job.room.stage("smoke")
+    try:
         with LiveLogs(job, "boot", "How the image boots", room) as live:
             report = boot.test(image, base, room)
             live.end(report.boot.lines() if report.boot else ())
