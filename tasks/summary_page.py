@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping, Sequence
 from itertools import groupby
@@ -34,7 +35,8 @@ ROOMS: Mapping[str, tuple[str, ...]] = {
     "compose.test.integration": ("integration",),
     "compose.test.e2e": ("e2e",),
 }
-MOST_LOGS = 8
+MOST_LOGS = 6
+_TELLING = re.compile(r"(build\..*|test|transaction|console)\.log$|(ansible|tmt|upgrade)\.txt$")
 
 
 def summary_page(
@@ -43,7 +45,9 @@ def summary_page(
     """The markdown of a run's summary; ``capsule`` holds what the run wrote down, whatever ended it, ``letters`` are
     the messages about it so far."""
     room = report.job.room
-    bad = next((one.suffix for one in times if one.status != "SUCCESS"), "")
+    failed = [one.suffix for one in times if one.status != "SUCCESS"]
+    # An error ends the run: it is of the last one. Tests that did not pass end nothing: the first one counts.
+    bad = failed[-1 if report.error else 0] if failed else ""
     parts = [
         f"# {report.status}: {report.job.change.title}",
         _verdict(report, capsule),
@@ -79,10 +83,11 @@ def _verdict(report: Report, capsule: Capsule) -> str:
 
 
 def _logs_of(stage: str, room: RunDirectory) -> str:
-    """Links to what the stage that did not pass left, the latest first; empty where nothing failed."""
+    """Links to what the stage that did not pass left, the most telling and the latest first; empty where nothing
+    failed."""
     places = [room.root / name for name in ROOMS.get(stage, ())]
     found = [path for path in room.logs() if any(path.is_relative_to(place) for place in places)]
-    latest = sorted(found, key=lambda path: -path.stat().st_mtime_ns)[:MOST_LOGS]
+    latest = sorted(found, key=lambda path: (not _TELLING.match(path.name), -path.stat().st_mtime_ns))[:MOST_LOGS]
     links = ", ".join(room.link(path, str(path.relative_to(room.root))) for path in latest)
     return f"**Logs of `{stage}`:** {links}" if links else ""
 

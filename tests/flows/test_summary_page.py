@@ -190,6 +190,19 @@ def test_an_unstable_run_quotes_the_log_of_the_test_that_failed(room: RunDirecto
     assert said.endswith("... and 2 more, see below")
 
 
+def test_the_logs_of_the_stage_that_ended_the_run_are_at_the_top_the_telling_ones_first(room: RunDirectory) -> None:
+    (room.root / "smoke").mkdir()
+    for name in ("qemu.log", "console.log", "boot.json"):
+        (room.root / "smoke" / name).touch()
+    letters = [letter("package.test.functional.", "complete", "UNSTABLE"), letter("image.test.smoke.", "running")]
+    times = [one.closed(9.0, "FAILURE") for one in stage_times(letters, "run-1")]
+    page = summary_page(ImageReport(job_in(room), error=PackageError("it does not boot")), CAPSULE, RUN, times, [])
+    head = page.partition("## Stages")[0]
+    assert "**Logs of `image.test.smoke`:** [smoke/console.log](http://artifacts/run-1/smoke/console.log)" in head
+    unstable = ImageReport(job_in(room), verdict=TestReport("UNSTABLE", ()))
+    assert "**Logs of `package.test.functional`:**" in summary_page(unstable, CAPSULE, RUN, times, [])
+
+
 def test_the_messages_so_far_and_the_last_one_are_listed(room: RunDirectory) -> None:
     letters = [letter("package.", "queued"), letter("package.", "complete", "UNSTABLE", 3600.0)]
     report = ImageReport(job_in(room), verdict=TestReport("UNSTABLE", ()))
