@@ -10,7 +10,7 @@ from __future__ import annotations
 import uuid
 
 from distgate.change import Change
-from distgate.ledger import Ledger, Run
+from distgate.ledger_runs import Run, RunLedger
 from distgate.rendering import Facts, render
 from distgate.settings import Settings
 from distgate.stages import STAGES, STATUS_ORDER, Pipeline, Status
@@ -22,7 +22,7 @@ _ID_SPACE = uuid.UUID("6b1f4c0e-6c52-4d0f-9d1e-2f2b7f5c8a11")
 class Announcer:
     """Writes the messages of runs into one ledger, each in the words of its run's pipeline."""
 
-    def __init__(self, ledger: Ledger, settings: Settings) -> None:
+    def __init__(self, ledger: RunLedger, settings: Settings) -> None:
         self._ledger = ledger
         self._settings = settings
 

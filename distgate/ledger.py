@@ -8,7 +8,6 @@ mode on one host, PostgreSQL beyond (notes: prefect, section 10).
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,21 +15,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, Engine, Row
+from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DatabaseError
 
 from distgate.change import Change
-from distgate.errors import InfrastructureError
+from distgate.ledger_connections import unusable
+from distgate.ledger_runs import Letter, Run, RunLedger, Statements
 from distgate.ledger_tables import CHANGES, OUTBOX, RUNS, insert_new, open_engine
 from distgate.plain_text import printable
 from distgate.rules import SETTLING
 from distgate.stages import Pipeline
 from distgate.triage import Decision
 
-#: Runs with the change that each holds.
-_RUNS = sa.select(RUNS, CHANGES.c.change).join(
-    CHANGES, sa.and_(CHANGES.c.key == RUNS.c.key, CHANGES.c.pipeline == RUNS.c.pipeline)
-)
+__all__ = ["Acceptance", "Ledger", "Letter", "Run"]
 
 
 @dataclass(frozen=True)
@@ -45,42 +42,25 @@ class Acceptance:
     rule: str = ""
 
 
-@dataclass(frozen=True)
-class Run:
-    """A run that holds a change for its pipeline. ``attempt`` counts its complete sets of messages, from 1."""
+class _Statements:
+    """SQL on a connection of SQLAlchemy: distgate.ledger_runs.Statements."""
 
-    run_id: str
-    change: Change
-    build_url: str
-    attempt: int
-    status: str
-    open_stage: str | None
-    facts: dict[str, str]
-    ended: bool
-    pipeline: Pipeline = "allpackages"
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self.locking = "" if connection.dialect.name == "sqlite" else " FOR UPDATE"
 
-    @property
-    def build_id(self) -> str:
-        """The ID on the wire: a retry after the last message is a run of its own there."""
-        return self.run_id if self.attempt == 1 else f"{self.run_id}.{self.attempt}"
+    def rows(self, sql: str, **values: Any) -> Sequence[Sequence[Any]]:
+        return self._connection.execute(sa.text(sql), values).all()
+
+    def changed(self, sql: str, **values: Any) -> int:
+        return self._connection.execute(sa.text(sql), values).rowcount
 
 
-@dataclass(frozen=True)
-class Letter:
-    """A message in the outbox."""
+class Ledger(RunLedger):
+    """One connection pool on the ledger's database; every method is one transaction and safe to repeat.
 
-    seq: int
-    message_id: str
-    topic: str
-    body: dict[str, str]
-    created_at: float
-    sent_at: float | None
-    tries: int
-    error: str | None
-
-
-class Ledger:
-    """One connection pool on the ledger's database; every method is one transaction and safe to repeat."""
+    What runs do is in RunLedger; this adds what services and commands do.
+    """
 
     def __init__(self, url: str) -> None:
         with _reported():
@@ -94,6 +74,12 @@ class Ledger:
         """One transaction on the tables of distgate.ledger_tables; InfrastructureError when it cannot be had."""
         with _reported(), self._engine.begin() as connection:
             yield connection
+
+    @contextmanager
+    def statements(self) -> Iterator[Statements]:
+        """See RunLedger."""
+        with self.transaction() as connection:
+            yield _Statements(connection)
 
     # -- changes -------------------------------------------------------------------------------------------------
 
@@ -141,145 +127,7 @@ class Ledger:
         with self.transaction() as connection:
             connection.execute(CHANGES.update().where(_of(key, pipeline)).values(offered_at=time.time()))
 
-    # -- runs ----------------------------------------------------------------------------------------------------
-
-    def claim(
-        self,
-        change: Change,
-        run_id: str,
-        build_url: str,
-        *,
-        again: bool = False,
-        pipeline: Pipeline = "allpackages",
-    ) -> Run | None:
-        """Take the change for a run of ``pipeline``; None when another run of it holds the change and ``again`` does
-        not ask for a re-run.
-
-        The run that holds it gets it again: that is a retry, and a new attempt if its last message was written.
-        """
-        with self.transaction() as connection:
-            if not self._take(connection, change, run_id, pipeline, again):
-                return None
-            self._open_run(connection, change, run_id, build_url, pipeline)
-        return self.run(run_id)
-
-    def _take(self, connection: Connection, change: Change, run_id: str, pipeline: Pipeline, again: bool) -> bool:
-        """Write down that the run holds the change; False when another one does."""
-        asked = Decision("queued", "started by hand", "manual", pipeline)
-        where = _of(change.key, pipeline)
-        mine = sa.or_(CHANGES.c.run_id.is_(None), CHANGES.c.run_id == run_id)
-        free = where if again else sa.and_(where, mine)
-        while True:
-            # A run is no push: it is not counted as one more of them.
-            insert_new(connection, CHANGES, _change_row(change, asked))
-            if connection.execute(CHANGES.update().where(free).values(run_id=run_id)).rowcount:
-                return True
-            if connection.execute(sa.select(CHANGES.c.key).where(where)).first():
-                return False
-            # It was there, and has been forgotten since: once more.
-
-    def _open_run(
-        self, connection: Connection, change: Change, run_id: str, build_url: str, pipeline: Pipeline
-    ) -> None:
-        row = {
-            "run_id": run_id,
-            "key": change.key,
-            "pipeline": pipeline,
-            "build_url": build_url,
-            "attempt": 1,
-            "status": "SUCCESS",
-            "facts": "{}",
-            "claimed_at": time.time(),
-            "beat_at": time.time(),
-        }
-        if insert_new(connection, RUNS, row):
-            return
-        connection.execute(RUNS.update().where(RUNS.c.run_id == run_id).values(beat_at=time.time()))
-        # A run that said its last word begins a new set of messages; what it learnt stays true.
-        ended = sa.and_(RUNS.c.run_id == run_id, RUNS.c.ended_at.is_not(None))
-        connection.execute(
-            RUNS.update()
-            .where(ended)
-            .values(attempt=RUNS.c.attempt + 1, status="SUCCESS", ended_at=None, open_stage=None)
-        )
-
-    def run(self, run_id: str) -> Run | None:
-        """The run as the ledger knows it, or None."""
-        with self.transaction() as connection:
-            row = connection.execute(_RUNS.where(RUNS.c.run_id == run_id)).one_or_none()
-        return _run(row) if row else None
-
-    def beat(self, run_id: str, attempt: int) -> bool:
-        """Say that the run is alive; False when it was given up, or another attempt of it has begun."""
-        with self.transaction() as connection:
-            mine = sa.and_(RUNS.c.run_id == run_id, RUNS.c.attempt == attempt, RUNS.c.ended_at.is_(None))
-            return connection.execute(RUNS.update().where(mine).values(beat_at=time.time())).rowcount == 1
-
-    def silent(self, seconds: float) -> list[Run]:
-        """Runs without a last message that have not said for ``seconds`` that they are alive."""
-        quiet = sa.and_(RUNS.c.ended_at.is_(None), RUNS.c.beat_at < time.time() - seconds)
-        with self.transaction() as connection:
-            return [_run(row) for row in connection.execute(_RUNS.where(quiet)).all()]
-
-    def runs_of(self, key: str, pipeline: Pipeline = "allpackages") -> list[Run]:
-        """Every run of ``pipeline`` that ever held the change, oldest first."""
-        mine = sa.and_(RUNS.c.key == key, RUNS.c.pipeline == pipeline)
-        with self.transaction() as connection:
-            rows = connection.execute(_RUNS.where(mine).order_by(RUNS.c.claimed_at)).all()
-        return [_run(row) for row in rows]
-
-    def learn(self, run_id: str, **facts: str) -> None:
-        """Keep facts of a run, such as its NVR, for every later message; of texts, what people can read."""
-        # Strangers wrote some of them, and PostgreSQL reads no JSON with a NUL or half a character in it.
-        told = {name: printable(fact) for name, fact in facts.items()}
-        with self.transaction() as connection:
-            mine = sa.select(RUNS.c.facts).where(RUNS.c.run_id == run_id).with_for_update()
-            known = connection.execute(mine).scalar_one()
-            merged = json.dumps(json.loads(known) | told, sort_keys=True)
-            connection.execute(RUNS.update().where(RUNS.c.run_id == run_id).values(facts=merged))
-
     # -- outbox --------------------------------------------------------------------------------------------------
-
-    def post(
-        self,
-        run_id: str,
-        attempt: int,
-        message_id: str,
-        body: dict[str, str],
-        *,
-        open_stage: str | None = None,
-        last: bool = False,
-    ) -> bool:
-        """Put a message in the outbox and its status into the run, in one transaction.
-
-        False when this run said it before in this attempt, or has said its last message: nothing is changed then.
-        """
-        with self.transaction() as connection:
-            # FOR UPDATE, which SQLite has no need of: the reconciler may be saying the last message just now.
-            ended = sa.select(RUNS.c.ended_at).where(RUNS.c.run_id == run_id).with_for_update()
-            if connection.execute(ended).scalar_one_or_none() is not None:
-                return False
-            if not insert_new(connection, OUTBOX, _letter_row(run_id, attempt, message_id, body)):
-                return False
-            news: dict[str, Any] = {"status": body["status"], "open_stage": open_stage}
-            connection.execute(
-                RUNS.update()
-                .where(RUNS.c.run_id == run_id)
-                .values(**news, **({"ended_at": time.time()} if last else {}))
-            )
-            return True
-
-    def unsent(self, limit: int = 50) -> list[Letter]:
-        """The oldest messages that the broker has not confirmed, in their order."""
-        query = sa.select(OUTBOX).where(OUTBOX.c.sent_at.is_(None)).order_by(OUTBOX.c.seq).limit(limit)
-        with self.transaction() as connection:
-            return [_letter(row) for row in connection.execute(query)]
-
-    def letters_of(self, run_id: str) -> list[Letter]:
-        """Every message of a run, in order."""
-        query = sa.select(OUTBOX).where(OUTBOX.c.run_id == run_id).order_by(OUTBOX.c.seq)
-        with self.transaction() as connection:
-            return [_letter(row) for row in connection.execute(query)]
 
     def sent(self, seq: int) -> None:
         """The broker confirmed this message."""
@@ -312,9 +160,7 @@ def _reported() -> Iterator[None]:
     try:
         yield
     except DatabaseError as broken:
-        raise InfrastructureError(
-            f"the ledger cannot be used: {broken.orig}", hint="is its disk full, or DISTGATE_LEDGER_URL wrong?"
-        ) from broken
+        raise unusable(broken.orig) from broken
 
 
 def _of(key: str, pipeline: Pipeline) -> sa.ColumnElement[bool]:
@@ -333,41 +179,3 @@ def _change_row(change: Change, decision: Decision) -> dict[str, Any]:
         "head": decision.head,
         "accepted_at": time.time(),
     }
-
-
-def _letter_row(run_id: str, attempt: int, message_id: str, body: dict[str, str]) -> dict[str, Any]:
-    return {
-        "message_id": message_id,
-        "run_id": run_id,
-        "topic": body["topic"],
-        "attempt": attempt,
-        "body": json.dumps(body, sort_keys=True),
-        "created_at": time.time(),
-    }
-
-
-def _letter(row: Row[Any]) -> Letter:
-    return Letter(
-        seq=row.seq,
-        message_id=row.message_id,
-        topic=row.topic,
-        body=json.loads(row.body),
-        created_at=row.created_at,
-        sent_at=row.sent_at,
-        tries=row.tries,
-        error=row.error,
-    )
-
-
-def _run(row: Row[Any]) -> Run:
-    return Run(
-        run_id=row.run_id,
-        change=Change.model_validate_json(row.change),
-        build_url=row.build_url,
-        attempt=row.attempt,
-        status=row.status,
-        open_stage=row.open_stage,
-        facts=json.loads(row.facts),
-        ended=row.ended_at is not None,
-        pipeline=row.pipeline,
-    )

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
 from distgate.errors import ConfigurationError
+from distgate.ledger_connections import PATIENCE, SCHEMA, prepare_sqlite
 
 META = sa.MetaData()
 
@@ -79,8 +80,6 @@ REJECTIONS = sa.Table(
     sa.Column("requeued_at", sa.Float),
 )
 
-#: To be raised with every change of a table above; a ledger of another number is refused, never guessed at.
-SCHEMA = 4
 SCHEMAS = sa.Table("schema", META, sa.Column("version", sa.Integer, primary_key=True))
 #: PostgreSQL's lock for whoever makes the tables; any number that is always the same.
 _MAKING = 0x64697374
@@ -95,7 +94,7 @@ def open_engine(url: str) -> Engine:
     try:
         _make_parent(url)
         # A server that was restarted has closed what lies in the pool: a message of a run must not be lost to that.
-        engine = sa.create_engine(url, connect_args={"timeout": 60} if sqlite else {}, pool_pre_ping=not sqlite)
+        engine = sa.create_engine(url, connect_args={"timeout": PATIENCE} if sqlite else {}, pool_pre_ping=not sqlite)
     except (sa.exc.ArgumentError, ImportError, OSError) as wrong:
         raise _no_ledger(str(wrong)) from wrong
     except ValueError as wrong:  # a port that is no number: it may be a part of the password
@@ -142,14 +141,7 @@ def insert_new(connection: Connection, table: sa.Table, row: dict[str, Any]) -> 
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
-    # Other processes write too: wait for them, and lose nothing that was confirmed when the power goes.
-    # The driver's own transactions are switched off: they begin late, and a read that turns into a write then
-    # fails at once when another writer was faster.
-    connection.isolation_level = None
-    cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=60000", "foreign_keys=ON"):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
+    prepare_sqlite(connection)
 
 
 def _begin_sqlite(connection: Connection) -> None:

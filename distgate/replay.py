@@ -8,7 +8,7 @@ from pathlib import Path
 
 from distgate.change import Change, account_of
 from distgate.errors import ConfigurationError
-from distgate.ledger import Ledger, Run
+from distgate.ledger_runs import Run, RunLedger
 from distgate.settings import Settings
 from distgate.stages import Pipeline, split_topic
 from distgate.triage import decide_text
@@ -23,7 +23,7 @@ def run_named(text: str) -> str | None:
     return found[1] if found else None
 
 
-def run_of(ledger: Ledger, run_id: str) -> Run:
+def run_of(ledger: RunLedger, run_id: str) -> Run:
     """The run with its change and its pipeline; raises ConfigurationError when the ledger has no such run."""
     run = ledger.run(run_id)
     if run is None:

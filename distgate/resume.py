@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from distgate.errors import ConfigurationError
-from distgate.ledger import Run
+from distgate.ledger_runs import Run
 from distgate.stages import STAGES, Pipeline
 
 #: What later messages know by a stage: facts of a run, by the suffix of the stage's topic.

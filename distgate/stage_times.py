@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from distgate.ledger import Letter
+from distgate.ledger_runs import Letter
 from distgate.stages import split_topic
 
 

@@ -18,7 +18,7 @@ from distgate.ledger_pruning import forget
 from distgate.settings import settings
 from distgate.stored_results import expired_results
 from tasks.artifacts import store_of
-from tasks.stage import ledger
+from tasks.books import whole_ledger
 
 #: Where forgotten lines of the ledger are kept, below the directory of artifacts.
 ARCHIVE = "ledger-archive"
@@ -28,7 +28,7 @@ ARCHIVE = "ledger-archive"
 def remove_artifacts(dry_run: bool) -> list[Freed]:
     """Remove the artifacts of runs that ended DISTGATE_KEEP_DAYS ago."""
     directory = settings().artifacts_dir.resolve()
-    found = expired_rooms(ledger(), directory, time.time(), settings().keep_days * DAY)
+    found = expired_rooms(whole_ledger(), directory, time.time(), settings().keep_days * DAY)
     if not dry_run:
         remove_rooms(directory, found)
     return found
@@ -40,7 +40,7 @@ def remove_stored(site: str, dry_run: bool) -> list[Freed]:
     store = store_of(site)
     if store is None:
         return []
-    found = expired_copies(ledger(), store.runs(), time.time(), settings().keep_days * DAY)
+    found = expired_copies(whole_ledger(), store.runs(), time.time(), settings().keep_days * DAY)
     for one in [] if dry_run else found:
         store.drop(one.what)
     return found
@@ -51,7 +51,7 @@ def remove_results(dry_run: bool) -> list[Freed]:
     """Remove from Prefect's storage the results of stages of runs that ended DISTGATE_KEEP_DAYS ago; they can be
     retried, and begin anew."""
     storage = result_storage()
-    found = expired_results(ledger(), storage.results(), time.time(), settings().keep_days * DAY)
+    found = expired_results(whole_ledger(), storage.results(), time.time(), settings().keep_days * DAY)
     if not dry_run:
         storage.remove(name for one in found for name in one.names)
     return [one.freed for one in found]
@@ -78,7 +78,7 @@ def forget_runs(dry_run: bool) -> list[Freed]:
     """Move what ended DISTGATE_KEEP_LEDGER_DAYS ago from the ledger to its archive."""
     days = settings().keep_ledger_days
     archive = settings().artifacts_dir.resolve() / ARCHIVE
-    gone = forget(ledger(), time.time() - days * DAY, archive, dry_run=dry_run)
+    gone = forget(whole_ledger(), time.time() - days * DAY, archive, dry_run=dry_run)
     if not gone.changes:
         return []
     what = f"{gone.changes} changes, {gone.runs} runs, {gone.messages} messages"

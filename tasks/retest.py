@@ -20,7 +20,7 @@ from distgate.last_runs import known_packages, last_runs
 from distgate.retest import Candidate, Choice, Wish, choose, named, rows_of, sentence_of, window_key
 from distgate.settings import settings
 from distgate.stages import Pipeline
-from tasks.stage import ledger
+from tasks.books import whole_ledger
 
 #: What was found out about commits stands here, below the directory of artifacts.
 BOOK = "commits.json"
@@ -47,7 +47,7 @@ class Ask:
 @task(name="Choose packages", retries=2, retry_delay_seconds=10)
 def choose_packages(ask: Ask, wish: Wish, start: datetime) -> list[Choice]:
     """What becomes of each package that the wish is about, when the window opens at ``start``."""
-    known = known_packages(ledger(), ask.namespace)
+    known = known_packages(whole_ledger(), ask.namespace)
     known |= _names_in(ask.names) if ask.names else set()
     repos = named(wish, known)
     get_run_logger().info("%d of %d known packages are looked at", len(repos), len(known))
@@ -65,7 +65,7 @@ def candidates(ask: Ask, wish: Wish, repos: Sequence[str]) -> list[Candidate]:
     commits = {repo: (addresses[repo], head.rev) for repo, head in found.items() if head.rev}
     book = CommitBook(settings().artifacts_dir / BOOK)
     facts = book.facts(commits) if wish.needs_commits else {}
-    last = last_runs(ledger(), ask.namespace, ask.branch, ask.pipeline)
+    last = last_runs(whole_ledger(), ask.namespace, ask.branch, ask.pipeline)
     return [
         Candidate(repo, head.rev, head.branch, head.problem, facts.get(repo), last.get(repo))
         for repo, head in found.items()

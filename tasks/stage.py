@@ -14,7 +14,8 @@ from prefect.flows import Flow
 
 from distgate.announcements import Announcer
 from distgate.errors import Cancelled, InfrastructureError
-from distgate.ledger import Ledger
+from distgate.ledger_connections import run_ledger
+from distgate.ledger_runs import RunLedger
 from distgate.resume import origin_of
 from distgate.settings import settings
 from distgate.stages import DUPLICATE, FAILURES, Status
@@ -28,9 +29,9 @@ Slot = Callable[[Any], AbstractContextManager[Any]]
 
 
 @lru_cache(maxsize=1)
-def ledger() -> Ledger:
-    """The ledger of this process."""
-    return Ledger(settings().ledger_url)
+def ledger() -> RunLedger:
+    """The ledger of this process, as runs use it."""
+    return run_ledger(settings().ledger_url)
 
 
 @lru_cache(maxsize=1)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from distgate.capsule import Capsule
 from distgate.errors import BLAMED, DistgateError
-from distgate.ledger import Letter, Run
+from distgate.ledger_runs import Letter, Run
 from distgate.plain_text import fenced, inline
 from distgate.run_directory import RunDirectory
 from distgate.stage_times import StageTime

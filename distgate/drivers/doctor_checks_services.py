@@ -23,7 +23,8 @@ from distgate.drivers.koji import KojiClient, KojiProfile
 from distgate.drivers.prefect_api import PrefectApi
 from distgate.errors import ConfigurationError, DistgateError, InfrastructureError
 from distgate.ledger import Ledger
-from distgate.ledger_tables import SCHEMA, file_of
+from distgate.ledger_connections import SCHEMA
+from distgate.ledger_tables import file_of
 
 #: Seconds for one answer. Nobody is asked twice: what a doctor finds is true of this moment.
 ANSWER_SECONDS = 10.0

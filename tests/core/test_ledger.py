@@ -12,6 +12,7 @@ from distgate.change import Change
 from distgate.errors import ConfigurationError
 from distgate.ledger import Ledger
 from distgate.ledger_books import histories
+from distgate.ledger_connections import run_ledger
 from distgate.ledger_history import LedgerHistory
 from distgate.ledger_tables import SCHEMAS
 from distgate.settings import Settings
@@ -31,8 +32,11 @@ def ledger(ledger_url: str) -> Iterator[Ledger]:
 
 
 @pytest.fixture
-def announcer(ledger: Ledger) -> Announcer:
-    return Announcer(ledger, Settings())
+def announcer(ledger: Ledger, ledger_url: str) -> Iterator[Announcer]:
+    """As a run has it: ``ledger`` has made the tables."""
+    opened = run_ledger(ledger_url)
+    yield Announcer(opened, Settings())
+    opened.close()
 
 
 def test_the_same_push_three_times_is_one_change(ledger: Ledger) -> None:
@@ -211,7 +215,8 @@ def test_every_stage_of_atomic_host_may_be_entered_and_broken_off(
 
 
 def _write_many(url: str, run: str) -> None:
-    ledger = Ledger(url)
+    # Runs and services write side by side.
+    ledger = Ledger(url) if int(run) % 2 else run_ledger(url)
     announcer = Announcer(ledger, Settings())
     change = CHANGE.model_copy(update={"rev": run * 40})
     ledger.claim(change, run, URL)

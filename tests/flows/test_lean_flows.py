@@ -9,7 +9,7 @@ from distgate.process import run
 #: Libraries of drivers, each of which costs a stage that has a use for it and no other.
 DRIVERS = (
     "ansible", "ansible_runner", "createrepo_c", "defusedxml", "dnf", "docker", "fedora_messaging", "gssapi", "koji",
-    "libvirt", "pika", "prefect.server", "psycopg", "pykickstart", "requests", "sqlalchemy.dialects.postgresql",
+    "libvirt", "pika", "prefect.server", "psycopg", "pykickstart", "requests", "sqlalchemy",
     "tmt", "twisted", "xmlrpc",
 )  # fmt: skip
 LOOK = "import importlib, sys; importlib.import_module(sys.argv[1]); print(*sorted(sys.modules))"
