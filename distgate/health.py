@@ -15,6 +15,8 @@ from distgate.doctor import Report
 
 #: The work queue of one host begins like this: what must run on that very host waits in it.
 QUEUE_PREFIX = "host-"
+#: What asks every host for its health waits here: any worker takes it, fit or not (deployment worker-health/hosts).
+ASKING_QUEUE = "health"
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,17 @@ from typing import Any
 
 from prefect import flow
 from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
 from tasks.worker_health import ask_every_host, look_here
 
 
-@flow(name="worker-health")
+def _title() -> str:
+    return f"health of {flow_run.parameters.get('host') or 'every host'}"
+
+
+@flow(name="worker-health", flow_run_name=_title)
 def worker_health(host: str = "") -> State[Any]:
     """Look at the health of a worker's host, in a run that waits in that host's queue; of every host without a name.
 
@@ -19,6 +24,6 @@ def worker_health(host: str = "") -> State[Any]:
         host: The worker's name. Its run must be started in the work queue host-NAME.
     """
     if not host:
-        return Completed(message=f"asked: {', '.join(ask_every_host()) or 'nobody'}")
+        return Completed(message=ask_every_host().sentence())
     health = look_here(host)
     return Completed(message=health.sentence) if health.fit else Failed(name="Unfit", message=health.sentence)

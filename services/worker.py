@@ -2,7 +2,7 @@
 
 Prefect can pause a pool or a queue, but no single worker, and its own worker kills its runs when it is asked to end.
 This one asks the file of its health before each poll: unfit, it takes nothing but what waits in its host's own queue,
-such as the health run that finds it fit again.
+such as the health run that finds it fit again, and what asks every host for one.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from prefect.workers.process import ProcessWorker
 from distgate.drivers.prefect_api import PrefectApi
 from distgate.drivers.worker_health import examine_here, file_of, note_health
 from distgate.errors import ConfigurationError, DistgateError
-from distgate.health import Health, queue_of, read_health, write_health
+from distgate.health import ASKING_QUEUE, Health, queue_of, read_health, write_health
 from distgate.settings import Settings
 
 #: One of Prefect's: its settings say what is shown, and drop everybody else's.
@@ -35,6 +35,8 @@ log = get_logger("services.worker")
 
 #: Seconds between two looks for runs that are still in hand while the worker ends.
 DRAIN_SECONDS = 0.5
+#: Seconds after which a host that is unfit is looked at again, if not sooner: most trouble is over soon.
+UNFIT_SECONDS = 30.0
 #: Characters of a queue's description.
 _WORDS = 500
 
@@ -73,7 +75,7 @@ class Gate:
         health = read_health(self._health)
         fit = health is not None and health.fit and not self.stale
         shared = self._post.queues if fit else ()
-        return {*shared, self._post.own_queue}
+        return {*shared, self._post.own_queue, ASKING_QUEUE}
 
 
 class _Gated:
@@ -111,6 +113,7 @@ async def work(own: Settings, post: Post, kind: str = "process", *, with_healthc
     first = Health(False, "nobody has looked yet", datetime.now(UTC).timestamp())
     gate.stale = not _written(file_of(own, post.host), first)
     _tell(own, post, first)
+    _open_asking_queue(own, post)
     made = worker_class(kind)(
         work_pool_name=post.pool, name=post.host, limit=post.limit, create_pool_if_not_found=False
     )
@@ -132,7 +135,7 @@ async def _look_after(own: Settings, post: Post, gate: Gate) -> None:
             log.log(logging.INFO if health.fit else logging.ERROR, "%s", _words(health))
             await anyio.to_thread.run_sync(_tell_if_possible, own, post, health, abandon_on_cancel=True)
         told = health
-        await anyio.sleep(own.health_every)
+        await anyio.sleep(own.health_every if health.fit else min(own.health_every, UNFIT_SECONDS))
 
 
 def _look(own: Settings, post: Post) -> tuple[Health, bool]:
@@ -157,6 +160,14 @@ def _tell(own: Settings, post: Post, health: Health) -> None:
     """Write it beside the host's queue, which is there from then on."""
     with PrefectApi(own.prefect_api_url, patience=30) as prefect:
         prefect.describe_queue(post.pool, post.own_queue, _words(health)[:_WORDS])
+
+
+def _open_asking_queue(own: Settings, post: Post) -> None:
+    """Prefect gives a worker nothing at all that asks for a queue which is not there."""
+    with PrefectApi(own.prefect_api_url, patience=30) as prefect:
+        prefect.describe_queue(
+            post.pool, ASKING_QUEUE, "what asks every host for its health; served by unfit workers"
+        )
 
 
 def _tell_if_possible(own: Settings, post: Post, health: Health) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from prefect import get_run_logger, task
 from prefect.artifacts import create_table_artifact
 from prefect.runtime import flow_run
@@ -13,21 +15,46 @@ from distgate.settings import settings
 
 #: The deployment whose runs look at one host each.
 DEPLOYMENT = "worker-health/hosts"
+#: The states of a run that nobody has taken yet.
+_WAITING = ("SCHEDULED", "PENDING")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The hosts that were asked for their health, and those that have not answered an earlier question yet."""
+
+    hosts: tuple[str, ...]
+    silent: tuple[str, ...]
+
+    def sentence(self) -> str:
+        """Who was asked, for people."""
+        said = f"asked: {', '.join(self.hosts) or 'nobody'}"
+        return (
+            f"{said}; not again, for the last question still waits: {', '.join(self.silent)}" if self.silent else said
+        )
 
 
 @task(name="Ask every host", retries=2, retry_delay_seconds=5)
-def ask_every_host() -> list[str]:
-    """Start a run for each host that ever had a worker in the pool, in that host's own queue; the hosts' names."""
+def ask_every_host() -> Asked:
+    """Start a run for each host that ever had a worker in the pool, in that host's own queue; but not where the last
+    one still waits, for a worker that has its hands full, or is gone."""
     with PrefectApi(settings().prefect_api_url) as prefect:
         queues = prefect.queues(prefect.pool_of(DEPLOYMENT))
-        hosts = sorted(host for queue in queues if (host := host_of(queue)))
-        for host in hosts:
-            key = f"health of {host} for {flow_run.id}"
+        known = {host for queue in queues if (host := host_of(queue))}
+        own = f"for {flow_run.id}"
+        waiting = {
+            str(one.parameters.get("host"))
+            for one in prefect.flow_runs(deployment=DEPLOYMENT, state_types=_WAITING)
+            if not (one.idempotency_key or "").endswith(own)  # of this very run, before it was tried again
+        }
+        asked = Asked(tuple(sorted(known - waiting)), tuple(sorted(known & waiting)))
+        for host in asked.hosts:
+            key = f"health of {host} {own}"
             prefect.create_flow_run(
                 DEPLOYMENT, {"host": host}, idempotency_key=key, queue=queue_of(host), name=f"health of {host}"
             )
-    get_run_logger().info("%d hosts are asked: %s", len(hosts), ", ".join(hosts) or "no worker was ever there")
-    return hosts
+    get_run_logger().info("%s", asked.sentence())
+    return asked
 
 
 @task(name="Look at this host")

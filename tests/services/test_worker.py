@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from distgate.drivers.prefect_api import FlowRun, PrefectApi
-from distgate.health import Health, health_file, queue_of, read_health, write_health
+from distgate.health import ASKING_QUEUE, Health, health_file, queue_of, read_health, write_health
 from distgate.process import run, spawn, tail_of
 from distgate.waiting import wait_for
 from lab import prefect_server as lab_prefect
@@ -151,6 +151,11 @@ def test_an_unfit_worker_takes_no_new_run_and_ends_none_and_takes_runs_when_it_i
     assert room.state_of(first) == "RUNNING"
     room.let_go("first")
     room.await_completed(first)
+    asking = room.start("asking", queue=ASKING_QUEUE)
+    room.await_begun("asking")
+    assert room.state_of(second) in ("SCHEDULED", "LATE")
+    room.let_go("asking")
+    room.await_completed(asking)
 
     room.mend_host()
     room.await_health(True)
@@ -185,10 +190,10 @@ def test_a_worker_without_its_pool_says_so(prefect_server: PrefectServer, tmp_pa
 #: Whether the health says fit (None: nobody looked), whether it could not be written, whether the worker ends; and
 #: the queues that are served.
 GATES: list[tuple[bool | None, bool, bool, set[str]]] = [
-    (None, False, False, {"host-kvm01"}),
-    (False, False, False, {"host-kvm01"}),
-    (True, False, False, {"default", "host-kvm01"}),
-    (True, True, False, {"host-kvm01"}),
+    (None, False, False, {"host-kvm01", "health"}),
+    (False, False, False, {"host-kvm01", "health"}),
+    (True, False, False, {"default", "host-kvm01", "health"}),
+    (True, True, False, {"host-kvm01", "health"}),
     (True, False, True, set()),
 ]
 
