@@ -13,6 +13,7 @@ from typing import Any
 
 import koji
 
+from lab.koji_releases import Releases
 from lab.koji_tasks import State, Task, TaskFault, TaskStore
 from lab.package_builder import Job, PackageBuilder, architectures
 from lab.task_process import TaskStopped
@@ -51,6 +52,8 @@ class Builds:
     def __init__(self, store: TaskStore, builder: PackageBuilder, arch: str, capacity: int = 2) -> None:
         self._store = store
         self._builder = builder
+        #: What was built for good.
+        self.releases = Releases(store.files)
         self._arch = arch
         self._pool = ThreadPoolExecutor(capacity, thread_name_prefix="build")
         self._stops: dict[int, threading.Event] = {}
@@ -110,13 +113,14 @@ class Builds:
         target = Target.find(name)
         if target is None:
             raise TaskFault(koji.GenericError.faultCode, f"GenericError: unknown build target: {name}")
-        if not options.get("scratch"):
-            what = "arch_override is only allowed for scratch builds" if options.get("arch_override") else ""
-            raise TaskFault(
-                koji.BuildError.faultCode, f"BuildError: {what or 'only scratch builds are allowed here'}"
-            )
+        if options.get("arch_override") and not options.get("scratch"):
+            what = "arch_override is only allowed for scratch builds"
+            raise TaskFault(koji.BuildError.faultCode, f"BuildError: {what}")
         with tempfile.TemporaryDirectory(prefix=f"task-{task.id}-", dir=self._rooms) as scratch:
-            return self._scratch_build(task, target, source, options.get("arch_override") or "", Path(scratch))
+            made = self._scratch_build(task, target, source, options.get("arch_override") or "", Path(scratch))
+        if not options.get("scratch"):
+            self.releases.add(task.id, made)
+        return made
 
     def _scratch_build(self, task: Task, target: Target, source: str, arches: str, work: Path) -> dict[str, Any]:
         made = self._source_task(task, target, source, work)

@@ -105,6 +105,15 @@ class Hub:
         self._session()
         self._builds.cancel(self._task(task_id).id)
 
+    def listBuilds(self, taskID: int | None = None, state: int | None = None, **_: Any) -> Any:
+        return [build for build in self._builds.releases.of_task(taskID) if state in (None, build["state"])]
+
+    def listBuildRPMs(self, build: int) -> Any:
+        return self._builds.releases.rpms(build)
+
+    def getBuildLogs(self, build: int) -> Any:
+        return self._builds.releases.logs(build)
+
     # tasks
 
     def getTaskInfo(self, task_id: Any, request: bool = False, strict: bool = False) -> Any:

@@ -2,6 +2,7 @@
 
 /kojihub                                        XML-RPC
 /kojifiles/work/tasks/<id%10000>/<id>/<file>    task output, as below a real hub's topurl
+/kojifiles/packages/<name>/<version>/<release>/ what was built for good
 /lab/fault/<kind>/<count>                       the next <count> calls fail: offline, error, traceback, drop;
                                                 the next <count> uploads do: cut, corrupt
 """
@@ -80,7 +81,7 @@ class _Handler(FileHandler):
         path = unquote(urlsplit(self.path).path)
         if path == "/health":
             self.send_body(HTTPStatus.OK, "text/plain; charset=utf-8", b"ok\n")
-        elif path.startswith("/kojifiles/work/"):
+        elif path.startswith(("/kojifiles/work/", "/kojifiles/packages/")):
             self.send_path(self.server.files, path.removeprefix("/kojifiles/"))
         else:
             self.send_error(HTTPStatus.NOT_FOUND)

@@ -21,7 +21,7 @@ from distgate.capsule import BuildRecord, UnitTestsRecord, record_rpms, sha256_o
 from distgate.drivers.base import BuildHub, Progress, TaskLost
 from distgate.drivers.repository import make_repository
 from distgate.errors import Cancelled, ConfigurationError, DistgateError, GaveUp, PackageError, TimedOut
-from distgate.modified_release import original
+from distgate.modified_release import SHORT, original
 from distgate.packages import Nevra, RpmFile, read_rpms, under_test
 from distgate.settings import settings
 from distgate.unit_tests import UNKNOWN, UnitTests, unit_tests
@@ -214,6 +214,8 @@ def _tell(job: Job, nvr: str, room: Path) -> str:
     if job.pipeline == "allpackages":
         ledger().learn(job.run_id, nvr=nvr, original_spec_nvr=nvr)
         return nvr
-    before = original(nvr, job.change.rev)
+    # A build that somebody else asked for has the release of the spec file, which does not name the commit.
+    theirs = job.koji_task is not None and job.change.rev[:SHORT] not in nvr
+    before = nvr if theirs else original(nvr, job.change.rev)
     ledger().learn(job.run_id, nvr=f"{nvr}.src", original_spec_nvr=before, package_url=job.room.url(room))
     return before

@@ -20,7 +20,8 @@ import requests
 
 from distgate.capsule import sha256_of
 from distgate.drivers.base import BuildTask, KojiAuth, Progress, TaskLost
-from distgate.drivers.koji_output import TaskFile, fetch, wanted
+from distgate.drivers.koji_output import HubFile, TaskFile, fetch, wanted
+from distgate.drivers.koji_release import ReleasedFile, released
 from distgate.errors import Cancelled, ConfigurationError, DistgateError, InfrastructureError, PackageError, TimedOut
 from distgate.waiting import Deadline, wait_for
 
@@ -149,8 +150,9 @@ class KojiClient:
         """Fetch RPMs (``arch``, noarch, src) and logs of the whole tree into the directory ``into``.
 
         Logs are named ``<log>.<arch>.log`` (``<log>.srpm.log`` for those of the source package's task). Works for
-        a FAILED build, whose logs are then all there is. Files appear whole or not at all. Raises
-        InfrastructureError when a file cannot be had in its full size.
+        a FAILED build, whose logs are then all there is, and for one that is no scratch build, as long as the hub has
+        it. Files appear whole or not at all. Raises InfrastructureError when a file cannot be had in its full size,
+        ConfigurationError when the hub has removed what the build made.
         """
         into.mkdir(parents=True, exist_ok=True)
         with self._session(login=False) as session:
@@ -158,8 +160,20 @@ class KojiClient:
             descendents = session.getTaskDescendents(task_id)
             tasks = {each["id"]: each for each in [root, *(task for some in descendents.values() for task in some)]}
             outputs = {key: session.listTaskOutput(key, stat=True, all_volumes=True) for key in sorted(tasks)}
-            files = wanted(tasks, outputs, arch)
+            files: list[HubFile] = [*wanted(tasks, outputs, arch)]
+            if not any(outputs.values()) and root["state"] == koji.TASK_STATES["CLOSED"]:
+                files = [*self._released(session, task_id, arch)]
             return [fetch(session, self.profile.topurl, self.profile.serverca, file, into) for file in files]
+
+    def _released(self, session: Any, task_id: int, arch: str) -> list[ReleasedFile]:
+        # Hubs clear the output of tasks away after some days.
+        found = released(session, task_id, arch)
+        if not found:
+            raise ConfigurationError(
+                f"the hub {self.profile.server} has removed what Koji task {task_id} built",
+                hint="scratch builds are kept for some days: name the commit to build it anew",
+            )
+        return found
 
     def log_tail(self, task: BuildTask, names: tuple[str, ...]) -> str:
         """The last lines of the first of ``names`` that the task has put out, or nothing."""

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import httpx
 import koji
@@ -18,6 +18,25 @@ _HTTP_SECONDS = 120.0
 _SAFE = re.compile(r"\w[\w.+~^%-]*\Z")
 
 
+class HubFile(Protocol):
+    """A file that a hub has: ``size`` in bytes (0: unknown), ``save_as`` its name here, ``title`` for people."""
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def save_as(self) -> str: ...
+
+    @property
+    def title(self) -> str: ...
+
+    def url(self, topurl: str) -> str:
+        """Where the file lies below the hub's top URL."""
+
+    def chunk(self, session: Any, offset: int, size: int) -> bytes:
+        """A part of the file through the hub's XML-RPC. Raises InfrastructureError where there is no such way."""
+
+
 @dataclass(frozen=True)
 class TaskFile:
     """One file of one task; ``size`` in bytes as the hub says, ``save_as`` the name it gets here."""
@@ -27,6 +46,11 @@ class TaskFile:
     volume: str
     size: int
     save_as: str = ""
+
+    @property
+    def title(self) -> str:
+        """What people read of it."""
+        return f"{self.name} of Koji task {self.task_id}"
 
     def url(self, topurl: str) -> str:
         """Where the file lies below the hub's top URL."""
@@ -51,13 +75,18 @@ def wanted(tasks: Mapping[int, Any], outputs: Mapping[int, Any], arch: str) -> l
         task = tasks[task_id]
         for name, volumes in sorted(outputs[task_id].items()):
             save_as = _local_name(name, task.get("label") or task["arch"], arch)
-            if _SAFE.match(name) and _SAFE.match(save_as):  # a label of the hub is part of the latter
+            if is_safe(name) and is_safe(save_as):  # a label of the hub is part of the latter
                 volume, stat = next(iter(volumes.items()))
                 chosen.setdefault(save_as, TaskFile(task_id, name, volume, int(stat["st_size"]), save_as))
     return list(chosen.values())
 
 
-def fetch(session: Any, topurl: str, serverca: str, file: TaskFile, into: Path) -> Path:
+def is_safe(name: str) -> bool:
+    """Whether what a hub calls a file can be a file's name here."""
+    return bool(_SAFE.match(name))
+
+
+def fetch(session: Any, topurl: str, serverca: str, file: HubFile, into: Path) -> Path:
     """Download ``file`` by HTTP, or in pieces through the hub when that fails. Raises InfrastructureError."""
     target = into / file.save_as
     partial = target.with_name(f".{file.save_as}.part")
@@ -68,9 +97,7 @@ def fetch(session: Any, topurl: str, serverca: str, file: TaskFile, into: Path) 
     got = partial.stat().st_size
     if got < file.size:  # a log may have grown since the listing
         partial.unlink()
-        raise InfrastructureError(
-            f"{file.name} of Koji task {file.task_id}: {got} of {file.size} bytes arrived", evidence=problem
-        )
+        raise InfrastructureError(f"{file.title}: {got} of {file.size} bytes arrived", evidence=problem)
     return partial.rename(target)
 
 
@@ -83,7 +110,7 @@ def _local_name(name: str, label: str, arch: str) -> str:
     return ""
 
 
-def _over_http(file: TaskFile, topurl: str, serverca: str, into: Path) -> str:
+def _over_http(file: HubFile, topurl: str, serverca: str, into: Path) -> str:
     """The problem in words, or nothing when the file is here."""
     try:
         with (
@@ -99,7 +126,7 @@ def _over_http(file: TaskFile, topurl: str, serverca: str, into: Path) -> str:
     return ""
 
 
-def _over_rpc(session: Any, file: TaskFile, stream: IO[bytes]) -> None:
+def _over_rpc(session: Any, file: HubFile, stream: IO[bytes]) -> None:
     offset = 0
     while chunk := file.chunk(session, offset, _CHUNK):
         stream.write(chunk)

@@ -20,9 +20,9 @@ SITE = "package-stage"
 
 
 @flow(name="package-stage", on_completion=[end_of_run], on_failure=[end_of_run])
-def package_stage(rev: str, pipeline: Pipeline) -> State[Any]:
+def package_stage(rev: str, pipeline: Pipeline, koji_task: int | None) -> State[Any]:
     change = Change(namespace="rpms", repo="tiny", rev=rev, branch="f41", username="jane")
-    job = claim_change(change, SITE, False, pipeline=pipeline)
+    job = claim_change(change, SITE, False, pipeline=pipeline, koji_task=koji_task)
     assert job is not None
     built = build_package(job)
     print(json.dumps([built.nvr, built.original_nvr, built.unit_tests.status]))
@@ -30,10 +30,10 @@ def package_stage(rev: str, pipeline: Pipeline) -> State[Any]:
 
 
 if __name__ == "__main__":
-    _, rev, pipeline, dist_git, hub = sys.argv
+    _, rev, pipeline, dist_git, hub, *koji_task = sys.argv
     address = f"{dist_git}/{{namespace}}/{{repo}}.git"
     DistGit(url=address, lookaside=lookaside_address(dist_git)).save(SITE, overwrite=True)
     KojiInstance(
         server=f"{hub}/kojihub", topurl=f"{hub}/kojifiles", auth="password", user="koji", password="koji"
     ).save(SITE, overwrite=True)
-    package_stage(rev, cast("Pipeline", pipeline))
+    package_stage(rev, cast("Pipeline", pipeline), int(koji_task[0]) if koji_task else None)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import koji
 import pytest
 from koji_world import KojiWorld, koji_world, spec
 
@@ -44,7 +45,7 @@ class Ran:
         return list(json.loads(next(line for line in self.output.splitlines() if line.startswith("["))))
 
 
-def ran(server: PrefectServer, world: KojiWorld, rev: str, pipeline: str, scratch: Path) -> Ran:
+def ran(server: PrefectServer, world: KojiWorld, rev: str, pipeline: str, scratch: Path, *koji_task: str) -> Ran:
     environment = {
         "DISTGATE_LEDGER_URL": f"sqlite:///{scratch}/ledger.db",
         "DISTGATE_ARTIFACTS_DIR": str(scratch / "artifacts"),
@@ -52,7 +53,7 @@ def ran(server: PrefectServer, world: KojiWorld, rev: str, pipeline: str, scratc
         "DISTGATE_RETRY_DELAYS": "[0]",
     }
     ended = run(
-        [sys.executable, HERE / "package_stage.py", rev, pipeline, world.dist_git.url, world.hub.url],
+        [sys.executable, HERE / "package_stage.py", rev, pipeline, world.dist_git.url, world.hub.url, *koji_task],
         timeout=300,
         env=server.environment | environment,
         cwd=HERE.parents[1],
@@ -107,6 +108,21 @@ def test_atomic_builds_a_source_package_that_names_the_commit(
     assert facts is not None
     assert facts.facts["package_url"] == f"http://artifacts.test/{seen.room.name}/build"
     assert (seen.room / "build" / f"{nvr}.noarch.rpm").exists()
+
+
+@pytest.mark.lab
+def test_a_packagers_build_can_be_taken_for_a_host_though_its_release_does_not_name_the_commit(
+    prefect_server: PrefectServer, world: KojiWorld, tmp_path: Path
+) -> None:
+    rev = commit(world, "true")
+    hub = koji.ClientSession(world.profile.server, {"user": "koji", "password": "koji"})
+    hub.login()
+    task = int(hub.build(f"git+{world.dist_git.url}/rpms/tiny.git#{rev}", "f41", {}))
+    seen = ran(prefect_server, world, rev, "atomic", tmp_path, str(task))
+    assert seen.built == ["tiny-1.2-3.fc41", "tiny-1.2-3.fc41", "passed"]
+    assert seen.capsule.build.task_id == task
+    assert [one["id"] for one in hub.listTasks(opts={"method": "build"})][-1] == task
+    assert not (seen.room / "source").exists()
 
 
 @pytest.mark.lab
