@@ -62,7 +62,9 @@ def up(state: State = None) -> None:
 
     _unwind_when_ended()
     world = start(_state(state), settings().cache, _say)
-    print(f"Prefect UI  {world.prefect_ui_url}\nbroker      {world.amqp_url}\ndist-git    {world.dist_git_url}")
+    places = ("Prefect UI", world.prefect_ui_url), ("broker", world.amqp_url), ("dist-git", world.dist_git_url)
+    for what, url in (*places, ("metrics", world.metrics_url)):
+        print(f"{what:11} {url}")
 
 
 @lab.command()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import httpx
 
 from distgate.drivers.base import Progress
 from distgate.errors import InfrastructureError
+from distgate.health import health_file
 from distgate.process import run
 from lab.ports import free_ports
 from lab.service import Health, Service, read_json, write_json
@@ -85,6 +86,20 @@ class PrefectServer:
             grace=20,
             cwd=str(project),
         )
+
+
+def gated(worker: Service, name: str, limit: int, state: Path, queue: str = "default") -> Service:
+    """The same worker as sites have it (docs/doctor.md): called ``name``, with ``limit`` runs of ``queue`` at a time,
+    and only while its host is fit, which stands in ``state``. It counts as healthy from then on."""
+    words = ("worker", "--name", name, "--limit", str(limit), "--queue", queue, "--with-healthcheck")
+    return replace(
+        worker,
+        argv=(sys.executable, "-m", "distgate.cli", *words),
+        environment={**worker.environment, "DISTGATE_WORKER_STATE": str(state)},
+        health=Health("worker", f"{worker.health.target}#{health_file(state, name)}"),
+        # Asked to end, it waits for the runs in hand: in a lab they are given up.
+        grace=5,
+    )
 
 
 def prepare(home: Path) -> PrefectServer:

@@ -7,17 +7,16 @@ results, and the store of base images.
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 from distgate.drivers.base import Progress
 from lab import postgresql, prefect_cluster
 from lab import service as services
-from lab.prefect_server import SERVER
+from lab.prefect_server import gated
 from lab.process_table import ProcessId, members
 from lab.service import Service
-from lab.world import PROJECT, Start, World, register
+from lab.world import PROJECT, WORKER_AFTER, Start, World, register
 
 HOSTS = ("one", "two")
 #: Runs at the same time on each host.
@@ -54,15 +53,10 @@ class SiteStart(Start):
             **host.environment,
             "PREFECT_HOME": str(own / "prefect"),
             "PREFECT_LOCAL_STORAGE_PATH": str(self.state / "results"),
-            "DISTGATE_WORKER_STATE": str(own / "workers"),
-            "DISTGATE_FREE_DISK": "500M",
             "TMPDIR": str(own / "tmp"),
         }
-        made = self.cluster.worker(name, environment, PROJECT)
-        words = ("worker", "--name", name, "--limit", str(RUNS), "--with-healthcheck")
-        return replace(
-            made, name=worker_of(name), argv=(sys.executable, "-m", "distgate.cli", *words), after=(SERVER,)
-        )
+        made = gated(self.cluster.worker(name, environment, PROJECT), name, RUNS, own / "workers")
+        return replace(made, name=worker_of(name), after=WORKER_AFTER)
 
 
 def start(state: Path, cache: Path, progress: Progress) -> World:

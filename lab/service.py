@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from distgate.errors import ConfigurationError, DistgateError
+from distgate.health import read_health
 from lab.process_table import ProcessId
 
 PROBE_SECONDS = 2.0
@@ -26,9 +27,10 @@ class Health:
     (host:port) answers the protocol's greeting. ``tcp``: somebody accepts connections at ``target``.
     ``consumer``: ``target`` is AMQP-URL#queue, and somebody consumes that queue. ``postgresql``: ``target``
     (host:port) takes logins. ``redis``: ``target`` (a URL with the password) has read its data and answers.
+    ``worker``: ``target`` is URL#FILE; the URL answers 2xx, and the file says that the worker takes runs.
     """
 
-    kind: Literal["process", "http", "amqp", "tcp", "consumer", "postgresql", "redis"] = "process"
+    kind: Literal["process", "http", "amqp", "tcp", "consumer", "postgresql", "redis", "worker"] = "process"
     target: str = ""
 
     def __call__(self) -> bool:
@@ -80,6 +82,11 @@ def save(state: Path, service: Service) -> None:
     """
     levels([*(one for one in wanted(state) if one.name != service.name), service])
     write_json(_wanted(state) / f"{service.name}.json", asdict(service))
+
+
+def forget(state: Path, name: str) -> None:
+    """The service is not wanted any more; one that runs is left alone."""
+    (_wanted(state) / f"{name}.json").unlink(missing_ok=True)
 
 
 def load(state: Path, name: str) -> Service:
@@ -176,6 +183,12 @@ def _answers_http(target: str) -> bool:
     return False
 
 
+def _takes_runs(target: str) -> bool:
+    url, _, file = target.partition("#")
+    known = read_health(Path(file))
+    return known is not None and known.fit and _answers_http(url)
+
+
 def _is_consumed(target: str) -> bool:
     from distgate.drivers.amqp import consumers_of
 
@@ -211,4 +224,5 @@ _PROBES: Mapping[str, Callable[[str], bool]] = {
     "consumer": _is_consumed,
     "postgresql": _takes_logins,
     "redis": _answers_redis,
+    "worker": _takes_runs,
 }

@@ -9,7 +9,7 @@ import shutil
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -27,7 +27,7 @@ from lab import service as services
 from lab.bare_repository import install_hook, repository_path
 from lab.base_image import LIMIT, ensure_base, key_of, store_root, write_kickstart
 from lab.ports import free_ports
-from lab.prefect_server import PrefectServer
+from lab.prefect_server import RUNS, PrefectServer
 from lab.process_table import MARKER, identify
 from lab.rabbitmq import Broker
 from lab.rpm_repository import ensure_repository
@@ -41,8 +41,12 @@ QUEUE = "distgate.triggers"
 #: The branch that the lab's Atomic Host is made of.
 ATOMIC_BRANCH = demo_package.ATOMIC_BRANCH
 DIST_GIT, KOJI = "dist-git", "koji-hub"
+#: Without these a worker's doctor would find its host unfit. The intake is healthy when there is a ledger.
+WORKER_AFTER = (prefect_server.SERVER, KOJI, "intake")
 #: The account that the lab's hub knows; its password is the same word.
 KOJI_USER = "distgate"
+#: That it runs is all that is asked of a service.
+ALIVE = Health()
 #: Seconds for all services to be healthy once the images are there; a loaded machine needs most of a minute.
 START_SECONDS = 180.0
 #: Seconds that a lab which is up, but has just lost a service, gets to be whole again.
@@ -78,6 +82,7 @@ class World:
     host_tests: str
     site: str = SITE
     images_limit: str = LIMIT
+    metrics_url: str = ""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -101,6 +106,9 @@ class World:
             "DISTGATE_IMAGE_STORE": str(self.images_dir),
             "DISTGATE_IMAGE_STORE_LIMIT": self.images_limit,
             "DISTGATE_GUESTS_DIR": str(self.guests_dir),
+            "DISTGATE_WORKER_STATE": str(self.state / "workers"),
+            "DISTGATE_FREE_DISK": "500M",
+            "DISTGATE_METRICS_LISTEN": self.metrics_url.removeprefix("http://").partition("/")[0],
             # What whoever starts the lab wants to try.
             "DISTGATE_COMPOSE_WAY": settings().compose_way,
             "DISTGATE_COMPOSE_DRIVER": settings().compose_driver,
@@ -212,8 +220,9 @@ class Start:
 
     def add_workers(self) -> None:
         """Start what takes runs, and tell Prefect of the places that they are about."""
-        services.save(self.state, self.prefect.worker(self.world.environment, PROJECT))
         register(self.state / "world.draft.json", self.world)
+        made = self.prefect.worker(self.world.environment, PROJECT, WORKER_AFTER)
+        services.save(self.state, prefect_server.gated(made, SITE, RUNS, self.state / "workers"))
 
     def _end(self, pool: ThreadPoolExecutor) -> None:
         """Nothing is left when this returns: neither what was started nor the threads that would start more."""
@@ -255,6 +264,9 @@ class Start:
         self._wait(["rabbitmq"])
         self._tell("the broker is there")
         services.save(self.state, self._ours("relay"))
+        # No reporter: it would have nobody to tell.
+        listens = self.world.environment["DISTGATE_METRICS_LISTEN"]
+        services.save(self.state, self._ours("metrics", Health("tcp", listens)))
 
     def _wait(self, names: list[str]) -> None:
         wait_healthy(self.state, names, self.deadline)
@@ -281,11 +293,16 @@ class Start:
             after=(DIST_GIT,),
         )
 
-    def _ours(self, name: str, health: Health | None = None) -> Service:
-        after = {"relay": ("rabbitmq",), "reconciler": (prefect_server.SERVER,)}.get(
-            name, ("rabbitmq", prefect_server.SERVER)
-        )
-        return Service(name, _module(f"services.{name}"), self.world.environment, health or Health(), after)
+    def _ours(self, name: str, health: Health = ALIVE) -> Service:
+        return service_of_ours(name, self.world.environment, health)
+
+
+def service_of_ours(name: str, environment: Mapping[str, str], health: Health = ALIVE) -> Service:
+    """The service ``name`` of the room services, started once what it talks to is there."""
+    after = {"relay": ("rabbitmq",), "reconciler": (prefect_server.SERVER,), "metrics": ()}.get(
+        name, ("rabbitmq", prefect_server.SERVER)
+    )
+    return Service(name, _module(f"services.{name}"), environment, health, after)
 
 
 def register(description: Path, world: World) -> None:
@@ -302,11 +319,11 @@ def register(description: Path, world: World) -> None:
 def _plan(state: Path, cache: Path, broker: Broker, prefect: PrefectServer) -> World:
     record = state / "ports.json"
     known = services.read_json(record)
-    if known is None:
-        dist_git, koji = free_ports(2)
-        known = {"dist_git": dist_git, "koji": koji}
+    names = ("dist_git", "koji", "metrics")
+    if known is None or set(names) - set(known):
+        known = dict(zip(names, free_ports(len(names)), strict=True)) | (known or {})
         services.write_json(record, known)
-    dist_git_url, koji_url = (f"http://127.0.0.1:{known[name]}" for name in ("dist_git", "koji"))
+    dist_git_url, koji_url, metrics_url = (f"http://127.0.0.1:{known[name]}" for name in names)
     return World(
         state=state,
         cache=cache,
@@ -331,6 +348,7 @@ def _plan(state: Path, cache: Path, broker: Broker, prefect: PrefectServer) -> W
         trees_url=f"{dist_git_url}/trees",
         package_lists=state / "package-lists",
         host_tests=f"{dist_git_url}/tests/{host_tests.NAME}.git",
+        metrics_url=f"{metrics_url}/metrics",
     )
 
 

@@ -31,6 +31,7 @@ EXPECTED = {
     "dist-git",
     "intake",
     "koji-hub",
+    "metrics",
     "prefect-server",
     "prefect-worker",
     "rabbitmq",
