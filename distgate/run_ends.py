@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 
 import sqlalchemy as sa
@@ -11,6 +12,19 @@ from sqlalchemy.engine import Connection
 from distgate.ledger import Ledger
 from distgate.ledger_tables import RUNS
 from distgate.resume import results_taken_by
+
+#: How a run is named where it holds something for others to read (tasks.claim.Job.holder).
+_HOLDER = re.compile(r"run ([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\b")
+
+
+def holder_has_ended(ledger: Ledger, holder: str) -> bool:
+    """Whether the run of a lock or lease has ended, or is forgotten; False when it is no run's but somebody's by
+    hand."""
+    named = _HOLDER.match(holder)
+    if named is None:
+        return False
+    run = ledger.run(named[1])
+    return run is None or run.ended
 
 
 def ends_of_runs(ledger: Ledger, run_ids: Sequence[str]) -> dict[str, float | None]:

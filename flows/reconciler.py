@@ -8,11 +8,15 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
+from distgate.settings import settings
+from tasks.maintenance import withdraw_abandoned_trees
 from tasks.reconcile import reconcile_once
 
 
 @flow(name="reconciler")
 def reconciler() -> State[Any]:
-    """Start what accepted changes have no run, and end what runs have died; says how much there was to mend."""
+    """Start what accepted changes have no run, end what runs have died, and take back the trees that those left at a
+    head; says how much there was to mend."""
     said = reconcile_once()
+    said += withdraw_abandoned_trees(settings().site)
     return Completed(message=f"{len(said)} things were mended or told of" if said else "nothing was to be mended")

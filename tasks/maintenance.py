@@ -15,6 +15,7 @@ from distgate.drivers.embedded_libvirt import reap
 from distgate.drivers.result_storage import ResultStorage
 from distgate.errors import ConfigurationError
 from distgate.ledger_pruning import forget
+from distgate.run_ends import holder_has_ended
 from distgate.settings import settings
 from distgate.stored_results import expired_results
 from tasks.artifacts import store_of
@@ -94,30 +95,53 @@ def prune_images(site: str, dry_run: bool) -> list[Freed]:
 
 @task(name="End guests")
 def end_guests(site: str, dry_run: bool) -> list[Freed]:
-    """End the guests on this host whose processes are gone; held ones stay. A dry run cannot tell them."""
-    killed = [] if dry_run else reap(Path(GuestMachine.of(site).state))
+    """End the guests on this host whose processes are gone; held ones stay."""
+    killed = reap(Path(GuestMachine.of(site).state), dry_run=dry_run)
     return [Freed("guests", f"process {pid}", "whoever started it is gone") for pid in killed]
 
 
 @task(name="Prune trees")
 def prune_trees(site: str, dry_run: bool) -> list[Freed]:
     """Prune old commits of every branch that has trees, disks that no test begins on and surplus images; none
-    without a block of them. A dry run cannot tell."""
+    without a block of them."""
     repository = trees_of(site)
-    if repository is None or dry_run:
+    if repository is None:
         return []
-    branches = sorted(path.parent.name for path in Path(repository.root).glob("*/ostree"))
-    return [one for branch in branches for one in _pruned(repository, branch)]
+    return [one for branch in _branches(repository) for one in _pruned(repository, branch, dry_run)]
 
 
-def _pruned(repository: OSTreeRepo, branch: str) -> Iterator[Freed]:
+def _branches(repository: OSTreeRepo) -> list[str]:
+    return sorted(path.parent.name for path in Path(repository.root).glob("*/ostree"))
+
+
+def _pruned(repository: OSTreeRepo, branch: str, dry_run: bool) -> Iterator[Freed]:
     trees = repository.trees(branch, "clean-up")
-    for rev in trees.prune():
+    for rev in trees.prune(dry_run=dry_run):
         yield Freed("tree commits", f"{branch} {rev[:10]}", "superseded, and nobody works with it")
-    for rev in repository.disks(branch).prune(trees.published):
+    for rev in repository.disks(branch).prune(trees.published, dry_run=dry_run):
         yield Freed("tree disks", f"{branch} {rev[:10]}", "its commit is not the branch's head, and nobody uses it")
-    for name in repository.images(branch).prune():
+    for name in repository.images(branch).prune(dry_run=dry_run):
         yield Freed("tree images", f"{branch} {name}", "newer ones are kept, and nobody uses it")
+
+
+@task(name="Withdraw abandoned trees")
+def withdraw_abandoned_trees(site: str) -> list[str]:
+    """Let every branch go back from a tree whose run has ended without a word about it; a sentence for each.
+
+    A run that is killed cannot do it itself, and its tree would be the head until the next compose.
+    """
+    repository = trees_of(site)
+    if repository is None:
+        return []
+    said = []
+    for branch in _branches(repository):
+        trees = repository.trees(branch, "reconciler")
+        tree = trees.withdraw_abandoned(lambda holder: holder_has_ended(whole_ledger(), holder))
+        if tree is not None:
+            said.append(f"{branch}: tree {tree.rev[:12]} was never accepted, and its {tree.holder} has ended")
+    for line in said:
+        get_run_logger().warning("%s: the ref is on the tree before again", line)
+    return said
 
 
 def trees_of(site: str) -> OSTreeRepo | None:

@@ -3,48 +3,35 @@
 A commit is made in no ref, copied to the repository that is served, gets its static delta and its signature there,
 and only then do the ref and the summary move. Until somebody accepts it, a file says where the ref goes back to: a
 tree that was neither accepted nor withdrawn, and that nobody leases any more, is withdrawn when the next one is
-composed. Whatever is killed, and when: the ref is on a commit that is whole.
+composed, or when somebody looks for such (``withdraw_abandoned``). Whatever is killed, and when: the ref is on a
+commit that is whole.
 """
 
 from __future__ import annotations
 
-import errno
-import json
-import re
 import shutil
-import tempfile
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from distgate.drivers.base import ComposedTree, Progress, TreeComposer, TreeRequest
-from distgate.drivers.base_store_locks import GUARD, Holder, exclusive, leases, unleased
-from distgate.drivers.base_store_locks import lease as hold
-from distgate.drivers.ostree_repository import OstreeRepository, SigningKey, full
+from distgate.drivers.base_store_locks import unleased
+from distgate.drivers.branch_place import BranchPlace
+from distgate.drivers.ostree_repository import OstreeRepository, SigningKey
 from distgate.drivers.tested_packages import TestedPackages, source_name
 from distgate.drivers.tree_database import installed_in_commit
+from distgate.drivers.unaccepted_tree import Unaccepted
 from distgate.errors import InfrastructureError, PackageError
 from distgate.package_diff import package_diff
 from distgate.packages import Nevra
 from distgate.steps import Steps
 from distgate.treefile import Treefile
-from distgate.waiting import Deadline, wait_for
 
 DAY = 86400.0
 #: Seconds that a compose waits for another of its branch, and for the end of the tests on the tree before.
 PATIENCE = 4 * 3600.0
-#: Where a compose works; it begins with a dot, and what a killed one left is known by it.
-_ROOM = ".composing-"
-
-
-@dataclass(frozen=True)
-class Unaccepted:
-    """The tree whose tests have not ended: its commit, and where the ref was before."""
-
-    rev: str
-    parent: str | None
 
 
 @dataclass(frozen=True)
@@ -65,35 +52,36 @@ class BranchTrees:
     holder: str = ""
 
     @property
+    def place(self) -> BranchPlace:
+        """What is below the directory."""
+        return BranchPlace(self.directory, self.holder, self.patience)
+
+    @property
     def published(self) -> Path:
         """The repository that is served: of mode archive, without a commit until the first tree."""
-        return self.directory / "ostree"
+        return self.place.served.path
 
     @property
     def tested(self) -> TestedPackages:
         """The packages that passed on this branch."""
-        return TestedPackages(self.directory / "packages")
+        return self.place.tested
 
     def create(self) -> None:
         """Make the repositories unless they are there. Raises InfrastructureError."""
-        with self._locked():
-            self._create()
+        with self.place.locked():
+            self.place.create()
 
     def head(self) -> str | None:
         """The commit that the branch's ref points to; None before the first."""
-        return OstreeRepository(self.published).head(self.ref)
+        return self._served.head(self.ref)
 
     def unaccepted(self) -> Unaccepted | None:
         """The tree at the head as long as nobody accepted it."""
-        try:
-            facts = json.loads(self._unaccepted.read_text())
-            return Unaccepted(facts["rev"], facts["parent"])
-        except FileNotFoundError:
-            return None
+        return self.place.unaccepted.read()
 
     def installed(self, rev: str) -> tuple[Nevra, ...]:
         """The packages of a published commit, from its own RPM database, sorted. Raises InfrastructureError."""
-        return installed_in_commit(OstreeRepository(self.published), rev)
+        return installed_in_commit(self._served, rev)
 
     def compose(
         self,
@@ -112,20 +100,20 @@ class BranchTrees:
         was then.
         """
         steps = Steps(progress)
-        with self._turn(progress):
+        with self.place.turn(progress):
             with steps.step("make ready"):
                 self._make_ready(progress)
             before = self.installed(head) if (head := self.head()) else ()
             request = self._request(repository, packages, before)
-            with steps.step("compose"), self._room() as scratch:
+            with steps.step("compose"), self.place.room() as scratch:
                 rev = self.composer.commit(request, scratch, progress)
             with steps.step("read packages"):
                 installed, size = installed_in_commit(self._build, rev), self._build.size_of(rev)
             _check_held(installed, request.packages)
-            delta = self._publish(rev, request.parent, steps)
+            delta = self._publish(rev, request, steps)
             if keep:
                 keep.enter_context(self.lease(rev, self.holder))
-            self._unfinished.unlink()
+            self.place.unfinished.unlink()
         return ComposedTree(
             ref=self.ref,
             rev=rev,
@@ -147,7 +135,7 @@ class BranchTrees:
         A second time changes nothing, also when other trees followed it since. Raises InfrastructureError when the
         tree was withdrawn meanwhile.
         """
-        with self._locked():
+        with self.place.locked():
             if self._is_followed(tree.rev):
                 return
             if self.head() != tree.rev:
@@ -156,15 +144,30 @@ class BranchTrees:
                     hint="its run had lost its lease; run the change again",
                 )
             self.tested.add(repository, packages)
-            self._unaccepted.unlink(missing_ok=True)
+            self.place.unaccepted.remove()
 
     def withdraw(self, tree: ComposedTree) -> None:
         """Let the ref go back to the tree before; the commit stays until it is pruned. A second time changes nothing,
         and neither does it when the ref has moved on."""
-        with self._locked():
+        with self.place.locked():
             unaccepted = self.unaccepted()
             if unaccepted and unaccepted.rev == tree.rev:
                 self._take_back(unaccepted)
+
+    def withdraw_abandoned(self, ended: Callable[[str], bool]) -> Unaccepted | None:
+        """Let the ref go back from a tree that nobody will accept: nobody leases it, and ``ended`` says so of whoever
+        it was made for. Returns that tree, and None when there is none, or when somebody works here just now."""
+        if self._is_abandoned(ended):
+            with self.place.locked_now() as alone:
+                unaccepted = self.unaccepted()
+                if alone and unaccepted and self._is_abandoned(ended):
+                    self._take_back(unaccepted)
+                    return unaccepted
+        return None
+
+    def _is_abandoned(self, ended: Callable[[str], bool]) -> bool:
+        unaccepted = self.unaccepted()
+        return unaccepted is not None and not self.place.testers() and ended(unaccepted.holder)
 
     def put_forward(self, tree: ComposedTree) -> None:
         """Let the ref point to ``tree`` once more, for tests that are run again after it was withdrawn.
@@ -172,7 +175,7 @@ class BranchTrees:
         A tree that was accepted stays where it is, at the head or behind it. Raises InfrastructureError when it was
         withdrawn and another one was published since, or when it was pruned.
         """
-        with self._locked():
+        with self.place.locked():
             head = self.head()
             if head == tree.rev or self._is_followed(tree.rev):
                 return
@@ -181,34 +184,28 @@ class BranchTrees:
                     f"tree {tree.version} ({tree.rev[:12]}) was withdrawn, and the branch has moved on since",
                     hint="run the change again",
                 )
-            self._note_unaccepted(Unaccepted(tree.rev, tree.parent))
+            self.place.unaccepted.write(Unaccepted(tree.rev, tree.parent, self.holder))
             self._served.set_ref(self.ref, tree.rev)
             self._served.write_summary(self.signing)
 
-    @contextmanager
-    def lease(self, rev: str, holder: str) -> Iterator[str]:
+    def lease(self, rev: str, holder: str) -> AbstractContextManager[str]:
         """Keep a published commit from being pruned, and from being withdrawn by others, for the block.
 
         Raises InfrastructureError when it is not there.
         """
-        place = self._leases / rev
-        place.mkdir(parents=True, exist_ok=True)
-        (place / GUARD).touch()
-        with hold(place, holder):
-            if not OstreeRepository(self.published).holds(rev):
-                raise InfrastructureError(f"{self.published} has no commit {rev}", hint="it was pruned")
-            yield rev
+        return self.place.lease(rev, holder)
 
-    def prune(self) -> tuple[str, ...]:
+    def prune(self, *, dry_run: bool = False) -> tuple[str, ...]:
         """Remove commits older than ``keep_days``, never the head, its parent, an unaccepted tree or a leased commit;
-        which ones were removed. What killed processes left goes as well."""
-        with self._locked():
-            self._create()
-            self._clean()
+        which ones were removed, or would be. What killed processes left goes as well."""
+        with self.place.locked():
+            if not dry_run:
+                self.place.create()
+                self.place.clean()
             kept, oldest = self._kept(), time.time() - self.keep_days * DAY
             old = [commit.rev for commit in self._served.commits() if commit.time < oldest and commit.rev not in kept]
-            gone = tuple(rev for rev in old if self._remove(rev))
-            if gone:
+            gone = tuple(rev for rev in old if self._remove(rev, dry_run))
+            if gone and not dry_run:
                 self._served.write_summary(self.signing)
             return gone
 
@@ -216,14 +213,13 @@ class BranchTrees:
 
     def _request(self, repository: Path, packages: Sequence[Nevra], before: Sequence[Nevra]) -> TreeRequest:
         parent = self.head()
-        version = self._served.describe(parent).version if parent else ""
         known = {*self.treefile.packages, *(package.name for package in before)}
         sources = {source_name(package) for package in packages}
         tested = [rpm.nevra for rpm in self.tested.rpms() if source_name(rpm.nevra) not in sources]
         return TreeRequest(
             build=self._build.path,
             ref=self.ref,
-            version=next_version(self.treefile.version_prefix, version),
+            version=self.place.versions.next(self.treefile.version_prefix, self._versions_before(parent)),
             parent=parent,
             under_test=repository,
             packages=chosen(packages, known),
@@ -231,9 +227,16 @@ class BranchTrees:
             also=tuple(package.name for package in tested if package.name in known),
         )
 
-    def _publish(self, rev: str, parent: str | None, steps: Steps) -> int:
-        """Serve ``rev``; the size of the static delta from ``parent`` in bytes."""
+    def _versions_before(self, parent: str | None) -> list[str]:
+        if self.place.versions.remembers():
+            return [self._served.describe(parent).version] if parent else []
+        return [commit.version for commit in self._served.commits()]
+
+    def _publish(self, rev: str, request: TreeRequest, steps: Steps) -> int:
+        """Serve ``rev``; the size of the static delta from its parent in bytes."""
+        parent = request.parent
         with steps.step("publish"):
+            self.place.versions.publish(request.version)
             self._served.pull(self._build.path, rev)
         delta = 0
         if parent:
@@ -242,7 +245,7 @@ class BranchTrees:
         if self.signing:
             with steps.step("sign"):
                 self._served.sign(rev, self.signing)
-        self._note_unaccepted(Unaccepted(rev, parent))
+        self.place.unaccepted.write(Unaccepted(rev, parent, self.holder))
         with steps.step("ref"):
             self._served.set_ref(self.ref, rev)
         with steps.step("summary"):
@@ -252,51 +255,18 @@ class BranchTrees:
 
     def _make_ready(self, progress: Progress) -> None:
         """Finish or undo what killed processes began."""
-        self._create()
+        self.place.create()
         if unaccepted := self.unaccepted():
             progress(f"tree {unaccepted.rev[:12]} was never accepted: the ref goes back to the tree before")
             self._take_back(unaccepted)
-        if self._unfinished.exists():
-            self._clean()
+        if self.place.unfinished.exists():
+            self.place.clean()
             self._served.write_summary(self.signing)
-        self._unfinished.touch()
+        self.place.unfinished.touch()
         # rpm-ostree keeps the numbers of users by looking at the tree before, under its ref.
         if (head := self.head()) and not self._build.holds(head):
             self._build.pull(self.published, head)
         self._build.set_ref(self.ref, head)
-
-    @contextmanager
-    def _turn(self, progress: Progress) -> Iterator[None]:
-        """Alone with the branch's repositories, and nobody tests the tree at the head any more."""
-        end = Deadline(self.patience)
-        while True:
-            # Without the lock, which whoever tests needs to accept the tree.
-            ended = self._tests_told(progress)
-            wait_for("the end of the tests on the tree before", ended, end, evidence=self._who_tests, interval=0.1)
-            with self._locked(progress):
-                if not self._testers():
-                    yield
-                    return
-
-    def _tests_told(self, progress: Progress) -> Callable[[], bool]:
-        told: set[Holder] = set()
-
-        def ended() -> bool:
-            holders = self._testers()
-            if who := ", ".join(str(holder) for holder in holders if holder not in told):
-                progress(f"waiting for {who}, who tests the tree before")
-            told.update(holders)
-            return not holders
-
-        return ended
-
-    def _who_tests(self) -> str:
-        return ", ".join(map(str, self._testers()))
-
-    def _testers(self) -> tuple[Holder, ...]:
-        """Who leases the tree at the head, while it is not accepted."""
-        unaccepted = self.unaccepted()
-        return leases(self._leases / unaccepted.rev) if unaccepted else ()
 
     def _is_followed(self, rev: str) -> bool:
         """Whether the head was composed after ``rev``, directly or not: only after accepted trees others are."""
@@ -311,73 +281,19 @@ class BranchTrees:
         if self.head() == unaccepted.rev:
             self._served.set_ref(self.ref, unaccepted.parent)
         self._served.write_summary(self.signing)
-        self._unaccepted.unlink(missing_ok=True)
-
-    def _note_unaccepted(self, unaccepted: Unaccepted) -> None:
-        draft = self._unaccepted.with_suffix(".new")
-        draft.write_text(json.dumps({"rev": unaccepted.rev, "parent": unaccepted.parent}))
-        draft.replace(self._unaccepted)
+        self.place.unaccepted.remove()
 
     # -- places -----------------------------------------------------------------------------------------------------
 
     @property
     def _build(self) -> OstreeRepository:
-        return OstreeRepository(self.directory / "build")
+        return self.place.build
 
     @property
     def _served(self) -> OstreeRepository:
-        return OstreeRepository(self.published)
-
-    @property
-    def _leases(self) -> Path:
-        return self.directory / "leases"
-
-    @property
-    def _unaccepted(self) -> Path:
-        return self.directory / "unaccepted.json"
-
-    @property
-    def _unfinished(self) -> Path:
-        """A file that is there while a compose goes on, and after one that did not end well."""
-        return self.directory / "unfinished"
-
-    def _create(self) -> None:
-        self._build.create("bare")
-        self._served.create("archive")
-        self._leases.mkdir(exist_ok=True)
-        self.tested.create()
-
-    @contextmanager
-    def _room(self) -> Iterator[Path]:
-        with tempfile.TemporaryDirectory(prefix=_ROOM, dir=self.directory) as name:
-            yield Path(name)
-
-    @contextmanager
-    def _locked(self, progress: Progress = lambda _line: None) -> Iterator[None]:
-        """Alone with the branch's repositories. A full disk is said to be one, whoever met it."""
-
-        def tell(holder: Holder | None) -> None:
-            progress(f"waiting for {holder or 'somebody'}, who works on the trees of {self.directory.name}")
-
-        condition = f"the lock of the trees of {self.directory.name}"
-        try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            with exclusive(self.directory / "lock", self.holder, condition, self.patience, tell):
-                yield
-        except OSError as failed:
-            if failed.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise full(self.directory, str(failed)) from failed
-            raise InfrastructureError(f"the trees in {self.directory} cannot be worked on: {failed}") from failed
+        return self.place.served
 
     # -- cleaning ---------------------------------------------------------------------------------------------------
-
-    def _clean(self) -> None:
-        for left in self.directory.glob(f"{_ROOM}*"):
-            shutil.rmtree(left, ignore_errors=True)
-        self.tested.remove_leftovers()
-        self._served.remove_leftovers()
-        self._build.remove_leftovers()
-        self._build.keep_only_refs()
 
     def _kept(self) -> set[str | None]:
         """The commits that are never pruned."""
@@ -385,12 +301,12 @@ class BranchTrees:
         kept = {head, self._served.describe(head).parent} if head else set[str | None]()
         return kept | ({unaccepted.rev, unaccepted.parent} if unaccepted else set())
 
-    def _remove(self, rev: str) -> bool:
-        """Remove a commit unless somebody leases it; whether it went."""
-        with unleased(self._leases / rev) as free:
-            if free:
+    def _remove(self, rev: str, dry_run: bool) -> bool:
+        """Remove a commit unless somebody leases it; whether it went, or would go."""
+        with unleased(self.place.lease_of(rev)) as free:
+            if free and not dry_run:
                 self._served.delete([rev])
-                shutil.rmtree(self._leases / rev, ignore_errors=True)
+                shutil.rmtree(self.place.lease_of(rev), ignore_errors=True)
             return free
 
 
@@ -400,12 +316,6 @@ def chosen(packages: Sequence[Nevra], known: Collection[str]) -> tuple[Nevra, ..
     A source makes more packages than any system holds, and some that exclude each other.
     """
     return tuple(package for package in packages if package.name in known) or tuple(packages)
-
-
-def next_version(prefix: str, before: str) -> str:
-    """The version after ``before``: its last number and one more, or ``prefix``.1 when it has another prefix."""
-    found = re.fullmatch(rf"{re.escape(prefix)}\.(\d+)", before)
-    return f"{prefix}.{int(found[1]) + 1 if found else 1}"
 
 
 def _check_held(installed: Sequence[Nevra], requested: Sequence[Nevra]) -> None:

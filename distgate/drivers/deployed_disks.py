@@ -55,9 +55,9 @@ class DeployedDisks:
                         raise
             yield entry / _DISK
 
-    def prune(self, repository: Path) -> tuple[str, ...]:
-        """Remove the disks of commits that no ref of ``repository`` points to, unless somebody uses them; their
-        commits. Tests begin on the head, and any other disk can be made again as long as its commit is there."""
+    def prune(self, repository: Path, *, dry_run: bool = False) -> tuple[str, ...]:
+        """Remove the disks of commits that no ref of ``repository`` points to, unless somebody uses them; the commits
+        of those that went, or would go. Tests begin on the head, and any other disk can be made again as long as its commit is there."""
         gone, heads = [], _heads(repository)
         for entry in sorted(self.directory.glob("[0-9a-f]*-*")):
             rev = entry.name.partition("-")[0]
@@ -65,7 +65,8 @@ class DeployedDisks:
                 continue
             with unleased(entry) as free:
                 if free:
-                    shutil.rmtree(entry, ignore_errors=True)
+                    if not dry_run:
+                        shutil.rmtree(entry, ignore_errors=True)
                     gone.append(rev)
         return tuple(gone)
 

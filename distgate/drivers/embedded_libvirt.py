@@ -86,15 +86,19 @@ def embedded_libvirt(state: Path) -> EmbeddedLibvirt:
         return _opened
 
 
-def reap(state: Path) -> list[int]:
-    """Kill the guests of processes that are gone and remove what they left; the killed process IDs.
+def reap(state: Path, *, dry_run: bool = False) -> list[int]:
+    """Kill the guests of processes that are gone and remove what they left; the process IDs of those guests.
 
     Each worker has a watchdog that does this at once: there is something to reap only where that was killed too.
     """
     killed: list[int] = []
     for record in sorted(_records(state).glob("*.json")):
         owner = json.loads(record.read_text())
-        if guest_watchdog.start_time(owner["pid"]) != owner["started"]:
+        if guest_watchdog.start_time(owner["pid"]) == owner["started"]:
+            continue
+        if dry_run:
+            killed += guest_watchdog.guests_of(Path(owner["root"]))
+        else:
             killed += guest_watchdog.kill_guests(Path(owner["root"]))
             record.unlink(missing_ok=True)
     return killed

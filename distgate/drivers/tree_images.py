@@ -129,15 +129,17 @@ class TreeImages:
                 _vanished(image.path)
             yield image.path
 
-    def prune(self) -> tuple[str, ...]:
-        """Remove all images but the newest ``kept``, the latest and those in use; the names of those removed.
+    def prune(self, *, dry_run: bool = False) -> tuple[str, ...]:
+        """Remove all images but the newest ``kept``, the latest and those in use; the names of those that went, or
+        would go.
 
         What was half placed a day ago or earlier, by a process that was killed, goes as well.
         """
         latest = self.latest()
         others = [image for image in self.all() if not latest or image.name != latest.name]
-        gone = [image.name for image in others[self.kept :] if _remove(image.path)]
-        self._sweep()
+        gone = [image.name for image in others[self.kept :] if _remove(image.path, dry_run=dry_run)]
+        if not dry_run:
+            self._sweep()
         return tuple(gone)
 
     def _sweep(self) -> None:
@@ -197,10 +199,11 @@ def _write(path: Path, facts: dict[str, Any]) -> None:
     draft.replace(path)
 
 
-def _remove(path: Path) -> bool:
-    """Remove a file and its record unless somebody uses it."""
+def _remove(path: Path, *, dry_run: bool = False) -> bool:
+    """Remove a file and its record unless somebody uses it; whether it went, or would go."""
     if path.is_symlink():
-        path.unlink(missing_ok=True)
+        if not dry_run:
+            path.unlink(missing_ok=True)
         return True
     try:
         stream = path.open("rb")
@@ -211,6 +214,7 @@ def _remove(path: Path) -> bool:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
-        _record_of(path).unlink(missing_ok=True)
-        path.unlink(missing_ok=True)
+        if not dry_run:
+            _record_of(path).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
     return True

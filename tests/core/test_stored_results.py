@@ -1,4 +1,4 @@
-"""Results of stages go when no run can be retried with them any more."""
+"""What a run left behind goes, and its results, when it cannot be retried any more."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from distgate.change import Change
 from distgate.clean_up import DAY, expired_copies
 from distgate.ledger import Ledger
 from distgate.ledger_tables import RUNS
+from distgate.run_ends import holder_has_ended
 from distgate.settings import Settings
 from distgate.stored_results import StoredResult, expired_results
 
@@ -77,3 +78,14 @@ def test_results_of_no_run_that_is_known_go_by_their_age(ledger: Ledger) -> None
 def test_what_is_called_otherwise_is_nobodys_business(ledger: Ledger) -> None:
     others = [StoredResult(name, 1, 0.0) for name in ("my-results", "f" * 31, ".keep", "report-2024.pickle")]
     assert expired_results(ledger, others, NOW, KEEP) == []
+
+
+def test_a_holder_has_ended_when_its_run_has_or_is_forgotten(ledger: Ledger) -> None:
+    ended, going = run_of(ledger, 1), run_of(ledger, None)
+    holders = {
+        f"run {ended}, bash f41 abc": True,
+        f"run {going}, bash f41 abc": False,
+        f"run {uuid.uuid4()}, x": True,
+    }
+    assert {one: holder_has_ended(ledger, one) for one in holders} == holders
+    assert [holder_has_ended(ledger, by_hand) for by_hand in ("", "jane", "run away")] == [False] * 3

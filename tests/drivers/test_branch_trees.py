@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from tiny_trees import REF, TREEFILE, Packages, composed, installed, summary_of, trees_in
 
-from distgate.drivers.branch_trees import Unaccepted, chosen, next_version
+from distgate.drivers.branch_trees import chosen
 from distgate.drivers.ostree_repository import OstreeRepository
+from distgate.drivers.tree_versions import TreeVersions, next_version
+from distgate.drivers.unaccepted_tree import Unaccepted
 from distgate.errors import ConfigurationError, DistgateError, InfrastructureError, PackageError
 from distgate.package_diff import diff_text
 from distgate.packages import Nevra
@@ -133,7 +135,7 @@ def test_a_withdrawn_tree_is_no_longer_served_under_the_ref_and_still_by_its_has
     assert OstreeRepository(trees.published).holds(bad.rev)
     assert summary_of(trees.published) == {REF: good.rev}
     following = composed(trees, packages, "extra-1.0")
-    assert (following.version, following.parent) == ("41.2", good.rev)
+    assert (following.version, following.parent) == ("41.3", good.rev), "41.2 was another tree's"
     assert installed(following) == ["base-1.0", "extra-1.0", "tool-2.0"], "what did not pass is not in it"
 
 
@@ -160,7 +162,7 @@ def test_the_first_tree_can_be_withdrawn_too(tmp_path: Path, packages: Packages)
     trees = trees_in(tmp_path / "f41", packages)
     trees.withdraw(composed(trees, packages, "tool-2.0", accepted=False))
     assert (trees.head(), summary_of(trees.published)) == (None, {})
-    assert composed(trees, packages, "tool-3.0").version == "41.1"
+    assert composed(trees, packages, "tool-3.0").version == "41.2"
 
 
 @needs_root
@@ -179,7 +181,7 @@ def test_an_accepted_tree_stays_accepted_behind_the_head(tmp_path: Path, package
     last = composed(trees, packages, "tool-4.0", accepted=False)
     trees.put_forward(first)  # a run that is retried in a later stage
     trees.accept(first, *packages.change("tool-2.0"))
-    assert (trees.head(), trees.unaccepted()) == (last.rev, Unaccepted(last.rev, last.parent))
+    assert (trees.head(), trees.unaccepted()) == (last.rev, Unaccepted(last.rev, last.parent, "a test"))
     assert [str(rpm.nevra) for rpm in trees.tested.rpms()] == ["extra-1.0-3.noarch", "tool-2.0-3.noarch"]
 
 
@@ -198,6 +200,7 @@ def test_a_tree_that_nobody_accepted_is_withdrawn_by_the_next_compose(tmp_path: 
 VERSIONS = (
     ("the first", "41", "", "41.1"),
     ("the next", "41", "41.1", "41.2"),
+    ("the next of several", "41", "41.3 41.11 41.2 42.50", "41.12"),
     ("beyond nine", "41", "41.9", "41.10"),
     ("a longer prefix", "41.0", "41.0.3", "41.0.4"),
     ("another release", "42", "41.7", "42.1"),
@@ -211,7 +214,28 @@ VERSIONS = (
     ("prefix", "before", "expected"), [case[1:] for case in VERSIONS], ids=[case[0] for case in VERSIONS]
 )
 def test_versions_count_up_from_the_parents(prefix: str, before: str, expected: str) -> None:
-    assert next_version(prefix, before) == expected
+    assert next_version(prefix, before.split()) == expected
+
+
+def test_a_version_that_was_published_is_never_given_out_again(tmp_path: Path) -> None:
+    versions = TreeVersions(tmp_path / "versions.json")
+    assert (versions.remembers(), versions.next("41", ["41.4"])) == (False, "41.5")
+    for version in ("41.5", "42.1", "41.0.7"):
+        versions.publish(version)
+    assert [versions.next(prefix, ["41.2", "41.0.2"]) for prefix in ("41", "42", "41.0", "43")] == [
+        "41.6",
+        "42.2",
+        "41.0.8",
+        "43.1",
+    ]
+
+
+@needs_root
+def test_versions_of_withdrawn_trees_count_where_nobody_has_counted_yet(tmp_path: Path, packages: Packages) -> None:
+    trees, _ = packages.branch(tmp_path / "f41")
+    trees.withdraw(composed(trees, packages, "tool-3.0", accepted=False))
+    (trees.directory / "versions.json").unlink()  # a branch of an older distgate
+    assert composed(trees, packages, "extra-1.0").version == "41.3"
 
 
 CHOICES: tuple[tuple[str, str, set[str], str], ...] = (

@@ -17,6 +17,7 @@ import pytest
 from tiny_trees import REF, Packages, composed, installed, summary_of
 
 from distgate.drivers.ostree_repository import OstreeRepository
+from distgate.drivers.unaccepted_tree import Unaccepted
 from distgate.errors import InfrastructureError
 from distgate.process import run
 
@@ -36,25 +37,46 @@ def pool() -> Iterator[ThreadPoolExecutor]:
         yield threads
 
 
-#: The moments at which a compose is killed, by the line that it says then, and whether the ref has moved.
+#: The moments at which a compose is killed, by the line that it says then, whether the ref has moved, and what the
+#: next tree is called: a version that could be fetched is never another tree's.
 KILLED = (
-    ("while packages are installed", "install packages ...", False),
-    ("before the commit", "commit ...", False),
-    ("before it is published", "publish ...", False),
-    ("before the static delta", "static delta ...", False),
-    ("before the ref moves", "ref ...", False),
-    ("between ref and summary", "summary ...", True),
-    ("when all is done but the accepting", "summary: ", True),
+    ("while packages are installed", "install packages ...", False, "41.2"),
+    ("before the commit", "commit ...", False, "41.2"),
+    ("before it is published", "publish ...", False, "41.2"),
+    ("before the static delta", "static delta ...", False, "41.3"),
+    ("before the ref moves", "ref ...", False, "41.3"),
+    ("between ref and summary", "summary ...", True, "41.3"),
+    ("when all is done but the accepting", "summary: ", True, "41.3"),
 )
 
 
-@pytest.mark.parametrize(("words", "moved"), [case[1:] for case in KILLED], ids=[case[0] for case in KILLED])
+@pytest.mark.parametrize(
+    ("words", "moved", "version"), [case[1:] for case in KILLED], ids=[case[0] for case in KILLED]
+)
 def test_a_killed_compose_leaves_the_ref_on_a_whole_commit_and_the_next_one_cleans_up(
-    tmp_path: Path, packages: Packages, words: str, moved: bool
+    tmp_path: Path, packages: Packages, words: str, moved: bool, version: str
 ) -> None:
     trees, good = packages.branch(tmp_path / "f41")
+    killed_compose(tmp_path / "f41", packages, words)
+    head = trees.head()
+    assert (head != good.rev) is moved
+    run(["ostree", "fsck", "--quiet", f"--repo={trees.published}", str(head)], timeout=60)
+
+    lines: list[str] = []
+    following = composed(trees, packages, "extra-1.0", lines.append)
+    assert (following.parent, following.version) == (good.rev, version)
+    assert any("was never accepted" in line for line in lines) is (moved or words == "ref ...")
+    assert installed(following) == ["base-1.0", "extra-1.0", "tool-2.0"]
+    assert summary_of(trees.published) == {REF: following.rev}
+    left = {path.name for path in trees.directory.iterdir()}
+    assert {name for name in left if name.startswith((".composing", "unf", "unacc"))} == set()
+    run(["ostree", "fsck", "--quiet", f"--repo={trees.published}"], timeout=60)
+
+
+def killed_compose(directory: Path, packages: Packages, words: str) -> None:
+    """A compose of tool-3.0 in a process of its own, killed when it says ``words``."""
     killed = subprocess.run(
-        [sys.executable, HERE / "tiny_trees.py", tmp_path / "f41", packages.top, "tool-3.0", words],
+        [sys.executable, HERE / "tiny_trees.py", directory, packages.top, "tool-3.0", words],
         env={**os.environ, "PYTHONPATH": str(Path.cwd())},
         capture_output=True,
         text=True,
@@ -62,19 +84,39 @@ def test_a_killed_compose_leaves_the_ref_on_a_whole_commit_and_the_next_one_clea
         check=False,
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    head = trees.head()
-    assert (head != good.rev) is moved
-    run(["ostree", "fsck", "--quiet", f"--repo={trees.published}", str(head)], timeout=60)
 
-    lines: list[str] = []
-    following = composed(trees, packages, "extra-1.0", lines.append)
-    assert (following.parent, following.version) == (good.rev, "41.2")
-    assert any("was never accepted" in line for line in lines) is (moved or words == "ref ...")
-    assert installed(following) == ["base-1.0", "extra-1.0", "tool-2.0"]
-    assert summary_of(trees.published) == {REF: following.rev}
-    left = {path.name for path in trees.directory.iterdir()}
-    assert {name for name in left if name.startswith((".composing", "unf", "unacc"))} == set()
-    run(["ostree", "fsck", "--quiet", f"--repo={trees.published}"], timeout=60)
+
+def test_a_tree_whose_run_was_killed_is_withdrawn_once_the_run_has_ended_and_nobody_tests_it(
+    tmp_path: Path, packages: Packages, pool: ThreadPoolExecutor
+) -> None:
+    trees, good = packages.branch(tmp_path / "f41")
+    assert trees.withdraw_abandoned(lambda _: True) is None, "every tree was accepted"
+    killed_compose(tmp_path / "f41", packages, "summary: ")
+    left = trees.head()
+    assert left not in (None, good.rev)
+    asked: list[str] = []
+    assert trees.withdraw_abandoned(lambda holder: bool(asked.append(holder))) is None, "it may be retried"
+    assert asked == ["a test"]
+    with trees.lease(str(left), "a test that goes on"):
+        assert trees.withdraw_abandoned(lambda _: True) is None
+    on, done = threading.Event(), threading.Event()
+
+    def work() -> None:
+        with trees.place.locked():
+            on.set()
+            assert done.wait(PATIENCE)
+
+    busy = pool.submit(work)
+    assert on.wait(PATIENCE)
+    assert trees.withdraw_abandoned(lambda _: True) is None, "whoever works here looks after it"
+    done.set()
+    busy.result(PATIENCE)
+    assert trees.head() == left
+
+    assert trees.withdraw_abandoned(lambda _: True) == Unaccepted(str(left), good.rev, "a test")
+    assert (trees.head(), summary_of(trees.published)) == (good.rev, {REF: good.rev})
+    assert trees.withdraw_abandoned(lambda _: True) is None
+    assert composed(trees, packages, "extra-1.0").parent == good.rev
 
 
 def test_a_second_compose_waits_and_says_for_whom(
@@ -99,7 +141,7 @@ def test_a_second_compose_waits_and_says_for_whom(
     other = pool.submit(composed, replace(trees, holder="run 2"), packages, "extra-1.0", second)
     assert heard.wait(PATIENCE)
     assert one.result(PATIENCE).parent == good.rev
-    assert other.result(PATIENCE).version in ("41.2", "41.3"), "the first may have been accepted before or not"
+    assert other.result(PATIENCE).version == "41.3", "whether the first was accepted before or not"
     assert "who works on the trees of f41" in lines[0]
 
 
@@ -146,6 +188,8 @@ def test_prune_removes_old_commits_and_keeps_what_is_needed(tmp_path: Path, pack
 
     assert replace(trees, keep_days=1).prune() == (), "none of them is a day old"
     with trees.lease(first.rev, "an image"):
+        assert trees.prune(dry_run=True) == (rejected.rev,)
+        assert served.holds(rejected.rev)
         assert trees.prune() == (rejected.rev,), "the head, its parent and a leased commit stay"
         assert {commit.rev for commit in served.commits()} == {first.rev, second.rev, third.rev}
     assert trees.prune() == (first.rev,)
@@ -154,7 +198,7 @@ def test_prune_removes_old_commits_and_keeps_what_is_needed(tmp_path: Path, pack
     run(["ostree", "fsck", "--quiet", f"--repo={trees.published}"], timeout=60)
     deltas = run(["ostree", "static-delta", "list", f"--repo={trees.published}"], timeout=60).output
     assert deltas.split() == [f"{second.rev}-{third.rev}"]
-    assert composed(trees, packages, "extra-1.0").version == "41.4"
+    assert composed(trees, packages, "extra-1.0").version == "41.5"
 
 
 def test_a_commit_that_is_not_there_cannot_be_leased(tmp_path: Path, packages: Packages) -> None:

@@ -134,6 +134,8 @@ def test_pruning_spares_the_latest_what_is_used_and_the_newest(images: TreeImage
         assert set(images.prune()) == {made[2].name, made[3].name}
         assert used.exists()
     assert {image.name for image in images.all()} == {made[0].name, made[1].name, made[4].name}
+    assert images.prune(dry_run=True) == (made[1].name,)
+    assert made[1].path.exists()
     assert images.prune() == (made[1].name,)
     with pytest.raises(InfrastructureError, match="gone"), images.using(made[1]):
         pass

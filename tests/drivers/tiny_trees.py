@@ -1,7 +1,7 @@
 """Trees of a few small packages: no kernel, no shell, a second each.
 
-Run as ``python tiny_trees.py DIRECTORY PACKAGES VERSION WORDS`` it composes one, and is killed as soon as a line of
-the compose's progress begins with WORDS.
+Run as ``python tiny_trees.py DIRECTORY PACKAGES VERSION WORDS [HOLDER]`` it composes one for HOLDER, and is killed as
+soon as a line of the compose's progress begins with WORDS.
 """
 
 from __future__ import annotations
@@ -128,14 +128,16 @@ def summary_of(repository: Path) -> dict[str, str]:
 
 def main() -> None:
     """Compose, and die of it."""
-    directory, packages, change, words = sys.argv[1:]
+    directory, packages, change, words, *given = sys.argv[1:]
+    options = {"holder": given[0]} if given else {}
 
     def listen(line: str) -> None:
         print(line, flush=True)
         if line.startswith(words):
             os.kill(os.getpid(), signal.SIGKILL)
 
-    composed(trees_in(Path(directory), Packages(Path(packages))), Packages(Path(packages)), change, listen, False)
+    tiny = Packages(Path(packages))
+    composed(trees_in(Path(directory), tiny, **options), tiny, change, listen, False)
 
 
 if __name__ == "__main__":

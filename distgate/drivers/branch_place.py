@@ -1,0 +1,182 @@
+"""The directory of a branch's trees: its repositories, who works in it, and what killed processes left there."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from distgate.drivers.base import Progress
+from distgate.drivers.base_store_locks import GUARD, Holder, exclusive, leases, take
+from distgate.drivers.base_store_locks import lease as hold
+from distgate.drivers.ostree_repository import OstreeRepository, full
+from distgate.drivers.tested_packages import TestedPackages
+from distgate.drivers.tree_versions import TreeVersions
+from distgate.drivers.unaccepted_tree import UnacceptedTree
+from distgate.errors import InfrastructureError
+from distgate.waiting import Deadline, wait_for
+
+#: Where a compose works; it begins with a dot, and what a killed one left is known by it.
+_ROOM = ".composing-"
+
+
+@dataclass(frozen=True)
+class BranchPlace:
+    """The places below ``directory``, whose name is the branch's.
+
+    ``holder`` says for whom it is worked on; others are waited for ``patience`` seconds at most.
+    """
+
+    directory: Path
+    holder: str
+    patience: float
+
+    @property
+    def build(self) -> OstreeRepository:
+        """Where commits are made; of mode bare."""
+        return OstreeRepository(self.directory / "build")
+
+    @property
+    def served(self) -> OstreeRepository:
+        """What clients read; of mode archive."""
+        return OstreeRepository(self.directory / "ostree")
+
+    @property
+    def tested(self) -> TestedPackages:
+        """The packages that passed on this branch."""
+        return TestedPackages(self.directory / "packages")
+
+    @property
+    def versions(self) -> TreeVersions:
+        """The versions that were given out."""
+        return TreeVersions(self.directory / "versions.json")
+
+    @property
+    def unaccepted(self) -> UnacceptedTree:
+        """The tree whose tests have not ended."""
+        return UnacceptedTree(self.directory / "unaccepted.json")
+
+    @property
+    def unfinished(self) -> Path:
+        """A file that is there while a compose goes on, and after one that did not end well."""
+        return self.directory / "unfinished"
+
+    def create(self) -> None:
+        """Make the repositories unless they are there. Raises InfrastructureError."""
+        self.build.create("bare")
+        self.served.create("archive")
+        self._leases.mkdir(exist_ok=True)
+        self.tested.create()
+
+    def clean(self) -> None:
+        """Remove what killed processes left; to be called by whoever has the lock."""
+        for left in self.directory.glob(f"{_ROOM}*"):
+            shutil.rmtree(left, ignore_errors=True)
+        self.tested.remove_leftovers()
+        self.served.remove_leftovers()
+        self.build.remove_leftovers()
+        self.build.keep_only_refs()
+
+    @contextmanager
+    def room(self) -> Iterator[Path]:
+        """A scratch directory for the block, on the disk of the repositories."""
+        with tempfile.TemporaryDirectory(prefix=_ROOM, dir=self.directory) as name:
+            yield Path(name)
+
+    # -- who works here ---------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def locked(self, progress: Progress = lambda _line: None) -> Iterator[None]:
+        """Alone with the branch's repositories. A full disk is said to be one, whoever met it."""
+
+        def tell(holder: Holder | None) -> None:
+            progress(f"waiting for {holder or 'somebody'}, who works on the trees of {self.directory.name}")
+
+        condition = f"the lock of the trees of {self.directory.name}"
+        with self._blamed():
+            self.directory.mkdir(parents=True, exist_ok=True)
+            with exclusive(self._lock, self.holder, condition, self.patience, tell):
+                yield
+
+    @contextmanager
+    def locked_now(self) -> Iterator[bool]:
+        """The same without waiting: tells the block whether it is alone."""
+        with self._blamed():
+            stream = take(self._lock, self.holder)
+            try:
+                yield stream is not None
+            finally:
+                if stream is not None:
+                    stream.close()
+
+    @contextmanager
+    def turn(self, progress: Progress) -> Iterator[None]:
+        """Alone with the branch's repositories, and nobody tests the tree at the head any more."""
+        end = Deadline(self.patience)
+        while True:
+            # Without the lock, which whoever tests needs to accept the tree.
+            ended = self._tests_told(progress)
+            wait_for("the end of the tests on the tree before", ended, end, evidence=self._who_tests, interval=0.1)
+            with self.locked(progress):
+                if not self.testers():
+                    yield
+                    return
+
+    @contextmanager
+    def lease(self, rev: str, holder: str) -> Iterator[str]:
+        """Keep a published commit from being pruned, and from being withdrawn by others, for the block.
+
+        Raises InfrastructureError when it is not there.
+        """
+        place = self.lease_of(rev)
+        place.mkdir(parents=True, exist_ok=True)
+        (place / GUARD).touch()
+        with hold(place, holder):
+            if not self.served.holds(rev):
+                raise InfrastructureError(f"{self.served.path} has no commit {rev}", hint="it was pruned")
+            yield rev
+
+    def lease_of(self, rev: str) -> Path:
+        """The directory of the leases of a commit."""
+        return self._leases / rev
+
+    def testers(self) -> tuple[Holder, ...]:
+        """Who leases the tree at the head, while it is not accepted."""
+        unaccepted = self.unaccepted.read()
+        return leases(self.lease_of(unaccepted.rev)) if unaccepted else ()
+
+    def _tests_told(self, progress: Progress) -> Callable[[], bool]:
+        told: set[Holder] = set()
+
+        def ended() -> bool:
+            holders = self.testers()
+            if who := ", ".join(str(holder) for holder in holders if holder not in told):
+                progress(f"waiting for {who}, who tests the tree before")
+            told.update(holders)
+            return not holders
+
+        return ended
+
+    def _who_tests(self) -> str:
+        return ", ".join(map(str, self.testers()))
+
+    @contextmanager
+    def _blamed(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as failed:
+            if failed.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise full(self.directory, str(failed)) from failed
+            raise InfrastructureError(f"the trees in {self.directory} cannot be worked on: {failed}") from failed
+
+    @property
+    def _leases(self) -> Path:
+        return self.directory / "leases"
+
+    @property
+    def _lock(self) -> Path:
+        return self.directory / "lock"
