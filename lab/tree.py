@@ -5,7 +5,15 @@ from __future__ import annotations
 import inspect
 from pathlib import Path
 
-from distgate.drivers import branch_trees, ostree_repository, tested_packages, tree_dnf, tree_shape
+from distgate.drivers import (
+    branch_place,
+    branch_trees,
+    ostree_repository,
+    tested_packages,
+    tree_dnf,
+    tree_shape,
+    tree_versions,
+)
 from distgate.drivers.base import Progress
 from distgate.drivers.branch_trees import BranchTrees
 from distgate.drivers.repository import make_repository
@@ -56,7 +64,8 @@ def _trees(repository: Repository, root: Path, branch: str) -> BranchTrees:
 
 
 def _identity(repository: Repository, branch: str) -> str:
-    modules = (branch_trees, ostree_repository, tested_packages, tree_dnf, tree_shape)
+    places = (branch_place, branch_trees, tested_packages, tree_versions)
+    modules = (*places, ostree_repository, tree_dnf, tree_shape)
     texts = [path.read_text() for path in (TREEFILE, *_INCLUDED)]
     return identity_of(repository.identity, branch, *texts, *(inspect.getsource(module) for module in modules))
 
