@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
 import sys
-import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -28,10 +25,11 @@ from lab.bare_repository import install_hook, repository_path
 from lab.base_image import LIMIT, ensure_base, key_of, store_root, write_kickstart
 from lab.ports import free_ports
 from lab.prefect_server import RUNS, PrefectServer
-from lab.process_table import MARKER, identify
+from lab.process_table import identify
 from lab.rabbitmq import Broker
 from lab.rpm_repository import ensure_repository
 from lab.service import Health, Service
+from lab.start_lock import ensure_writable, refuse_half_up, starting
 from lab.supervisor import start_supervisor, supervisor_of, wait_healthy
 
 #: The directory with prefect.yaml: the worker runs flows from here.
@@ -151,12 +149,12 @@ def up(state: Path, cache: Path, progress: Progress) -> World:
     somebody else is starting it, and whatever goes wrong on the way, having ended what was started.
     """
     state, cache = state.resolve(), cache.expanduser().resolve()
-    _ensure_writable(state, "DISTGATE_LAB_STATE", 0o700)
-    _ensure_writable(cache, "DISTGATE_CACHE_DIR", 0o755)
-    with _starting(state):
+    ensure_writable(state, "DISTGATE_LAB_STATE", 0o700)
+    ensure_writable(cache, "DISTGATE_CACHE_DIR", 0o755)
+    with starting(state):
         if supervisor_of(state) and (state / "world.json").exists():
             return _already_up(state, progress)
-        _refuse_half_up(state)
+        refuse_half_up(state)
         teardown.down(state, lambda _: None)  # records of a lab that ended without us, as at a power cut
         (state / "world.json").unlink(missing_ok=True)
         own = identify(os.getpid())
@@ -352,17 +350,6 @@ def _plan(state: Path, cache: Path, broker: Broker, prefect: PrefectServer) -> W
     )
 
 
-def _ensure_writable(directory: Path, setting: str, mode: int) -> None:
-    try:
-        directory.mkdir(mode=mode, parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=directory):
-            pass
-    except OSError as refused:
-        raise ConfigurationError(
-            f"the lab cannot write to {directory}: {refused.strerror}", hint=f"{setting} names another directory"
-        ) from refused
-
-
 def _already_up(state: Path, progress: Progress) -> World:
     try:
         wait_healthy(state, [one.name for one in services.wanted(state)], Deadline(HEAL_SECONDS))
@@ -374,37 +361,6 @@ def _already_up(state: Path, progress: Progress) -> World:
         ) from sick
     progress("the lab is up already")
     return World.load(state)
-
-
-def _refuse_half_up(state: Path) -> None:
-    left = teardown.leftovers(state)
-    if left:
-        raise ConfigurationError(
-            f"the lab in {state} is half up: {len(left)} things of it are there",
-            hint="./run lab down ends them",
-            evidence="\n".join(left),
-        )
-
-
-@contextmanager
-def _starting(state: Path) -> Iterator[None]:
-    """Hold the right to start this lab, and mark what we start on the way, also for our end by kill -9."""
-    with (state / "up.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as held:
-            raise ConfigurationError(
-                f"somebody else is starting the lab in {state}", hint="./run lab down ends that, too"
-            ) from held
-        before = os.environ.get(MARKER)
-        os.environ[MARKER] = str(state)
-        try:
-            yield
-        finally:
-            teardown.note_started(state)
-            os.environ.pop(MARKER)
-            if before is not None:
-                os.environ[MARKER] = before
 
 
 def _all(steps: list[Future[None]]) -> None:

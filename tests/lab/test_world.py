@@ -17,6 +17,7 @@ from distgate.waiting import Deadline, wait_for
 from lab import service as services
 from lab import supervisor, teardown, world
 from lab.service import Service
+from lab.start_lock import starting
 from lab.world import World
 
 SOON = 90.0
@@ -96,7 +97,7 @@ def test_a_lab_that_is_half_up_is_refused_and_down_is_named(small: Path, tmp_pat
 
 
 def test_two_starts_at_the_same_time_are_refused(tmp_path: Path) -> None:
-    with world._starting(tmp_path), pytest.raises(ConfigurationError, match="somebody else is starting"):
+    with starting(tmp_path), pytest.raises(ConfigurationError, match="somebody else is starting"):
         world.up(tmp_path, tmp_path / "cache", print)
 
 
