@@ -201,7 +201,7 @@ def _ground(state: Path) -> Iterator[Ground]:
         services.save(state, server.server())
         supervisor.start_supervisor(state)
         supervisor.wait_healthy(state, [prefect_server.SERVER], Deadline(START_SECONDS))
-        _packages(state)
+        write_packages(state)
         run([sys.executable, "-m", "benchmarks.idle.places", state], timeout=RUN_SECONDS, env=environment)
         prefect_server.ensure_pool(server)
         prefect_server.deploy(server, PROJECT / "benchmarks/idle", environment)
@@ -210,8 +210,9 @@ def _ground(state: Path) -> Iterator[Ground]:
         teardown.down(state, lambda _: None)
 
 
-def _packages(state: Path) -> None:
-    """A build of one package with its source package, and what rpm says where it is installed."""
+def write_packages(state: Path) -> None:
+    """What benchmarks.idle.places needs below ``state``: ``packages``, a build of one package with its source, and
+    ``installed``, what rpm says where that is."""
     spec, packages = state / "idle.spec", state / "packages"
     spec.write_text(_SPEC)
     places = ["--define", f"_topdir {state}/rpmbuild", "--define", f"_rpmdir {packages}"]

@@ -6,6 +6,8 @@ import json
 import re
 from typing import Any
 
+from distgate.telling import telling_line
+
 _FATAL = re.compile(r"(?:^|\| )fatal: \[[^]]*\]: (?:FAILED|UNREACHABLE)! => (?=\{)", re.MULTILINE)
 _ANSIBLE = re.compile(r"(?:^|\| )(PLAY|TASK|RUNNING HANDLER) \[(.*)\] \*+\s*$", re.MULTILINE)
 _REFUSED = re.compile(r"(?:^|\| )ERROR! (\S.*)$", re.MULTILINE)
@@ -39,8 +41,11 @@ def last_running(log: str) -> str:
 
 
 def last_failure(log: str) -> str:
-    """The message of the last task that ansible-playbook gave up at, cut at 200 characters; empty without one."""
-    return _message(_fatal(log))[:_LONGEST]
+    """The message of the last task that ansible-playbook gave up at, with the line of a command's own words that
+    tells most, cut at 200 characters; empty without one."""
+    said = _fatal(log)
+    words = next((str(said[name]) for name in ("stderr", "stdout") if str(said.get(name, "")).strip()), "")
+    return ": ".join(filter(None, (_message(said), telling_line(words))))[:_LONGEST]
 
 
 def missing_packages(log: str) -> str:

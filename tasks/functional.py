@@ -84,7 +84,9 @@ def find_tests(job: Job, tags: Sequence[str] = (CLASSIC,)) -> Plan:
     tag, found = next((look for look in looks if look[1].to_run), looks[-1])
     names = ", ".join(suite.name for suite in found.to_run)
     get_run_logger().info("%s: tests: %s", job.change.title, names or f"skipped, {found.reason}")
-    job.capsule.note(tests=TestsRecord(kind=found.kind, reason=found.reason))
+    known = job.capsule.read().tests  # of a retry, or taken over: what is not run again is still true
+    suites = known.suites if known else ()
+    job.capsule.note(tests=TestsRecord(kind=found.kind, reason=found.reason, suites=suites))
     return Plan(checkout, found, tag)
 
 
@@ -108,6 +110,7 @@ def _judged(job: Job, plan: Plan, image: ComposedImage) -> tuple[str, tuple[Judg
     from distgate.drivers.suite_session import source_rpm
 
     room = job.room.stage_again("tests")
+    job.capsule.note(tests=TestsRecord(kind=plan.tests.kind, reason=plan.tests.reason))
     base, srpm = base_under(job, image), source_rpm(job.room.root / "build")
     with LiveLogs(job, "tests", "How the suites run", room) as live:
         session = session_on(job, base, image.path, image.requested, live, srpm=srpm, tag=plan.tag)

@@ -38,7 +38,12 @@ def take_over(ledger: RunLedger, run_id: str, capsule: CapsuleFile, earlier: Run
     facts = taken_over(earlier, start_from)
     before = stages_before(earlier.pipeline, start_from)
     known = _capsule_of(earlier).read()
-    records = {"package": "build", "image": "compose", "image.test.smoke": "smoke"}
+    records = {
+        "package": "build",
+        "image": "compose",
+        "image.test.smoke": "smoke",
+        "package.test.functional": "tests",
+    }
     capsule.note(**{name: getattr(known, name) for suffix, name in records.items() if suffix in before})
     ledger.learn(run_id, **facts)
     get_run_logger().info("starting from %s with the results of run %s: %s", start_from, earlier.run_id, before)

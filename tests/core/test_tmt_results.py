@@ -211,6 +211,11 @@ FAILURES = [
     ('2026 p=1 | fatal: [g]: UNREACHABLE! => {"msg": "gone", "unreachable": true}\n', "gone"),
     ('fatal: [g]: FAILED! => {"msg": "cut', ""),
     ("fatal: [g]: FAILED! => {}\n", ""),
+    (
+        'fatal: [g]: FAILED! => {"msg": "non-zero return code", "stderr": "", "stdout": "it cannot\\r\\n"}\n',
+        "non-zero return code: it cannot",
+    ),
+    ('fatal: [g]: FAILED! => {"msg": "", "stderr": "x: error: bad\\nsee log", "stdout": "out"}\n', "x: error: bad"),
     ("nothing of ours\n", ""),
 ]
 
