@@ -126,7 +126,7 @@ class Report(ABC):
         if isinstance(self.error, Exception):
             return f"{type(self.error).__name__}: {self.error} (a bug of distgate)"
         if self.error is not None:
-            return f"ended from outside ({type(self.error).__name__})"
+            return f"cancelled, or its process was told to end ({type(self.error).__name__})"
         bad = self._bad()
         return bad[0].sentence if bad else self.passed()
 

@@ -305,8 +305,16 @@ def _blaming(server: str) -> Iterator[None]:
         raise InfrastructureError(f"the hub {server} answered: {last_line(_words(fault))}") from fault
     except (requests.exceptions.RequestException, ConnectionError, TimeoutError, ExpatError) as unreachable:
         raise InfrastructureError(
-            f"cannot reach the hub {server}: {unreachable}", hint="is the hub up, and its address right?"
+            f"cannot reach the hub {server}: {_reason(unreachable)}",
+            hint="is the hub up, and its address right?",
+            evidence=str(unreachable),
         ) from unreachable
+
+
+def _reason(unreachable: Exception) -> str:
+    """The system's words in an exception of requests, which is wrapped in those of two libraries."""
+    found = re.findall(r"\[Errno [^]]*\] ([^'\")(]+)", str(unreachable))
+    return found[-1].strip() if found else last_line(str(unreachable))
 
 
 def _words(fault: Exception) -> str:

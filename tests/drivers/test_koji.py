@@ -241,7 +241,11 @@ REFUSALS: list[tuple[dict[str, object], type[DistgateError], str]] = [
     ({"serverca": "/nonexistent.pem"}, ConfigurationError, r"cannot read /nonexistent\.pem"),
     ({"auth": "gssapi", "keytab": "/nonexistent.keytab"}, ConfigurationError, "cannot read"),
     ({"auth": "gssapi"}, ConfigurationError, "gssapi auth failed"),
-    ({"server": "http://127.0.0.1:9/kojihub"}, InfrastructureError, "cannot reach the hub"),
+    (
+        {"server": "http://127.0.0.1:9/kojihub"},
+        InfrastructureError,
+        r"cannot reach the hub \S+: Connection refused \(",
+    ),
 ]
 
 

@@ -154,7 +154,13 @@ ENDS: list[tuple[str, BaseException | None, str, str, list[str]]] = [
         [],
     ),
     ("ABORTED", Cancelled("somebody did"), "Somebody did**", "cancelled.** That is nobody", []),
-    ("ABORTED", KeyboardInterrupt(), "Ended from outside \\(KeyboardInterrupt\\)", "cancelled.** That is nobody", []),
+    (
+        "ABORTED",
+        KeyboardInterrupt(),
+        "Cancelled, or its process was told to end \\(KeyboardInterrupt\\)**",
+        "cancelled.** That is nobody",
+        [],
+    ),
 ]
 
 
