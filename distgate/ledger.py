@@ -88,11 +88,14 @@ class Ledger(RunLedger):
         ``counted``), no more."""
         mine = _of(change.key, decision.pipeline)
         with self.transaction() as connection:
-            if insert_new(connection, CHANGES, _change_row(change, decision)):
-                return Acceptance(change.key, True, decision.decision, rule=decision.rule)
-            if not counted:
-                connection.execute(CHANGES.update().where(mine).values(seen=CHANGES.c.seen + 1))
-            known = connection.execute(sa.select(CHANGES).where(mine)).one()
+            while True:
+                if insert_new(connection, CHANGES, _change_row(change, decision)):
+                    return Acceptance(change.key, True, decision.decision, rule=decision.rule)
+                if not counted:
+                    connection.execute(CHANGES.update().where(mine).values(seen=CHANGES.c.seen + 1))
+                known = connection.execute(sa.select(CHANGES).where(mine)).one_or_none()
+                if known is not None:  # else it was there, and has been forgotten since: once more
+                    break
             offered = known.offered_at is not None or known.run_id is not None
             return Acceptance(change.key, False, known.decision, offered, known.rule)
 

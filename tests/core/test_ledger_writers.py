@@ -6,6 +6,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from typing import TypeVar
 
 import pytest
 import sqlalchemy as sa
@@ -14,13 +16,17 @@ from distgate.announcements import Announcer
 from distgate.change import Change
 from distgate.drivers.report_outbox import ReportOutbox, channel_states
 from distgate.ledger import Ledger
+from distgate.ledger_connections import run_ledger
 from distgate.ledger_figures import figures
 from distgate.ledger_pruning import Forgotten, forget
+from distgate.ledger_runs import RunLedger
 from distgate.ledger_tables import CHANGES, OUTBOX, RUNS
 from distgate.rejections import note_dead, reject, rejections
 from distgate.settings import Settings
+from distgate.triage import Decision
 from distgate.waiting import wait_for
 
+T = TypeVar("T")
 CHANGE = Change(namespace="rpms", repo="dos2unix", rev="ab" * 20, branch="f41", username="jane")
 #: A NUL, half a character and what a terminal obeys.
 WILD = "lost\x00 at \ud800 once\x1b[2J"
@@ -110,16 +116,26 @@ class TestWhileRowsAreForgotten:
         assert run is not None
         assert run.attempt == 2
 
-    def test_a_change_that_is_forgotten_just_then_is_claimed_as_a_new_one(
-        self, ledger: Ledger, announcer: Announcer
-    ) -> None:
+    def forgotten_while(self, ledger: Ledger, write: Callable[[], T]) -> T:
+        """What ``write`` returns when everything is forgotten as soon as it waits for that."""
         with ThreadPoolExecutor(1) as pool:
             with ledger.transaction() as connection:  # as forgetting does
                 connection.execute(sa.select(CHANGES).with_for_update())
-                claimed = pool.submit(ledger.claim, CHANGE, "run-1", "http://ui/run")
-                wait_for("the claim to wait", lambda: self.blocked(ledger), 30)
+                written = pool.submit(write)
+                wait_for("the other to wait", lambda: self.blocked(ledger), 30)
                 for table in (OUTBOX, RUNS, CHANGES):
                     connection.execute(table.delete())
-            run = claimed.result(30)
+            return written.result(30)
+
+    def test_a_push_that_comes_again_just_then_is_a_new_one(self, ledger: Ledger, announcer: Announcer) -> None:
+        decision = Decision("queued", "is tested", "accepted", change=CHANGE)
+        assert self.forgotten_while(ledger, lambda: ledger.record(CHANGE, decision)).new
+
+    @pytest.mark.parametrize("opened", [Ledger, run_ledger], ids=["a service's", "a run's"])
+    def test_a_change_that_is_forgotten_just_then_is_claimed_as_a_new_one(
+        self, ledger: Ledger, announcer: Announcer, ledger_url: str, opened: Callable[[str], RunLedger]
+    ) -> None:
+        with closing(opened(ledger_url)) as own:
+            run = self.forgotten_while(ledger, lambda: own.claim(CHANGE, "run-1", "http://ui/run"))
         assert run is not None
         assert (run.run_id, run.attempt, run.ended) == ("run-1", 1, False)
