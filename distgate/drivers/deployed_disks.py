@@ -57,7 +57,8 @@ class DeployedDisks:
 
     def prune(self, repository: Path, *, dry_run: bool = False) -> tuple[str, ...]:
         """Remove the disks of commits that no ref of ``repository`` points to, unless somebody uses them; the commits
-        of those that went, or would go. Tests begin on the head, and any other disk can be made again as long as its commit is there."""
+        of those that went, or would go. Tests begin on the head, and any other disk can be made again as long as its
+        commit is there."""
         gone, heads = [], _heads(repository)
         for entry in sorted(self.directory.glob("[0-9a-f]*-*")):
             rev = entry.name.partition("-")[0]

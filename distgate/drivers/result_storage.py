@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import PurePosixPath
-from typing import Any, TypeVar
+from typing import Any
 
-from fsspec.core import url_to_fs
-
-from distgate.errors import ConfigurationError, InfrastructureError
+from distgate.drivers.far_files import FarFiles
 from distgate.stored_results import StoredResult
 
-T = TypeVar("T")
 #: How the file systems call the time of a file's last change.
 _TIMES = ("mtime", "LastModified", "last_modified", "updated", "created")
 
@@ -25,48 +22,18 @@ class ResultStorage:
     """
 
     def __init__(self, url: str, options: Mapping[str, Any] | None = None) -> None:
-        self.url = url.rstrip("/")
-        try:
-            self._files, self._root = url_to_fs(self.url, **(options or {}))
-        except (ImportError, ValueError, TypeError) as unknown:
-            raise ConfigurationError(
-                f"the storage of results {self.url} cannot be opened: {unknown}",
-                hint="it is what PREFECT_DEFAULT_RESULT_STORAGE_BLOCK or PREFECT_LOCAL_STORAGE_PATH name",
-            ) from unknown
+        hint = "PREFECT_DEFAULT_RESULT_STORAGE_BLOCK or PREFECT_LOCAL_STORAGE_PATH names it"
+        self._files = FarFiles("the storage of results", url, options, hint)
 
     def results(self) -> list[StoredResult]:
         """Every result that is there; none where nothing was ever stored."""
-        return self._try(lambda: list(self._listed()))
+        found = (one for one in self._files.listed() if one["type"] == "file")
+        return [StoredResult(PurePosixPath(one["name"]).name, int(one["size"] or 0), _time(one)) for one in found]
 
     def remove(self, names: Iterable[str]) -> None:
         """Remove results; those that somebody else has removed are no error."""
         for name in names:
-            self._try(lambda name=name: self._remove(f"{self._root}/{name}"))  # type: ignore[misc]
-
-    def _listed(self) -> Iterator[StoredResult]:
-        self._files.invalidate_cache()
-        try:
-            found = self._files.ls(self._root, detail=True)
-        except FileNotFoundError:
-            return
-        for one in found:
-            if one["type"] == "file":
-                yield StoredResult(PurePosixPath(one["name"]).name, int(one["size"] or 0), _time(one))
-
-    def _remove(self, path: str) -> None:
-        try:
-            self._files.rm_file(path)
-        except FileNotFoundError:
-            return
-
-    def _try(self, act: Callable[[], T]) -> T:
-        try:
-            return act()
-        except Exception as failed:
-            # Each file system has errors of its own, and they are no subclasses of one that could be named here.
-            raise InfrastructureError(
-                f"the storage of results {self.url} does not do its work: {type(failed).__name__}: {failed}"
-            ) from failed
+            self._files.remove(name)
 
 
 def _time(known: Mapping[str, Any]) -> float | None:

@@ -1,0 +1,108 @@
+"""Files in a directory, or in any place that fsspec can reach, such as S3; what fails is tried again."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+from fsspec.core import url_to_fs
+from tenacity import Retrying, before_sleep_log, stop_after_attempt, wait_exponential
+
+from distgate.errors import ConfigurationError, InfrastructureError
+
+log = logging.getLogger(__name__)
+P = ParamSpec("P")
+R = TypeVar("R")
+
+TRIES = 4
+_note_retry = before_sleep_log(log, logging.WARNING)
+#: How each file system is told what a file is; others do without.
+_TYPE_OPTION = {"s3": "ContentType", "s3a": "ContentType", "gs": "content_type", "gcs": "content_type"}
+
+
+class FarFiles:
+    """The files below ``url``, a directory or a URL of fsspec's; ``options`` go to its file system.
+
+    ``what`` they are, and ``hint`` where they are configured, is for errors: ConfigurationError for a URL that no
+    file system here understands; every method raises InfrastructureError when TRIES attempts have failed. Keys are
+    relative to the URL.
+    """
+
+    def __init__(self, what: str, url: str, options: Mapping[str, Any] | None, hint: str) -> None:
+        self.url = url.rstrip("/")
+        self._what, self._hint = f"{what} {self.url}", hint
+        try:
+            self._files, self._root = url_to_fs(self.url, **(_own_options(self.url) | dict(options or {})))
+        except (ImportError, ValueError, TypeError) as unknown:
+            raise ConfigurationError(
+                f"{self._what} cannot be opened: {unknown}",
+                hint="it is a directory or a URL that fsspec understands; for s3:// install distgate[s3]",
+            ) from unknown
+
+    def put(self, path: Path, key: str, kind: str) -> None:
+        """Copy a file there; ``kind`` is its MIME type."""
+        self._try(self._files.put_file, str(path), self._at(key), **self._typed(kind))
+
+    def write(self, key: str, content: bytes, kind: str) -> None:
+        """Make a file there; ``kind`` is its MIME type."""
+        self._try(self._files.pipe_file, self._at(key), content, **self._typed(kind))
+
+    def read(self, key: str) -> bytes | None:
+        """What a file holds; None when it is not there."""
+        return self._try(self._read, self._at(key))
+
+    def get(self, key: str, path: Path) -> None:
+        """Copy a file from there, and make the directories above ``path``."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._try(self._files.get_file, self._at(key), str(path))
+
+    def remove(self, key: str, *, recursive: bool = False) -> None:
+        """Remove a file, or a directory with all that is in it; what is not there is no error."""
+        self._try(self._remove, self._at(key), recursive)
+
+    def listed(self) -> list[Mapping[str, Any]]:
+        """What is right below, as fsspec describes it (``name``, ``type``, ``size``); nothing where nothing is."""
+        return self._try(self._listed)
+
+    def _at(self, key: str) -> str:
+        return f"{self._root}/{key}"
+
+    def _try(self, act: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        attempts = Retrying(
+            stop=stop_after_attempt(TRIES), wait=wait_exponential(0.5, max=10), before_sleep=_note_retry, reraise=True
+        )
+        try:
+            return attempts(act, *args, **kwargs)
+        except Exception as failed:
+            # Each file system has errors of its own, and they are no subclasses of one that could be named here.
+            raise InfrastructureError(
+                f"{self._what} does not do its work: {type(failed).__name__}: {failed}", hint=self._hint
+            ) from failed
+
+    def _read(self, path: str) -> bytes | None:
+        try:
+            return bytes(self._files.cat_file(path))
+        except FileNotFoundError:
+            return None
+
+    def _remove(self, path: str, recursive: bool) -> None:
+        with suppress(FileNotFoundError):
+            self._files.rm(path, recursive=True) if recursive else self._files.rm_file(path)
+
+    def _listed(self) -> list[Mapping[str, Any]]:
+        self._files.invalidate_cache()
+        try:
+            return list(self._files.ls(self._root, detail=True))
+        except FileNotFoundError:
+            return []
+
+    def _typed(self, kind: str) -> dict[str, str]:
+        option = _TYPE_OPTION.get(self.url.partition("://")[0])
+        return {option: kind} if option else {}
+
+
+def _own_options(url: str) -> dict[str, Any]:
+    return {"auto_mkdir": True} if "://" not in url or url.startswith("file://") else {}
