@@ -137,7 +137,7 @@ class ConnectedLedger(RunLedger):
                 yield _Asking(self._driver, connection)
                 self._driver.execute(connection, "COMMIT", {})
             except BaseException:
-                connection.close()  # which undoes what was not committed
+                self._undo(connection)
                 raise
             self._idle.append(connection)
 
@@ -154,6 +154,16 @@ class ConnectedLedger(RunLedger):
         """Close the connections that are not in use."""
         while self._idle:
             self._idle.pop().close()
+
+    def _undo(self, connection: Any) -> None:
+        # It is kept: with the last connection to a ledger on a full disk its log would go, whose room lets some
+        # other message through, and a run that has lost one would go on.
+        try:
+            connection.rollback()  # the same word in both drivers; neither minds that it has happened already
+        except self._driver.error:
+            connection.close()
+        else:
+            self._idle.append(connection)
 
     def _take(self) -> Any:
         while self._idle:
