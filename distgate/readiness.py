@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from distgate.errors import InfrastructureError
+from distgate.plain_text import printable
 from distgate.steps import Step
 
 #: The conditions of a boot, in their usual order. The second and third may be missing: a guest can be mute on its
@@ -22,6 +24,15 @@ UP = ("running", "degraded")
 #: Units that take this long, in seconds, or longer are shown by name.
 WORTH_SHOWING = 0.05
 MOST_SHOWN = 10
+
+#: A kernel says so when it has given up for good; one that restarts after a panic (panic=SECONDS) does not.
+_PANIC = re.compile(r"---\[ end (Kernel panic.*?) \]---")
+
+
+def panic(console: str) -> str:
+    """What a kernel said when it gave up, of the end of its console; empty while it has not."""
+    found = _PANIC.findall(console)
+    return printable(found[-1], newlines=False) if found else ""
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from distgate.drivers.guest_registry import emulator_of
 from distgate.drivers.quiet_libvirt import libvirt, libvirt_qemu
 from distgate.errors import ConfigurationError, InfrastructureError
 from distgate.process import run, tail_of
-from distgate.readiness import BANNER, COMMAND, CONSOLE, EMULATOR, NETWORK, BootReport, Reached
+from distgate.readiness import BANNER, COMMAND, CONSOLE, EMULATOR, NETWORK, BootReport, Reached, panic
 from distgate.waiting import Deadline, wait_for
 
 log = logging.getLogger(__name__)
@@ -86,6 +86,7 @@ class LibvirtGuest:
                 hint="it powered off or crashed; see console.log and qemu.log",
                 evidence=self.console_tail(),
             )
+        _check_kernel(self)
 
     def boot_report(self, timeout: float) -> BootReport:
         """How this guest booted, written to ``boot.txt`` and ``boot.json`` beside its console log as well.
@@ -281,10 +282,18 @@ def _size(path: Path | None) -> int:
     return 0
 
 
+def _check_kernel(guest: LibvirtGuest) -> None:
+    said = panic(guest.console_tail())
+    if said:
+        raise GuestStopped(
+            f"the kernel of guest {guest.name} gave up: {said}", hint="see console.log", evidence=guest.console_tail()
+        )
+
+
 def _check_alive(guest: LibvirtGuest, domain: Any, driver: EmbeddedLibvirt) -> None:
     with contextlib.suppress(libvirt.libvirtError):
         if domain.isActive():
-            return
+            return _check_kernel(guest)
     raise GuestStopped(
         f"guest {guest.name} ended before it answered ssh",
         hint="it powered off or crashed; see console.log and qemu.log",

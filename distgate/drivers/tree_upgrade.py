@@ -197,7 +197,8 @@ class _Test:
             with self.steps.step(step):
                 return guest.reboot(2 * self.how.timeout)  # it has to shut down, too
         except (TimedOut, GuestStopped) as lost:
-            words = f"{lost.message}; {self._try_rollback(guest)}"
+            half_up = isinstance(lost, TimedOut)
+            words = f"{lost.message}; {self._try_rollback(guest)}" if half_up else lost.message
             raise _NotBack(words, hint=lost.hint, evidence=lost.evidence) from lost
 
     def _try_rollback(self, guest: Guest) -> str:

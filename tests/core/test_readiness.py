@@ -13,6 +13,7 @@ from distgate.readiness import (
     Reached,
     UnitTime,
     judge_units,
+    panic,
     read_systemd,
 )
 
@@ -118,3 +119,16 @@ def test_a_report_shows_conditions_with_their_evidence_and_names_what_failed() -
 def test_the_steps_of_a_boot_add_up_to_its_last_condition() -> None:
     report = BootReport("kvm", (Reached("one", 1.5), Reached("two", 1.5), Reached("three", 4.0)))
     assert [(step.name, step.seconds) for step in report.steps] == [("one", 1.5), ("two", 0.0), ("three", 2.5)]
+
+
+PANICS: list[tuple[str, str]] = [
+    ("[ 1.9] ---[ end Kernel panic - not syncing: no init ]---\n", "Kernel panic - not syncing: no init"),
+    ("[ 1.9] Kernel panic - not syncing: VFS: no root\n[ 1.9] Rebooting in 10 seconds..\n", ""),
+    ("[ 1.9] Freeing unused kernel memory\n", ""),
+    ("", ""),
+]
+
+
+@pytest.mark.parametrize(("console", "said"), PANICS)
+def test_a_kernel_that_gave_up_is_told_from_one_that_restarts(console: str, said: str) -> None:
+    assert panic(console) == said

@@ -9,7 +9,7 @@ import pytest
 
 from distgate.drivers.accelerator import accelerator
 from distgate.drivers.base import BaseImage
-from distgate.drivers.guests import LibvirtGuest, LibvirtGuests
+from distgate.drivers.guests import GuestStopped, LibvirtGuest, LibvirtGuests
 from distgate.readiness import BANNER, COMMAND, EMULATOR, NETWORK, SYSTEMD
 
 pytestmark = pytest.mark.guest
@@ -56,3 +56,14 @@ def test_the_report_lists_state_phases_and_slow_units_and_then_a_unit_that_fails
     kept = guest.console.parent
     assert json.loads((kept / "boot.json").read_text())["failed_units"] == ["broken.service"]
     assert "FAILED: broken.service" in (kept / "boot.txt").read_text()
+
+
+def test_a_guest_whose_kernel_panics_on_its_way_down_is_given_up_and_its_last_words_are_told(
+    guest: LibvirtGuest,
+) -> None:
+    # The last test: nobody else can use this guest.
+    crash = """-p 'ExecStop=/bin/sh -c "echo c >/proc/sysrq-trigger"'"""
+    made = guest.run(f"systemd-run --quiet -p Type=oneshot -p RemainAfterExit=yes {crash} true", SECONDS)
+    assert made.returncode == 0, made.stderr
+    with pytest.raises(GuestStopped, match="gave up: Kernel panic - not syncing: sysrq triggered crash"):
+        guest.reboot(10 * SECONDS)
