@@ -22,6 +22,7 @@ from distgate.drivers.base import Progress
 from distgate.drivers.guest_relay import GuestRelay
 from distgate.drivers.kernel_calls import MS_BIND, mount
 from distgate.errors import ConfigurationError
+from distgate.health import health_file
 from distgate.process import run
 from lab import postgresql, prefect_server
 from lab import service as services
@@ -32,7 +33,7 @@ from lab.ports import free_ports
 from lab.rpm_repository import ensure_repository
 from lab.sealed_host import is_sealed
 from lab.service import Health, Service
-from lab.world import PROJECT, QUEUE, Start, World, register
+from lab.world import PROJECT, QUEUE, WORKER_AFTER, Start, World, register
 
 #: Where docs/deploy.md has the project, the site's settings, and what runs share; jobs mount the last two.
 PROGRAM, SETTINGS, PLACE = Path("/opt/distgate"), Path("/etc/distgate"), Path("/var/lib/distgate")
@@ -42,7 +43,10 @@ WORKER, REPOSITORY, FRONT_DOOR = "worker", "repository", "front-door"
 #: Connections at a time to each server: those of all services and runs together.
 _CONNECTIONS = 256
 #: Of a lab's environment, what is its own business and not that of a site.
-_OF_THE_LAB = {"PATH", "PREFECT_HOME", "DISTGATE_LAB_STATE", "DISTGATE_CACHE_DIR", "PYTHONUNBUFFERED"}
+_OF_THE_LAB = {
+    *("PATH", "PYTHONUNBUFFERED", "PREFECT_HOME", "DISTGATE_LAB_STATE", "DISTGATE_CACHE_DIR"),
+    *("DISTGATE_WORKER_STATE", "DISTGATE_METRICS_LISTEN"),
+}
 
 
 class ContainerSite(Start):
@@ -122,8 +126,8 @@ class ContainerSite(Start):
             WORKER,
             (*account, f"{PROGRAM}/.venv/bin/python", *words),
             environment=own,
-            health=Health("http", f"http://127.0.0.1:{port}/health"),
-            after=(prefect_server.SERVER,),
+            health=Health("worker", f"http://127.0.0.1:{port}/health#{_health_of_the_host()}"),
+            after=WORKER_AFTER,
             grace=20,
             cwd=str(PLACE),
         )
@@ -168,6 +172,11 @@ def _do(*words: str | Path) -> None:
     run(list(words), timeout=30)
 
 
+def _health_of_the_host() -> Path:
+    """Where the worker says how its host is, by the account's default."""
+    return health_file(PLACE / ".local/state/distgate/workers", socket.gethostname())
+
+
 def _write_settings(world: World) -> None:
     path = SETTINGS / "distgate.env"
     path.write_text("".join(f"{name}={value}\n" for name, value in _site_environment(world).items()))
@@ -176,7 +185,12 @@ def _write_settings(world: World) -> None:
 
 
 def _site_environment(world: World) -> dict[str, str]:
-    own = {"PREFECT_LOCAL_STORAGE_PATH": str(PLACE / "results"), "DISTGATE_FREE_DISK": "500M"}
+    own = {
+        "PREFECT_LOCAL_STORAGE_PATH": str(PLACE / "results"),
+        # Its containers have other names.
+        "DISTGATE_HOST": socket.gethostname(),
+        "DISTGATE_GUEST_SLOTS": "1",
+    }
     return {**{name: value for name, value in world.environment.items() if name not in _OF_THE_LAB}, **own}
 
 
