@@ -13,7 +13,7 @@ from distgate.settings import settings
 from tasks.maintenance import branches_with_bases, refresh_base
 
 
-@flow(name="base-images")
+@flow(name="base-images", flow_run_name="base images")
 def base_images(branches: list[str] | None = None, site: str | None = None) -> State[Any]:
     """Refresh the base images of branches on this worker's host; one that fails keeps the one it had.
 

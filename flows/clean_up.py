@@ -22,7 +22,7 @@ from tasks.maintenance import (
 )
 
 
-@flow(name="clean-up")
+@flow(name="clean-up", flow_run_name="clean-up")
 def clean_up(dry_run: bool = False, site: str | None = None) -> State[Any]:
     """Free disk on this worker's host, and say what was freed; what fails does not keep the rest from it.
 

@@ -13,7 +13,7 @@ from tasks.maintenance import withdraw_abandoned_trees
 from tasks.reconcile import reconcile_once
 
 
-@flow(name="reconciler")
+@flow(name="reconciler", flow_run_name="one look of the reconciler")
 def reconciler() -> State[Any]:
     """Start what accepted changes have no run, end what runs have died, and take back the trees that those left at a
     head; says how much there was to mend."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from prefect import flow
+from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
+from prefect.states import Completed
 
-from distgate.retest import Wish, rows_of
+from distgate.retest import Wish, rows_of, sentence_of
 from distgate.settings import settings
 from distgate.stages import Pipeline
 from tasks.retest import Ask, choose_packages, start_runs
@@ -25,8 +28,8 @@ def retest_rawhide(
     names_file: str = "",
     site: str | None = None,
     pipeline: Pipeline = "allpackages",
-) -> list[dict[str, str]]:
-    """Test the latest commit of packages again, spread over a window; returns the table of what becomes of each.
+) -> State[Any]:
+    """Test the latest commit of packages again, spread over a window; results in the table of what becomes of each.
 
     Args:
         wish: Which packages.
@@ -43,4 +46,5 @@ def retest_rawhide(
     choices = choose_packages(ask, wish, start)
     if not dry_run:
         start_runs(ask, wish, choices, start)
-    return rows_of(choices)
+    said = f"{sentence_of(choices)} (dry run: none is started)" if dry_run else sentence_of(choices)
+    return Completed(message=said, data=rows_of(choices))

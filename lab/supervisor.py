@@ -184,6 +184,14 @@ def hold(state: Path, name: str) -> None:
         end([last.process], one.grace)
 
 
+def retire(state: Path, name: str) -> None:
+    """End the service for good; it is none of the lab's any more. One that is not known is no error."""
+    if any(one.name == name for one in services.wanted(state)):
+        hold(state, name)
+        services.forget(state, name)
+        release(state, name)
+
+
 def keep_ended(state: Path, name: str) -> None:
     """However the service ends from now on, it is not started again until ``release``."""
     marker = _held(state, name)

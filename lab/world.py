@@ -39,16 +39,16 @@ QUEUE = "distgate.triggers"
 #: The branch that the lab's Atomic Host is made of.
 ATOMIC_BRANCH = demo_package.ATOMIC_BRANCH
 DIST_GIT, KOJI = "dist-git", "koji-hub"
-#: Without these a worker's doctor would find its host unfit. The intake is healthy when there is a ledger.
-WORKER_AFTER = (prefect_server.SERVER, KOJI, "intake")
+#: Without these a worker's doctor would find its host unfit. The relay is among the first to open the ledger.
+WORKER_AFTER = (prefect_server.SERVER, KOJI, "relay")
 #: The account that the lab's hub knows; its password is the same word.
 KOJI_USER = "distgate"
 #: That it runs is all that is asked of a service.
 ALIVE = Health()
-#: Seconds for all services to be healthy once the images are there; a loaded machine needs most of a minute.
-START_SECONDS = 180.0
+#: Seconds for all services to be healthy once the images are there: a minute on two cores, more on busy ones.
+START_SECONDS = 360.0
 #: Seconds that a lab which is up, but has just lost a service, gets to be whole again.
-HEAL_SECONDS = 60.0
+HEAL_SECONDS = 90.0
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,8 @@ def claim_change(
         get_run_logger().warning("%s is already held by another run; nothing is done twice", change.key)
         return None
     with get_client(sync_client=True) as client:
-        client.update_flow_run(UUID(run_id), tags={*flow_run.tags, *tags_of(change, pipeline)})
+        # A run that was started with the name of a branch or a build is called after its commit from now on.
+        client.update_flow_run(UUID(run_id), name=change.title, tags={*flow_run.tags, *tags_of(change, pipeline)})
     if run.attempt > 1:  # maybe on another host than before
         bring(own_site, run_id)
     room = RunDirectory(artifacts_dir() / run_id, settings().artifacts_url)

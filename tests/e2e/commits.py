@@ -15,7 +15,7 @@ from distgate.ledger import Ledger
 from distgate.process import run, tail_of
 from distgate.stages import Pipeline, split_topic
 from distgate.waiting import Deadline, wait_for
-from lab.bare_repository import create_repository, install_hook
+from lab.bare_repository import Files, create_repository, install_hook
 from lab.bare_repository import push as push_files
 from lab.demo_package import ATOMIC_BRANCH, push_change
 from lab.process_table import members
@@ -47,7 +47,7 @@ class Commit:
 
     @property
     def pipeline(self) -> Pipeline:
-        return "allpackages" if self.prefix == PREFIX else "atomic"
+        return "atomic" if self.prefix == ATOMIC else "allpackages"
 
     @property
     def said(self) -> list[str]:
@@ -109,6 +109,35 @@ def push_to_host(world: World, stage: str = "") -> Commit:
     """The same on the branch that the lab's Atomic Host is made of."""
     bus = Subscription(world.amqp_url, world.exchange, [f"{ATOMIC}#"], queue=f"test.{uuid.uuid4().hex[:8]}")
     return Commit(world, bus, push_change(world.demo_repository, ATOMIC_BRANCH, stage), ATOMIC)
+
+
+#: A package that takes a second to fail.
+BROKEN = """\
+Name: {name}
+Version: 1
+Release: 1%{{?dist}}
+Summary: A package that does not build
+License: MIT
+BuildArch: noarch
+%description
+Nothing.
+%build
+exit 1
+%files
+"""
+#: What is said of it.
+FAILURE = [f"{line} SUCCESS" for line in PACKAGE[:2]] + ["package.complete FAILURE", "complete FAILURE"]
+
+
+def push_broken(
+    world: World, name: str, branch: str = "f41", files: Files | None = None, *, told: bool = True
+) -> str:
+    """Push a package called ``name`` that does not build; the commit. ``told`` says whether the bus hears of it."""
+    repository = create_repository(world.state / "dist-git", name)
+    if told:
+        install_hook(repository, {"url": world.amqp_url, "exchange": world.exchange})
+    content = {f"{name}.spec": BROKEN.format(name=name), "sources": "", **(files or {})}
+    return push_files(repository, branch, content, "Break the build")
 
 
 SLOW = """\

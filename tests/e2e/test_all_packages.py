@@ -6,16 +6,18 @@ import uuid
 from pathlib import Path
 
 import httpx
+import koji
 import pytest
 from commits import ALL, IMAGE, PACKAGE, PREFIX, Commit, push, status_of
 
 from distgate.drivers.amqp import publish
 from distgate.drivers.amqp_queues import Subscription, messages_in
-from distgate.drivers.prefect_api import PrefectApi
+from distgate.drivers.prefect_api import FlowRun, PrefectApi
 from distgate.ledger import Ledger
 from distgate.process import run
 from distgate.rendering import NEVER_EMPTY
 from distgate.waiting import wait_for
+from distgate_messages.allpackages import StageV1
 from lab.bare_repository import create_branch
 from lab.demo_package import push_change
 from lab.git_receive import TOPIC, receive_body
@@ -122,13 +124,48 @@ def test_a_commit_that_breaks_a_stage_fails_there_and_its_package_is_to_blame(
     assert words in summary
 
 
-def test_the_same_change_can_be_started_by_hand_again(lab: World) -> None:
+def by_hand(commit: Commit, **parameters: object) -> tuple[FlowRun, list[dict[str, str]]]:
+    """A run that somebody starts, with what was said about it, each message as the contract has it."""
+    known = len(commit.bodies)
+    with PrefectApi(commit.world.prefect_api_url) as prefect:
+        started = prefect.create_flow_run("all-packages/manual", parameters, idempotency_key=uuid.uuid4().hex)
+    commit.until("complete")
+    bodies = commit.bodies[known:]
+    for body in bodies:
+        StageV1(topic=body["topic"], body=body).validate()
+        assert all(body[name] for name in NEVER_EMPTY)
+    assert {(body["build_id"], body["rev"]) for body in bodies} == {(started.id, commit.rev)}
+    return started, bodies
+
+
+def test_a_koji_build_that_is_named_is_tested_again_and_nothing_is_built(lab: World) -> None:
     commit = push(lab, "compose")
     commit.until("complete")
-    first = commit.ended()
-    with_again = {"change": first.parameters["change"], "again": True}
+    first, task = list(commit.bodies), commit.koji_task()
+    hub = koji.ClientSession(lab.koji_hub_url)
+    before = hub.listTasks(opts={"method": "build"})
+    started, second = by_hand(commit, change={"koji_task": task}, again=True)
+    assert hub.listTasks(opts={"method": "build"}) == before
+    assert [(body["topic"], body["status"], body["nvr"]) for body in second] == [
+        (body["topic"], body["status"], body["nvr"]) for body in first
+    ]
     with PrefectApi(lab.prefect_api_url) as prefect:
-        prefect.create_flow_run("all-packages/manual", with_again, idempotency_key=uuid.uuid4().hex)
-    commit.until("complete")
-    assert len({body["build_id"] for body in commit.bodies}) == 2
-    assert [line for line in commit.said if line.startswith("complete")] == ["complete FAILURE"] * 2
+        known = prefect.flow_run(started.id)
+    assert known
+    assert known.name == f"dos2unix f41 {commit.rev[:7]}"
+
+
+def test_a_run_that_starts_from_a_stage_takes_what_was_made_before_it_and_says_everything(tested: Commit) -> None:
+    (image,) = tested.room().glob("image/*.qcow2")
+    made = image.stat().st_mtime_ns
+    started, bodies = by_hand(
+        tested,
+        change={"repo": "dos2unix", "rev": tested.rev, "branch": "f41"},
+        start_from="package.test.functional",
+    )
+    assert [f"{body['topic'].removeprefix(PREFIX)} {body['status']}" for body in bodies] == status_of(ALL)
+    assert {body["nvr"] for body in bodies[ALL.index("package.complete") :]} == {tested.bodies[-1]["nvr"]}
+    room = tested.room().with_name(started.id)
+    assert "result: pass" in (room / "tests/tests/artifacts/results.yml").read_text()
+    assert not [path for stage in ("build", "image", "smoke") for path in room.glob(f"{stage}/*")]
+    assert image.stat().st_mtime_ns == made

@@ -11,14 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from commits import ALL, PACKAGE, PREFIX, guests, status_of
+from commits import ALL, FAILURE, PREFIX, guests, push_broken, status_of
 
 from distgate.drivers.amqp_queues import Subscription
 from distgate.ledger import Ledger, Run
 from distgate.process import run, tail_of
 from distgate.waiting import Deadline, wait_for
 from lab import rehearsal, supervisor, teardown
-from lab.bare_repository import create_repository, install_hook, push
 from lab.demo_package import NAME, push_change
 from lab.prefect_server import SERVER
 from lab.world import World
@@ -28,23 +27,7 @@ pytestmark = [pytest.mark.rehearsal, pytest.mark.lab, pytest.mark.guest, pytest.
 #: Commits whose package does not build, and healthy ones that go through a guest.
 FAILING, HEALTHY = 18, 2
 DONE = 1200.0
-FAILURE = status_of([*PACKAGE, "complete"], package__complete="FAILURE", complete="FAILURE")
 ABORTED = "complete ABORTED"
-
-#: A package that takes a second to fail.
-SPEC = """\
-Name: {name}
-Version: 1
-Release: 1%{{?dist}}
-Summary: A package that does not build
-License: MIT
-BuildArch: noarch
-%description
-Nothing.
-%build
-exit 1
-%files
-"""
 
 
 @pytest.fixture(scope="module")
@@ -72,10 +55,7 @@ class Day:
         self.pushed[push_change(self.site.demo_repository)] = NAME
 
     def push_failing(self, name: str) -> None:
-        repository = create_repository(self.site.state / "dist-git", name)
-        install_hook(repository, {"url": self.site.amqp_url, "exchange": self.site.exchange})
-        files = {f"{name}.spec": SPEC.format(name=name), "sources": ""}
-        self.pushed[push(repository, "f41", files, "Break the build")] = name
+        self.pushed[push_broken(self.site, name)] = name
 
     def read(self) -> None:
         """Read what waits on the bus; what came before, by its ID, is not counted again."""

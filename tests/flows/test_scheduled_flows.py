@@ -32,14 +32,14 @@ OLD_RESULT = f"{uuid.uuid4()}-Build package"
 
 @pytest.fixture(scope="module")
 def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """200 packages, the first with tests; a ledger with one old run and one with a fresh verdict; an old room."""
+    """200 packages, of which a few have tests; a ledger with a fresh verdict on one of these."""
     room = tmp_path_factory.mktemp("site")
     first = create_repository(room, "package-000")
     push(first, "rawhide", {"tests/tests.yml": "- hosts: all\n  tags: [classic]\n", "x.spec": ""}, "Tests")
     plain = create_repository(room, "package-001")
     push(plain, "rawhide", {"x.spec": "Name: x\n"}, "Plain")
     for number in range(2, 200):
-        shutil.copytree(first if number == 2 else plain, repository_path(room, f"package-{number:03}"))
+        shutil.copytree(first if number % 20 == 2 else plain, repository_path(room, f"package-{number:03}"))
     (room / "names").write_text("# all\n" + "".join(f"package-{number:03}\n" for number in range(200)))
     ledger = Ledger(f"sqlite:///{room}/ledger.db")
     rev = run(["git", "-C", first, "rev-parse", "rawhide"], timeout=30).output.strip()
@@ -80,12 +80,18 @@ def said(room: Path, prefect_server: PrefectServer, broker: Broker) -> dict[str,
 
 
 def test_a_dry_run_over_200_packages_tells_of_each_and_starts_none(said: dict[str, Any]) -> None:
+    assert said["retest"]["message"].startswith("10 of 200 packages are tested again, from ")
+    assert said["retest"]["message"].endswith(" UTC (dry run: none is started)")
     rows = said["retest"]["rows"]
     assert len(rows) == 200
-    assert [row["package"] for row in rows if row["starts (UTC)"]] == ["package-000"]
-    whys = {row["package"]: row["why"] for row in rows}
-    assert whys["package-002"].startswith("SUCCESS on this commit")
-    assert {why for name, why in whys.items() if name > "package-002"} == {"it has no tests"}
+    picked = [row for row in rows if row["starts (UTC)"]]
+    assert {row["package"] for row in picked} == {f"package-{number:03}" for number in (0, *range(22, 200, 20))}
+    assert {row["why"] for row in picked} == {"never tested"}
+    starts = [row["starts (UTC)"] for row in picked]
+    assert starts == sorted(set(starts))
+    whys = {row["package"]: row["why"] for row in rows if row not in picked}
+    assert whys.pop("package-002").startswith("SUCCESS on this commit")
+    assert set(whys.values()) == {"it has no tests"}
 
 
 def test_a_clean_up_works_in_a_site_without_trees(said: dict[str, Any]) -> None:
