@@ -8,12 +8,13 @@ that is sent twice is recognised by its ID.
 from __future__ import annotations
 
 import uuid
+from typing import cast
 
 from distgate.change import Change
 from distgate.ledger_runs import Run, RunLedger
 from distgate.rendering import Facts, render
 from distgate.settings import Settings
-from distgate.stages import STAGES, STATUS_ORDER, Pipeline, Status
+from distgate.stages import STAGES, STATUS_ORDER, Pipeline, Status, verdict_of
 
 #: Names our message IDs apart from everybody else's; never to be changed.
 _ID_SPACE = uuid.UUID("6b1f4c0e-6c52-4d0f-9d1e-2f2b7f5c8a11")
@@ -34,6 +35,10 @@ class Announcer:
         stage is queued.
         """
         run = self._ledger.run(run_id)
+        if run is not None and state == "queued" and _went_on_without(run, suffix):
+            # The ledger refused its `complete`, and Prefect goes on whatever became of a hook.
+            self.stage(run_id, str(run.open_stage), "complete", _own_status(run))
+            run = self._ledger.run(run_id)
         if run is None or (state == "queued" and _begins_unsaid(run.pipeline, suffix)):
             return False
         body = self._body(run, suffix, state, worse(run.status, status or run.status))
@@ -83,6 +88,16 @@ class Announcer:
     def _facts(self, change: Change, pipeline: Pipeline) -> dict[str, str]:
         identity = change.model_dump(include={"namespace", "repo", "rev", "branch", "username"})
         return {**identity, "pipeline": pipeline, "main_topic": self._settings.main_topic}
+
+
+def _went_on_without(run: Run, suffix: str) -> bool:
+    """Whether a run that enters the stage ``suffix`` has not said yet that an earlier one is complete."""
+    order = list(STAGES[run.pipeline])
+    return run.open_stage in order and suffix in order and order.index(run.open_stage) < order.index(suffix)
+
+
+def _own_status(run: Run) -> Status | None:
+    return cast("Status | None", run.facts.get(verdict_of(str(run.open_stage))))
 
 
 def _begins_unsaid(pipeline: Pipeline, suffix: str) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from distgate.ledger_runs import Letter
-from distgate.stages import split_topic
+from distgate.stages import split_topic, verdict_of
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def stage_times(letters: Iterable[Letter], build_id: str, facts: Mapping[str, st
     """
     before, times = "SUCCESS", []
     for one in _said_times(letters, build_id):
-        own = (facts or {}).get(f"status of {one.suffix}", "SUCCESS")
+        own = (facts or {}).get(verdict_of(one.suffix), "SUCCESS")
         times.append(replace(one, status=own) if one.status == before else one)
         before = one.status
     return times

@@ -32,6 +32,12 @@ FAILURES: Mapping[str, str] = {
     "cancelled": "Aborted",
 }
 
+
+def verdict_of(suffix: str) -> str:
+    """The name of the run's fact that holds a stage's own status, when it is not SUCCESS."""
+    return f"status of {suffix}"
+
+
 #: What the original's shell scripts sent for a value that they did not have yet.
 QUOTES = "''"
 

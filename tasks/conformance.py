@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 from blocks import GuestMachine, HostTests, ImageStore
 from distgate.errors import error_for
+from distgate.stages import verdict_of
 from tasks.claim import Job
 from tasks.live_logs import LiveLogs
 from tasks.slots import guest_slot
-from tasks.stage import ledger, stage, verdict_of
+from tasks.stage import ledger, stage
 
 if TYPE_CHECKING:
     from distgate.conformance import ConformanceReport

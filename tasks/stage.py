@@ -18,7 +18,7 @@ from distgate.ledger_connections import run_ledger
 from distgate.ledger_runs import RunLedger
 from distgate.resume import origin_of
 from distgate.settings import settings
-from distgate.stages import DUPLICATE, FAILURES, Status
+from distgate.stages import DUPLICATE, FAILURES, Status, verdict_of
 from tasks.artifacts import kept
 
 log = logging.getLogger(__name__)
@@ -83,11 +83,6 @@ def stage(
         return Stage(suffix, made, slot)
 
     return wrap
-
-
-def verdict_of(suffix: str) -> str:
-    """The name of the run's fact that holds a stage's own status, when it is not SUCCESS."""
-    return f"status of {suffix}"
 
 
 def end_of_run(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:

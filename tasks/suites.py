@@ -11,9 +11,10 @@ from distgate.discovery import CLASSIC
 from distgate.drivers.base import BaseImage, Progress
 from distgate.packages import Nevra
 from distgate.settings import settings
+from distgate.stages import verdict_of
 from tasks.claim import Job
 from tasks.reserve import ReservedGuests
-from tasks.stage import ledger, verdict_of
+from tasks.stage import ledger
 
 if TYPE_CHECKING:
     from distgate.drivers.suite_session import JudgedSuite, SuiteSession

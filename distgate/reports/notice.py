@@ -9,7 +9,7 @@ from typing import Literal
 from distgate.errors import DistgateError
 from distgate.ledger import Letter, Run
 from distgate.message_order import Said
-from distgate.stages import Pipeline
+from distgate.stages import Pipeline, verdict_of
 
 #: A verdict on the package, for those who want to hear of changes alone; None is no verdict on it at all.
 Colour = Literal["green", "red"] | None
@@ -102,7 +102,7 @@ def notice_of(
         suffix=said.suffix,
         state=said.state,
         status=said.status,
-        own_status=run.facts.get(f"status of {said.suffix}") or said.status,
+        own_status=run.facts.get(verdict_of(said.suffix)) or said.status,
         namespace=run.change.namespace,
         repo=run.change.repo,
         branch=run.change.branch,
@@ -115,7 +115,7 @@ def notice_of(
         created_at=letter.created_at,
         nvr=letter.body.get("nvr", "").strip("'"),
         task_id=_task_of(run),
-        tested=f"status of {FUNCTIONAL}" in run.facts,
+        tested=verdict_of(FUNCTIONAL) in run.facts,
         blame=blame,
         sentence=sentence,
         before=before,

@@ -16,7 +16,7 @@ from distgate.ledger_connections import run_ledger
 from distgate.ledger_history import LedgerHistory
 from distgate.ledger_tables import SCHEMAS
 from distgate.settings import Settings
-from distgate.stages import PIPELINES, STAGES, Pipeline
+from distgate.stages import PIPELINES, STAGES, Pipeline, verdict_of
 from distgate.triage import Decision
 
 CHANGE = Change(namespace="rpms", repo="dos2unix", rev="ab" * 20, branch="f41", username="jane")
@@ -88,6 +88,38 @@ def test_messages_carry_the_status_so_far_and_the_nvr_once_it_is_known(ledger: L
         ("package.test.functional.complete", "UNSTABLE", "dos2unix-7.5-1.fc41"),
         ("complete", "UNSTABLE", "dos2unix-7.5-1.fc41"),
     ]
+
+
+def test_what_the_ledger_refused_for_a_moment_is_said_before_the_next_stage(
+    ledger: Ledger, announcer: Announcer
+) -> None:
+    ledger.claim(CHANGE, "run-1", URL)
+    for suffix in ("package", "image.test.smoke"):  # and no complete: the hook that says it failed
+        announcer.stage("run-1", suffix, "queued")
+        announcer.stage("run-1", suffix, "running")
+    ledger.learn("run-1", **{verdict_of("image.test.smoke"): "UNSTABLE"})
+    announcer.stage("run-1", "package.test.functional", "queued")
+    said = [(letter.topic.split("allpackages.")[1], letter.body["status"]) for letter in ledger.letters_of("run-1")]
+    assert said == [
+        ("package.queued", "SUCCESS"),
+        ("package.running", "SUCCESS"),
+        ("package.complete", "SUCCESS"),
+        ("image.test.smoke.queued", "SUCCESS"),
+        ("image.test.smoke.running", "SUCCESS"),
+        ("image.test.smoke.complete", "UNSTABLE"),
+        ("package.test.functional.queued", "UNSTABLE"),
+    ]
+
+
+def test_a_run_that_was_killed_in_a_stage_comes_by_the_earlier_ones_again(
+    ledger: Ledger, announcer: Announcer
+) -> None:
+    ledger.claim(CHANGE, "run-1", URL)
+    for suffix, state in (("package", "queued"), ("package", "complete"), ("image", "queued")):
+        announcer.stage("run-1", suffix, state)
+    ledger.claim(CHANGE, "run-1", URL)
+    announcer.stage("run-1", "package", "queued")
+    assert [letter.topic.split("allpackages.")[1] for letter in ledger.letters_of("run-1")][-1] == "image.queued"
 
 
 def test_nothing_is_said_twice_and_nothing_after_the_last_word(ledger: Ledger, announcer: Announcer) -> None:

@@ -10,9 +10,9 @@ from prefect.states import Completed
 
 from distgate.change import Change
 from distgate.errors import Cancelled, InfrastructureError, PackageError
-from distgate.stages import Pipeline
+from distgate.stages import Pipeline, verdict_of
 from tasks.claim import Job, claim_change
-from tasks.stage import end_of_run, ledger, stage, verdict_of
+from tasks.stage import end_of_run, ledger, stage
 
 CHANGE = Change(namespace="rpms", repo="tiny", rev="cd" * 20, branch="f41", username="jane")
 
