@@ -89,7 +89,10 @@ def audit(
 
 def replay(
     what: Annotated[
-        str, typer.Argument(metavar="FILE|RUN", help="A message as JSON, - for standard input, or a run")
+        str,
+        typer.Argument(
+            metavar="FILE|RUN", help="A message as JSON, - for standard input, or a run's ID or its beginning"
+        ),
     ],
     as_json: AsJson = False,
     pipeline: Annotated[
@@ -101,13 +104,14 @@ def replay(
     import uuid
 
     from distgate.drivers.prefect_api import PrefectApi
-    from distgate.replay import change_of_file, run_named, run_of
+    from distgate.ledger_books import run_of
+    from distgate.replay import change_of_file, run_named
 
     # Not Path.exists, which raises for a name that is too long, such as a message that was pasted.
-    run_id = run_named(what) if not os.path.exists(what) else None
-    if run_id:
+    beginning = run_named(what) if not os.path.exists(what) else None
+    if beginning:
         with open_ledger() as (ledger, own):
-            run = run_of(ledger, run_id)
+            run = run_of(ledger, beginning)
         change, of = run.change, pipeline or run.pipeline
     else:
         own = _settings()

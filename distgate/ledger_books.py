@@ -13,6 +13,7 @@ from sqlalchemy.engine import Connection, Row
 from distgate.announcements import trigger_id
 from distgate.audit import Books, LetterEntry, RunEntry, Trigger
 from distgate.change import Change
+from distgate.errors import ConfigurationError
 from distgate.ledger import Ledger, Letter, Run
 from distgate.ledger_tables import CHANGES, OUTBOX, REJECTIONS, RUNS
 from distgate.stages import Pipeline
@@ -104,6 +105,26 @@ def histories(ledger: Ledger, repo: str, rev: str) -> list[History]:
         for row, change in rows
         if change.repo == name and change.rev.startswith(rev) and namespace in ("", change.namespace)
     ]
+
+
+def run_of(ledger: Ledger, beginning: str) -> Run:
+    """The run whose ID begins so, with its change and its pipeline.
+
+    Raises ConfigurationError when the ledger has no such run, or several.
+    """
+    with ledger.transaction() as connection:
+        query = sa.select(RUNS.c.run_id).where(RUNS.c.run_id.startswith(beginning, autoescape=True))
+        found = list(connection.scalars(query.order_by(RUNS.c.claimed_at.desc()).limit(20)))
+    if len(found) > 1:
+        raise ConfigurationError(
+            f"several runs begin with {beginning}", hint="say more of the ID", evidence="\n".join(found)
+        )
+    run = ledger.run(found[0]) if found else None
+    if run is None:
+        raise ConfigurationError(
+            f"the ledger knows no run {beginning}", hint="`distgate why REPO REV` lists the runs of a commit"
+        )
+    return run
 
 
 def is_revision(text: str) -> bool:

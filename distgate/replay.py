@@ -8,29 +8,21 @@ from pathlib import Path
 
 from distgate.change import Change, account_of
 from distgate.errors import ConfigurationError
-from distgate.ledger_runs import Run, RunLedger
 from distgate.settings import Settings
 from distgate.stages import Pipeline, split_topic
 from distgate.triage import decide_text
 
-#: A flow run's ID, as it is or as a ``build_id`` on the wire, where later attempts have a number.
-_RUN = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(?:\.\d+)?")
+#: A flow run's ID or its beginning, with the number that later attempts have on the wire.
+_RUN = re.compile(r"([0-9a-f]{4}[0-9a-f-]{0,32})(?:\.\d+)?")
 
 
 def run_named(text: str) -> str | None:
-    """The flow run that ``text`` names by its ID, its ``build_id`` or its page; None when it names none."""
+    """The ID, or its beginning, by which ``text`` names a flow run: as it is, a ``build_id`` or the run's page.
+
+    None when it names none.
+    """
     found = _RUN.fullmatch(text.rstrip("/").rpartition("/")[2])
     return found[1] if found else None
-
-
-def run_of(ledger: RunLedger, run_id: str) -> Run:
-    """The run with its change and its pipeline; raises ConfigurationError when the ledger has no such run."""
-    run = ledger.run(run_id)
-    if run is None:
-        raise ConfigurationError(
-            f"the ledger knows no run {run_id}", hint="`distgate why REPO REV` lists the runs of a commit"
-        )
-    return run
 
 
 def change_of_file(

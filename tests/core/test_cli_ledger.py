@@ -221,12 +221,14 @@ def test_since_is_a_time_or_a_time_ago(text: str, seconds: float) -> None:
     [
         (RUN, RUN),
         (f"{RUN}.2", RUN),
+        (RUN[:8], RUN[:8]),
+        (RUN[:3], None),
         (f"http://127.0.0.1:4200/runs/flow-run/{RUN}", RUN),
         ("push.json", None),
         ("-", None),
     ],
 )
-def test_a_run_is_named_by_its_id_its_build_id_or_its_page(text: str, run_id: str | None) -> None:
+def test_a_run_is_named_by_its_id_its_beginning_its_build_id_or_its_page(text: str, run_id: str | None) -> None:
     assert run_named(text) == run_id
 
 

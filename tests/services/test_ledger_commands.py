@@ -119,6 +119,17 @@ def test_a_run_is_replayed_by_its_id_and_the_new_one_may_claim_its_change(bench:
     assert claimed is not None
     assert [one.run_id for one in bench.ledger.runs_of(CHANGE.key)] == [first, again]
     assert "tiny f41 abababa is tested again" in bench.distgate("replay", f"{first}.2").output
+    assert "tiny f41 abababa is tested again" in bench.distgate("replay", first[:13]).output
+
+
+def test_a_beginning_that_several_runs_share_is_refused_with_their_ids(bench: Bench) -> None:
+    runs = [f"abcd0000-0000-0000-0000-00000000000{number}" for number in range(2)]
+    for one in runs:
+        bench.ledger.claim(CHANGE, one, "http://ui", again=True)
+    ended = bench.distgate("replay", "abcd")
+    assert ended.returncode == 2
+    assert "several runs begin with abcd" in ended.errors
+    assert all(one in ended.errors for one in runs)
 
 
 @sqlite
