@@ -118,7 +118,7 @@ class World:
             "DO_NOT_TRACK": "1",
             "PYTHONUNBUFFERED": "1",
             # Tools of the virtual environment first (ansible), and those that ordinary users lack on their PATH.
-            "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '/usr/bin:/bin')}:/usr/sbin:/sbin",
+            "PATH": _path(Path(sys.executable).parent),
         }
 
     @classmethod
@@ -140,6 +140,12 @@ class World:
         """Write what ``read`` reads."""
         known: dict[str, Any] = asdict(self)
         services.write_json(path, {name: str(value) for name, value in known.items()})
+
+
+def _path(first: Path) -> str:
+    """Ours with ``first`` before all else; each directory once, however often a shell takes the lab's settings."""
+    places = [str(first), *os.environ.get("PATH", "/usr/bin:/bin").split(":"), "/usr/sbin", "/sbin"]
+    return ":".join(dict.fromkeys(places))
 
 
 def up(state: Path, cache: Path, progress: Progress) -> World:
