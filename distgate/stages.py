@@ -20,6 +20,7 @@ STATUS_ORDER: Mapping[str, int] = {"SUCCESS": 0, "UNSTABLE": 1, "FAILURE": 2, "A
 
 #: The name of the state in which Prefect has a run that did nothing, since another run holds its change.
 DUPLICATE = "Duplicate"
+HELD = "another run holds this change; again=true tests it once more"
 #: That of a run whose tests ran and did not all pass.
 UNSTABLE = "Unstable"
 #: That of a run that did not get as far, by who is to blame (distgate.errors.Blame): what an operator has to look at

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from distgate.change import Change
 from distgate.retrigger import Named
-from distgate.stages import DUPLICATE
+from distgate.stages import DUPLICATE, HELD
 from tasks.build import build_package
 from tasks.claim import claim_change
 from tasks.compose import compose_image
@@ -50,7 +50,7 @@ def all_packages(
         asked.change, site, again, reserve, rerun_failed, start_from=start_from, koji_task=asked.koji_task
     )
     if job is None:
-        return Completed(name=DUPLICATE, message="another run holds this change")
+        return Completed(name=DUPLICATE, message=HELD)
     with alive(job), bases_held(job), reported(ImageReport(job)) as report:
         built = report.built = build_package(job)
         image = report.image = compose_image(job, built)

@@ -12,7 +12,7 @@ from pydantic import Field
 from distgate.change import Change
 from distgate.discovery import CLASSIC
 from distgate.retrigger import Named
-from distgate.stages import DUPLICATE
+from distgate.stages import DUPLICATE, HELD
 from tasks.build import build_package
 from tasks.claim import claim_change
 from tasks.conformance import conformance_tests, why_no_e2e
@@ -58,7 +58,7 @@ def atomic_host(
         asked.change, site, again, reserve, rerun_failed, "atomic", start_from=start_from, koji_task=asked.koji_task
     )
     if job is None:
-        return Completed(name=DUPLICATE, message="another run holds this change")
+        return Completed(name=DUPLICATE, message=HELD)
     with alive(job), bases_held(job), reported(HostReport(job)) as report:
         built = report.built = build_package(job)
         plan = report.plan = find_tests(job, TAGS)
