@@ -108,8 +108,8 @@ def test_nothing_is_left_of_a_run_whose_worker_is_killed_by_kill_9(tmp_path: Pat
         root = Path(json.loads(record.read_text())["root"])
         consoles = [tmp_path / "room" / "nodes" / name / "console.log" for name in ("one", "two")]
         wait_for("both consoles", lambda: all(console.exists() for console in consoles), 60)
+        wait_for("both guests", lambda: len(guest_watchdog.guests_of(root)) >= 2, 60)
         guests = guest_watchdog.guests_of(root)
-        assert len(guests) >= 2
         assert list(root.glob("net-*/switch"))
         worker.send_signal(signal.SIGKILL)
     finally:

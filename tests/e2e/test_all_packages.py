@@ -102,7 +102,7 @@ def test_a_push_to_an_unwatched_branch_is_ignored_and_starts_no_run(lab: World) 
         (
             "check",
             status_of([*PACKAGE, "complete"], package__complete="FAILURE", complete="FAILURE"),
-            "the unit tests failed: ",
+            "The unit tests failed: ",
         ),
         (
             "compose",
