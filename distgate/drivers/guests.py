@@ -193,7 +193,13 @@ def _start(driver: EmbeddedLibvirt, spec: DomainSpec) -> Any:
 
 
 def _forwarded_port(domain: Any) -> int:
-    said = libvirt_qemu.qemuMonitorCommand(domain, "info usernet", libvirt_qemu.VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP)
+    hmp = libvirt_qemu.VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP
+    try:
+        said = libvirt_qemu.qemuMonitorCommand(domain, "info usernet", hmp)
+    except libvirt.libvirtError as gone:
+        raise GuestStopped(
+            f"guest {domain.name()} ended as soon as it was started: {gone}", hint="see console.log and qemu.log"
+        ) from gone
     found = _FORWARDED.search(said)
     if not found:
         raise InfrastructureError("qemu forwards no port to the guest's sshd", evidence=said)
