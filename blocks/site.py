@@ -33,6 +33,14 @@ class SiteBlock(Block):
         # Each stage of a run asks, and each answer costs several requests to a busy server.
         return cast(Self, _document(cls, site))
 
+    @classmethod
+    def saved(cls, site: str) -> Self | None:
+        """``of``, and None for a site that has no such document, where it may do without."""
+        try:
+            return cls.of(site)
+        except ValueError:  # Prefect's word for a block that is not saved
+            return None
+
     @property
     def _site(self) -> str:
         """The site of this document, for what else is needed of it. ConfigurationError when it is not saved."""

@@ -8,7 +8,6 @@ that is sent twice is recognised by its ID.
 from __future__ import annotations
 
 import uuid
-from typing import cast
 
 from distgate.change import Change
 from distgate.ledger_runs import Run, RunLedger
@@ -28,7 +27,8 @@ class Announcer:
         self._settings = settings
 
     def stage(self, run_id: str, suffix: str, state: str, status: Status | None = None) -> bool:
-        """Say that a stage of a run is queued, running or complete; ``status`` None is the run's status so far.
+        """Say that a stage of a run is queued, running or complete; ``status`` None is what the stage itself came to
+        (verdict_of), or the run's status so far.
 
         What was said is never taken back: a status that is better than the run's own is not sent. False when there
         is nothing to say: the run holds no change, or said it before, or its pipeline has no such word, as not every
@@ -37,11 +37,12 @@ class Announcer:
         run = self._ledger.run(run_id)
         if run is not None and state == "queued" and _went_on_without(run, suffix):
             # The ledger refused its `complete`, and Prefect goes on whatever became of a hook.
-            self.stage(run_id, str(run.open_stage), "complete", _own_status(run))
+            self.stage(run_id, str(run.open_stage), "complete")
             run = self._ledger.run(run_id)
         if run is None or (state == "queued" and _begins_unsaid(run.pipeline, suffix)):
             return False
-        body = self._body(run, suffix, state, worse(run.status, status or run.status))
+        own = run.facts.get(verdict_of(suffix)) if state == "complete" else None
+        body = self._body(run, suffix, state, worse(run.status, status or own or run.status))
         return self._ledger.post(
             run_id,
             run.attempt,
@@ -94,10 +95,6 @@ def _went_on_without(run: Run, suffix: str) -> bool:
     """Whether a run that enters the stage ``suffix`` has not said yet that an earlier one is complete."""
     order = list(STAGES[run.pipeline])
     return run.open_stage in order and suffix in order and order.index(run.open_stage) < order.index(suffix)
-
-
-def _own_status(run: Run) -> Status | None:
-    return cast("Status | None", run.facts.get(verdict_of(str(run.open_stage))))
 
 
 def _begins_unsaid(pipeline: Pipeline, suffix: str) -> bool:

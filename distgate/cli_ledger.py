@@ -105,7 +105,8 @@ def replay(
 
     from distgate.drivers.prefect_api import PrefectApi
     from distgate.ledger_books import run_of
-    from distgate.replay import change_of_file, run_named
+    from distgate.replay import change_of_file
+    from distgate.run_search import run_named
 
     # Not Path.exists, which raises for a name that is too long, such as a message that was pasted.
     beginning = run_named(what) if not os.path.exists(what) else None

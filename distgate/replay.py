@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 from distgate.change import Change, account_of
@@ -11,18 +10,6 @@ from distgate.errors import ConfigurationError
 from distgate.settings import Settings
 from distgate.stages import Pipeline, split_topic
 from distgate.triage import decide_text
-
-#: A flow run's ID or its beginning, with the number that later attempts have on the wire.
-_RUN = re.compile(r"([0-9a-f]{4}[0-9a-f-]{0,32})(?:\.\d+)?")
-
-
-def run_named(text: str) -> str | None:
-    """The ID, or its beginning, by which ``text`` names a flow run: as it is, a ``build_id`` or the run's page.
-
-    None when it names none.
-    """
-    found = _RUN.fullmatch(text.rstrip("/").rpartition("/")[2])
-    return found[1] if found else None
 
 
 def change_of_file(

@@ -29,6 +29,15 @@ class FoundRun:
     capsule: Capsule
 
 
+def run_named(text: str) -> str | None:
+    """The ID, or its beginning, by which ``text`` names a flow run: as it is, a ``build_id`` or the run's page.
+
+    None when it names none.
+    """
+    found = _RUN.fullmatch(text.rstrip("/").rpartition("/")[2])
+    return found[1] if found else None
+
+
 def find_run(what: str, artifacts: Sequence[Path], pipeline: Pipeline | None = None) -> FoundRun:
     """The run that ``what`` names, looked for in the directories ``artifacts``, which hold one directory per run.
 
@@ -40,13 +49,13 @@ def find_run(what: str, artifacts: Sequence[Path], pipeline: Pipeline | None = N
     if os.path.exists(what):
         path = Path(what).resolve()
         return _in_directory(path) if path.is_dir() else _from_file(path, artifacts, pipeline)
-    named = _RUN.fullmatch(what.rstrip("/").rpartition("/")[2])
-    if not named:
+    named = run_named(what)
+    if named is None:
         raise ConfigurationError(
             f"{printable(what[:100], newlines=False)!r} is neither a file nor a run",
             hint="name a run's ID, its directory, or a file with a message about it",
         )
-    return _by_id(named[1], artifacts)
+    return _by_id(named, artifacts)
 
 
 def _in_directory(directory: Path) -> FoundRun:

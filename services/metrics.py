@@ -22,6 +22,7 @@ from distgate.drivers.report_outbox import channel_states
 from distgate.errors import ConfigurationError, DistgateError
 from distgate.ledger import Ledger
 from distgate.ledger_figures import StageEnds, figures
+from distgate.limits import OURS
 from distgate.metrics import (
     BaseFigures,
     ChannelFigures,
@@ -39,8 +40,6 @@ from services.lifetime import serve
 
 log = logging.getLogger(__name__)
 
-#: What our limits begin with (tasks.slots): a server may have others.
-LIMITS = ("koji-", "guests-", "ostree-")
 #: Refused reports that are counted.
 MOST_REFUSED = 1000
 #: Seconds for which the store's bases are not looked at again: it measures their disks.
@@ -95,7 +94,7 @@ class Figures(Collector):
 
     def _of_slots(self) -> list[Metric]:
         with PrefectApi(self._own.prefect_api_url, patience=0) as prefect:
-            known = {one.name: (one.slots, one.taken) for one in prefect.limits() if one.name.startswith(LIMITS)}
+            known = {one.name: (one.slots, one.taken) for one in prefect.limits() if one.name.startswith(OURS)}
         return list(about_slots(known))
 
     def _of_guests(self) -> list[Metric]:

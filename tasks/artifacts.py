@@ -28,11 +28,8 @@ def artifacts_dir() -> Path:
 @cache
 def store_of(site: str) -> Store | None:
     """The artifact store of a site; None where artifacts stay on the host that made them."""
-    try:
-        document = ArtifactStore.of(site)
-    except ValueError:  # Prefect's word for a block that is not saved
-        return None
-    return document.store()
+    document = ArtifactStore.saved(site)
+    return document.store() if document else None
 
 
 def keep(site: str, room: Path) -> None:

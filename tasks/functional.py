@@ -13,7 +13,6 @@ from blocks import DistGit
 from distgate.capsule import TestsRecord
 from distgate.discovery import CLASSIC, Discovery, discover
 from distgate.drivers.base import ComposedImage
-from distgate.errors import Blame
 from tasks.build import BuiltPackage
 from tasks.claim import Job
 from tasks.compose import composed
@@ -21,11 +20,10 @@ from tasks.images import base_under, store_of
 from tasks.live_logs import LiveLogs
 from tasks.slots import guest_slot
 from tasks.stage import stage
-from tasks.suites import session_on, settled_status, write_junit
+from tasks.suites import JudgedSuites, session_on, settled_status, write_junit
 
 if TYPE_CHECKING:
     from distgate.drivers.suite_session import JudgedSuite
-    from distgate.verdict import SuiteVerdict
 
 SUFFIX = "package.test.functional"
 
@@ -40,7 +38,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class TestReport:
+class TestReport(JudgedSuites):
     """What the suites said: ``status`` is SUCCESS or UNSTABLE; ``before`` names what had worked before."""
 
     __test__ = False  # not a pytest class
@@ -48,16 +46,6 @@ class TestReport:
     status: str
     judged: tuple[JudgedSuite, ...]
     before: str = "built and booted"
-
-    @property
-    def suites(self) -> tuple[SuiteVerdict, ...]:
-        """The verdicts, in the order in which the suites ran."""
-        return tuple(one.verdict for one in self.judged)
-
-    @property
-    def blame(self) -> Blame | None:
-        """Who is to blame for the first suite that did not pass; None when all did."""
-        return next((suite.blame for suite in self.suites if suite.verdict != "PASS"), None)
 
     @property
     def sentence(self) -> str:

@@ -10,41 +10,29 @@ from typing import TYPE_CHECKING
 from blocks import HostTests, ImageStore, OSTreeRepo
 from distgate.discovery import Suite
 from distgate.drivers.base import BaseImage, ComposedTree, Progress
-from distgate.errors import Blame
 from distgate.settings import settings
 from tasks.claim import Job
 from tasks.live_logs import LiveLogs
 from tasks.reserve import ReservedGuests
 from tasks.slots import guest_slot
 from tasks.stage import stage
-from tasks.suites import session_on, settled_status, write_junit
+from tasks.suites import JudgedSuites, session_on, settled_status, write_junit
 from tasks.tree import trees_of
 
 if TYPE_CHECKING:
     from distgate.drivers.suite_session import JudgedSuite
     from distgate.drivers.tree_upgrade import UpgradeReport
-    from distgate.verdict import SuiteVerdict
 
 SUFFIX = "compose.test.integration"
 
 
 @dataclass(frozen=True)
-class IntegrationReport:
+class IntegrationReport(JudgedSuites):
     """What the upgrade and the suite said: ``status`` is SUCCESS or UNSTABLE."""
 
     status: str
     upgrade: UpgradeReport
     judged: tuple[JudgedSuite, ...] = ()
-
-    @property
-    def suites(self) -> tuple[SuiteVerdict, ...]:
-        """The verdicts on the suite's playbooks, in the order in which they ran."""
-        return tuple(one.verdict for one in self.judged)
-
-    @property
-    def blame(self) -> Blame | None:
-        """Who is to blame for the first playbook that did not pass; None when all did."""
-        return next((suite.blame for suite in self.suites if suite.verdict != "PASS"), None)
 
     @property
     def sentence(self) -> str:

@@ -18,7 +18,7 @@ from distgate.ledger_pruning import forget
 from distgate.run_ends import holder_has_ended
 from distgate.settings import settings
 from distgate.stored_results import expired_results
-from tasks.artifacts import store_of
+from tasks.artifacts import artifacts_dir, store_of
 from tasks.books import whole_ledger
 
 #: Where forgotten lines of the ledger are kept, below the directory of artifacts.
@@ -28,7 +28,7 @@ ARCHIVE = "ledger-archive"
 @task(name="Remove artifacts")
 def remove_artifacts(dry_run: bool) -> list[Freed]:
     """Remove the artifacts of runs that ended DISTGATE_KEEP_DAYS ago."""
-    directory = settings().artifacts_dir.resolve()
+    directory = artifacts_dir()
     found = expired_rooms(whole_ledger(), directory, time.time(), settings().keep_days * DAY)
     if not dry_run:
         remove_rooms(directory, found)
@@ -78,7 +78,7 @@ def result_storage() -> ResultStorage:
 def forget_runs(dry_run: bool) -> list[Freed]:
     """Move what ended DISTGATE_KEEP_LEDGER_DAYS ago from the ledger to its archive."""
     days = settings().keep_ledger_days
-    archive = settings().artifacts_dir.resolve() / ARCHIVE
+    archive = artifacts_dir() / ARCHIVE
     gone = forget(whole_ledger(), time.time() - days * DAY, archive, dry_run=dry_run)
     if not gone.changes:
         return []
@@ -104,7 +104,7 @@ def end_guests(site: str, dry_run: bool) -> list[Freed]:
 def prune_trees(site: str, dry_run: bool) -> list[Freed]:
     """Prune old commits of every branch that has trees, disks that no test begins on and surplus images; none
     without a block of them."""
-    repository = trees_of(site)
+    repository = OSTreeRepo.saved(site)
     if repository is None:
         return []
     return [one for branch in _branches(repository) for one in _pruned(repository, branch, dry_run)]
@@ -130,7 +130,7 @@ def withdraw_abandoned_trees(site: str) -> list[str]:
 
     A run that is killed cannot do it itself, and its tree would be the head until the next compose.
     """
-    repository = trees_of(site)
+    repository = OSTreeRepo.saved(site)
     if repository is None:
         return []
     said = []
@@ -142,14 +142,6 @@ def withdraw_abandoned_trees(site: str) -> list[str]:
     for line in said:
         get_run_logger().warning("%s: the ref is on the tree before again", line)
     return said
-
-
-def trees_of(site: str) -> OSTreeRepo | None:
-    """The site's trees; None at a site that makes none."""
-    try:
-        return OSTreeRepo.of(site)
-    except ValueError:  # Prefect's word for a block that is not saved
-        return None
 
 
 @task(name="Branches with bases")

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
-from typing import Any, Generic, ParamSpec, TypeVar, cast
+from typing import Any, Generic, ParamSpec, TypeVar
 
 from prefect import Task, runtime, task
 from prefect.client.schemas.objects import FlowRun, State, TaskRun
@@ -18,7 +18,7 @@ from distgate.ledger_connections import run_ledger
 from distgate.ledger_runs import RunLedger
 from distgate.resume import origin_of
 from distgate.settings import settings
-from distgate.stages import DUPLICATE, FAILURES, Status, verdict_of
+from distgate.stages import DUPLICATE, FAILURES, Status
 from tasks.artifacts import kept
 
 log = logging.getLogger(__name__)
@@ -111,8 +111,7 @@ def _announcing(
 ) -> Callable[[Task[..., Any], TaskRun, State[Any]], None]:
     def hook(_task: Task[..., Any], run: TaskRun, state: State[Any]) -> None:
         try:
-            run_id = str(run.flow_run_id)
-            announcer().stage(run_id, suffix, word, _blame(state) if failed else _own_status(run_id, suffix, word))
+            announcer().stage(str(run.flow_run_id), suffix, word, _blame(state) if failed else None)
         except Exception:
             log.exception("stage %s is %s, and its message could not be written", suffix, word)
             raise
@@ -123,12 +122,6 @@ def _announcing(
 
 def _blame(state: State[Any]) -> Status:
     return "ABORTED" if isinstance(state.result(raise_on_failure=False), Cancelled) else "FAILURE"
-
-
-def _own_status(run_id: str, suffix: str, word: str) -> Status | None:
-    run = ledger().run(run_id)
-    said = run.facts.get(verdict_of(suffix)) if run and word == "complete" else None
-    return cast("Status | None", said)
 
 
 def is_infrastructure(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:

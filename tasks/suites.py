@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from blocks import GuestMachine
 from distgate.discovery import CLASSIC
 from distgate.drivers.base import BaseImage, Progress
+from distgate.errors import Blame
 from distgate.packages import Nevra
 from distgate.settings import settings
 from distgate.stages import verdict_of
@@ -18,6 +19,23 @@ from tasks.stage import ledger
 
 if TYPE_CHECKING:
     from distgate.drivers.suite_session import JudgedSuite, SuiteSession
+    from distgate.verdict import SuiteVerdict
+
+
+class JudgedSuites:
+    """What suites came to that were ``judged``: for records of stages that run some."""
+
+    judged: tuple[JudgedSuite, ...]
+
+    @property
+    def suites(self) -> tuple[SuiteVerdict, ...]:
+        """The verdicts, in the order in which the suites ran."""
+        return tuple(one.verdict for one in self.judged)
+
+    @property
+    def blame(self) -> Blame | None:
+        """Who is to blame for the first suite that did not pass; None when all did."""
+        return next((suite.blame for suite in self.suites if suite.verdict != "PASS"), None)
 
 
 def session_on(

@@ -49,7 +49,7 @@ def _manual(capsule: Capsule, parameter: str) -> str:
     """A run of the change that is started by hand, in lines that a page shows whole. ``distgate replay`` starts the
     same, on hosts with the ledger."""
     known, change = settings(), capsule.change
-    deployment = known.atomic_manual_deployment if capsule.pipeline == "atomic" else known.manual_deployment
+    deployment = known.manual_deployment_of(capsule.pipeline)
     where = json.dumps({"namespace": change.namespace, "repo": change.repo, "branch": change.branch})
     what = json.dumps({"rev": change.rev})
     # The newline is one within JSON: between two members.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import create_engine, text
 
+from distgate.ledger import Ledger
 from distgate.waiting import Deadline
 from lab import postgresql, rabbitmq, supervisor, teardown
 from lab import prefect_server as prefect
@@ -102,6 +103,14 @@ def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"sqlite:///{tmp_path}/ledger.db"
     made: str = request.getfixturevalue("empty_schema")()
     return made
+
+
+@pytest.fixture
+def ledger(ledger_url: str) -> Iterator[Ledger]:
+    """An empty ledger."""
+    opened = Ledger(ledger_url)
+    yield opened
+    opened.close()
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,13 +29,6 @@ WHOLE = [*PACKAGE, *IMAGE, *SMOKE, *TESTS, "complete"]
 
 def change_of(repo: str, branch: str = "f41") -> Change:
     return Change(namespace="rpms", repo=repo, rev="ab" * 20, branch=branch, username="jane")
-
-
-@pytest.fixture
-def ledger(ledger_url: str) -> Iterator[Ledger]:
-    opened = Ledger(ledger_url)
-    yield opened
-    opened.close()
 
 
 def accept(ledger: Ledger, repo: str, times: int = 1) -> Change:

@@ -15,7 +15,8 @@ from distgate.errors import ConfigurationError
 from distgate.ledger import Ledger
 from distgate.nearby_lab import FIELDS, PATHS
 from distgate.process import Completed, run
-from distgate.replay import change_of_file, run_named
+from distgate.replay import change_of_file
+from distgate.run_search import run_named
 from distgate.settings import Settings
 from distgate.triage import Decision
 from lab.world import World

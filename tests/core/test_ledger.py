@@ -25,13 +25,6 @@ URL = "http://ui/run"
 
 
 @pytest.fixture
-def ledger(ledger_url: str) -> Iterator[Ledger]:
-    opened = Ledger(ledger_url)
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
 def announcer(ledger: Ledger, ledger_url: str) -> Iterator[Announcer]:
     """As a run has it: ``ledger`` has made the tables."""
     opened = run_ledger(ledger_url)
@@ -109,6 +102,17 @@ def test_what_the_ledger_refused_for_a_moment_is_said_before_the_next_stage(
         ("image.test.smoke.complete", "UNSTABLE"),
         ("package.test.functional.queued", "UNSTABLE"),
     ]
+
+
+def test_a_last_stage_that_could_not_say_so_is_no_success_when_the_run_ends(
+    ledger: Ledger, announcer: Announcer
+) -> None:
+    ledger.claim(CHANGE, "run-1", URL)
+    announcer.stage("run-1", "package.test.functional", "running")
+    ledger.learn("run-1", **{verdict_of("package.test.functional"): "UNSTABLE"})
+    announcer.close("run-1")
+    said = [(letter.topic.split("allpackages.")[1], letter.body["status"]) for letter in ledger.letters_of("run-1")]
+    assert said[1:] == [("package.test.functional.complete", "UNSTABLE"), ("complete", "UNSTABLE")]
 
 
 def test_a_run_that_was_killed_in_a_stage_comes_by_the_earlier_ones_again(

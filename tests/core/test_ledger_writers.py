@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import TypeVar
@@ -31,13 +31,6 @@ CHANGE = Change(namespace="rpms", repo="dos2unix", rev="ab" * 20, branch="f41", 
 #: A NUL, half a character and what a terminal obeys.
 WILD = "lost\x00 at \ud800 once\x1b[2J"
 SENTENCE = "dos2unix f41: lost at  once"
-
-
-@pytest.fixture
-def ledger(ledger_url: str) -> Iterator[Ledger]:
-    opened = Ledger(ledger_url)
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

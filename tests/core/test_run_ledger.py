@@ -23,30 +23,23 @@ URL = "http://ui/run"
 
 
 @pytest.fixture
-def whole(ledger_url: str) -> Iterator[Ledger]:
-    opened = Ledger(ledger_url)
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def own(whole: Ledger, ledger_url: str) -> Iterator[RunLedger]:
+def own(ledger: Ledger, ledger_url: str) -> Iterator[RunLedger]:
     opened = run_ledger(ledger_url)
     yield opened
     opened.close()
 
 
-def test_what_a_run_writes_services_read_and_the_other_way_round(own: RunLedger, whole: Ledger) -> None:
+def test_what_a_run_writes_services_read_and_the_other_way_round(own: RunLedger, ledger: Ledger) -> None:
     claimed = own.claim(CHANGE, "run-1", URL)
-    assert claimed == whole.run("run-1") == own.run("run-1")
-    whole.learn("run-1", nvr="dos2unix-7.5-1.fc41")
+    assert claimed == ledger.run("run-1") == own.run("run-1")
+    ledger.learn("run-1", nvr="dos2unix-7.5-1.fc41")
     own.learn("run-1", koji_task="7")
-    assert own.runs_of(CHANGE.key) == whole.runs_of(CHANGE.key) == whole.silent(-1) == own.silent(-1)
+    assert own.runs_of(CHANGE.key) == ledger.runs_of(CHANGE.key) == ledger.silent(-1) == own.silent(-1)
     assert (found := own.run("run-1")) is not None
     assert found.facts == {"nvr": "dos2unix-7.5-1.fc41", "koji_task": "7"}
-    assert [Announcer(one, Settings()).stage("run-1", "package", "queued") for one in (own, whole)] == [True, False]
-    assert own.letters_of("run-1") == whole.letters_of("run-1") == own.unsent() == whole.unsent()
-    assert whole.counts() == {"queued": 1, "runs": 1, "sent": 0, "unsent": 1}
+    assert [Announcer(one, Settings()).stage("run-1", "package", "queued") for one in (own, ledger)] == [True, False]
+    assert own.letters_of("run-1") == ledger.letters_of("run-1") == own.unsent() == ledger.unsent()
+    assert ledger.counts() == {"queued": 1, "runs": 1, "sent": 0, "unsent": 1}
 
 
 def opens(ledger: RunLedger) -> type:
@@ -69,8 +62,8 @@ def test_an_empty_ledger_gets_its_tables_from_the_first_run(ledger_url: str) -> 
     assert opens(run_ledger(ledger_url)) is ConnectedLedger
 
 
-def test_a_run_refuses_a_ledger_of_another_schema(whole: Ledger, ledger_url: str) -> None:
-    with whole.transaction() as connection:
+def test_a_run_refuses_a_ledger_of_another_schema(ledger: Ledger, ledger_url: str) -> None:
+    with ledger.transaction() as connection:
         connection.execute(SCHEMAS.update().values(version=99))
     with pytest.raises(ConfigurationError, match="has schema 99"):
         run_ledger(ledger_url)
@@ -111,7 +104,7 @@ def broken_off(ledger: RunLedger) -> None:
         ask.changed("DELETE FROM no_such_table")
 
 
-def test_a_transaction_that_fails_leaves_nothing_and_the_next_one_works(own: RunLedger, whole: Ledger) -> None:
+def test_a_transaction_that_fails_leaves_nothing_and_the_next_one_works(own: RunLedger, ledger: Ledger) -> None:
     own.claim(CHANGE, "run-1", URL)
     with pytest.raises(InfrastructureError, match="no_such_table"):
         broken_off(own)
@@ -119,7 +112,7 @@ def test_a_transaction_that_fails_leaves_nothing_and_the_next_one_works(own: Run
     assert found.status == "SUCCESS"
     with pytest.raises(LookupError, match="no run nobody"):
         own.learn("nobody", nvr="x")
-    with whole.transaction() as connection:
+    with ledger.transaction() as connection:
         OUTBOX.drop(connection)
     with pytest.raises(InfrastructureError, match="the ledger cannot be used"):
         Announcer(own, Settings()).stage("run-1", "package", "queued")
@@ -142,9 +135,9 @@ def test_threads_of_a_run_do_not_wait_for_each_others_connections(own: RunLedger
 
 
 @pytest.mark.parametrize("ledger_url", ["postgresql"], indirect=True)
-def test_a_connection_that_the_server_closed_costs_no_message(own: RunLedger, whole: Ledger) -> None:
+def test_a_connection_that_the_server_closed_costs_no_message(own: RunLedger, ledger: Ledger) -> None:
     own.claim(CHANGE, "run-1", URL)
     others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query = 'COMMIT'"
-    with whole.transaction() as connection:
+    with ledger.transaction() as connection:
         assert connection.execute(sa.text(others)).all()
     assert Announcer(own, Settings()).stage("run-1", "package", "queued")

@@ -41,11 +41,6 @@ def results(*run_ids: str, days_ago: float | None = 50) -> list[StoredResult]:
     return [StoredResult(f"{run_id}-{stage}", 1000, written) for run_id in run_ids for stage in STAGES]
 
 
-@pytest.fixture
-def ledger(ledger_url: str) -> Ledger:
-    return Ledger(ledger_url)
-
-
 def test_results_go_with_the_end_of_their_run_and_never_before(ledger: Ledger) -> None:
     old, young, open_run = run_of(ledger, 40), run_of(ledger, 3), run_of(ledger, None)
     (gone,) = expired_results(ledger, results(old, young, open_run), NOW, KEEP)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,13 +16,6 @@ from distgate.settings import Settings
 
 CHANGE = Change(namespace="rpms", repo="bash", rev="ab" * 20, branch="f41", username="jane")
 STAGES = [("package", "queued"), ("package", "running"), ("package", "complete")]
-
-
-@pytest.fixture
-def ledger(ledger_url: str) -> Iterator[Ledger]:
-    opened = Ledger(ledger_url)
-    yield opened
-    opened.close()
 
 
 def write(ledger: Ledger, run: str, status: str = "SUCCESS", *, change: Change = CHANGE, **facts: str) -> None:

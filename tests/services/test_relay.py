@@ -29,11 +29,6 @@ def topic() -> str:
     return f"org.t{uuid.uuid4().hex[:8]}.stage"
 
 
-@pytest.fixture
-def ledger(ledger_url: str) -> Ledger:
-    return Ledger(ledger_url)
-
-
 def write_run(ledger: Ledger, topic: str, run: str) -> None:
     change = Change(namespace="rpms", repo=f"pkg{run}", rev=run * 40, branch="f41", username="jane")
     announcer = Announcer(ledger, Settings(main_topic=topic))
