@@ -11,13 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-from distgate.drivers import ssh
-from distgate.drivers.base import BaseImage
-from distgate.drivers.domain_xml import EMPTY_DUMP
 from distgate.errors import InfrastructureError
+from distgate.guests import ssh
+from distgate.guests.domain_xml import EMPTY_DUMP
+from distgate.images.base import BaseImage
 from distgate.process import ProcessTimedOut, run, spawn, tail_of
 from distgate.waiting import Deadline, wait_for
-from lab.ports import free_ports
+from lab.servers.ports import free_ports
 
 #: How to wait for ssh: ``quiet`` knocks once the guest has sent a packet, as distgate does; ``ssh loop`` tries a
 #: command time and again, as a shell script does.

@@ -13,15 +13,15 @@ from typing import Any
 
 from benchmarks.bare_guest import Patience, bare_guest, command_line_of
 from benchmarks.cost import cpu_seconds_of
-from distgate.drivers import guest_watchdog
-from distgate.drivers.accelerator import accelerator
-from distgate.drivers.base import BaseImage
-from distgate.drivers.embedded_libvirt import embedded_libvirt
-from distgate.drivers.guests import LibvirtGuests
+from distgate.guests import watchdog
+from distgate.guests.accelerator import accelerator
+from distgate.guests.boot import BANNER, CONSOLE, EMULATOR, NETWORK
+from distgate.guests.host import LibvirtGuests
+from distgate.guests.libvirt_connection import embedded_libvirt
+from distgate.images.base import BaseImage
 from distgate.process import run
-from distgate.readiness import BANNER, CONSOLE, EMULATOR, NETWORK
 from distgate.settings import settings
-from lab.base_image import ensure_base
+from lab.images.base_image import ensure_base
 
 #: Alternating rounds; the loop of ssh attempts, which holds up the guest that it waits for, is in the first few only.
 ROUNDS, LOOP_ROUNDS = 5, 3
@@ -68,7 +68,7 @@ def _by_distgate(base: BaseImage, state: Path, room: Path) -> Boot:
     began = time.monotonic()
     with LibvirtGuests(state).boot(base.path, base.ssh_key, room, BOOT_SECONDS) as guest:
         took = time.monotonic() - began
-        cpu = sum(cpu_seconds_of(pid) for pid in guest_watchdog.guests_of(embedded_libvirt(state).root))
+        cpu = sum(cpu_seconds_of(pid) for pid in watchdog.guests_of(embedded_libvirt(state).root))
         seen = {one.condition: one.seconds for one in guest.reached}
     times = [seen.get(condition, 0.0) for condition in (EMULATOR, CONSOLE, NETWORK, BANNER)]
     return Boot(round(took, 3), round(cpu, 2), *times)
@@ -83,7 +83,7 @@ def _by_qemu(words: list[str], base: BaseImage, room: Path, patience: Patience) 
 _FRESH = """
 import sys
 from pathlib import Path
-from distgate.drivers.guests import LibvirtGuests
+from distgate.guests.host import LibvirtGuests
 state, image, key = (Path(word) for word in sys.argv[1:4])
 with LibvirtGuests(state).boot(image, key, state / "work", float(sys.argv[4])) as guest:
     (state / "seconds").write_text(str(guest.boot_seconds))

@@ -11,16 +11,16 @@ from typing import Any
 
 from benchmarks.cost import Cost, measured
 from benchmarks.virt_customize import Appliance
-from distgate.drivers.base import BaseImage
-from distgate.drivers.compose_drivers import supported_drivers
-from distgate.drivers.offline_install import OfflineInstaller
-from distgate.drivers.repository import make_repository
 from distgate.errors import InfrastructureError
-from distgate.packages import RpmFile, read_rpms
+from distgate.images.base import BaseImage
+from distgate.images.layered import OfflineInstaller
+from distgate.mounts.choice import supported_drivers
 from distgate.process import run
+from distgate.rpm.nevra import RpmFile, read_rpms
+from distgate.rpm.repository import make_repository
 from distgate.settings import settings
 from distgate.steps import share_lines
-from lab.base_image import TIMEOUT, ensure_base, lab_builder, lab_definition
+from lab.images.base_image import TIMEOUT, ensure_base, lab_builder, lab_definition
 
 #: Alternating rounds; what takes the better part of a minute takes part in the first few only.
 ROUNDS, SLOW_ROUNDS = 7, 3

@@ -20,18 +20,18 @@ import pika
 import sqlalchemy as sa
 
 from benchmarks.pushes import Flood, flood
-from distgate.drivers.amqp_queues import blocking_channel, consumers_of, declare_queue, messages_in
-from distgate.drivers.prefect_api import PrefectApi
+from distgate.bus.queues import blocking_channel, consumers_of, declare_queue, messages_in
 from distgate.errors import DistgateError, InfrastructureError
-from distgate.ledger import Ledger
-from distgate.ledger_tables import CHANGES
+from distgate.ledger.ledger import Ledger
+from distgate.ledger.tables import CHANGES
+from distgate.prefect_api import PrefectApi
 from distgate.process import spawn, tail_of
 from distgate.settings import Settings
 from distgate.waiting import Deadline, wait_for
-from lab.entrance import Entrance, entrance, start_service
-from lab.prefect_server import SERVER
-from lab.rabbitmq import EXCHANGE
-from lab.service import last_start
+from lab.servers.prefect_server import SERVER
+from lab.servers.rabbitmq import EXCHANGE
+from lab.servers.service import last_start
+from lab.sites.entrance import Entrance, entrance, start_service
 from services.reconciler import Reconciler
 
 TOPIC = "org.fedoraproject.prod.git.receive"

@@ -25,15 +25,16 @@ import httpx
 
 from benchmarks.cost import Cost, measured
 from benchmarks.idle.places import SITE
-from distgate.change import Change
-from distgate.drivers.prefect_api import FlowRun, PrefectApi
+from distgate.changes.change import Change
 from distgate.errors import InfrastructureError
-from distgate.packages import QUERY
+from distgate.prefect_api import FlowRun, PrefectApi
 from distgate.process import run
+from distgate.rpm.nevra import QUERY
 from distgate.waiting import Deadline, wait_for
-from lab import prefect_server, supervisor, teardown
-from lab import service as services
-from lab.prefect_server import PrefectServer
+from lab import teardown
+from lab.servers import prefect_server, supervisor
+from lab.servers import service as services
+from lab.servers.prefect_server import PrefectServer
 from lab.world import PROJECT
 
 ROUNDS = 7

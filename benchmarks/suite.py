@@ -13,14 +13,14 @@ from typing import Any
 import yaml
 
 from benchmarks.cost import measured
-from distgate.drivers.ansible import AnsibleSuites, inventory_of
-from distgate.drivers.base import Guest
-from distgate.drivers.guests import LibvirtGuests
 from distgate.errors import InfrastructureError
+from distgate.guests.base import Guest
+from distgate.guests.host import LibvirtGuests
 from distgate.process import run
+from distgate.runners.ansible import AnsibleSuites, inventory_of
 from distgate.settings import settings
-from distgate.verdict import judge
-from lab.base_image import ensure_base
+from distgate.testing.verdict import judge
+from lab.images.base_image import ensure_base
 
 ROUNDS = 7
 SUITE = """\

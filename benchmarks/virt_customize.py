@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from distgate.drivers.accelerator import accelerator
-from distgate.drivers.base import BaseImage
 from distgate.errors import ConfigurationError, InfrastructureError
-from distgate.packages import RpmFile
+from distgate.guests.accelerator import accelerator
+from distgate.images.base import BaseImage
 from distgate.process import on_path, run
+from distgate.rpm.nevra import RpmFile
 
 _SECONDS = 900.0
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from blocks.artifact_store import ArtifactStore
     from blocks.dist_git import DistGit
-    from blocks.guest_host import GuestMachine
+    from blocks.guest_machine import GuestMachine
     from blocks.host_tests import HostTests
     from blocks.image_factory import ImageFactory
     from blocks.image_store import ImageStore
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "ArtifactStore": "artifact_store",
     "DistGit": "dist_git",
-    "GuestMachine": "guest_host",
+    "GuestMachine": "guest_machine",
     "HostTests": "host_tests",
     "ImageFactory": "image_factory",
     "ImageStore": "image_store",

@@ -10,7 +10,7 @@ from pydantic import Field
 from blocks.site import SiteBlock
 
 if TYPE_CHECKING:
-    from distgate.drivers.artifact_store import ArtifactStore as Store
+    from distgate.runs.artifact_store import ArtifactStore as Store
 
 
 class ArtifactStore(SiteBlock):
@@ -33,6 +33,6 @@ class ArtifactStore(SiteBlock):
 
     def store(self) -> Store:
         """The store. ConfigurationError for a URL that no file system here understands."""
-        from distgate.drivers.artifact_store import ArtifactStore as Store
+        from distgate.runs.artifact_store import ArtifactStore as Store
 
         return Store(self.url, self.options.get_secret_value())

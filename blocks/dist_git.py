@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field
 
 from blocks.site import SiteBlock
-from distgate.change import Change
-from distgate.drivers.dist_git import checkout
-from distgate.drivers.lookaside import FEDORA, Lookaside
+from distgate.builds.checkout import checkout
+from distgate.builds.lookaside import FEDORA, Lookaside
+from distgate.changes.change import Change
 
 if TYPE_CHECKING:
-    from distgate.drivers.source_package import SourcePackage
+    from distgate.builds.source_package import SourcePackage
 
 
 class DistGit(SiteBlock):
@@ -49,7 +49,7 @@ class DistGit(SiteBlock):
     def source_package(self, change: Change, dist: str, into: Path) -> SourcePackage:
         """The commit's source package in ``into``, for the distribution's tag ``dist``, with a release that names the
         commit; its spec file is read in a sandbox."""
-        from distgate.drivers.source_package import SourcePackager
+        from distgate.builds.source_package import SourcePackager
 
         packager = SourcePackager(Lookaside(self.lookaside))
         return packager.package(self.address(change), change.namespace, change.repo, change.rev, dist, into)

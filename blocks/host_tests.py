@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from blocks.guest_host import GuestMachine
+from blocks.guest_machine import GuestMachine
 from blocks.site import SiteBlock
-from distgate.drivers.base import Progress
-from distgate.drivers.dist_git import checkout_of_site
+from distgate.builds.checkout import checkout_of_site
+from distgate.steps import Progress
 
 if TYPE_CHECKING:
-    from distgate.drivers.conformance import Conformance
+    from distgate.conformance.run import Conformance
 
 
 class HostTests(SiteBlock):
@@ -60,7 +60,7 @@ class HostTests(SiteBlock):
         A profile in a repository is checked out into ``room``. Raises ConfigurationError for what is wrong in the
         profile, the variables or the inventory.
         """
-        from distgate.drivers.conformance_setup import ConformanceSetup
+        from distgate.conformance.run import ConformanceSetup
 
         setup = ConformanceSetup(
             self.profile,

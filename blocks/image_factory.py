@@ -8,7 +8,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from blocks.site import SiteBlock
-from distgate.drivers.base import ImageBuilder
+from distgate.kickstart.base import ImageBuilder
 
 
 class ImageFactory(SiteBlock):
@@ -50,8 +50,8 @@ class ImageFactory(SiteBlock):
 
     def builder(self) -> ImageBuilder:
         """What builds images here."""
-        from distgate.drivers.image_factory import ImageFactory as Driver
-        from distgate.drivers.image_factory_call import Resources
+        from distgate.kickstart.imagefactory import ImageFactory as Driver
+        from distgate.kickstart.imagefactory_workspace import Resources
 
         return Driver(
             command=tuple(self.command),

@@ -10,18 +10,21 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import AfterValidator, Field
 
-from blocks.guest_host import GuestMachine
+from blocks.guest_machine import GuestMachine
 from blocks.image_factory import ImageFactory
 from blocks.site import SiteBlock
-from distgate.drivers.base import BaseImage, GuestHost, ImageBuilder, ImageComposer, Progress
 from distgate.errors import ConfigurationError
-from distgate.sizes import parse_size, written_size
+from distgate.guests.base import GuestHost
+from distgate.images.base import BaseImage, ImageComposer
+from distgate.kickstart.base import ImageBuilder
+from distgate.steps import Progress
+from distgate.text import parse_size, written_size
 
 if TYPE_CHECKING:
-    from distgate.drivers.base_store import BaseStore
-    from distgate.drivers.base_store_definition import BaseDefinition
-    from distgate.kickstart import Kind
-    from distgate.packages import Nevra
+    from distgate.base_images.definition import BaseDefinition
+    from distgate.base_images.store import BaseStore
+    from distgate.kickstart.definition import Kind
+    from distgate.rpm.nevra import Nevra
 
 
 class ImageStore(SiteBlock):
@@ -54,7 +57,7 @@ class ImageStore(SiteBlock):
 
     def store(self, builder: ImageBuilder | None = None, guests: GuestHost | None = None) -> BaseStore:
         """The store, with the image factory and the guest machine of the same site unless others are given."""
-        from distgate.drivers.base_store_open import open_store
+        from distgate.base_images.open import open_store
 
         factory = ImageFactory() if builder else ImageFactory.of(self._site)
         return open_store(
@@ -70,25 +73,25 @@ class ImageStore(SiteBlock):
 
     def identity(self) -> str:
         """The name of the store, which hosts that share it share: an image can be used where its base lies."""
-        from distgate.drivers.base_store_identity import store_identity
+        from distgate.base_images.entries import store_identity
 
         return store_identity(Path(self.root))
 
     def ssh_key(self) -> Path:
         """The private key that opens the site's guests; the public one is beside it."""
-        from distgate.drivers.base_store_open import ensure_key
+        from distgate.base_images.open import ensure_key
 
         return Path(self.key) if self.key else ensure_key(Path(self.root))
 
     def definition(self, branch: str, kind: Kind = "cloud") -> BaseDefinition:
         """What the base image of a branch is made from. ConfigurationError when nothing is known of it."""
-        from distgate.drivers.base_store_open import definition_of
+        from distgate.base_images.open import definition_of
 
         return definition_of(branch, self.ssh_key(), self.kickstarts, kind)
 
     def kickstart(self, branch: str, repository_url: str, packages: Sequence[Nevra]) -> str:
         """The definition of an image with ``packages`` of a repository in it; see with_packages_under_test."""
-        from distgate.kickstart_edit import with_packages_under_test
+        from distgate.kickstart.edit import with_packages_under_test
 
         return with_packages_under_test(self.definition(branch).kickstart, repository_url, packages)
 
@@ -126,14 +129,14 @@ class ImageStore(SiteBlock):
 
     def composer(self) -> ImageComposer:
         """The ``layered`` way: packages are installed offline."""
-        from distgate.drivers.offline_install import OfflineInstaller
+        from distgate.images.layered import OfflineInstaller
 
         return OfflineInstaller.configured()
 
     def installer(self, branch: str, repository_url: str) -> ImageComposer:
         """The ``full`` way: the site's image factory installs anew; ``repository_url`` is where it finds the
         packages under test."""
-        from distgate.drivers.full_install import FullInstaller
+        from distgate.images.full import FullInstaller
 
         factory, definition = ImageFactory.of(self._site), self.definition(branch)
         return FullInstaller(

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field, SecretStr
 
 from blocks.site import SiteBlock
-from distgate.drivers.base import BuildHub, KojiAuth
+from distgate.builds.base import BuildHub, KojiAuth
 
 if TYPE_CHECKING:
-    from distgate.drivers.koji import KojiProfile
+    from distgate.builds.koji import KojiProfile
 
 
 class KojiInstance(SiteBlock):
@@ -32,13 +32,13 @@ class KojiInstance(SiteBlock):
 
     def hub(self) -> BuildHub:
         """A client of the hub."""
-        from distgate.drivers.koji import KojiClient
+        from distgate.builds.koji import KojiClient
 
         return KojiClient(self.profile())
 
     def profile(self) -> KojiProfile:
         """Where the hub is, and who we are there."""
-        from distgate.drivers.koji import KojiProfile
+        from distgate.builds.koji import KojiProfile
 
         return KojiProfile(
             server=self.server,

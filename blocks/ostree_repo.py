@@ -12,25 +12,25 @@ from blocks.site import SiteBlock
 from distgate.process import on_path
 
 if TYPE_CHECKING:
-    from distgate.drivers.base import TreeComposer
-    from distgate.drivers.branch_trees import BranchTrees
-    from distgate.drivers.deployed_disk import DiskDeployer
-    from distgate.drivers.deployed_disks import DeployedDisks
-    from distgate.drivers.ostree_repository import SigningKey
-    from distgate.drivers.transaction import RepositorySource
-    from distgate.drivers.tree_image_ways import TreeImageWay
-    from distgate.drivers.tree_images import TreeImages
-    from distgate.treefile import Treefile
+    from distgate.atomic.disk import DiskDeployer
+    from distgate.atomic.disk_cache import DeployedDisks
+    from distgate.atomic.image_methods import TreeImageWay
+    from distgate.atomic.images import TreeImages
+    from distgate.ostree.base import TreeComposer
+    from distgate.ostree.branch import BranchTrees
+    from distgate.ostree.repository import SigningKey
+    from distgate.ostree.treefile import Treefile
+    from distgate.rpm.transaction import RepositorySource
 
 
 def _rpm_ostree() -> list[str]:
-    from distgate.drivers.tree_rpm_ostree import COMMAND
+    from distgate.ostree.compose_rpm_ostree import COMMAND
 
     return list(COMMAND)
 
 
 def _kargs() -> list[str]:
-    from distgate.drivers.deployed_disk import DiskDeployer
+    from distgate.atomic.disk import DiskDeployer
 
     return list(DiskDeployer().kargs)
 
@@ -83,8 +83,8 @@ class OSTreeRepo(SiteBlock):
     def trees(self, branch: str, holder: str = "") -> BranchTrees:
         """The trees of a branch; ``holder`` says for whom, such as a run's ID. ConfigurationError when no treefile
         is known for it, or a repository of it."""
-        from distgate.drivers.branch_trees import BranchTrees
-        from distgate.treefile import BASEARCH
+        from distgate.ostree.branch import BranchTrees
+        from distgate.ostree.treefile import BASEARCH
 
         treefile, sources = self.recipe(branch)
         return BranchTrees(
@@ -100,8 +100,8 @@ class OSTreeRepo(SiteBlock):
 
     def recipe(self, branch: str) -> tuple[Treefile, tuple[RepositorySource, ...]]:
         """What the trees of a branch are made of, and where its packages are. Raises ConfigurationError."""
-        from distgate.drivers.ostree_repo_files import repositories_of
-        from distgate.treefile import read_treefile, release_of, treefile_for
+        from distgate.ostree.repo_files import repositories_of
+        from distgate.ostree.treefile import read_treefile, release_of, treefile_for
 
         given = self.treefiles.get(branch) or self.treefiles.get("*")
         treefile = read_treefile(Path(given) if given else treefile_for(branch), release_of(branch))
@@ -109,15 +109,15 @@ class OSTreeRepo(SiteBlock):
 
     def deployer(self) -> DiskDeployer:
         """What makes bootable disks of commits."""
-        from distgate.drivers.deployed_disk import DiskDeployer
+        from distgate.atomic.disk import DiskDeployer
 
         return DiskDeployer(size=self.disk_size, root=self.disk_root, kargs=tuple(self.disk_kargs))
 
     def maker(self, branch: str) -> TreeImageWay:
         """What makes the images of a branch. ConfigurationError when they are installed and no kickstart is known."""
-        from distgate.drivers.tree_image_ways import DeployedImage, InstalledImage
-        from distgate.kickstart import definition_for
-        from distgate.treefile import release_of
+        from distgate.atomic.image_methods import DeployedImage, InstalledImage
+        from distgate.kickstart.definition import definition_for
+        from distgate.ostree.treefile import release_of
 
         if self.image_way == "deployed":
             return DeployedImage(self.deployer())
@@ -128,7 +128,7 @@ class OSTreeRepo(SiteBlock):
 
     def disks(self, branch: str) -> DeployedDisks:
         """The disks of the branch's commits that are kept for tests."""
-        from distgate.drivers.deployed_disks import DeployedDisks
+        from distgate.atomic.disk_cache import DeployedDisks
 
         return DeployedDisks(self._directory(branch) / "disks", self.deployer())
 
@@ -138,7 +138,7 @@ class OSTreeRepo(SiteBlock):
 
     def images(self, branch: str) -> TreeImages:
         """The images of a branch's trees, and where clients find them."""
-        from distgate.drivers.tree_images import TreeImages
+        from distgate.atomic.images import TreeImages
 
         place = f"{self.url.rstrip('/')}/{branch}/images"
         return TreeImages(self._directory(branch) / "images", place, self.images_kept)
@@ -147,8 +147,8 @@ class OSTreeRepo(SiteBlock):
         return Path(self.root) / branch
 
     def _composer(self, branch: str, treefile: Treefile, sources: tuple[RepositorySource, ...]) -> TreeComposer:
-        from distgate.drivers.tree_dnf import DnfTreeComposer
-        from distgate.drivers.tree_rpm_ostree import RpmOstreeComposer
+        from distgate.ostree.compose_dnf import DnfTreeComposer
+        from distgate.ostree.compose_rpm_ostree import RpmOstreeComposer
 
         driver = self.driver
         if driver == "auto":
@@ -162,6 +162,6 @@ class OSTreeRepo(SiteBlock):
     def _signing(self) -> SigningKey | None:
         if not self.signing_key:
             return None
-        from distgate.drivers.ostree_repository import SigningKey
+        from distgate.ostree.repository import SigningKey
 
         return SigningKey(self.signing_kind, self.signing_key, Path(self.gpg_home) if self.gpg_home else None)

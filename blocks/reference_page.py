@@ -8,7 +8,7 @@ from pydantic.fields import FieldInfo
 
 import blocks
 from blocks.site import SiteBlock
-from distgate.markdown import shown_value, table
+from distgate.text import shown_value, table
 
 HEAD = """\
 # Reference: blocks

@@ -13,8 +13,8 @@ from pydantic import AfterValidator, AliasChoices, Field, SecretStr, ValidationE
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from distgate.errors import ConfigurationError
-from distgate.sizes import written_size
-from distgate.stages import PIPELINES, Pipeline
+from distgate.pipelines import PIPELINES, Pipeline
+from distgate.text import written_size
 
 #: Everybody whom runs can be reported to, beside the bus.
 Channel = Literal["ci-messages", "resultsdb", "dist-git-flag", "matrix", "mail"]

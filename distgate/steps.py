@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+#: Receives one line for the person who watches; it must not raise.
+Progress = Callable[[str], None]
+
 
 @dataclass(frozen=True)
 class Step:
@@ -19,7 +22,7 @@ class Step:
 class Steps:
     """Times steps one after another and tells ``progress`` of each as it begins and ends."""
 
-    def __init__(self, progress: Callable[[str], None] = lambda _line: None) -> None:
+    def __init__(self, progress: Progress = lambda _line: None) -> None:
         self._progress = progress
         self._taken: list[Step] = []
 

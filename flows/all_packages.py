@@ -9,20 +9,20 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 from pydantic import Field
 
-from distgate.change import Change
-from distgate.retrigger import Named
-from distgate.stages import DUPLICATE, HELD
+from distgate.changes.change import Change
+from distgate.changes.retrigger import Named
+from distgate.pipelines import DUPLICATE, HELD
 from tasks.build import build_package
 from tasks.claim import claim_change
 from tasks.compose import compose_image
+from tasks.find_change import change_asked
 from tasks.functional import find_tests, run_tests
-from tasks.heartbeat import alive
-from tasks.image_report import ImageReport
-from tasks.images import bases_held
-from tasks.last_word import LAST_WORD
-from tasks.retrigger import change_asked
+from tasks.hooks import LAST_WORD
+from tasks.page.all_packages import ImageReport
+from tasks.page.summary import reported
+from tasks.run.base_images import bases_held
+from tasks.run.heartbeat import alive
 from tasks.smoke import smoke_test
-from tasks.summary import reported
 
 
 @flow(name="all-packages", flow_run_name="{change.title}", **LAST_WORD)

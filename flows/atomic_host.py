@@ -9,22 +9,22 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 from pydantic import Field
 
-from distgate.change import Change
-from distgate.discovery import CLASSIC
-from distgate.retrigger import Named
-from distgate.stages import DUPLICATE, HELD
+from distgate.changes.change import Change
+from distgate.changes.retrigger import Named
+from distgate.pipelines import DUPLICATE, HELD
+from distgate.testing.discovery import CLASSIC
 from tasks.build import build_package
 from tasks.claim import claim_change
 from tasks.conformance import conformance_tests, why_no_e2e
+from tasks.find_change import change_asked
 from tasks.functional import find_tests, test_package
-from tasks.heartbeat import alive
+from tasks.hooks import LAST_WORD
 from tasks.host_image import make_image, smoke_test_image, why_no_image
-from tasks.host_report import HostReport
-from tasks.images import bases_held
 from tasks.integration import integration_tests
-from tasks.last_word import LAST_WORD
-from tasks.retrigger import change_asked
-from tasks.summary import reported
+from tasks.page.atomic_host import HostReport
+from tasks.page.summary import reported
+from tasks.run.base_images import bases_held
+from tasks.run.heartbeat import alive
 from tasks.tree import branch_held, compose_tree, on_trial
 
 #: Suites of the package that are run: the first kind that there is.

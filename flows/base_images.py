@@ -10,7 +10,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from distgate.settings import settings
-from tasks.maintenance import branches_with_bases, refresh_base
+from tasks.operations.clean_up import branches_with_bases, refresh_base
 
 
 @flow(name="base-images", flow_run_name="base images")

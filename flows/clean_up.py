@@ -9,9 +9,9 @@ from prefect.artifacts import create_table_artifact
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
-from distgate.clean_up import Freed, freed_sentence
+from distgate.operations.clean_up import Freed, freed_sentence
 from distgate.settings import settings
-from tasks.maintenance import (
+from tasks.operations.clean_up import (
     end_guests,
     forget_runs,
     prune_images,

@@ -8,8 +8,8 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
-from distgate.package_lists import branches_refreshed
-from tasks.package_lists import lists_directory, refresh_list
+from distgate.changes.package_lists import branches_refreshed
+from tasks.operations.package_lists import lists_directory, refresh_list
 
 
 @flow(name="package-lists", flow_run_name="package lists")

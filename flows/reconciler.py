@@ -9,8 +9,8 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
 from distgate.settings import settings
-from tasks.maintenance import withdraw_abandoned_trees
-from tasks.reconcile import reconcile_once
+from tasks.operations.clean_up import withdraw_abandoned_trees
+from tasks.operations.reconcile import reconcile_once
 
 
 @flow(name="reconciler", flow_run_name="one look of the reconciler")

@@ -11,10 +11,10 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
-from distgate.retest import Wish, rows_of, sentence_of
+from distgate.changes.retest import Wish, rows_of, sentence_of
+from distgate.pipelines import Pipeline
 from distgate.settings import settings
-from distgate.stages import Pipeline
-from tasks.retest import Ask, choose_packages, start_runs
+from tasks.operations.retest import Ask, choose_packages, start_runs
 
 _EVERY_PACKAGE = Wish()
 

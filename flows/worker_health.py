@@ -9,7 +9,7 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
-from tasks.worker_health import ask_every_host, look_here
+from tasks.operations.worker_health import ask_every_host, look_here
 
 
 def _title() -> str:

@@ -78,7 +78,7 @@ def down(state: State = None) -> None:
 @lab.command()
 def status(state: State = None) -> None:
     """Show every service, its health and its log; exit status 1 when one is not healthy."""
-    from lab.supervisor import status as look
+    from lab.servers.supervisor import status as look
 
     services = look(_state(state))
     if not services:
@@ -108,7 +108,7 @@ def push(
     state: State = None,
 ) -> None:
     """Push a commit to the lab's dist-git and print its hash."""
-    from lab.demo_package import push_change
+    from lab.dist_git.demo_package import push_change
     from lab.world import World
 
     print(push_change(World.load(_state(state)).demo_repository, branch, stage))
@@ -124,7 +124,7 @@ def demo(
 ) -> None:
     """Take a real commit through the whole pipeline; exit status 0 SUCCESS, 1 UNSTABLE or FAILURE, 2 broken lab."""
     from lab.demo import demo as follow
-    from lab.demo_package import breaks
+    from lab.dist_git.demo_package import breaks
     from lab.world import up as start
 
     if stage and stage not in breaks():
@@ -148,6 +148,6 @@ def demo(
 @lab.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def imagefactory(context: typer.Context) -> None:
     """Build an image as imagefactory does, with its command line, from the lab's packages (as root)."""
-    from lab.image_factory import main
+    from lab.images.imagefactory import main
 
     raise typer.Exit(main(context.args))

@@ -16,12 +16,12 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from distgate.drivers.amqp_queues import Delivery, Subscription
+from distgate.bus.queues import Delivery, Subscription
 from distgate.errors import InfrastructureError
-from distgate.stages import Pipeline, split_topic
+from distgate.pipelines import Pipeline, split_topic
 from distgate.steps import Step, share_sentence
 from distgate.waiting import Deadline
-from lab.demo_package import ATOMIC_BRANCH, NAME, push_change
+from lab.dist_git.demo_package import ATOMIC_BRANCH, NAME, push_change
 from lab.run_page import last_log_line, latest_artifact
 from lab.world import World
 

@@ -7,10 +7,10 @@ import json
 import sys
 from collections.abc import Iterator
 
-from distgate.drivers.amqp_queues import Delivery, follow
+from distgate.bus.queues import Delivery, follow
 from distgate.errors import DistgateError
-from distgate.plain_text import printable
 from distgate.settings import settings
+from distgate.text import printable
 
 
 def line_of(delivery: Delivery, *, as_json: bool = False) -> str:

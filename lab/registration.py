@@ -7,13 +7,13 @@ from pathlib import Path
 
 from blocks import DistGit, GuestMachine, HostTests, ImageFactory, ImageStore, KojiInstance, OSTreeRepo
 from blocks.site import SiteBlock
-from lab import host_tests
-from lab.base_image import TIMEOUT
-from lab.deployed_disk import lab_deployer
-from lab.image_factory import COMMAND, INSTALL_URL, RESOURCES
-from lab.lookaside import lookaside_address
-from lab.rpm_repository import ensure_repository
-from lab.tree import TREEFILE
+from lab.dist_git import host_tests
+from lab.dist_git.lookaside import lookaside_address
+from lab.distribution.rpm_repository import ensure_repository
+from lab.images.base_image import TIMEOUT
+from lab.images.deployed_disk import lab_deployer
+from lab.images.imagefactory import COMMAND, INSTALL_URL, RESOURCES
+from lab.images.tree import TREEFILE
 from lab.world import KOJI_USER, World
 
 #: The profile of the miniature cluster.

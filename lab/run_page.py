@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from distgate.plain_text import printable
+from distgate.text import printable
 
 SECONDS = 5.0
 

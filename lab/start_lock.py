@@ -11,7 +11,7 @@ from pathlib import Path
 
 from distgate.errors import ConfigurationError
 from lab import teardown
-from lab.process_table import MARKER
+from lab.servers.process_table import MARKER
 
 
 def ensure_writable(directory: Path, setting: str, mode: int) -> None:

@@ -9,13 +9,13 @@ import signal
 import time
 from pathlib import Path
 
-from distgate.drivers.base import Progress
 from distgate.errors import InfrastructureError
 from distgate.process import run
+from distgate.steps import Progress
 from distgate.waiting import Deadline
-from lab import service as services
-from lab.process_table import ProcessId, ancestry, members
-from lab.supervisor import end, supervisor_of
+from lab.servers import service as services
+from lab.servers.process_table import ProcessId, ancestry, members
+from lab.servers.supervisor import end, supervisor_of
 
 log = logging.getLogger(__name__)
 

@@ -13,24 +13,26 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from distgate.drivers.base import Progress
-from distgate.drivers.embedded_libvirt import reap
 from distgate.errors import Cancelled, ConfigurationError, InfrastructureError
+from distgate.guests.libvirt_connection import reap
 from distgate.process import run
 from distgate.settings import settings
+from distgate.steps import Progress
 from distgate.waiting import Deadline
-from lab import demo_package, host_tests, prefect_server, rabbitmq, teardown
-from lab import service as services
-from lab.bare_repository import install_hook, repository_path
-from lab.base_image import LIMIT, ensure_base, key_of, store_root, write_kickstart
-from lab.ports import free_ports
-from lab.prefect_server import RUNS, PrefectServer
-from lab.process_table import identify
-from lab.rabbitmq import Broker
-from lab.rpm_repository import ensure_repository
-from lab.service import Health, Service
+from lab import teardown
+from lab.dist_git import demo_package, host_tests
+from lab.dist_git.repository import install_hook, repository_path
+from lab.distribution.rpm_repository import ensure_repository
+from lab.images.base_image import LIMIT, ensure_base, key_of, store_root, write_kickstart
+from lab.servers import prefect_server, rabbitmq
+from lab.servers import service as services
+from lab.servers.ports import free_ports
+from lab.servers.prefect_server import RUNS, PrefectServer
+from lab.servers.process_table import identify
+from lab.servers.rabbitmq import Broker
+from lab.servers.service import Health, Service
+from lab.servers.supervisor import start_supervisor, supervisor_of, wait_healthy
 from lab.start_lock import ensure_writable, refuse_half_up, starting
-from lab.supervisor import start_supervisor, supervisor_of, wait_healthy
 
 #: The directory with prefect.yaml: the worker runs flows from here.
 PROJECT = Path(__file__).parents[1]
@@ -185,7 +187,7 @@ def down(state: Path, progress: Progress, *, remove: bool = False) -> None:
 
 
 class Start:
-    """One start of the lab, in threads of one pool. A lab of another shape (lab.rehearsal) changes what it has."""
+    """One start of the lab, in threads of one pool. A lab of another shape (lab.sites) changes what it has."""
 
     patience = START_SECONDS
 
@@ -283,7 +285,7 @@ class Start:
         places = ("--root", root, "--artifacts", artifacts, "--trees", trees)
         words = (*map(str, places), "--port", _port_of(url))
         health = Health("http", f"{url}/health")
-        return Service(DIST_GIT, _module("lab.dist_git", *words), self.world.environment, health)
+        return Service(DIST_GIT, _module("lab.dist_git.server", *words), self.world.environment, health)
 
     def _koji(self) -> Service:
         url = self.world.koji_hub_url.removesuffix("/kojihub")
@@ -291,7 +293,7 @@ class Start:
         own = ("--user", KOJI_USER, "--port", _port_of(url))
         return Service(
             KOJI,
-            _module("lab.koji_hub", *map(str, words), *own),
+            _module("lab.koji.hub", *map(str, words), *own),
             self.world.environment,
             Health("http", f"{url}/health"),
             after=(DIST_GIT,),

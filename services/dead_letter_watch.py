@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from collections import Counter
 
-from distgate.drivers.amqp_queues import messages_in
-from distgate.drivers.dead_letters import dead_letters
+from distgate.bus.dead_letters import dead_letters
+from distgate.bus.queues import messages_in
 from distgate.errors import ConfigurationError
-from distgate.ledger import Ledger
-from distgate.rejections import note_dead, reason_of
+from distgate.ledger.ledger import Ledger
+from distgate.ledger.rejections import note_dead, reason_of
 from distgate.settings import Settings
 
 log = logging.getLogger(__name__)

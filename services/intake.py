@@ -9,13 +9,13 @@ from typing import NoReturn
 
 from fedora_messaging.message import Message
 
-from distgate.change import MalformedMessage
-from distgate.drivers.amqp import consume
-from distgate.drivers.prefect_api import PrefectApi
-from distgate.ledger import Ledger
-from distgate.rejections import reject
+from distgate.bus.amqp import consume
+from distgate.changes.change import MalformedMessage
+from distgate.ledger.ledger import Ledger
+from distgate.ledger.rejections import reject
+from distgate.prefect_api import PrefectApi
 from distgate.settings import Settings, settings
-from services.lifetime import serve
+from services.service import serve
 from services.trigger import Trigger
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ TROUBLE_SECONDS = 5.0
 class Intake:
     """Decides about pushes for each pipeline: ``handle`` when a message comes, ``conclude`` when a push has settled.
 
-    Whatever ``handle`` raises is decided by the consumer (distgate.drivers.amqp). Both may be called from threads of
+    Whatever ``handle`` raises is decided by the consumer (distgate.bus.amqp). Both may be called from threads of
     their own; they take turns, so that no change is offered twice.
     """
 

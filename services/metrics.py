@@ -15,15 +15,13 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, Metric, start_http_server
 from prometheus_client.registry import Collector
 
-from distgate.drivers.base_store_entries import read_shelf
-from distgate.drivers.guest_registry import GuestRegistry
-from distgate.drivers.prefect_api import PrefectApi
-from distgate.drivers.report_outbox import channel_states
+from distgate.base_images.entries import read_shelf
 from distgate.errors import ConfigurationError, DistgateError
-from distgate.ledger import Ledger
-from distgate.ledger_figures import StageEnds, figures
+from distgate.guests.registry import GuestRegistry
+from distgate.ledger.ledger import Ledger
 from distgate.limits import OURS
-from distgate.metrics import (
+from distgate.operations.figures import StageEnds, figures
+from distgate.operations.metrics import (
     BaseFigures,
     ChannelFigures,
     StageHistogram,
@@ -35,8 +33,10 @@ from distgate.metrics import (
     about_slots,
     about_up,
 )
+from distgate.prefect_api import PrefectApi
+from distgate.reports.outbox import channel_states
 from distgate.settings import Settings, settings
-from services.lifetime import serve
+from services.service import serve
 
 log = logging.getLogger(__name__)
 

@@ -16,15 +16,15 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from distgate.announcements import Announcer, asked_of
-from distgate.change import Change
-from distgate.drivers.prefect_api import FlowRun, PrefectApi
+from distgate.bus.announce import Announcer, asked_of
+from distgate.changes.change import Change
 from distgate.errors import ConfigurationError, DistgateError
-from distgate.ledger import Ledger, Run
+from distgate.ledger.ledger import Ledger, Run
+from distgate.pipelines import DUPLICATE, FAILURES, PIPELINES, UNSTABLE, Pipeline, Status
+from distgate.prefect_api import FlowRun, PrefectApi
 from distgate.settings import Settings, settings
-from distgate.stages import DUPLICATE, FAILURES, PIPELINES, UNSTABLE, Pipeline, Status
 from services.dead_letter_watch import DeadLetterWatch
-from services.lifetime import serve
+from services.service import serve
 
 log = logging.getLogger(__name__)
 

@@ -10,14 +10,14 @@ import logging
 import sys
 import threading
 
-from distgate.drivers.amqp import Publisher
-from distgate.drivers.ledger_seat import Seat, open_seat
-from distgate.drivers.stage_message import as_message
+from distgate.bus.amqp import Publisher
+from distgate.bus.message import as_message
 from distgate.errors import DistgateError, InfrastructureError
-from distgate.ledger import Ledger, Letter
+from distgate.ledger.leader import Seat, open_seat
+from distgate.ledger.ledger import Ledger, Letter
 from distgate.settings import settings
-from services.lifetime import serve
-from services.turns import await_turn
+from services.leadership import await_turn
+from services.service import serve
 
 log = logging.getLogger(__name__)
 

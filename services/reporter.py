@@ -11,15 +11,15 @@ import logging
 import sys
 import threading
 
-from distgate.drivers.ledger_seat import Seat, open_seat
-from distgate.drivers.report_channels import ReportChannel, open_channel
-from distgate.drivers.report_outbox import Due, ReportOutbox
 from distgate.errors import ConfigurationError, DistgateError, InfrastructureError
-from distgate.ledger import Ledger
+from distgate.ledger.leader import Seat, open_seat
+from distgate.ledger.ledger import Ledger
+from distgate.reports.channels import ReportChannel, open_channel
 from distgate.reports.notice import Refused
+from distgate.reports.outbox import Due, ReportOutbox
 from distgate.settings import Channel, Settings, settings
-from services.lifetime import serve
-from services.turns import await_turn
+from services.leadership import await_turn
+from services.service import serve
 
 log = logging.getLogger(__name__)
 

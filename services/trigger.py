@@ -8,16 +8,16 @@ from dataclasses import replace
 
 from fedora_messaging.message import Message
 
-from distgate.announcements import Announcer, asked_of
-from distgate.change import Change
-from distgate.drivers.prefect_api import PrefectApi
+from distgate.bus.announce import Announcer, asked_of
+from distgate.changes.change import Change
+from distgate.changes.rules import SETTLING
+from distgate.changes.triage import Decision, conclude, decide
 from distgate.errors import ConfigurationError, InfrastructureError
-from distgate.ledger import Acceptance, Ledger
-from distgate.ledger_history import LedgerHistory
-from distgate.rules import SETTLING
+from distgate.ledger.history import LedgerHistory
+from distgate.ledger.ledger import Acceptance, Ledger
+from distgate.pipelines import Pipeline
+from distgate.prefect_api import PrefectApi
 from distgate.settings import Settings
-from distgate.stages import Pipeline
-from distgate.triage import Decision, conclude, decide
 
 log = logging.getLogger(__name__)
 

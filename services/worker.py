@@ -24,10 +24,10 @@ from prefect.logging import get_logger
 from prefect.workers.base import BaseWorker
 from prefect.workers.process import ProcessWorker
 
-from distgate.drivers.prefect_api import PrefectApi
-from distgate.drivers.worker_health import examine_here, file_of, note_health
+from distgate.doctor.health import ASKING_QUEUE, Health, queue_of, read_health, write_health
+from distgate.doctor.worker_health import examine_here, file_of, note_health
 from distgate.errors import ConfigurationError, DistgateError
-from distgate.health import ASKING_QUEUE, Health, queue_of, read_health, write_health
+from distgate.prefect_api import PrefectApi
 from distgate.settings import Settings
 
 #: One of Prefect's: its settings say what is shown, and drop everybody else's.

@@ -17,18 +17,20 @@ from prefect.flows import Flow
 
 from blocks import DistGit, KojiInstance
 from distgate.branches import koji_target
-from distgate.capsule import BuildRecord, UnitTestsRecord, record_rpms, sha256_of
-from distgate.drivers.base import BuildHub, Progress, TaskLost
-from distgate.drivers.repository import make_repository
+from distgate.builds.base import BuildHub, TaskLost
+from distgate.builds.release import SHORT, original
+from distgate.builds.unit_tests import UNKNOWN, UnitTests, unit_tests
 from distgate.errors import Cancelled, ConfigurationError, DistgateError, GaveUp, PackageError, TimedOut
-from distgate.modified_release import SHORT, original
-from distgate.packages import Nevra, RpmFile, read_rpms, under_test
+from distgate.files import sha256_of
+from distgate.rpm.nevra import Nevra, RpmFile, read_rpms, under_test
+from distgate.rpm.repository import make_repository
+from distgate.runs.record import BuildRecord, UnitTestsRecord, record_rpms
 from distgate.settings import settings
-from distgate.unit_tests import UNKNOWN, UnitTests, unit_tests
-from tasks.claim import Job
-from tasks.live_text import LiveText
-from tasks.slots import build_slot
-from tasks.stage import ledger, stage
+from distgate.steps import Progress
+from tasks.run.job import Job
+from tasks.run.live_text import LiveText
+from tasks.run.slots import build_slot
+from tasks.run.stage import ledger, stage
 
 log = logging.getLogger(__name__)
 

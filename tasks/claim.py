@@ -2,49 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from uuid import UUID
 
 from prefect import get_client, get_run_logger, task
 from prefect.runtime import flow_run
 
-from distgate.capsule import FILE, CapsuleFile
-from distgate.change import Change
-from distgate.run_directory import RunDirectory
+from distgate.changes.change import Change
+from distgate.pipelines import Pipeline
+from distgate.runs.directory import RunDirectory
 from distgate.settings import settings
-from distgate.stages import Pipeline
-from tasks.artifacts import artifacts_dir, bring
-from tasks.resume import find_earlier, take_over
-from tasks.stage import announcer, ledger
-
-
-@dataclass(frozen=True)
-class Job:
-    """What every stage of one run shares: the change, the pipeline, the site it works with, and its artifacts.
-
-    ``reserve`` is for how many minutes the guest of a failure is held; ``rerun_failed`` asks for blame on red;
-    ``koji_task`` is the build to take instead of a new one.
-    """
-
-    run_id: str
-    attempt: int
-    change: Change
-    site: str
-    room: RunDirectory
-    reserve: int = 0
-    rerun_failed: bool = False
-    pipeline: Pipeline = "allpackages"
-    koji_task: int | None = None
-
-    @property
-    def holder(self) -> str:
-        """Whom leases and locks of this run are for, as others who wait read it."""
-        return f"run {self.run_id}, {self.change.title}"
-
-    @property
-    def capsule(self) -> CapsuleFile:
-        """Where it is written down what the run would need to be done again by hand."""
-        return CapsuleFile(self.room.root / FILE)
+from tasks.run.artifacts import artifacts_dir, bring
+from tasks.run.job import Job
+from tasks.run.resume import find_earlier, take_over
+from tasks.run.stage import announcer, ledger
 
 
 @task(name="Claim change", retries=3, retry_delay_seconds=5)

@@ -9,14 +9,15 @@ from pathlib import Path
 from prefect import get_run_logger
 
 from blocks import ImageStore
-from distgate.drivers.base import BaseImage, ComposedImage, ImageComposer, Progress
-from distgate.image_way import Way, way_for
+from distgate.images.base import BaseImage, ComposedImage, ImageComposer
+from distgate.images.method import Way, way_for
 from distgate.settings import settings
+from distgate.steps import Progress
 from tasks.build import BuiltPackage
-from tasks.claim import Job
-from tasks.images import base_of, store_of
-from tasks.live_text import LiveLines
-from tasks.stage import stage
+from tasks.run.base_images import base_of, store_of
+from tasks.run.job import Job
+from tasks.run.live_text import LiveLines
+from tasks.run.stage import stage
 
 
 @stage("image", "Compose image", store_of)
@@ -42,8 +43,8 @@ def composed(job: Job, built: BuiltPackage) -> ComposedImage:
 
 
 def _made(job: Job, built: BuiltPackage, progress: Progress) -> ComposedImage:
-    from distgate.drivers.capsule_records import compose_begun
-    from distgate.kickstart_text import kickstart_hash
+    from distgate.kickstart.text import kickstart_hash
+    from distgate.runs.recording import compose_begun
 
     room, base = job.room.stage("image"), base_of(job, progress)
     job.capsule.note(compose=compose_begun(base))
@@ -79,7 +80,7 @@ def _kickstart(job: Job, built: BuiltPackage, room: Path) -> str:
 
 
 def _write_record(job: Job, image: ComposedImage, base: BaseImage, room: Path) -> None:
-    from distgate.drivers.capsule_records import compose_record
+    from distgate.runs.recording import compose_record
 
     job.capsule.note(compose=compose_record(image, base, job.room.root))
     record = asdict(image) | {

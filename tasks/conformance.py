@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 from blocks import GuestMachine, HostTests, ImageStore
 from distgate.errors import error_for
-from distgate.stages import verdict_of
-from tasks.claim import Job
-from tasks.live_logs import LiveLogs
-from tasks.slots import guest_slot
-from tasks.stage import ledger, stage
+from distgate.pipelines import verdict_of
+from tasks.run.job import Job
+from tasks.run.live_logs import LiveLogs
+from tasks.run.slots import guest_slot
+from tasks.run.stage import ledger, stage
 
 if TYPE_CHECKING:
-    from distgate.conformance import ConformanceReport
-    from distgate.drivers.tree_images import TreeImage
+    from distgate.atomic.images import TreeImage
+    from distgate.conformance.verdict import ConformanceReport
 
 SUFFIX = "compose.test.e2e"
 

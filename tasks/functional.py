@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING
 from prefect import get_run_logger, task
 
 from blocks import DistGit
-from distgate.capsule import TestsRecord
-from distgate.discovery import CLASSIC, Discovery, discover
-from distgate.drivers.base import ComposedImage
+from distgate.images.base import ComposedImage
+from distgate.runs.record import TestsRecord
+from distgate.testing.discovery import CLASSIC, Discovery, discover
 from tasks.build import BuiltPackage
-from tasks.claim import Job
 from tasks.compose import composed
-from tasks.images import base_under, store_of
-from tasks.live_logs import LiveLogs
-from tasks.slots import guest_slot
-from tasks.stage import stage
-from tasks.suites import JudgedSuites, session_on, settled_status, write_junit
+from tasks.run.base_images import base_under, store_of
+from tasks.run.job import Job
+from tasks.run.live_logs import LiveLogs
+from tasks.run.slots import guest_slot
+from tasks.run.stage import stage
+from tasks.run.suites import JudgedSuites, session_on, settled_status, write_junit
 
 if TYPE_CHECKING:
-    from distgate.drivers.suite_session import JudgedSuite
+    from distgate.runners.session import JudgedSuite
 
 SUFFIX = "package.test.functional"
 
@@ -50,7 +50,7 @@ class TestReport(JudgedSuites):
     @property
     def sentence(self) -> str:
         """The verdict in one sentence."""
-        from distgate.drivers.suite_session import NONE_ENABLED
+        from distgate.runners.session import NONE_ENABLED
 
         if not self.judged:
             return f"{self.before}; {NONE_ENABLED}"
@@ -94,8 +94,8 @@ def test_package(job: Job, plan: Plan, built: BuiltPackage) -> TestReport:
 
 
 def _judged(job: Job, plan: Plan, image: ComposedImage) -> tuple[str, tuple[JudgedSuite, ...]]:
-    from distgate.drivers.capsule_records import suite_record
-    from distgate.drivers.suite_session import source_rpm
+    from distgate.runners.session import source_rpm
+    from distgate.runs.recording import suite_record
 
     room = job.room.stage_again("tests")
     job.capsule.note(tests=TestsRecord(kind=plan.tests.kind, reason=plan.tests.reason))

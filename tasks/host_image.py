@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING
 from prefect import get_run_logger, task
 
 from blocks import ImageStore, OSTreeRepo
-from distgate.drivers.base import ComposedTree
+from distgate.ostree.base import ComposedTree
 from distgate.settings import settings
-from tasks.claim import Job
-from tasks.live_logs import LiveLogs
-from tasks.live_text import LiveLines
-from tasks.reserve import ReservedGuests
-from tasks.slots import guest_slot
-from tasks.stage import ledger, result_key, stage
+from tasks.run.guests import ReservedGuests
+from tasks.run.job import Job
+from tasks.run.live_logs import LiveLogs
+from tasks.run.live_text import LiveLines
+from tasks.run.slots import guest_slot
+from tasks.run.stage import ledger, result_key, stage
 from tasks.tree import trees_of
 
 if TYPE_CHECKING:
-    from distgate.drivers.tree_images import TreeImage
-    from distgate.drivers.tree_smoke import TreeSmokeReport
+    from distgate.atomic.images import TreeImage
+    from distgate.atomic.smoke_test import TreeSmokeReport
 
 NOT_PASSED = "no image: the tree is withdrawn"
 NOT_WANTED = "no image: the run was asked to make none"
@@ -72,8 +72,8 @@ def make_image(job: Job, tree: ComposedTree) -> TreeImage:
 @stage("image.test.smoke", "Image smoke test", slot=guest_slot)
 def smoke_test_image(job: Job, tree: ComposedTree, image: TreeImage) -> TreeSmokeReport:
     """Boot the image and find exactly ``tree`` in it; then it is the branch's latest one."""
-    from distgate.drivers.tree_control import booted_before
-    from distgate.drivers.tree_smoke import TreeSmoke
+    from distgate.atomic.image_methods import booted_before
+    from distgate.atomic.smoke_test import TreeSmoke
 
     repo, branch, room = OSTreeRepo.of(job.site), job.change.branch, job.room.stage("host-smoke")
     images, key = repo.images(branch), ImageStore.of(job.site).ssh_key()

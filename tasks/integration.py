@@ -8,20 +8,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from blocks import HostTests, ImageStore, OSTreeRepo
-from distgate.discovery import Suite
-from distgate.drivers.base import BaseImage, ComposedTree, Progress
+from distgate.images.base import BaseImage
+from distgate.ostree.base import ComposedTree
 from distgate.settings import settings
-from tasks.claim import Job
-from tasks.live_logs import LiveLogs
-from tasks.reserve import ReservedGuests
-from tasks.slots import guest_slot
-from tasks.stage import stage
-from tasks.suites import JudgedSuites, session_on, settled_status, write_junit
+from distgate.steps import Progress
+from distgate.testing.discovery import Suite
+from tasks.run.guests import ReservedGuests
+from tasks.run.job import Job
+from tasks.run.live_logs import LiveLogs
+from tasks.run.slots import guest_slot
+from tasks.run.stage import stage
+from tasks.run.suites import JudgedSuites, session_on, settled_status, write_junit
 from tasks.tree import trees_of
 
 if TYPE_CHECKING:
-    from distgate.drivers.suite_session import JudgedSuite
-    from distgate.drivers.tree_upgrade import UpgradeReport
+    from distgate.atomic.upgrade_test import UpgradeReport
+    from distgate.runners.session import JudgedSuite
 
 SUFFIX = "compose.test.integration"
 
@@ -89,7 +91,7 @@ class _Disks:
 
 
 def _upgrade(job: Job, tree: ComposedTree, disks: _Disks, room: Path) -> UpgradeReport:
-    from distgate.drivers.tree_upgrade import TreeUpgrade
+    from distgate.atomic.upgrade_test import TreeUpgrade
 
     url, parent = OSTreeRepo.of(job.site).compose_url(job.change.branch), tree.parent
     guests = ReservedGuests(job)

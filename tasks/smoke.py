@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from prefect import get_run_logger
 
-from distgate.capsule import SmokeRecord
-from distgate.drivers.base import ComposedImage
 from distgate.errors import PackageError
+from distgate.images.base import ComposedImage
+from distgate.images.smoke import SmokeReport
+from distgate.runs.record import SmokeRecord
 from distgate.settings import settings
-from distgate.smoke import SmokeReport
-from tasks.claim import Job
-from tasks.images import base_under, store_of
-from tasks.live_logs import LiveLogs
-from tasks.reserve import ReservedGuests
-from tasks.slots import guest_slot
-from tasks.stage import stage
+from tasks.run.base_images import base_under, store_of
+from tasks.run.guests import ReservedGuests
+from tasks.run.job import Job
+from tasks.run.live_logs import LiveLogs
+from tasks.run.slots import guest_slot
+from tasks.run.stage import stage
 
 
 @stage("image.test.smoke", "Smoke test", store_of, guest_slot)
 def smoke_test(job: Job, image: ComposedImage) -> SmokeReport:
     """Boot the image and compare what is installed with what was composed. PackageError when it does not hold."""
-    from distgate.drivers.smoke_boot import SmokeBoot
+    from distgate.images.smoke import SmokeBoot
 
     base = base_under(job, image)
     guests = ReservedGuests(job)

@@ -12,17 +12,17 @@ from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
 from blocks import OSTreeRepo
-from distgate.drivers.base import ComposedTree
-from distgate.package_diff import diff_text
-from distgate.plain_text import fenced
+from distgate.ostree.base import ComposedTree
+from distgate.rpm.diff import diff_text
+from distgate.text import fenced
 from tasks.build import BuiltPackage
-from tasks.claim import Job
-from tasks.live_text import LiveLines
-from tasks.slots import branch_slot
-from tasks.stage import ledger, stage
+from tasks.run.job import Job
+from tasks.run.live_text import LiveLines
+from tasks.run.slots import branch_slot
+from tasks.run.stage import ledger, stage
 
 if TYPE_CHECKING:
-    from distgate.drivers.branch_trees import BranchTrees
+    from distgate.ostree.branch import BranchTrees
 
 
 @dataclass

@@ -11,17 +11,19 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import create_engine, text
 
-from distgate.ledger import Ledger
+from distgate.ledger.ledger import Ledger
 from distgate.waiting import Deadline
-from lab import postgresql, rabbitmq, supervisor, teardown
-from lab import prefect_server as prefect
-from lab import service as services
-from lab.postgresql import Postgresql
-from lab.prefect_server import PrefectServer
-from lab.rabbitmq import Broker
-from lab.service import Service
+from lab import teardown
+from lab.servers import postgresql, rabbitmq, supervisor
+from lab.servers import prefect_server as prefect
+from lab.servers import service as services
+from lab.servers.postgresql import Postgresql
+from lab.servers.prefect_server import PrefectServer
+from lab.servers.rabbitmq import Broker
+from lab.servers.service import Service
 
 if TYPE_CHECKING:
+    from distgate.images.base import BaseImage
     from lab.world import World
 
 START_SECONDS = 180.0
@@ -68,6 +70,14 @@ def prefect_server(lab_state: Path) -> PrefectServer:
     server = prefect.prepare(lab_state / "prefect")
     _start(lab_state, [server.server()])
     return server
+
+
+@pytest.fixture(scope="session")
+def base_image(cache: Path) -> BaseImage:
+    """A bootable image, composed from the lab's own repository; the first run on a machine takes two minutes."""
+    from lab.images.base_image import ensure_base
+
+    return ensure_base(cache, print)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Drivers that do nothing, by the protocols of distgate.drivers.base: each says the least of what a real one says."""
+"""Drivers that do nothing, by the protocols of each room: each says the least of what a real one says."""
 
 from __future__ import annotations
 
@@ -9,21 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from distgate.discovery import Suite
-from distgate.drivers.base import (
-    BaseImage,
-    BuildTask,
-    CommandResult,
-    ComposedImage,
-    Guest,
-    Progress,
-    SuiteRun,
-)
-from distgate.packages import Nevra
-from distgate.smoke import INSTALLED_COMMAND
+from distgate.builds.base import BuildTask
+from distgate.guests.base import CommandResult, Guest
+from distgate.images.base import BaseImage, ComposedImage
+from distgate.images.smoke import INSTALLED_COMMAND
+from distgate.rpm.nevra import Nevra
+from distgate.steps import Progress
+from distgate.testing.discovery import Suite
+from distgate.testing.verdict import SuiteRun
 
 if TYPE_CHECKING:
-    from distgate.drivers.suite_session import RunSuite
+    from distgate.runners.session import RunSuite
 
 _DONE = BuildTask(1, "build", "x86_64", "CLOSED")
 

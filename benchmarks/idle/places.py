@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING, ClassVar
 
 from benchmarks.idle.drivers import IdleComposer, IdleGuests, IdleHub, IdleSuites
 from blocks import DistGit, GuestMachine, ImageStore, KojiInstance
-from distgate.change import Change
-from distgate.drivers.base import BaseImage, BuildHub, GuestHost, ImageComposer, Progress
+from distgate.builds.base import BuildHub
+from distgate.changes.change import Change
+from distgate.guests.base import GuestHost
+from distgate.images.base import BaseImage, ImageComposer
+from distgate.steps import Progress
 
 if TYPE_CHECKING:
-    from distgate.drivers.suite_session import RunnerFor
-    from distgate.packages import Nevra
+    from distgate.rpm.nevra import Nevra
+    from distgate.runners.session import RunnerFor
 
 SITE = "idle"
 _KICKSTART = "%packages\nbash\n%end\n"

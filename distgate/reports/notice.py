@@ -1,4 +1,7 @@
-"""A notice: one message of a run with all that the other ways of telling it need to know."""
+"""A notice: one message of a run with all that the other ways of telling it need to know.
+
+News for people: the first red verdict, and the first that is green again; nothing for each red in between.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from distgate.bus.order import Said
 from distgate.errors import DistgateError
-from distgate.ledger import Letter, Run
-from distgate.message_order import Said
-from distgate.stages import Pipeline, verdict_of
+from distgate.ledger.ledger import Letter, Run
+from distgate.pipelines import Pipeline, verdict_of
+from distgate.text import printable
 
 #: A verdict on the package, for those who want to hear of changes alone; None is no verdict on it at all.
 Colour = Literal["green", "red"] | None
@@ -136,3 +140,28 @@ def colour_of(status: str, blame: str) -> Colour:
 def _task_of(run: Run) -> int | None:
     number = run.facts.get("koji_task", "").rpartition(" ")[2]
     return int(number) if number.isdigit() else None
+
+
+@dataclass(frozen=True)
+class News:
+    """A changed verdict: one line, and a text with where to look."""
+
+    subject: str
+    text: str
+
+
+def news_of(notice: Notice) -> News | None:
+    """The news in a notice; None when the verdict on this package, branch and pipeline is what it was."""
+    colour = colour_of(notice.status, notice.blame) if notice.last else None
+    if colour is None or colour == (notice.before or "green"):
+        return None
+    what = "works again" if colour == "green" else "fails"
+    subject = f"{notice.repo} {notice.branch} {what} ({notice.pipeline}, {notice.rev[:7]} by {notice.username})"
+    lines = [
+        printable(notice.words, newlines=False),
+        "",
+        f"Commit: {notice.namespace}/{notice.repo} {notice.branch} {notice.rev}",
+        *([f"Build: {notice.nvr}"] if notice.nvr else []),
+        f"Run: {notice.build_url}",
+    ]
+    return News(printable(subject, newlines=False), "\n".join(lines) + "\n")

@@ -11,10 +11,10 @@ import sys
 import uuid
 from pathlib import Path
 
-from distgate.drivers.amqp_queues import Subscription
+from distgate.bus.queues import Subscription
 from distgate.waiting import Deadline
-from lab.bare_repository import push
-from lab.demo_package import HERE, push_change
+from lab.dist_git.demo_package import HERE, push_change
+from lab.dist_git.repository import push
 from lab.world import World
 
 PREFIX = "org.centos.prod.ci.pipeline.allpackages."

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from distgate.waiting import Deadline
-from lab import prefect_cluster, prefect_server, supervisor, teardown
-from lab import service as services
-from lab.prefect_cluster import PrefectCluster
+from lab import teardown
+from lab.servers import prefect_cluster, prefect_server, supervisor
+from lab.servers import service as services
+from lab.servers.prefect_cluster import PrefectCluster
 
 START_SECONDS = 180.0
 ROOT = Path(__file__).parents[2]

@@ -1,7 +1,7 @@
 """A run as a container: an engine of our own, the worker's image built from Debian, and the shipped Docker pool.
 
 Nothing of the job template is changed for it: volumes, devices, capabilities, limits and the bridge network are those
-of deploy/pools/docker.json. What they need of a host is made in a sealed host (lab/sealed_host.py), which has
+of deploy/pools/docker.json. What they need of a host is made in a sealed host (lab/sites/sealed_host.py), which has
 /etc/distgate, /var/lib/distgate, the account distgate and the bridge for itself. Prefect and the ledger's PostgreSQL
 are in there, too.
 """
@@ -23,10 +23,11 @@ from commit_from_inside import LOOKED
 
 from distgate.process import spawn, tail_of
 from distgate.waiting import wait_for
-from lab import container_engine, teardown
-from lab.container_engine import Engine
-from lab.container_site import PLACE, PROGRAM, SETTINGS, USER_ID
-from lab.sealed_host import SealedHost, sealed_host
+from lab import teardown
+from lab.sites import container_engine
+from lab.sites.container_engine import Engine
+from lab.sites.containers import PLACE, PROGRAM, SETTINGS, USER_ID
+from lab.sites.sealed_host import SealedHost, sealed_host
 
 NO_ENGINE = container_engine.why_not()
 pytestmark = [
@@ -176,7 +177,7 @@ def story(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Iterator[Sto
 
 
 def start(site: Site, cache: Path) -> Site:
-    words = ["-m", "lab.container_site", "--state", str(site.state / "lab"), "--cache", str(cache)]
+    words = ["-m", "lab.sites.containers", "--state", str(site.state / "lab"), "--cache", str(cache)]
     site.host.run([sys.executable, *words], timeout=SITE_SECONDS, log_to=site.state / "site.log")
     return site
 

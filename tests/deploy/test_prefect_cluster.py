@@ -10,11 +10,11 @@ import httpx
 import pytest
 from sqlalchemy import create_engine, text
 
-from distgate.drivers.prefect_api import FlowRun, PrefectApi
+from distgate.prefect_api import FlowRun, PrefectApi
 from distgate.waiting import wait_for
-from lab import postgresql, prefect_cluster, prefect_server, supervisor
-from lab import service as services
-from lab.prefect_cluster import PrefectCluster
+from lab.servers import postgresql, prefect_cluster, prefect_server, supervisor
+from lab.servers import service as services
+from lab.servers.prefect_cluster import PrefectCluster
 
 SOON = 120.0
 

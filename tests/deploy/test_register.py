@@ -12,9 +12,10 @@ import pytest
 
 from distgate.process import Completed, run
 from distgate.waiting import Deadline
-from lab import prefect_server, supervisor, teardown
-from lab import service as services
-from lab.prefect_server import PrefectServer
+from lab import teardown
+from lab.servers import prefect_server, supervisor
+from lab.servers import service as services
+from lab.servers.prefect_server import PrefectServer
 
 PROJECT = Path(__file__).parents[2]
 PROGRAMS = Path(sys.executable).parent

@@ -10,17 +10,17 @@ import koji
 import pytest
 from commits import ALL, IMAGE, PACKAGE, PREFIX, Commit, push, status_of
 
-from distgate.drivers.amqp import publish
-from distgate.drivers.amqp_queues import Subscription, messages_in
-from distgate.drivers.prefect_api import FlowRun, PrefectApi
-from distgate.ledger import Ledger
+from distgate.bus.amqp import publish
+from distgate.bus.queues import Subscription, messages_in
+from distgate.bus.render import NEVER_EMPTY
+from distgate.ledger.ledger import Ledger
+from distgate.prefect_api import FlowRun, PrefectApi
 from distgate.process import run
-from distgate.rendering import NEVER_EMPTY
 from distgate.waiting import wait_for
 from distgate_messages.allpackages import StageV1
-from lab.bare_repository import create_branch
-from lab.demo_package import push_change
-from lab.git_receive import TOPIC, receive_body
+from lab.dist_git.demo_package import push_change
+from lab.dist_git.git_receive import TOPIC, receive_body
+from lab.dist_git.repository import create_branch
 from lab.world import World
 
 pytestmark = [pytest.mark.lab, pytest.mark.guest]

@@ -9,13 +9,13 @@ import httpx
 import pytest
 from commits import ATOMIC, Commit, push_to_host, status_of
 
-from distgate.drivers.base import ComposedTree
-from distgate.ledger import Ledger
+from distgate.bus.render import NEVER_EMPTY
+from distgate.ledger.ledger import Ledger
+from distgate.ledger.stage_times import stage_times
+from distgate.ostree.base import ComposedTree
 from distgate.process import run
-from distgate.rendering import NEVER_EMPTY
-from distgate.stage_times import stage_times
 from distgate_messages.atomic import StageV1
-from lab.demo_package import ATOMIC_BRANCH, NAME
+from lab.dist_git.demo_package import ATOMIC_BRANCH, NAME
 from lab.world import World
 
 # A fixture's run is a whole pipeline with up to nine boots, and counts as its first test's time.

@@ -18,21 +18,22 @@ import pytest
 import yaml
 from commits import ALL, FAILURE, PREFIX, Commit, push, push_broken, push_to_host, status_of
 
-from distgate.change import Change
-from distgate.drivers.amqp import publish
-from distgate.drivers.amqp_queues import Subscription
-from distgate.drivers.prefect_api import FlowRun, PrefectApi
-from distgate.ledger import Ledger
-from distgate.ledger_tables import RUNS
+from distgate.bus.amqp import publish
+from distgate.bus.queues import Subscription
+from distgate.changes.change import Change
+from distgate.changes.retest import offset_of
+from distgate.ledger.ledger import Ledger
+from distgate.ledger.tables import RUNS
+from distgate.prefect_api import FlowRun, PrefectApi
 from distgate.process import run
-from distgate.retest import offset_of
 from distgate.waiting import wait_for
-from lab import staging, supervisor
-from lab.bare_repository import repository_path
-from lab.demo_package import ATOMIC_BRANCH, NAME
-from lab.git_receive import TOPIC as PUSHED
-from lab.git_receive import receive_body
+from lab.dist_git.demo_package import ATOMIC_BRANCH, NAME
+from lab.dist_git.git_receive import TOPIC as PUSHED
+from lab.dist_git.git_receive import receive_body
+from lab.dist_git.repository import repository_path
 from lab.run_page import latest_artifact
+from lab.servers import supervisor
+from lab.sites import staging
 from lab.world import PROJECT, SITE, World
 
 # A fixture's and a rehearsal's runs count as one test's time.

@@ -5,10 +5,10 @@ import signal
 import pytest
 from commits import ALL, PACKAGE, SMOKE, engines, guests, kill, push, push_slow, status_of
 
-from distgate.drivers.koji import KojiClient, KojiProfile
-from distgate.ledger import Ledger
+from distgate.builds.koji import KojiClient, KojiProfile
+from distgate.ledger.ledger import Ledger
 from distgate.waiting import wait_for
-from lab import supervisor
+from lab.servers import supervisor
 from lab.world import World
 
 pytestmark = [pytest.mark.lab, pytest.mark.guest]

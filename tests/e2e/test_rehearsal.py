@@ -13,13 +13,15 @@ from pathlib import Path
 import pytest
 from commits import ALL, FAILURE, PREFIX, guests, push_broken, status_of
 
-from distgate.drivers.amqp_queues import Subscription
-from distgate.ledger import Ledger, Run
+from distgate.bus.queues import Subscription
+from distgate.ledger.ledger import Ledger, Run
 from distgate.process import run, tail_of
 from distgate.waiting import Deadline, wait_for
-from lab import rehearsal, supervisor, teardown
-from lab.demo_package import NAME, push_change
-from lab.prefect_server import SERVER
+from lab import teardown
+from lab.dist_git.demo_package import NAME, push_change
+from lab.servers import supervisor
+from lab.servers.prefect_server import SERVER
+from lab.sites import rehearsal
 from lab.world import World
 
 pytestmark = [pytest.mark.rehearsal, pytest.mark.lab, pytest.mark.guest, pytest.mark.timeout(1800)]

@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 from commits import push
 
-from distgate.capsule import FILE, Capsule, load
-from distgate.drivers.guest_holder import end_held
-from distgate.drivers.guest_registry import GuestRegistry
-from distgate.drivers.guest_watchdog import start_time
+from distgate.files import RUN_RECORD
+from distgate.guests.monitor import end_held
+from distgate.guests.registry import GuestRegistry
+from distgate.guests.watchdog import start_time
+from distgate.runs.record import Capsule, load
 from lab.world import World
 
 pytestmark = [pytest.mark.lab, pytest.mark.guest]
@@ -28,7 +29,7 @@ OFFLINE = ("bwrap", "--dev-bind", "/", "/", "--unshare-net", "--")
 @pytest.fixture(scope="module")
 def unstable(lab: World) -> Path:
     """The directory of a run whose package tests failed: one that another test made, or else a new one."""
-    for path in sorted(lab.artifacts_dir.glob(f"*/{FILE}")):
+    for path in sorted(lab.artifacts_dir.glob(f"*/{RUN_RECORD}")):
         verdict = load(path).verdict
         if verdict and verdict.status == "UNSTABLE":
             return path.parent
@@ -60,7 +61,7 @@ def test_an_unstable_run_has_the_same_verdict_elsewhere_and_its_guest_can_be_kep
     try:
         status, out, said = distgate(guests, tmp_path, *words, prefix=OFFLINE)
         assert status == 1, said
-        check(json.loads(out), load(copy / FILE), into)
+        check(json.loads(out), load(copy / RUN_RECORD), into)
         (kept,) = GuestRegistry(guests).all()
         assert json.loads(out)["guest"]["name"] == kept.name
         assert kept.name in said
@@ -84,12 +85,12 @@ def check(found: dict[str, Any], recorded: Capsule, into: Path) -> None:
 
 
 def test_a_run_that_was_not_built_says_how_to_build_it_by_hand(lab: World, tmp_path: Path) -> None:
-    found = [path for path in lab.artifacts_dir.glob(f"*/{FILE}") if not_built(load(path))]
+    found = [path for path in lab.artifacts_dir.glob(f"*/{RUN_RECORD}") if not_built(load(path))]
     if not found:
         commit = push(lab, "build")
         commit.until("complete")
         commit.ended()
-        found = [commit.room() / FILE]
+        found = [commit.room() / RUN_RECORD]
     capsule = load(found[0])
     status, said, _ = distgate(tmp_path, tmp_path, "reproduce", str(found[0]))
     assert status == 1

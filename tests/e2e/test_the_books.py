@@ -2,9 +2,9 @@
 
 import pytest
 
-from distgate.audit import Audit, audit
-from distgate.ledger import Ledger
-from distgate.ledger_books import books
+from distgate.ledger.ledger import Ledger
+from distgate.operations.audit import Audit, audit
+from distgate.operations.ledger_queries import books
 from distgate.waiting import wait_for
 from lab.world import World
 

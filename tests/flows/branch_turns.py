@@ -11,11 +11,11 @@ from prefect.states import Completed
 from tiny_trees import Packages, treefile_in
 
 from blocks import OSTreeRepo
-from distgate.change import Change
+from distgate.changes.change import Change
 from distgate.waiting import wait_for
 from tasks.build import BuiltPackage
 from tasks.claim import claim_change
-from tasks.stage import end_of_run
+from tasks.run.stage import end_of_run
 from tasks.tree import branch_held, compose_tree, on_trial
 
 SITE = "turns"

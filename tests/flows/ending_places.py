@@ -15,11 +15,14 @@ from typing import Any, ClassVar
 from benchmarks.idle.drivers import IdleHub, IdleSuites
 from benchmarks.idle.places import IdleDistGit, IdleKoji, IdleMachine, IdleStore
 from blocks import DistGit, GuestMachine, ImageStore, KojiInstance
-from distgate.change import Change
-from distgate.discovery import Suite
-from distgate.drivers.base import BuildHub, BuildTask, Guest, Progress, SuiteRun
-from distgate.drivers.suite_session import RunnerFor, RunSuite
+from distgate.builds.base import BuildHub, BuildTask
+from distgate.changes.change import Change
 from distgate.errors import Cancelled, ConfigurationError, GaveUp, InfrastructureError, PackageError
+from distgate.guests.base import Guest
+from distgate.runners.session import RunnerFor, RunSuite
+from distgate.steps import Progress
+from distgate.testing.discovery import Suite
+from distgate.testing.verdict import SuiteRun
 
 SITE = "ending"
 WORDS = ("success", "unstable", "package", "tests", "infrastructure", "late", "configuration", "cancelled", "bug")

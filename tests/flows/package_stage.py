@@ -9,12 +9,12 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
 from blocks import DistGit, KojiInstance
-from distgate.change import Change
-from distgate.stages import Pipeline
-from lab.lookaside import lookaside_address
+from distgate.changes.change import Change
+from distgate.pipelines import Pipeline
+from lab.dist_git.lookaside import lookaside_address
 from tasks.build import build_package
 from tasks.claim import claim_change
-from tasks.stage import end_of_run
+from tasks.run.stage import end_of_run
 
 SITE = "package-stage"
 

@@ -8,10 +8,11 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from distgate.change import Change
+from distgate.changes.change import Change
 from distgate.errors import PackageError
-from tasks.claim import Job, claim_change
-from tasks.stage import end_of_run, ledger, stage
+from tasks.claim import claim_change
+from tasks.run.job import Job
+from tasks.run.stage import end_of_run, ledger, stage
 
 CHANGE = Change(namespace="rpms", repo="tiny", rev="cd" * 20, branch="f41", username="jane")
 

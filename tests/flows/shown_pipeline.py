@@ -7,12 +7,12 @@ from threading import Thread
 
 from prefect import flow, runtime, task
 
-from distgate.change import Change
-from distgate.run_directory import RunDirectory
+from distgate.changes.change import Change
+from distgate.runs.directory import RunDirectory
 from distgate.waiting import wait_for
 from lab.run_page import latest_artifact
-from tasks.claim import Job
-from tasks.live_logs import LiveLogs
+from tasks.run.job import Job
+from tasks.run.live_logs import LiveLogs
 
 CHANGE = Change(namespace="rpms", repo="tiny", rev="ef" * 20, branch="f41")
 

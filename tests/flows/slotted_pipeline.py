@@ -9,12 +9,13 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from distgate.change import Change
+from distgate.changes.change import Change
 from distgate.waiting import wait_for
-from tasks.claim import Job, claim_change
-from tasks.last_word import LAST_WORD
-from tasks.slots import slot
-from tasks.stage import stage
+from tasks.claim import claim_change
+from tasks.hooks import LAST_WORD
+from tasks.run.job import Job
+from tasks.run.slots import slot
+from tasks.run.stage import stage
 
 WORLD, NAME, LIMIT, SLOTS = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
 CHANGE = Change(namespace="rpms", repo=NAME, rev="cd" * 20, branch="f41", username="jane")

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from distgate.ledger import Ledger
+from distgate.ledger.ledger import Ledger
+from distgate.pipelines import split_topic
 from distgate.process import run
-from distgate.stages import split_topic
 from distgate.waiting import wait_for
-from lab.prefect_server import PrefectServer
+from lab.servers.prefect_server import PrefectServer
 from lab.world import PROJECT
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="installing into a directory takes root")

@@ -9,11 +9,11 @@ import pytest
 from ending_places import change_of
 
 from benchmarks.overhead import write_packages
-from distgate.drivers.prefect_api import PrefectApi
-from distgate.ledger import Ledger
+from distgate.ledger.ledger import Ledger
+from distgate.prefect_api import PrefectApi
 from distgate.process import run
-from lab.prefect_server import PrefectServer
 from lab.run_page import latest_artifact
+from lab.servers.prefect_server import PrefectServer
 from lab.world import PROJECT
 
 HERE = Path(__file__).parent

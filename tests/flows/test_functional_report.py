@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from distgate.discovery import Suite
-from distgate.drivers.suite_session import JudgedSuite
-from distgate.suite_results import TestOutcome
-from distgate.verdict import SuiteVerdict
+from distgate.runners.session import JudgedSuite
+from distgate.testing.discovery import Suite
+from distgate.testing.results import TestOutcome
+from distgate.testing.verdict import SuiteVerdict
 from tasks.functional import TestReport
 
 ONE = TestOutcome("one", "pass")

@@ -6,24 +6,24 @@ from pathlib import Path
 
 import pytest
 
-from distgate.change import Change
-from distgate.conformance import ConformanceReport
-from distgate.discovery import Suite
-from distgate.drivers.base import ComposedTree
-from distgate.drivers.suite_session import JudgedSuite
-from distgate.drivers.tree_upgrade import UpgradeReport
+from distgate.atomic.upgrade_test import UpgradeReport
+from distgate.changes.change import Change
+from distgate.conformance.verdict import ConformanceReport
 from distgate.errors import PackageError
-from distgate.package_diff import package_diff
-from distgate.packages import Nevra
-from distgate.run_directory import RunDirectory
-from distgate.suite_results import TestOutcome
-from distgate.verdict import SuiteVerdict
-from tasks.claim import Job
+from distgate.ostree.base import ComposedTree
+from distgate.rpm.diff import package_diff
+from distgate.rpm.nevra import Nevra
+from distgate.runners.session import JudgedSuite
+from distgate.runs.directory import RunDirectory
+from distgate.testing.discovery import Suite
+from distgate.testing.results import TestOutcome
+from distgate.testing.verdict import SuiteVerdict
 from tasks.conformance import NO_PROFILE
 from tasks.functional import TestReport
 from tasks.host_image import NOT_DUE
-from tasks.host_report import MOST_LINES, HostReport
 from tasks.integration import IntegrationReport
+from tasks.page.atomic_host import MOST_LINES, HostReport
+from tasks.run.job import Job
 
 REV, PARENT = "ab" * 32, "cd" * 32
 NEW, OLD = (Nevra("tiny", 0, version, "1", "noarch") for version in ("2", "1"))

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from distgate.process import run
-from lab.prefect_server import PrefectServer
 from lab.run_page import latest_artifact
+from lab.servers.prefect_server import PrefectServer
 
 HERE = Path(__file__).parent
 

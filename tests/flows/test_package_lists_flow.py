@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from distgate.drivers.repository import make_repository
 from distgate.process import Completed, run
-from lab.prefect_server import PrefectServer
+from distgate.rpm.repository import make_repository
+from lab.servers.prefect_server import PrefectServer
 
 SPEC = """\
 Name: shell

@@ -13,10 +13,11 @@ import koji
 import pytest
 from koji_world import KojiWorld, koji_world, spec
 
-from distgate.capsule import load, sha256_of
-from distgate.ledger import Ledger
+from distgate.files import sha256_of
+from distgate.ledger.ledger import Ledger
 from distgate.process import run
-from lab.prefect_server import PrefectServer
+from distgate.runs.record import load
+from lab.servers.prefect_server import PrefectServer
 
 HERE = Path(__file__).parent
 TESTED = spec().replace("%files\n", "%check\necho '== 3 passed in 0.50s =='\n{end}\n%files\n")

@@ -10,7 +10,7 @@ import uuid
 from object_store import running_object_store
 
 from distgate.process import run
-from lab.prefect_server import PrefectServer
+from lab.servers.prefect_server import PrefectServer
 from lab.world import PROJECT
 
 #: A block, and a run that keeps a result in it.
@@ -34,7 +34,8 @@ else:
     pipeline()
 """
 LOOK = (
-    "from tasks.maintenance import result_storage; print(*(one.name for one in result_storage().results()), sep='|')"
+    "from tasks.operations.clean_up import result_storage; "
+    "print(*(item.name for item in result_storage().results()), sep='|')"
 )
 
 

@@ -11,9 +11,9 @@ from uuid import uuid4
 import pytest
 from object_store import ObjectStore, running_object_store
 
-from distgate.ledger import Ledger
+from distgate.ledger.ledger import Ledger
 from distgate.process import Completed, run
-from lab.prefect_server import PrefectServer
+from lab.servers.prefect_server import PrefectServer
 from lab.world import PROJECT
 
 HERE = Path(__file__).parent

@@ -6,9 +6,9 @@ import shutil
 import sys
 from pathlib import Path
 
-from distgate.ledger import Ledger
+from distgate.ledger.ledger import Ledger
 from distgate.process import Completed, run
-from lab.prefect_server import PrefectServer
+from lab.servers.prefect_server import PrefectServer
 from lab.world import PROJECT
 
 HERE = Path(__file__).parent

@@ -13,16 +13,16 @@ from typing import Any
 
 import pytest
 
-from distgate.announcements import Announcer
-from distgate.change import Change
-from distgate.health import health_file, read_health
-from distgate.ledger import Ledger
+from distgate.bus.announce import Announcer
+from distgate.changes.change import Change
+from distgate.doctor.health import health_file, read_health
+from distgate.ledger.ledger import Ledger
 from distgate.process import run
 from distgate.settings import Settings
-from lab import prefect_server as lab_prefect
-from lab.bare_repository import create_repository, push, repository_path
-from lab.prefect_server import PrefectServer
-from lab.rabbitmq import Broker
+from lab.dist_git.repository import create_repository, push, repository_path
+from lab.servers import prefect_server as lab_prefect
+from lab.servers.prefect_server import PrefectServer
+from lab.servers.rabbitmq import Broker
 from lab.world import PROJECT
 
 HERE = Path(__file__).parent

@@ -11,11 +11,11 @@ from uuid import uuid4
 
 import pytest
 
-from distgate.drivers.prefect_api import FlowRun, PrefectApi
-from distgate.ledger import Ledger
-from distgate.stages import split_topic
+from distgate.ledger.ledger import Ledger
+from distgate.pipelines import split_topic
+from distgate.prefect_api import FlowRun, PrefectApi
 from distgate.waiting import wait_for
-from lab.prefect_server import PrefectServer
+from lab.servers.prefect_server import PrefectServer
 from lab.world import PROJECT
 
 HERE = Path(__file__).parent

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from distgate.announcements import Announcer
-from distgate.change import Change
-from distgate.drivers.prefect_api import PrefectApi
-from distgate.ledger import Ledger
+from distgate.bus.announce import Announcer
+from distgate.changes.change import Change
+from distgate.ledger.ledger import Ledger
+from distgate.prefect_api import PrefectApi
 from distgate.process import run
 from distgate.settings import Settings
-from lab.prefect_server import PrefectServer
+from lab.servers.prefect_server import PrefectServer
 
 HERE = Path(__file__).parent
 PACKAGE = ["package.queued SUCCESS", "package.running SUCCESS"]

@@ -6,27 +6,20 @@ from pathlib import Path
 
 import pytest
 
-from distgate.capsule import (
-    BuildRecord,
-    Capsule,
-    HeldRecord,
-    RerunRecord,
-    SuiteRecord,
-    TestRecord,
-    TestsRecord,
-)
-from distgate.change import Change
+from distgate.changes.change import Change
 from distgate.errors import Cancelled, ConfigurationError, InfrastructureError, PackageError
-from distgate.ledger import Letter, Run
+from distgate.guests.registry import HeldRecord
+from distgate.ledger.ledger import Letter, Run
+from distgate.ledger.stage_times import stage_times
 from distgate.process import run
-from distgate.run_directory import RunDirectory
-from distgate.stage_times import stage_times
-from tasks.claim import Job
+from distgate.runs.directory import RunDirectory
+from distgate.runs.record import BuildRecord, Capsule, RerunRecord, SuiteRecord, TestRecord, TestsRecord
 from tasks.functional import TestReport
-from tasks.image_report import ImageReport
-from tasks.summary_commands import by_hand, run_again
-from tasks.summary_page import logs_section, summary_page
-from tasks.summary_tests import failing_tests, suites_section
+from tasks.page.all_packages import ImageReport
+from tasks.page.commands import by_hand, run_again
+from tasks.page.page import logs_section, summary_page
+from tasks.page.tests import failing_tests, suites_section
+from tasks.run.job import Job
 
 CHANGE = Change(namespace="rpms", repo="dos2unix", rev="a" * 40, branch="f41")
 BUILD = BuildRecord(server="http://hub", topurl="http://top", task_id=7, source="git+http://dist-git#x")

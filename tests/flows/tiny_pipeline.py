@@ -8,11 +8,12 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from distgate.change import Change
+from distgate.changes.change import Change
 from distgate.errors import Cancelled, InfrastructureError, PackageError
-from distgate.stages import Pipeline, verdict_of
-from tasks.claim import Job, claim_change
-from tasks.stage import end_of_run, ledger, stage
+from distgate.pipelines import Pipeline, verdict_of
+from tasks.claim import claim_change
+from tasks.run.job import Job
+from tasks.run.stage import end_of_run, ledger, stage
 
 CHANGE = Change(namespace="rpms", repo="tiny", rev="cd" * 20, branch="f41", username="jane")
 

@@ -8,12 +8,13 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from distgate.change import Change
+from distgate.changes.change import Change
 from distgate.errors import PackageError
-from tasks.claim import Job, claim_change
-from tasks.images import store_of
-from tasks.last_word import LAST_WORD
-from tasks.stage import stage
+from tasks.claim import claim_change
+from tasks.hooks import LAST_WORD
+from tasks.run.base_images import store_of
+from tasks.run.job import Job
+from tasks.run.stage import stage
 
 CHANGE = Change(namespace="rpms", repo="tiny", rev="cd" * 20, branch="f41", username="jane")
 WORLD = Path(sys.argv[1])

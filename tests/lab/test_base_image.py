@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from distgate.drivers.base import BaseImage
-from distgate.drivers.guests import LibvirtGuests
 from distgate.errors import ConfigurationError
-from lab.base_image import ensure_base, lab_store
+from distgate.guests.host import LibvirtGuests
+from distgate.images.base import BaseImage
+from lab.images.base_image import ensure_base, lab_store
 
 
 @pytest.fixture(scope="module")

@@ -9,19 +9,19 @@ from pathlib import Path
 import pytest
 from koji_world import KojiWorld, koji_world
 
-from distgate.drivers.guests import LibvirtGuests
-from distgate.drivers.offline_install import OfflineInstaller
-from distgate.drivers.repository import make_repository
+from distgate.builds.unit_tests import unit_tests
 from distgate.errors import ConfigurationError, InfrastructureError, PackageError
-from distgate.packages import Nevra, RpmFile, read_rpms, under_test
-from distgate.smoke import INSTALLED_COMMAND, KERNEL_COMMAND, judge
-from distgate.stages import STAGES
-from distgate.unit_tests import unit_tests
-from lab.bare_repository import git
-from lab.base_image import ensure_base
-from lab.demo_package import NAME, VERSION, Break, breaks, ensure_tarball, package_files, push_change, seed
-from lab.dist_git import DistGitServer
-from lab.lookaside import upload
+from distgate.guests.host import LibvirtGuests
+from distgate.images.layered import OfflineInstaller
+from distgate.images.smoke import INSTALLED_COMMAND, KERNEL_COMMAND, judge
+from distgate.pipelines import STAGES
+from distgate.rpm.nevra import Nevra, RpmFile, read_rpms, under_test
+from distgate.rpm.repository import make_repository
+from lab.dist_git.demo_package import NAME, VERSION, Break, breaks, ensure_tarball, package_files, push_change, seed
+from lab.dist_git.lookaside import upload
+from lab.dist_git.repository import git
+from lab.dist_git.server import DistGitServer
+from lab.images.base_image import ensure_base
 
 PATIENCE = 300.0
 

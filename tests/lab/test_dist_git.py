@@ -13,10 +13,10 @@ import pytest
 
 from distgate.errors import ConfigurationError
 from distgate.process import ProcessFailed
-from lab.bare_repository import Author, create_branch, create_repository, git, install_hook, push
-from lab.dist_git import DistGitServer
-from lab.git_receive import TOPIC, announce, receive_body
-from lab.lookaside import upload
+from lab.dist_git.git_receive import TOPIC, announce, receive_body
+from lab.dist_git.lookaside import upload
+from lab.dist_git.repository import Author, create_branch, create_repository, git, install_hook, push
+from lab.dist_git.server import DistGitServer
 
 EXAMPLES = Path(__file__).parents[1] / "data" / "messages"
 NOTHING = "0" * 40

@@ -18,7 +18,7 @@ import koji.xmlrpcplus
 import pytest
 from koji_world import KojiWorld, koji_world, spec
 
-from distgate.drivers.koji import KojiClient, KojiProfile
+from distgate.builds.koji import KojiClient, KojiProfile
 from distgate.errors import InfrastructureError, PackageError
 from distgate.process import spawn
 from distgate.waiting import wait_for
@@ -300,7 +300,7 @@ class Process:
     def __init__(self, state: Path, cache: Path, dist_git: str, log: Path) -> None:
         words = ["--state", str(state), "--cache", str(cache), "--dist-git", dist_git]
         log.write_text("")
-        self.child: subprocess.Popen[bytes] = spawn([sys.executable, "-m", "lab.koji_hub", *words], log_to=log)
+        self.child: subprocess.Popen[bytes] = spawn([sys.executable, "-m", "lab.koji.hub", *words], log_to=log)
         self.url = wait_for(
             "the hub's address",
             lambda: next((line for line in log.read_text().splitlines() if line.startswith("http://")), None),

@@ -14,16 +14,16 @@ from pathlib import Path
 
 import pytest
 
-from distgate.drivers.base import BuiltImage
-from distgate.drivers.image_factory import ImageFactory
-from distgate.drivers.image_layout import root_offset
 from distgate.errors import DistgateError, InfrastructureError, PackageError, TimedOut
-from distgate.kickstart_edit import with_packages_under_test
-from distgate.packages import Nevra, read_rpms
+from distgate.kickstart.base import BuiltImage
+from distgate.kickstart.edit import with_packages_under_test
+from distgate.kickstart.imagefactory import ImageFactory
+from distgate.mounts.partitions import root_offset
 from distgate.process import run
+from distgate.rpm.nevra import Nevra, read_rpms
 from distgate.waiting import wait_for
-from lab.base_image import lab_definition
-from lab.image_factory import COMMAND, FAULTS, INSTALL_URL, RESOURCES
+from lab.images.base_image import lab_definition
+from lab.images.imagefactory import COMMAND, FAULTS, INSTALL_URL, RESOURCES
 
 SPEC = """Name: {name}
 Version: 9.9
@@ -195,7 +195,7 @@ def test_the_storage_is_the_real_ones_whatever_the_outcome(tmp_path: Path) -> No
 WORKER = """
 import sys
 from pathlib import Path
-from distgate.drivers.image_factory import ImageFactory
+from distgate.kickstart.imagefactory import ImageFactory
 from lab.image_factory import COMMAND, INSTALL_URL, RESOURCES
 factory = ImageFactory(command=COMMAND, install_url=INSTALL_URL, resources=RESOURCES, grace=1.0)
 factory.build(sys.stdin.read(), "lab-cloud", "12", Path(sys.argv[1]), 600)

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 import pytest
-
-from distgate.drivers.branch_trees import BranchTrees
-from distgate.drivers.ostree_repository import OstreeRepository
-from distgate.package_diff import diff_text
-from distgate.packages import read_rpms
-from distgate.process import run
-from lab.tree import begun_lab_trees
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "drivers"))
 from small_rpms import SmallRpm, make_repository
+
+from distgate.ostree.branch import BranchTrees
+from distgate.ostree.repository import OstreeRepository
+from distgate.process import run
+from distgate.rpm.diff import diff_text
+from distgate.rpm.nevra import read_rpms
+from lab.images.tree import begun_lab_trees
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="installing into a directory takes root")
 

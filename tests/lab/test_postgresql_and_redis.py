@@ -12,10 +12,11 @@ from redis import Redis as Client
 from sqlalchemy import create_engine, text
 
 from distgate.waiting import Deadline, wait_for
-from lab import postgresql, redis, supervisor, teardown
-from lab import service as services
-from lab.postgresql import Postgresql
-from lab.redis import Redis
+from lab import teardown
+from lab.servers import postgresql, redis, supervisor
+from lab.servers import service as services
+from lab.servers.postgresql import Postgresql
+from lab.servers.redis import Redis
 
 SOON = 60.0
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from distgate.drivers.prefect_api import PrefectApi
 from distgate.errors import InfrastructureError
+from distgate.prefect_api import PrefectApi
 from distgate.waiting import wait_for
-from lab import prefect_server as lab_prefect
-from lab.prefect_server import PrefectServer
+from lab.servers import prefect_server as lab_prefect
+from lab.servers.prefect_server import PrefectServer
 
 SOON = 60.0
 

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from distgate.drivers.amqp import Publisher, Subscription
+from distgate.bus.amqp import Publisher, Subscription
 from distgate.errors import InfrastructureError
 from distgate.waiting import Deadline, wait_for
-from lab import rabbitmq, supervisor, teardown
-from lab import service as services
-from lab.ports import is_free
-from lab.rabbitmq import EXCHANGE, Broker
+from lab import teardown
+from lab.servers import rabbitmq, supervisor
+from lab.servers import service as services
+from lab.servers.ports import is_free
+from lab.servers.rabbitmq import EXCHANGE, Broker
 
 TOPIC = "test.crash"
 SOON = 90.0

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from distgate.process import run
-from lab.cache import ensure_entry, identity_of
-from lab.disk import DiskLayout, partition_table
-from lab.dpkg import installed, rpm_version
-from lab.file_owners import LEFTOVERS, SETUP, assign_files, resolve
-from lab.initramfs import cpio_archive
-from lab.rpm_repository import Repository, ensure_repository
+from lab.distribution.cache import ensure_entry, identity_of
+from lab.distribution.dpkg import installed, rpm_version
+from lab.distribution.file_owners import LEFTOVERS, SETUP, assign_files, resolve
+from lab.distribution.initramfs import cpio_archive
+from lab.distribution.rpm_repository import Repository, ensure_repository
+from lab.images.disk import DiskLayout, partition_table
 
 VERSIONS = (
     ("5.2.15-2+b13", ("5.2.15", "2+b13")),

@@ -13,8 +13,8 @@ import pytest
 
 from distgate.errors import ConfigurationError
 from distgate.waiting import wait_for
-from lab import container_site
-from lab.sealed_host import SealedHost, sealed_host
+from lab.sites import containers
+from lab.sites.sealed_host import SealedHost, sealed_host
 from lab.teardown import mounts_below
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="namespaces without a user namespace take root")
@@ -37,7 +37,7 @@ def said(host: SealedHost, *words: str) -> str:
 
 def test_it_has_a_name_and_processes_of_its_own(host: SealedHost) -> None:
     assert said(host, "hostname") == "sealed-host" != os.uname().nodename
-    assert "lab.sealed_host" in said(host, "tr '\\0' ' ' < /proc/1/cmdline")
+    assert "lab.sites.sealed_host" in said(host, "tr '\\0' ' ' < /proc/1/cmdline")
 
 
 @pytest.mark.parametrize("place", ["/etc", "/opt", "/var/lib"])
@@ -69,7 +69,7 @@ def test_it_can_share_the_network_of_this_host(state: Path) -> None:
 
 def test_nothing_of_it_is_left_when_whoever_asked_is_killed(state: Path) -> None:
     program = (
-        "import sys, time; from pathlib import Path; from lab.sealed_host import sealed_host\n"
+        "import sys, time; from pathlib import Path; from lab.sites.sealed_host import sealed_host\n"
         "with sealed_host(Path(sys.argv[1]), 'doomed') as host:\n"
         "    host.run(['sh', '-c', 'setsid sleep 1000 > /dev/null 2>&1 &'], timeout=10)\n"
         "    print(host.pid, flush=True); time.sleep(1000)"
@@ -99,5 +99,5 @@ def space_of(pid: int) -> str:
 
 def test_a_site_of_containers_is_made_nowhere_else(state: Path, cache: Path) -> None:
     with pytest.raises(ConfigurationError, match="changes /etc"):
-        container_site.ContainerSite(state / "site", cache, print)
+        containers.ContainerSite(state / "site", cache, print)
     assert not (state / "site").exists()

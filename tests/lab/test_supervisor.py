@@ -13,11 +13,12 @@ import pytest
 
 from distgate.errors import ConfigurationError
 from distgate.waiting import Deadline, wait_for
-from lab import service as services
-from lab import supervisor, teardown
-from lab.ports import free_ports, is_free
-from lab.process_table import MARKER, identify, members
-from lab.service import Health, Service
+from lab import teardown
+from lab.servers import service as services
+from lab.servers import supervisor
+from lab.servers.ports import free_ports, is_free
+from lab.servers.process_table import MARKER, identify, members
+from lab.servers.service import Health, Service
 
 SLEEP = ("sleep", "600")
 SOON = 20.0
@@ -116,7 +117,7 @@ def test_a_restart_gives_a_new_process(state: Path) -> None:
 def test_a_service_can_be_interrupted_although_the_lab_was_started_in_the_background(state: Path) -> None:
     # A shell without job control starts `command &` with SIGINT ignored, which children would inherit.
     services.save(state, Service("sleeper", SLEEP))
-    code = f"from pathlib import Path; from lab.supervisor import *; start_supervisor(Path({str(state)!r}))"
+    code = f"from pathlib import Path; from lab.servers.supervisor import *; start_supervisor(Path({str(state)!r}))"
     subprocess.run(["sh", "-c", '"$0" -c "$1" & wait', sys.executable, code], check=True, timeout=60)
     supervisor.wait_healthy(state, ["sleeper"], Deadline(SOON))
     before = pid_of(state, "sleeper")

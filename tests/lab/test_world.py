@@ -9,14 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from distgate.drivers import amqp
-from distgate.drivers.prefect_api import PrefectApi
+from distgate.bus import amqp
 from distgate.errors import ConfigurationError
+from distgate.prefect_api import PrefectApi
 from distgate.process import spawn
 from distgate.waiting import Deadline, wait_for
-from lab import service as services
-from lab import supervisor, teardown, world
-from lab.service import Service
+from lab import teardown, world
+from lab.servers import service as services
+from lab.servers import supervisor
+from lab.servers.service import Service
 from lab.start_lock import starting
 from lab.world import World
 
@@ -73,7 +74,7 @@ def test_a_lab_that_is_up_is_described_by_its_state_directory(lab: World) -> Non
 def test_starting_a_lab_that_is_up_changes_nothing_and_says_so(lab: World) -> None:
     before = {one.name: one.pid for one in supervisor.status(lab.state)}
     said: list[str] = []
-    assert world.up(lab.state, lab.cache, said.append) == lab
+    assert world.up(lab.state, lab.distribution.cache, said.append) == lab
     assert said == ["the lab is up already"]
     assert {one.name: one.pid for one in supervisor.status(lab.state)} == before
 
@@ -92,7 +93,7 @@ def test_a_lab_that_is_half_up_is_refused_and_down_is_named(small: Path, tmp_pat
     with pytest.raises(ConfigurationError, match="half up") as caught:
         world.up(small, tmp_path / "cache", print)
     assert "lab down" in caught.value.hint
-    assert "lab.supervisor" in caught.value.evidence
+    assert "lab.servers.supervisor" in caught.value.evidence
     assert supervisor.status(small)[0].healthy
 
 

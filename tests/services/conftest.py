@@ -10,7 +10,7 @@ import pytest
 from rooms import Room, tidy
 
 from distgate.process import run
-from lab.entrance import Entrance, entrance
+from lab.sites.entrance import Entrance, entrance
 
 
 @pytest.fixture(scope="session")

@@ -9,9 +9,10 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 from rooms import fill
 
-from distgate.change import Change
-from tasks.claim import Job, claim_change
-from tasks.stage import end_of_run, stage
+from distgate.changes.change import Change
+from tasks.claim import claim_change
+from tasks.run.job import Job
+from tasks.run.stage import end_of_run, stage
 
 CHANGE = Change(namespace="rpms", repo="tiny", rev="cd" * 20, branch="f41", username="jane")
 

@@ -9,12 +9,12 @@ import httpx
 import pytest
 import yaml
 
-from distgate.change import Change
-from distgate.drivers.prefect_api import PrefectApi
-from distgate.health import queue_of
+from distgate.changes.change import Change
+from distgate.doctor.health import queue_of
+from distgate.prefect_api import PrefectApi
 from distgate.process import run
 from distgate.waiting import wait_for
-from lab.entrance import Entrance
+from lab.sites.entrance import Entrance
 from lab.world import PROJECT
 from services.trigger import event_of
 

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.intake import one_round
 from benchmarks.pushes import flood
-from lab.entrance import Entrance
+from lab.sites.entrance import Entrance
 
 pytestmark = pytest.mark.lab
 

@@ -12,7 +12,7 @@ from faulty_line import FaultyLine
 from rooms import Room, fill, push, rev_of
 
 from distgate.waiting import wait_for
-from lab import supervisor
+from lab.servers import supervisor
 
 pytestmark = pytest.mark.lab
 #: Offered to Prefect within the message's turn, and later from the ledger.

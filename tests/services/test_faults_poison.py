@@ -12,9 +12,9 @@ import pytest
 import sqlalchemy as sa
 from rooms import TOPIC, Room, headers, push, tidy
 
-from distgate.ledger_tables import CHANGES
+from distgate.ledger.tables import CHANGES
 from distgate.waiting import wait_for
-from lab.entrance import Entrance
+from lab.sites.entrance import Entrance
 
 pytestmark = pytest.mark.lab
 GOOD = json.dumps(push()).encode()

@@ -14,8 +14,8 @@ from faulty_line import FaultyLine
 from rooms import LETTERS, Room, as_sent, everything, fill
 
 from distgate.waiting import wait_for
-from lab import supervisor
-from lab.rabbitmq import EXCHANGE
+from lab.servers import supervisor
+from lab.servers.rabbitmq import EXCHANGE
 
 pytestmark = pytest.mark.lab
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from rooms import Room
 
-from distgate.drivers.prefect_api import PrefectApi
+from distgate.prefect_api import PrefectApi
 from distgate.process import run
 from distgate.settings import Settings
 from services.reconciler import Reconciler

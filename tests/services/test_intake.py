@@ -13,15 +13,15 @@ import httpx
 import pika
 import pytest
 
-from distgate.drivers.amqp import Publisher
-from distgate.drivers.amqp_queues import consumers_of, messages_in
+from distgate.bus.amqp import Publisher
+from distgate.bus.queues import consumers_of, messages_in
 from distgate.errors import DistgateError
-from distgate.ledger import Ledger
-from distgate.ledger_books import books
+from distgate.ledger.ledger import Ledger
+from distgate.operations.ledger_queries import books
 from distgate.process import environment, tail_of
 from distgate.waiting import wait_for
-from lab.prefect_server import PrefectServer
-from lab.rabbitmq import Broker
+from lab.servers.prefect_server import PrefectServer
+from lab.servers.rabbitmq import Broker
 
 pytestmark = pytest.mark.lab
 TOPIC = "org.fedoraproject.prod.git.receive"

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from fedora_messaging.message import Message
 
-from distgate.drivers.prefect_api import PrefectApi
-from distgate.ledger import Ledger
+from distgate.ledger.ledger import Ledger
+from distgate.prefect_api import PrefectApi
 from distgate.settings import Settings
 from services.intake import Intake
 

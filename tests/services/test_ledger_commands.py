@@ -15,16 +15,16 @@ import pika
 import pytest
 from fedora_messaging.message import Message
 
-from distgate.change import Change, MalformedMessage
-from distgate.drivers.amqp_queues import blocking_channel, declare_queue, messages_in
-from distgate.drivers.prefect_api import PrefectApi
-from distgate.ledger import Ledger
+from distgate.bus.queues import blocking_channel, declare_queue, messages_in
+from distgate.changes.change import Change, MalformedMessage
+from distgate.ledger.ledger import Ledger
+from distgate.ledger.rejections import reject, rejections
+from distgate.prefect_api import PrefectApi
 from distgate.process import Completed, run
-from distgate.rejections import reject, rejections
 from distgate.settings import Settings
 from distgate.waiting import wait_for
-from lab.prefect_server import PrefectServer
-from lab.rabbitmq import EXCHANGE, Broker
+from lab.servers.prefect_server import PrefectServer
+from lab.servers.rabbitmq import EXCHANGE, Broker
 from services.intake import Intake
 
 pytestmark = pytest.mark.lab

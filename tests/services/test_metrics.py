@@ -20,20 +20,20 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 from tiny_bases import Bench
 
-from distgate.announcements import Announcer
-from distgate.change import Change
-from distgate.drivers.report_outbox import ReportOutbox
+from distgate.bus.announce import Announcer
+from distgate.changes.change import Change
+from distgate.changes.triage import Decision
 from distgate.errors import ConfigurationError
-from distgate.ledger import Ledger
-from distgate.ledger_figures import StageEnds, same_error
-from distgate.ledger_tables import OUTBOX
+from distgate.ledger.ledger import Ledger
+from distgate.ledger.rejections import reject
+from distgate.ledger.tables import OUTBOX
+from distgate.operations.figures import StageEnds, same_error
 from distgate.process import run, tail_of
-from distgate.rejections import reject
+from distgate.reports.outbox import ReportOutbox
 from distgate.settings import Settings
-from distgate.triage import Decision
 from distgate.waiting import wait_for
-from lab.entrance import start_service
-from lab.prefect_server import PrefectServer
+from lab.servers.prefect_server import PrefectServer
+from lab.sites.entrance import start_service
 from services.metrics import Figures, listen
 
 ROOT = Path(__file__).parents[2]

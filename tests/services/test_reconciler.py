@@ -14,21 +14,21 @@ import httpx
 import pika
 import pytest
 
-from distgate.announcements import Announcer
-from distgate.audit import audit
-from distgate.change import Change
-from distgate.drivers.amqp_queues import blocking_channel, declare_queue, messages_in
-from distgate.drivers.prefect_api import FlowRun, PrefectApi
+from distgate.bus.announce import Announcer
+from distgate.bus.queues import blocking_channel, declare_queue, messages_in
+from distgate.changes.change import Change
+from distgate.changes.triage import Decision
 from distgate.errors import ConfigurationError
-from distgate.ledger import Ledger
-from distgate.ledger_books import books
-from distgate.rejections import rejections
+from distgate.ledger.ledger import Ledger
+from distgate.ledger.rejections import rejections
+from distgate.operations.audit import audit
+from distgate.operations.ledger_queries import books
+from distgate.pipelines import Pipeline
+from distgate.prefect_api import FlowRun, PrefectApi
 from distgate.settings import Settings
-from distgate.stages import Pipeline
-from distgate.triage import Decision
 from distgate.waiting import wait_for
-from lab.prefect_server import PrefectServer
-from lab.rabbitmq import EXCHANGE, Broker
+from lab.servers.prefect_server import PrefectServer
+from lab.servers.rabbitmq import EXCHANGE, Broker
 from services.dead_letter_watch import DeadLetterWatch
 from services.reconciler import TRIES, Reconciler
 

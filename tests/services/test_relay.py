@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from distgate.announcements import Announcer
-from distgate.change import Change
-from distgate.drivers.amqp_queues import Subscription
-from distgate.ledger import Ledger
+from distgate.bus.announce import Announcer
+from distgate.bus.queues import Subscription
+from distgate.changes.change import Change
+from distgate.ledger.ledger import Ledger
 from distgate.process import environment, tail_of
 from distgate.settings import Settings
 from distgate.waiting import wait_for
-from lab.rabbitmq import EXCHANGE, Broker
+from lab.servers.rabbitmq import EXCHANGE, Broker
 
 pytestmark = pytest.mark.lab
 STATES = [("package", "queued"), ("package", "running"), ("package", "complete"), ("image", "queued")]

@@ -15,16 +15,16 @@ from pathlib import Path
 import pytest
 from report_stand_ins import ROOM, TOKEN, MailStandIn, StandIn, mail_stand_in, stand_in
 
-from distgate.announcements import Announcer
-from distgate.change import Change
-from distgate.drivers.amqp_queues import Subscription
-from distgate.drivers.report_outbox import ChannelState, ReportOutbox, channel_states
-from distgate.ledger import Ledger
+from distgate.bus.announce import Announcer
+from distgate.bus.queues import Subscription
+from distgate.changes.change import Change
+from distgate.ledger.ledger import Ledger
 from distgate.process import run, tail_of
+from distgate.reports.outbox import ChannelState, ReportOutbox, channel_states
 from distgate.settings import Settings
 from distgate.waiting import wait_for
-from lab.entrance import start_service
-from lab.rabbitmq import EXCHANGE, Broker
+from lab.servers.rabbitmq import EXCHANGE, Broker
+from lab.sites.entrance import start_service
 
 SECONDS = 60.0
 #: What does not depend on the database is shown on one of them.

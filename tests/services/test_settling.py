@@ -11,15 +11,15 @@ import pytest
 from fedora_messaging.message import Message
 from sqlalchemy import select
 
-from distgate.change import Change
-from distgate.drivers.prefect_api import PrefectApi
+from distgate.changes.change import Change
 from distgate.errors import InfrastructureError
-from distgate.ledger import Ledger
-from distgate.ledger_books import histories
-from distgate.ledger_tables import CHANGES
+from distgate.ledger.ledger import Ledger
+from distgate.ledger.tables import CHANGES
+from distgate.operations.ledger_queries import histories
+from distgate.prefect_api import PrefectApi
 from distgate.settings import Settings
 from distgate.waiting import wait_for
-from lab.prefect_server import PrefectServer
+from lab.servers.prefect_server import PrefectServer
 from services.intake import Intake
 
 pytestmark = pytest.mark.lab

@@ -13,15 +13,15 @@ from faulty_line import FaultyLine
 from fedora_messaging.message import Message
 from rooms import TOPIC, Room, push, rev_of
 
-from distgate.change import MalformedMessage
-from distgate.drivers.prefect_api import PrefectApi
+from distgate.changes.change import MalformedMessage
 from distgate.errors import InfrastructureError
-from distgate.ledger import Ledger
-from distgate.ledger_books import histories
-from distgate.rejections import rejections
+from distgate.ledger.ledger import Ledger
+from distgate.ledger.rejections import rejections
+from distgate.operations.ledger_queries import histories
+from distgate.prefect_api import PrefectApi
 from distgate.settings import Settings
 from distgate.waiting import wait_for
-from lab.prefect_server import PrefectServer
+from lab.servers.prefect_server import PrefectServer
 from services.intake import Intake
 
 pytestmark = pytest.mark.lab

@@ -14,12 +14,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from distgate.drivers.prefect_api import FlowRun, PrefectApi
-from distgate.health import ASKING_QUEUE, Health, health_file, queue_of, read_health, write_health
+from distgate.doctor.health import ASKING_QUEUE, Health, health_file, queue_of, read_health, write_health
+from distgate.prefect_api import FlowRun, PrefectApi
 from distgate.process import run, spawn, tail_of
 from distgate.waiting import wait_for
-from lab import prefect_server as lab_prefect
-from lab.prefect_server import PrefectServer
+from lab.servers import prefect_server as lab_prefect
+from lab.servers.prefect_server import PrefectServer
 from services.worker import Gate, Post
 
 SOON = 120.0

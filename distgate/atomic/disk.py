@@ -1,0 +1,207 @@
+"""A bootable disk from an OSTree commit, made by ostree itself: no installer and no guest.
+
+One ext4 partition holds the repository, the deployment and /boot; extlinux starts what ostree's own boot menu says,
+so upgrades in the guest work as they do after an installation.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from distgate.errors import ConfigurationError, DistgateError, InfrastructureError, PackageError
+from distgate.files import UnfinishedImage, unfinished
+from distgate.kickstart.base import BuiltImage
+from distgate.process import on_path, run, tail_of
+from distgate.rpm.transaction import Script
+from distgate.sandbox.child import heard, in_namespaces
+from distgate.steps import Progress, Step, Steps
+
+MIB = 1 << 20
+#: Where the partition starts, in bytes.
+OFFSET = MIB
+#: Where distributions put syslinux's boot sector.
+_BOOT_SECTORS = ("/usr/lib/SYSLINUX/mbr.bin", "/usr/lib/syslinux/mbr/mbr.bin", "/usr/share/syslinux/mbr.bin")
+_PROGRAMS = ("ostree", "extlinux", "mke2fs", "qemu-img", "mount")
+_CHILD = "distgate.atomic.disk_child"
+_EVIDENCE = 6000
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What the child is told: the commit, and the host that is made of it."""
+
+    repository: Path
+    rev: str
+    ref: str
+    disk: Path
+    osname: str
+    remote: str
+    remote_url: str
+    remote_options: tuple[str, ...]
+    kargs: tuple[str, ...]
+    root: str
+    keys: tuple[str, ...]
+    scripts: tuple[Script, ...] = ()
+
+
+@dataclass(frozen=True)
+class DiskDeployer:
+    """Makes disks of commits. ``size`` is the disk's in MiB, ``timeout`` in seconds.
+
+    ``kargs`` are the kernel's arguments beside root= and ostree=; ``root`` is how the kernel finds the file system,
+    with {uuid} filled in. The host knows itself as ``osname`` and upgrades from ``remote``, which is added with
+    ``remote_options`` (of ``ostree remote add``; by default without signatures). ``scripts`` run in the host at
+    last, as an installer's do, with /usr read-only. Needs root and loop devices.
+    """
+
+    osname: str = "fedora-atomic"
+    remote: str = "fedora-atomic"
+    remote_options: tuple[str, ...] = ("--no-gpg-verify",)
+    kargs: tuple[str, ...] = ("rw", "console=tty0", "console=ttyS0,115200n8", "net.ifnames=0", "no_timer_check")
+    root: str = "UUID={uuid}"
+    size: int = 6144
+    timeout: float = 1800.0
+    scripts: tuple[Script, ...] = ()
+
+    def deploy(
+        self,
+        repository: Path,
+        rev: str,
+        ref: str,
+        into: Path,
+        *,
+        remote_url: str,
+        key: Path,
+        progress: Progress = lambda _line: None,
+    ) -> BuiltImage:
+        """Write the qcow2 ``into``: commit ``rev`` of ``repository`` deployed, following ``ref`` at ``remote_url``.
+
+        The holder of the private ssh ``key`` (its public half lies beside it) gets in as root. ``into`` is whole or
+        absent; no mount, loop device or process is left, whatever happens. Raises PackageError when ostree does not
+        take the tree as one that boots, InfrastructureError for everything else, ConfigurationError without root.
+        """
+        refuse_unable()
+        into = into.absolute()
+        into.parent.mkdir(parents=True, exist_ok=True)
+        log = into.with_name(into.name + ".deploy.log")
+        log.write_bytes(b"")
+        steps = Steps(progress)
+        with unfinished(into.with_name(into.name + ".raw")) as raw, unfinished(into) as image:
+            with steps.step("make the file system"):
+                uuid = make_file_system(raw.path, self.size)
+            wanted = self._deployment(repository, rev, ref, raw.path_for_child, uuid, remote_url, key)
+            deployed = _carry_out(wanted, raw, log, self.timeout, progress)
+            before, steps = steps.taken, Steps(progress)
+            with steps.step("convert it to qcow2"):
+                run(
+                    ["qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw.path, image.path],
+                    timeout=self.timeout,
+                    error=InfrastructureError,
+                )
+            image.publish(into)
+        return BuiltImage(into, log, (*before, *deployed, *steps.taken))
+
+    def _deployment(
+        self, repository: Path, rev: str, ref: str, disk: Path, uuid: str, remote_url: str, key: Path
+    ) -> Deployment:
+        return Deployment(
+            repository=repository.resolve(),
+            rev=rev,
+            ref=ref,
+            disk=disk,
+            osname=self.osname,
+            remote=self.remote,
+            remote_url=remote_url,
+            remote_options=self.remote_options,
+            kargs=self.kargs,
+            root=self.root.format(uuid=uuid),
+            keys=public_keys(key),
+            scripts=self.scripts,
+        )
+
+
+def refuse_unable() -> None:
+    """Raise ConfigurationError where no disk can be deployed, with what is missing."""
+    if os.geteuid() != 0:
+        raise ConfigurationError("deploying a disk takes root", hint="start the worker as root")
+    missing = [program for program in _PROGRAMS if not on_path(program)]
+    if missing:
+        raise ConfigurationError(f"{missing[0]} is not installed", hint="./run installs what distgate needs")
+
+
+def public_keys(key: Path) -> tuple[str, ...]:
+    """The public half of a private ssh key. Raises ConfigurationError when it is not beside it."""
+    public = Path(f"{key}.pub")
+    try:
+        return tuple(line for line in public.read_text().splitlines() if line.strip())
+    except OSError as error:
+        raise ConfigurationError(
+            f"there is no public half of the ssh key {key}", hint=f"expected {public}"
+        ) from error
+
+
+def make_file_system(disk: Path, size: int) -> str:
+    """Make ``disk`` a raw disk of ``size`` MiB with one active partition of ext4; the UUID of that."""
+    with disk.open("r+b") as stream:
+        stream.truncate(size * MIB)
+        stream.write(_boot_code())
+        stream.seek(446)
+        stream.write(_partition_table(size * MIB))
+    # extlinux reads neither 64-bit block numbers nor checksummed metadata. A journal, for a host restarts at will.
+    features = ["-O", "^64bit,^metadata_csum", "-J", "size=16", "-E", f"offset={OFFSET},lazy_itable_init=1"]
+    run(["mke2fs", "-q", "-t", "ext4", *features, "-m", "1", "-L", "root", disk, f"{size - 1}M"], timeout=300)
+    asked = run(["blkid", "--probe", "--offset", str(OFFSET), "-o", "value", "-s", "UUID", disk], timeout=60)
+    return asked.output.strip()
+
+
+def _boot_code() -> bytes:
+    for place in map(Path, _BOOT_SECTORS):
+        if place.exists():
+            return place.read_bytes()[:440]
+    raise ConfigurationError("syslinux's mbr.bin is not installed", hint="./run installs what distgate needs")
+
+
+def _partition_table(size: int) -> bytes:
+    # Cylinders, heads and sectors say "beyond what these fields can tell": every reader then takes the LBA.
+    beyond = b"\xfe\xff\xff"
+    entry = struct.pack("<B3sB3sII", 0x80, beyond, 0x83, beyond, OFFSET // 512, (size - OFFSET) // 512)
+    return entry + bytes(48) + b"\x55\xaa"
+
+
+def _carry_out(
+    wanted: Deployment, raw: UnfinishedImage, log: Path, timeout: float, progress: Progress
+) -> tuple[Step, ...]:
+    with tempfile.TemporaryDirectory(prefix="distgate-deploy-") as name:
+        task, answer = Path(name) / "task.json", Path(name) / "answer.json"
+        task.write_text(json.dumps(asdict(wanted), default=str))
+        with heard(progress) as told:
+            run(
+                in_namespaces(_CHILD, task, told),
+                timeout=timeout,
+                log_to=log,
+                error=InfrastructureError,
+                allowed=(0, 1),
+                pass_fds=(told, raw.number),
+            )
+        try:
+            said = json.loads(answer.read_text())
+        except (OSError, ValueError):
+            raise InfrastructureError("the deployment ended without an answer", evidence=tail_of(log)) from None
+        if "error" in said:
+            kind: type[DistgateError] = PackageError if said["blame"] == "package" else InfrastructureError
+            raise kind(said["error"], hint=said["hint"], evidence=said["evidence"] or tail_of(log, _EVIDENCE))
+        return tuple(Step(**one) for one in said["steps"])
+
+
+def read_task(task: Path) -> Deployment:
+    """The Deployment that the child was handed."""
+    facts = json.loads(task.read_text())
+    paths = {name: Path(facts[name]) for name in ("repository", "disk")}
+    lists: dict[str, Sequence[str]] = {name: tuple(facts[name]) for name in ("remote_options", "kargs", "keys")}
+    return Deployment(**(facts | paths | lists | {"scripts": tuple(Script(**one) for one in facts["scripts"])}))

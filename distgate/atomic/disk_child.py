@@ -1,0 +1,193 @@
+"""The process inside the namespaces of distgate.atomic.disk: mount, pull, deploy, unmount.
+
+Run as ``python -m distgate.atomic.disk_child TASK.json PROGRESS``; it writes answer.json beside the task.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from distgate.atomic.disk import OFFSET, Deployment, read_task
+from distgate.errors import DistgateError, InfrastructureError, PackageError
+from distgate.mounts.root import Place, system_directories, undone
+from distgate.process import ProcessFailed, run
+from distgate.rpm.file_attributes import policy_of
+from distgate.rpm.transaction import Script
+from distgate.sandbox.bubblewrap_rpm import confined
+from distgate.sandbox.child import tell
+from distgate.steps import Steps
+
+TIMEOUT = 1800.0
+#: What ostree says of a tree that it cannot deploy.
+_NO_HOST = re.compile(
+    r"[Nn]o kernel|find (a )?kernel|usr/etc|vmlinuz|initramfs|os-release|is not a (deployable )?tree"
+)
+#: What was on the disk before ostree writes its boot menu; it keeps these lines.
+_MENU = "PROMPT 0\nTIMEOUT 1\n"
+
+
+def main() -> int:
+    """Carry out the task; 0 when it is done, 1 when it failed: the answer tells how."""
+    task, told = Path(sys.argv[1]), int(sys.argv[2])
+    steps = Steps(lambda line: tell(told, line))
+    answer: dict[str, Any] = {}
+    try:
+        deploy(read_task(task), task.parent, steps)
+    except DistgateError as error:
+        answer = {"error": error.message, "blame": error.blame, "hint": error.hint, "evidence": error.evidence}
+    answer["steps"] = [asdict(step) for step in steps.taken]
+    (task.parent / "answer.json").write_text(json.dumps(answer))
+    return 1 if "error" in answer else 0
+
+
+def deploy(wanted: Deployment, workspace: Path, steps: Steps) -> None:
+    """Fill the disk's file system; it is mounted for us alone, and unmounted at the end."""
+    with mounted(wanted.disk, workspace, steps) as sysroot:
+        with steps.step("fetch the commit"):
+            _prepare(sysroot, wanted)
+            _fetch(sysroot, wanted)
+        with steps.step("deploy it"):
+            _deploy(sysroot, wanted)
+            _let_in(sysroot, wanted)
+        if wanted.scripts:
+            with steps.step("run scripts"), _host_root(sysroot, wanted, workspace) as root:
+                for script in wanted.scripts:
+                    _run_script(root, script)
+        with steps.step("make it boot"):
+            _ostree_said(["extlinux", "--install", sysroot / "boot/syslinux"])
+        _label(sysroot, wanted, steps)
+
+
+@contextmanager
+def mounted(disk: Path, workspace: Path, steps: Steps) -> Iterator[Path]:
+    """The file system of the raw ``disk``, below a new directory of ``workspace``."""
+    sysroot = workspace / "sysroot"
+    sysroot.mkdir()
+    with steps.step("mount"):
+        words: list[str | Path] = ["mount", "-o", f"loop,nodev,nosuid,offset={OFFSET}", disk, sysroot]
+        run(words, timeout=60, error=InfrastructureError)
+
+    def unmount() -> None:
+        with steps.step("unmount"):
+            run(["umount", sysroot], timeout=TIMEOUT, error=InfrastructureError)
+
+    with undone(unmount):
+        yield sysroot
+
+
+def _prepare(sysroot: Path, wanted: Deployment) -> None:
+    (sysroot / "boot").mkdir()
+    _ostree_said(["ostree", "admin", "init-fs", sysroot])
+    _ostree_said(["ostree", "admin", "os-init", wanted.osname, f"--sysroot={sysroot}"])
+    # A menu at this place makes ostree write extlinux's own language, now and at each upgrade.
+    menu = sysroot / "boot/syslinux/syslinux.cfg"
+    for directory in (menu.parent, sysroot / "boot/loader.0"):
+        directory.mkdir(parents=True)
+    (sysroot / "boot/loader").symlink_to("loader.0")
+    (sysroot / "boot/loader/syslinux.cfg").write_text(_MENU)
+    menu.symlink_to("../loader/syslinux.cfg")
+
+
+def _fetch(sysroot: Path, wanted: Deployment) -> None:
+    repository = f"--repo={sysroot / 'ostree/repo'}"
+    address = [wanted.remote, wanted.remote_url, wanted.ref]
+    _ostree_said(["ostree", repository, "remote", "add", *wanted.remote_options, *address])
+    _ostree_said(["ostree", repository, "pull-local", f"--remote={wanted.remote}", wanted.repository, wanted.rev])
+    _ostree_said(["ostree", repository, "refs", wanted.rev, f"--create={wanted.remote}:{wanted.ref}"])
+
+
+def _deploy(sysroot: Path, wanted: Deployment) -> None:
+    # Appended: --karg would let the second console= take the place of the first.
+    kargs = [f"--karg-append={word}" for word in (f"root={wanted.root}", *wanted.kargs)]
+    words = ["ostree", "admin", "deploy", f"--sysroot={sysroot}", f"--os={wanted.osname}", *kargs]
+    _ostree_said([*words, f"{wanted.remote}:{wanted.ref}"])
+
+
+def _let_in(sysroot: Path, wanted: Deployment) -> None:
+    """Root's home is in /var, which all deployments share."""
+    home = sysroot / "ostree/deploy" / wanted.osname / "var/roothome"
+    for directory in (home, home / ".ssh"):
+        if directory.is_symlink():  # newer ostree fills /var from the tree, and this is root of this host
+            raise PackageError(f"the tree makes /var/{directory.relative_to(home.parent)} a link")
+        directory.mkdir(mode=0o700, exist_ok=True)
+    authorized = home / ".ssh/authorized_keys"
+    authorized.write_text("".join(f"{key}\n" for key in wanted.keys))
+    authorized.chmod(0o600)
+
+
+@contextmanager
+def _host_root(sysroot: Path, wanted: Deployment, workspace: Path) -> Iterator[Path]:
+    """The deployment as its host will see it: /sysroot and /var in their places, /usr read-only."""
+    root = _deployed(sysroot, wanted)
+    shared = workspace / "shared"
+    shared.mkdir()
+    binds = ((sysroot, "sysroot"), (sysroot / "ostree/deploy" / wanted.osname / "var", "var"), (root / "usr", "usr"))
+    with ExitStack() as bound:
+        for source, target in binds:
+            run(["mount", "--bind", source, root / target], timeout=60, error=InfrastructureError)
+            bound.enter_context(undone(partial(_unmount, root / target)))
+        run(["mount", "-o", "remount,bind,ro", root / "usr"], timeout=60, error=InfrastructureError)
+        with system_directories(Place(root), shared):
+            yield root
+
+
+def _unmount(place: Path) -> None:
+    run(["umount", "--lazy", place], timeout=60, error=InfrastructureError)
+
+
+def _run_script(root: Path, script: Script) -> None:
+    inside = root / "run" / script.name
+    inside.write_text(script.body)
+    words: list[str | Path] = [*confined(root, ()), "chroot", root, script.interpreter, f"/run/{script.name}"]
+    try:
+        print(run(words, timeout=TIMEOUT, env={"HOME": "/root"}).output, end="", flush=True)
+    except ProcessFailed as failed:
+        print(failed.evidence, end="", flush=True)
+        if script.fatal:
+            raise InfrastructureError(f"{script.name} failed", evidence=failed.evidence) from None
+
+
+def _deployed(sysroot: Path, wanted: Deployment) -> Path:
+    deployments = sysroot / "ostree/deploy" / wanted.osname / "deploy"
+    return next(path for path in sorted(deployments.iterdir()) if path.is_dir())
+
+
+def _label(sysroot: Path, wanted: Deployment, steps: Steps) -> None:
+    """SELinux labels for what is not in the commit, on a host without SELinux: /etc and /var.
+
+    The commit's own files bring theirs.
+    """
+    stateroot = sysroot / "ostree/deploy" / wanted.osname
+    deployment = _deployed(sysroot, wanted)
+    policy = policy_of(deployment)
+    if not policy:
+        return
+    with steps.step("label"):
+        for top, part in ((deployment, "etc"), (stateroot, "var")):
+            words: list[str | Path] = ["setfiles", "-F", "-r", top, policy, top / part]
+            run(words, timeout=TIMEOUT, error=InfrastructureError, hint="is policycoreutils installed?")
+
+
+def _ostree_said(words: list[str | Path]) -> None:
+    # OSTREE_SYSROOT and the like of whoever started us have no part in it: the environment is a listed one.
+    try:
+        print(run(words, timeout=TIMEOUT).output, end="", flush=True)
+    except ProcessFailed as failed:
+        print(failed.evidence, end="", flush=True)
+        said = failed.evidence.strip().splitlines()[-1:] or [""]
+        if os.path.basename(str(words[0])) == "ostree" and _NO_HOST.search(failed.evidence):
+            raise PackageError(f"no host can be made of the tree: {said[0]}", evidence=failed.evidence) from None
+        raise InfrastructureError(f"the disk cannot be made: {said[0]}", evidence=failed.evidence) from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

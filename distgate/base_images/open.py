@@ -1,0 +1,90 @@
+"""Opening a store of base images with all that it needs, and the definitions that it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from distgate import locks
+from distgate.base_images.build import Workshop
+from distgate.base_images.definition import BaseDefinition
+from distgate.base_images.store import BaseStore
+from distgate.branches import koji_target
+from distgate.errors import ConfigurationError
+from distgate.guests.base import GuestHost
+from distgate.kickstart.base import ImageBuilder
+from distgate.kickstart.definition import Kind, definition_for, flatten
+from distgate.kickstart.edit import with_root_key
+from distgate.mounts.partitions import root_offset
+from distgate.process import run
+from distgate.rpm.nevra import Nevra
+
+
+def open_store(
+    root: Path,
+    limit: int,
+    *,
+    builder: ImageBuilder,
+    guests: GuestHost,
+    key: Path | None = None,
+    build_timeout: float = 7200.0,
+    boot_timeout: float = 180.0,
+    max_age: float | None = None,
+    who: str = "distgate",
+) -> BaseStore:
+    """The store in ``root`` with a workshop; ``key`` (by default one of the store's own) opens its bases.
+
+    Sizes are in bytes, times in seconds.
+    """
+    workshop = Workshop(
+        builder=builder,
+        guests=guests,
+        root_offset=root_offset,
+        installed=_installed,
+        ssh_key=key or ensure_key(root),
+        build_timeout=build_timeout,
+        boot_timeout=boot_timeout,
+    )
+    return BaseStore(root, limit, workshop, max_age, who)
+
+
+def ensure_key(root: Path) -> Path:
+    """The private ssh key of the store in ``root``, made on demand; the public one is beside it."""
+    key = root.absolute() / "ssh" / "id_ed25519"
+    with locks.exclusive(root / "locks" / "ssh.lock", "key", "the store's ssh key", 60, lambda _holder: None):
+        if not key.exists():
+            key.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "distgate-images", "-f", key], timeout=60)
+    return key
+
+
+def definition_of(
+    branch: str, key: Path, kickstarts: Mapping[str, str | Path], kind: Kind = "cloud"
+) -> BaseDefinition:
+    """What the base of a branch is made from; ``key`` is let in as root.
+
+    The kickstart is that of ``kickstarts`` (by branch, * for all others) or our own. Raises ConfigurationError when
+    there is none for the branch, or the key has no public half beside it.
+    """
+    named = kickstarts.get(branch) or kickstarts.get("*")
+    if named and not Path(named).is_file():
+        raise ConfigurationError(f"there is no kickstart {named}", hint=f"is the path for branch {branch} right?")
+    text = flatten(Path(named) if named else definition_for(branch, kind))
+    release = koji_target(branch).removeprefix("f")
+    return BaseDefinition(branch, release, with_root_key(text, _public(key)), kind)
+
+
+def _installed(image: Path, offset: int) -> tuple[Nevra, ...]:
+    # Here, because most who open a store build nothing, and this brings the whole machinery of composes along.
+    from distgate.images.contents import installed_in
+
+    return installed_in(image, offset)
+
+
+def _public(key: Path) -> str:
+    try:
+        return key.with_name(f"{key.name}.pub").read_text()
+    except OSError as missing:
+        raise ConfigurationError(
+            f"the ssh key {key} has no public half: {missing.strerror}", hint=f"ssh-keygen -y -f {key} prints it"
+        ) from missing

@@ -1,0 +1,107 @@
+"""The latest commits of many repositories: their hashes, and what their files say, read side by side."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from distgate.builds.checkout import checkout, git
+from distgate.changes.retest import CommitFacts
+from distgate.errors import DistgateError
+from distgate.testing.discovery import discover
+
+#: git's processes at the same time; they wait for the server most of the time.
+AT_ONCE = 16
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+@dataclass(frozen=True)
+class Head:
+    """The latest commit of a branch; without one, ``problem`` says why."""
+
+    rev: str
+    branch: str = ""
+    problem: str = ""
+
+
+def heads(addresses: Mapping[str, str], branches: Sequence[str], *, timeout: float = 60.0) -> dict[str, Head]:
+    """The head of the first of ``branches`` that each repository has, under the names of ``addresses``.
+
+    ``timeout`` is in seconds for one repository. Never raises for a repository: its head has the problem.
+    """
+    return _side_by_side(addresses, lambda name: _head(addresses[name], branches, timeout))
+
+
+class CommitBook:
+    """What was found out about commits, kept in the JSON file ``path``: a commit never changes.
+
+    A file that cannot be read is begun anew.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._turn = threading.Lock()
+        self._known = _read(path)
+
+    def facts(self, commits: Mapping[str, tuple[str, str]], *, timeout: float = 120.0) -> dict[str, CommitFacts]:
+        """What the commits' files say, by the names of ``commits`` (address and hash). Those that could not be
+        fetched are missing; they are asked for again the next time."""
+        new = {name: one for name, one in commits.items() if one[1] not in self._known}
+        found = _side_by_side(new, lambda name: _facts(*new[name], timeout))
+        self._keep({new[name][1]: facts for name, facts in found.items() if facts is not None})
+        return {name: self._known[rev] for name, (_, rev) in commits.items() if rev in self._known}
+
+    def _keep(self, found: Mapping[str, CommitFacts]) -> None:
+        if not found:
+            return
+        with self._turn:
+            self._known |= found
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            draft = self._path.with_name(f".{self._path.name}.new")
+            draft.write_text(json.dumps({rev: asdict(facts) for rev, facts in self._known.items()}))
+            draft.replace(self._path)
+
+
+def _read(path: Path) -> dict[str, CommitFacts]:
+    try:
+        return {rev: CommitFacts(**known) for rev, known in json.loads(path.read_text()).items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def _head(address: str, branches: Sequence[str], timeout: float) -> Head:
+    try:
+        said = git(["ls-remote", "--heads", "--", address, *(f"refs/heads/{name}" for name in branches)], timeout)
+    except DistgateError as failed:
+        last = failed.evidence.strip().splitlines()[-1:]
+        return Head("", problem=": ".join(["its repository cannot be read", *last]))
+    found = {
+        ref.removeprefix("refs/heads/"): rev for rev, _, ref in (line.partition("\t") for line in said.split("\n"))
+    }
+    for name in branches:
+        if name in found:
+            return Head(found[name], name)
+    return Head("", problem=f"it has no branch {' or '.join(branches)}")
+
+
+def _facts(address: str, rev: str, timeout: float) -> CommitFacts | None:
+    try:
+        with tempfile.TemporaryDirectory(prefix="distgate-look-") as scratch:
+            tree = checkout(address, rev, Path(scratch) / "tree", timeout=timeout)
+            committed = git(["-C", tree, "log", "-1", "--format=%ct"], timeout)
+            return CommitFacts(bool(discover(tree).kind), float(committed))
+    except (DistgateError, OSError, ValueError):
+        return None
+
+
+def _side_by_side(names: Iterable[K], ask: Callable[[K], V]) -> dict[K, V]:
+    wanted = list(names)
+    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="git") as pool:
+        return dict(zip(wanted, pool.map(ask, wanted), strict=True))

@@ -1,0 +1,110 @@
+"""The contract's order: which messages a run may send after which, and which it owes for its verdict."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from distgate.pipelines import STAGES, STATUS_ORDER, Pipeline, split_topic
+
+#: Stages that a run which passed must have gone through; the others are left out with a reason of their own.
+OWED: Mapping[Pipeline, tuple[str, ...]] = {
+    "allpackages": ("package", "image", "image.test.smoke"),
+    "atomic": ("package", "compose", "compose.test.integration"),
+}
+#: States that a change has instead of a run.
+NO_RUN = ("ignored", "ignore")
+STATES = ("queued", "running", "complete")
+GOOD = ("SUCCESS", "UNSTABLE")
+
+
+@dataclass(frozen=True)
+class Said:
+    """One message: its full topic, and the pipeline's status at that time."""
+
+    topic: str
+    status: str
+
+    @property
+    def pipeline(self) -> Pipeline:
+        return split_topic(self.topic)[0]
+
+    @property
+    def suffix(self) -> str:
+        """The stage; empty for the pipeline itself."""
+        return self.name.rpartition(".")[0]
+
+    @property
+    def state(self) -> str:
+        return self.name.rpartition(".")[2]
+
+    @property
+    def name(self) -> str:
+        """Stage and state, such as ``image.complete``."""
+        return split_topic(self.topic)[1]
+
+    @property
+    def last(self) -> bool:
+        """Whether it is the last message of a run."""
+        return self.name == "complete"
+
+
+def faults_of(said: Sequence[Said], ended: bool, pipeline: Pipeline = "allpackages") -> list[str]:
+    """What is wrong with the messages of one run of ``pipeline`` in the order of their sending; ``ended`` says that
+    it is over."""
+    unknown = [f"{one.topic} is no message of a run" for one in said if not _known(one)]
+    if unknown:
+        return unknown
+    if any(one.pipeline != pipeline for one in said):
+        return ["it speaks for the other pipeline"]
+    faults = [fault for pair in itertools.pairwise(said) for fault in _step(*pair)]
+    return [*faults, *_verdict(said, ended), *_gaps(said)]
+
+
+def _known(one: Said) -> bool:
+    stage = STAGES[one.pipeline].get(one.suffix)
+    return stage is not None and one.state in stage.states and one.state not in NO_RUN and one.status in STATUS_ORDER
+
+
+def _step(before: Said, after: Said) -> Iterator[str]:
+    if before.last:
+        yield f"{after.name} was said after the last message"
+    elif _place(after) == _place(before):
+        yield f"{after.name} was said twice"
+    elif _place(after) < _place(before):
+        yield f"{after.name} was said after {before.name}: out of order"
+    elif after.suffix != before.suffix and before.state != "complete":
+        yield f"{after.name} was said before {before.suffix}.complete"
+    if STATUS_ORDER[after.status] < STATUS_ORDER[before.status]:
+        yield f"{after.name} says {after.status} after {before.name} said {before.status}"
+    elif before.status not in GOOD and (after.status != before.status or not after.last):
+        yield f"{after.name} {after.status} followed {before.name} {before.status}"
+
+
+def _verdict(said: Sequence[Said], ended: bool) -> Iterator[str]:
+    verdicts = sum(one.last for one in said)
+    if ended and verdicts != 1:
+        yield f"it ended and has {verdicts or 'no'} verdict{'s' if verdicts else ''}"
+    if not ended and verdicts:
+        yield "it has its verdict and is not ended"
+    if not (said and said[-1].last and said[-1].status in GOOD):
+        return
+    seen = {one.suffix for one in said}
+    for suffix in OWED[said[-1].pipeline]:
+        if suffix not in seen:
+            yield f"it ended as {said[-1].status} without a message of {suffix}"
+
+
+def _gaps(said: Sequence[Said]) -> Iterator[str]:
+    """A stage that passed said everything; one that was broken off may have said less."""
+    names = {one.name for one in said}
+    for done in said:
+        if done.state == "complete" and done.status in GOOD and not done.last:
+            for state in STAGES[done.pipeline][done.suffix].states:
+                if state not in NO_RUN and f"{done.suffix}.{state}" not in names:
+                    yield f"{done.suffix}.{state} is missing"
+
+
+def _place(one: Said) -> tuple[int, int]:
+    return list(STAGES[one.pipeline]).index(one.suffix), STATES.index(one.state)

@@ -1,0 +1,131 @@
+"""A run by hand: what people name (a change, a commit, a message, a Koji build), and the one change that they mean.
+
+Pure: what must be looked up (the head of a branch, a Koji task's source) is asked of a Lookup that is given.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from distgate.branches import RAWHIDE
+from distgate.changes.change import Change
+from distgate.changes.replay import change_of_file
+from distgate.errors import ConfigurationError
+from distgate.pipelines import Pipeline
+from distgate.settings import Settings
+
+_SOURCE = re.compile(
+    r"(?:git\+)?\w+://[^#?]*?/(?P<namespace>[\w.+-]+)/(?P<repo>[\w.+-]+?)(?:\.git)?(?:\?[^#]*)?#(?P<rev>\w+)"
+)
+_WAYS = "name one of: repo (with rev, branch); message; koji_task; or give the change in full"
+
+
+class Named(BaseModel):
+    """What names a change, where it is not given in full. Exactly one way is used; see ``change_of``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    repo: str = Field("", description="A package, such as bash or rpms/bash")
+    rev: str = Field("", description="Its commit, 40 hexadecimal digits; by default the head of the branch")
+    branch: str = Field("", description="Its branch; rawhide by default")
+    message: str = Field("", description="A message as JSON: a push, or one of our own")
+    koji_task: int | None = Field(None, ge=1, description="A finished Koji build whose packages are tested")
+
+    @property
+    def title(self) -> str:
+        """What a run is called while nobody has looked yet what it is about."""
+        parts = (self.repo, self.branch, self.rev[:7], f"Koji task {self.koji_task}" if self.koji_task else "")
+        return " ".join(part for part in parts if part) or "message"
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a Koji task builds: the source that it was given, and the target."""
+
+    source: str
+    target: str
+
+
+class Lookup(Protocol):
+    """What is asked when a name does not say it all."""
+
+    def head(self, namespace: str, repo: str, branch: str) -> str:
+        """The latest commit of a branch. Raises ConfigurationError when there is none."""
+
+    def source(self, koji_task: int) -> Source:
+        """What a task of the site's Koji was asked to build. Raises ConfigurationError when it is no build."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The change that is meant, the pipeline that a message of ours was of, and the build to reuse."""
+
+    change: Change
+    pipeline: Pipeline | None = None
+    koji_task: int | None = None
+
+
+def change_of(named: Change | Named, lookup: Lookup, settings: Settings) -> Asked:
+    """The change that was named; nothing is looked up for one that is given in full.
+
+    Raises ConfigurationError for none, for two, and for one that cannot be found.
+    ``koji_task`` may come with ``repo``, ``rev`` and ``branch``: a build from an SRPM does not say its commit.
+    """
+    if isinstance(named, Change):
+        return Asked(named)
+    ways = [bool(named.message), bool(named.repo or named.koji_task)]
+    if sum(ways) != 1:
+        raise ConfigurationError("no change is named" if not any(ways) else "two changes are named", hint=_WAYS)
+    if (named.rev or named.branch) and not (named.repo or named.koji_task):
+        raise ConfigurationError("a rev or branch alone names no change", hint=_WAYS)
+    if named.message:
+        change, pipeline = change_of_file(None, named.message.encode(), settings)
+        return Asked(change, pipeline)
+    if named.repo:
+        return Asked(_of_repo(named, lookup), koji_task=named.koji_task)
+    assert named.koji_task is not None  # noqa: S101 - one of them is there
+    return Asked(_of_task(named, named.koji_task, lookup), koji_task=named.koji_task)
+
+
+def _of_repo(named: Named, lookup: Lookup) -> Change:
+    namespace, _, repo = named.repo.rpartition("/")
+    branch = named.branch or "rawhide"
+    if named.koji_task and not named.rev:
+        return _of_task(named, named.koji_task, lookup)
+    # The shape of the names first: they become a part of addresses.
+    made = _made(namespace=namespace or "rpms", repo=repo, branch=branch, rev=named.rev or "0" * 40)
+    return made if named.rev else made.model_copy(update={"rev": lookup.head(made.namespace, repo, branch)})
+
+
+def _of_task(named: Named, task: int, lookup: Lookup) -> Change:
+    source = lookup.source(task)
+    found = _SOURCE.fullmatch(source.source)
+    if found is None:
+        raise ConfigurationError(
+            f"Koji task {task} was built from {source.source}, which names no commit",
+            hint="give repo, rev and branch beside koji_task",
+        )
+    branch = named.branch or branch_of_target(source.target)
+    return _made(**found.groupdict(), branch=branch)
+
+
+def branch_of_target(target: str) -> str:
+    """The dist-git branch that is built for a Koji target; ConfigurationError for one that is no branch's."""
+    name = target.removesuffix("-candidate")
+    if name in RAWHIDE or re.fullmatch(r"f[2-9][0-9]", name):
+        return name
+    raise ConfigurationError(f"no branch is known for the Koji target {target}", hint="give branch beside koji_task")
+
+
+def _made(**parts: Any) -> Change:
+    try:
+        return Change(**parts, username="distgate", summary="started by hand")
+    except ValidationError as wrong:
+        first = wrong.errors(include_url=False)[0]
+        name, value = first["loc"][0], parts.get(str(first["loc"][0]))
+        hint = "40 hexadecimal digits, please" if name == "rev" else "as dist-git has it"
+        raise ConfigurationError(f"the {name} is wrong: {str(value)[:60]!r}", hint=hint) from wrong

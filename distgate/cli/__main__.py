@@ -1,0 +1,5 @@
+"""``python -m distgate.cli``."""
+
+from distgate.cli.main import main
+
+main()

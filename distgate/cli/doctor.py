@@ -1,0 +1,71 @@
+"""The command about this worker: can it do what a run will ask of it?"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from distgate.doctor.report import Report
+    from distgate.settings import Settings
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the door."""
+    app.command()(doctor)
+
+
+def doctor(
+    free: Annotated[
+        str,
+        typer.Option(
+            help="Disk that must be free for artifacts, images and temporary files, each; unset: DISTGATE_FREE_DISK"
+        ),
+    ] = "",
+    check: Annotated[
+        list[str] | None, typer.Option(help="Only this check, such as disk; may be given several times")
+    ] = None,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds that one check may take")] = 60,
+    as_json: AsJson = False,
+) -> None:
+    """Check all that a run needs of this worker and of its servers; exit 0 when it is all there, 1 when not."""
+    from distgate.doctor.checks import checks_of, chosen, examine
+    from distgate.text import parse_size
+
+    limit = parse_size(free) if free else None
+    own = _settings()
+    report = examine(chosen(checks_of(own, free=limit, seconds=timeout), check or ()), timeout)
+    if as_json:
+        print(json.dumps(report.as_json(), indent=1, ensure_ascii=False))
+    else:
+        _print_table(report)
+        print(report.sentence(), file=sys.stderr)
+    raise typer.Exit(0 if report.ok else 1)
+
+
+def _settings() -> Settings:
+    """Our own, or those of the lab beside us with the name under which its blocks are saved."""
+    from distgate.cli.nearby_lab import settings_here
+
+    own, lab = settings_here()
+    if lab is None:
+        return own
+    print(f"(of the lab in {lab}; DISTGATE_LEDGER_URL names another site's ledger)", file=sys.stderr)
+    return own
+
+
+def _print_table(report: Report) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("check", "state", "what was seen", box=None, pad_edge=False, header_style="bold")
+    for name, state, words in report.rows():
+        table.add_row(name, Text(state, style="bold red" if state == "FAILED" else ""), Text(words))
+    # A pipe has no width: lines that are cut or wrapped there would be of no use.
+    Console(width=None if sys.stdout.isatty() else 400).print(table)

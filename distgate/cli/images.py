@@ -1,0 +1,294 @@
+"""The commands about base images: what the store holds, and how it is kept small, sound and fresh.
+
+They work beside a running pipeline and without its Prefect server; the settings say where the store is.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from distgate.errors import ConfigurationError
+from distgate.text import format_size, parse_size, printable
+
+if TYPE_CHECKING:
+    from distgate.base_images.entries import BaseEntry, OddEntry, Shelf
+    from distgate.base_images.prune import Pruned
+    from distgate.base_images.store import BaseStore
+    from distgate.settings import Settings
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+Branch = Annotated[str, typer.Option(help="dist-git branch, such as rawhide or f44")]
+images = typer.Typer(no_args_is_help=True, help="The base images that commits are composed onto.")
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the door."""
+    app.add_typer(images, name="images")
+
+
+@images.command("list")
+def list_images(as_json: AsJson = False) -> None:
+    """Show the base images with age, size, leases and qualification."""
+    store = _store()
+    shelf = store.shelf()
+    if as_json:
+        _print_json(_shelf_as_json(store, shelf))
+        return
+    now = time.time()
+    heads = ("identity", "image", "branch", "age", "size", "qualification", "leased by")
+    _print_table(heads, [_row(entry, shelf, now) for entry in shelf.entries])
+    for odd in shelf.odd:
+        _say(f"not readable: {_plain(odd.problem)}")
+    count = len(shelf.entries)
+    what = "1 base image takes" if count == 1 else f"{count} base images take"
+    _say(f"{what} {format_size(shelf.size)} of {format_size(store.limit)}")
+
+
+@images.command("prune")
+def prune_images(
+    limit: Annotated[str, typer.Option(help="Size to come down to, such as 20G; unset: the store's own")] = "",
+    ended: Annotated[
+        list[str] | None, typer.Option(help="A branch that has ended: its bases go whatever the limit is")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove what was used longest ago until the limit is kept; never what is leased or current."""
+    store = _store()
+    for branch in ended or ():
+        _chosen(store.shelf(), branch, again=True)
+    pruned = store.prune(parse_size(limit) if limit else None, dry_run=dry_run, ended=ended or ())
+    if as_json:
+        _print_json({**asdict(pruned), "within_limit": pruned.within_limit, "dry_run": dry_run})
+    else:
+        _tell_pruned(pruned, dry_run)
+
+
+@images.command("qualify")
+def qualify_images(
+    identity: Annotated[str, typer.Argument(help="A base image, or the beginning of its identity")] = "",
+    branch: Annotated[str, typer.Option(help="All base images of a branch")] = "",
+    again: Annotated[bool, typer.Option("--again", help="Also those that were tried before")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Boot base images once and say what was found; without a name, all that were never tried.
+
+    Exit 2 when one is refused.
+    """
+    if identity and branch:
+        raise ConfigurationError("which base images?", hint="name one, or a branch, not both")
+    store = _store_with_workshop()
+    chosen = [store.find(identity)] if identity else _chosen(store.shelf(), branch, again)
+    done = []
+    for entry in chosen:
+        store.qualify(entry.identity, again=again, progress=_say)
+        done.append(store.find(entry.identity))
+    if as_json:
+        _print_json({"bases": [_as_json(entry, store.shelf()) for entry in done]})
+    elif done:
+        _print_table(
+            ("identity", "image", "branch", "qualification", "took", "under"), [_outcome_row(one) for one in done]
+        )
+    else:
+        _say("there is no base image to try; --again tries those that were tried before")
+    _raise_for_refused(done)
+
+
+@images.command("refresh")
+def refresh_images(
+    branch: Branch,
+    kickstart: Annotated[
+        Path | None, typer.Option(help="Kickstart to build from, instead of the branch's own")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Build and qualify the base image of a branch for what its repositories hold now, unless it is there."""
+    from distgate.base_images.open import definition_of
+
+    store = _store_with_workshop()
+    assert store.workshop is not None  # noqa: S101 - as its name says
+    kickstarts = {branch: kickstart} if kickstart else _settings().image_kickstarts
+    base = store.refresh(definition_of(branch, store.workshop.ssh_key, kickstarts), _say)
+    entry = store.find(base.identity)
+    if as_json:
+        _print_json(_as_json(entry, store.shelf()))
+    else:
+        print(f"{entry.title} is current: {base.path}")
+
+
+def _settings() -> Settings:
+    from distgate.cli.nearby_lab import settings_here
+
+    return settings_here()[0]
+
+
+def _store() -> BaseStore:
+    """The store for whoever only looks or removes."""
+    from distgate.base_images.store import BaseStore
+
+    own = _settings()
+    if not own.image_store.is_dir():
+        raise ConfigurationError(
+            f"there is no image store {own.image_store}",
+            hint="DISTGATE_IMAGE_STORE names it; distgate images refresh --branch BRANCH begins one",
+        )
+    return BaseStore(own.image_store, parse_size(own.image_store_limit))
+
+
+def _store_with_workshop() -> BaseStore:
+    from distgate.base_images.open import open_store
+    from distgate.guests.host import LibvirtGuests
+    from distgate.kickstart.imagefactory import ImageFactory
+
+    own = _settings()
+    return open_store(
+        own.image_store,
+        parse_size(own.image_store_limit),
+        builder=ImageFactory(command=own.image_factory),
+        guests=LibvirtGuests(own.guests),
+        key=own.image_store_key,
+        build_timeout=own.image_build_timeout,
+        boot_timeout=max(180.0, own.boot_timeout),
+        who="distgate images",
+    )
+
+
+def _chosen(shelf: Shelf, branch: str, again: bool) -> list[BaseEntry]:
+    known = [entry for entry in shelf.entries if not branch or entry.facts.branch == branch]
+    if branch and not known:
+        raise ConfigurationError(
+            f"there is no base image of branch {branch}", hint="distgate images list shows all there are"
+        )
+    return [entry for entry in known if again or entry.qualification is None or branch]
+
+
+def _raise_for_refused(done: Sequence[BaseEntry]) -> None:
+    from distgate.base_images.store import refusal
+
+    for entry in done:
+        if entry.refused:
+            raise refusal(entry)
+
+
+def _row(entry: BaseEntry, shelf: Shelf, now: float) -> list[str]:
+    from distgate.locks import leases
+
+    current = " (current)" if _is_current(entry, shelf) else ""
+    return [
+        entry.identity,
+        entry.facts.name,
+        f"{entry.facts.branch}{current}",
+        format_age(now - entry.facts.created),
+        format_size(entry.size),
+        _verdict(entry),
+        "\n".join(str(holder) for holder in leases(entry.directory)),
+    ]
+
+
+def _outcome_row(entry: BaseEntry) -> list[str]:
+    found = entry.qualification
+    took, under = (f"{found.seconds:.1f} s", found.accelerator) if found else ("", "")
+    return [entry.identity, entry.facts.name, entry.facts.branch, _verdict(entry), took, under]
+
+
+def _verdict(entry: BaseEntry) -> str:
+    if entry.qualification is None:
+        return "not tried"
+    return "qualified" if entry.qualified else f"refused: {'; '.join(entry.qualification.reasons)}"
+
+
+def _is_current(entry: BaseEntry, shelf: Shelf) -> bool:
+    serving = shelf.current.get((entry.facts.branch, entry.facts.name))
+    return serving is not None and serving.identity == entry.identity
+
+
+def _shelf_as_json(store: BaseStore, shelf: Shelf) -> dict[str, Any]:
+    return {
+        "root": str(store.root),
+        "limit": store.limit,
+        "size": shelf.size,
+        "bases": [_as_json(entry, shelf) for entry in shelf.entries],
+        "unreadable": [_odd_as_json(odd) for odd in shelf.odd],
+    }
+
+
+def _as_json(entry: BaseEntry, shelf: Shelf) -> dict[str, Any]:
+    from distgate.locks import leases
+
+    facts, found = entry.facts, entry.qualification
+    return {
+        "identity": entry.identity,
+        "name": facts.name,
+        "branch": facts.branch,
+        "path": str(facts.base.path),
+        "created": facts.created,
+        "used": entry.used,
+        "confirmed": entry.confirmed,
+        "age": round(time.time() - facts.created),
+        "size": entry.size,
+        "current": _is_current(entry, shelf),
+        "status": "untried" if found is None else "qualified" if found.passed else "refused",
+        "qualification": asdict(found) if found else None,
+        "leases": [asdict(holder) for holder in leases(entry.directory)],
+        "kickstart_hash": facts.kickstart_hash,
+        "snapshot": facts.snapshot,
+        "packages": len(facts.packages),
+        "steps": [asdict(step) for step in facts.steps],
+    }
+
+
+def _odd_as_json(odd: OddEntry) -> dict[str, Any]:
+    return {"path": str(odd.directory), "problem": odd.problem, "size": odd.size}
+
+
+def _tell_pruned(pruned: Pruned, dry_run: bool) -> None:
+    word = "would be removed" if dry_run else "removed"
+    rows = [[one.identity, word, format_size(one.size), one.reason] for one in pruned.removed]
+    rows += [[identity, "kept", "", reason] for identity, reason in pruned.kept.items()]
+    if rows:
+        _print_table(("identity", "", "size", "why"), rows)
+    _say(
+        f"{format_size(pruned.before)} before, {format_size(pruned.after)} after; the limit is "
+        f"{format_size(pruned.limit)}" + ("" if pruned.within_limit else ", and what is kept takes more")
+    )
+
+
+def format_age(seconds: float) -> str:
+    """An age for people in its largest unit: 40 s, 5 min, 3 h, 12 d."""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{max(0.0, seconds):.0f} s"
+
+
+def _print_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*heads, box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    # A pipe has no width: lines that are cut or wrapped there would be of no use.
+    width = None if sys.stdout.isatty() else 400
+    Console(width=width).print(table)
+
+
+def _plain(text: str) -> str:
+    return printable(text, newlines=False)
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    print(json.dumps(value, indent=1, ensure_ascii=False, default=str))
+
+
+def _say(text: str) -> None:
+    print(_plain(text), file=sys.stderr)

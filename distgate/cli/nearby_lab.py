@@ -1,0 +1,52 @@
+"""The settings for people at a terminal: their own, or those of the lab that is up beside them.
+
+Whoever just ran the demo asks for its ledger, and has set no variable. The lab writes down where everything of it is.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from distgate.settings import Settings, settings
+
+#: Our setting, and the lab's name for it in world.json (lab.world.World).
+FIELDS = {
+    "site": "site",
+    "ledger_url": "ledger_url",
+    "amqp_url": "amqp_url",
+    "exchange": "exchange",
+    "queue": "queue",
+    "prefect_api_url": "prefect_api_url",
+    "ui_url": "prefect_ui_url",
+    "image_store_limit": "images_limit",
+}
+#: The same for paths.
+PATHS = {
+    "artifacts_dir": "artifacts_dir",
+    "guests_dir": "guests_dir",
+    "image_store": "images_dir",
+    "image_store_key": "images_key",
+}
+#: The lab's imagefactory.
+FACTORY = (sys.executable, "-m", "lab.images.imagefactory")
+
+
+def settings_here() -> tuple[Settings, Path | None]:
+    """The settings to work with, and the lab that they were taken from.
+
+    A lab is only looked for (in ``lab_state``) when no ledger was named.
+    """
+    own = settings()
+    if "ledger_url" in own.model_fields_set:
+        return own, None
+    try:
+        world = json.loads((own.lab_state / "world.json").read_text(encoding="utf-8"))
+        found: dict[str, Any] = {name: world[theirs] for name, theirs in FIELDS.items()}
+        found |= {name: Path(world[theirs]) for name, theirs in PATHS.items()}
+        found |= {"image_factory": FACTORY, "image_kickstarts": {"*": Path(world["kickstart"])}}
+    except (OSError, ValueError, KeyError, TypeError):
+        return own, None
+    return own.model_copy(update=found), own.lab_state

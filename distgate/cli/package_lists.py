@@ -1,0 +1,115 @@
+"""The commands about Atomic Host's package lists: what they hold, and how they are made from a treefile."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from distgate.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from distgate.changes.package_lists import PackageList
+    from distgate.settings import Settings
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+lists = typer.Typer(no_args_is_help=True, help="Which packages a branch of Atomic Host is made of.")
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the door."""
+    app.add_typer(lists, name="package-lists")
+
+
+@lists.command("list")
+def list_lists(as_json: AsJson = False) -> None:
+    """Show the list of each branch: how many lines it has, and when it was refreshed from what."""
+    from distgate.changes.package_lists import lists_in
+
+    directory = _directory(_settings())
+    found = lists_in(directory)
+    if as_json:
+        _print_json({"directory": str(directory), "lists": [_as_json(*one) for one in found.items()]})
+        return
+    for branch, one in found.items():
+        facts = _as_json(branch, one)
+        print(f"{branch:<10} {facts['patterns']:>5}  {facts['refreshed'] or 'written by hand'}")
+    _say(f"{len(found)} lists in {directory}")
+
+
+@lists.command("refresh")
+def refresh_lists(
+    branches: Annotated[
+        list[str] | None, typer.Argument(metavar="[BRANCH]...", help="By default those that were refreshed before")
+    ] = None,
+    treefile: Annotated[
+        Path | None, typer.Option(help="Treefile to solve for, instead of the one that distgate brings")
+    ] = None,
+    repository: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=PLACE: directory, URL, metalink+URL or mirrorlist+URL of one of its repositories"),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the sources of a branch's treefile into its list; lines that people wrote stay.
+
+    Repositories that are not given are looked for in the .repo files beside the treefile.
+    """
+    from distgate.changes.package_lists import branches_refreshed
+    from distgate.ostree.repo_files import repositories_of
+    from distgate.ostree.sources import refresh
+    from distgate.ostree.treefile import read_treefile, release_of, treefile_for
+
+    directory = _directory(_settings())
+    places = dict(_place(one) for one in repository or ())
+    chosen = branches or branches_refreshed(directory)
+    if not chosen:
+        raise ConfigurationError("which branches?", hint=f"no list in {directory} was refreshed before: name one")
+    done = {}
+    for branch in chosen:
+        tree = read_treefile(treefile or treefile_for(branch), release_of(branch))
+        done[branch] = refresh(directory, branch, tree, repositories_of(tree, places), _say)
+        _say(f"{done[branch].path}: {len(done[branch].patterns)} lines")
+    if as_json:
+        _print_json({"directory": str(directory), "lists": [_as_json(*one) for one in done.items()]})
+
+
+def _place(text: str) -> tuple[str, str]:
+    name, _, place = text.partition("=")
+    if not name or not place:
+        raise ConfigurationError(f"{text!r} is no repository", hint="NAME=PLACE, such as lab=/srv/repository")
+    return name, place
+
+
+def _directory(own: Settings) -> Path:
+    if own.package_lists is None:
+        raise ConfigurationError("there are no package lists", hint="DISTGATE_PACKAGE_LISTS names their directory")
+    return own.package_lists
+
+
+def _settings() -> Settings:
+    from distgate.settings import settings
+
+    return settings()
+
+
+def _as_json(branch: str, found: PackageList) -> dict[str, Any]:
+    from distgate.changes.package_lists import refreshed
+
+    return {
+        "branch": branch,
+        "path": str(found.path),
+        "patterns": len(found.patterns),
+        "refreshed": refreshed(found) or None,
+    }
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    print(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)

@@ -1,0 +1,77 @@
+"""The command that shows what others were told of runs, and what they would not have."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from distgate.errors import ConfigurationError
+from distgate.text import printable
+
+if TYPE_CHECKING:
+    from distgate.reports.outbox import ChannelState
+
+#: Refused reports of a channel that people are shown; --json has more.
+SHOWN = 20
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the door."""
+    app.command()(reports)
+
+
+def reports(
+    again: Annotated[
+        str, typer.Option(metavar="CHANNEL", help="Let the reporter try once more what this channel refused.")
+    ] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
+) -> None:
+    """Show each channel of DISTGATE_REPORTS: reports delivered and waiting, and those that were refused."""
+    from distgate.cli.ledger import open_ledger
+    from distgate.reports.outbox import ReportOutbox, channel_states
+
+    with open_ledger() as (ledger, _own):
+        states = channel_states(ledger)
+        if again:
+            if again not in {one.name for one in states}:
+                raise ConfigurationError(
+                    f"nothing was ever reported to {again!r}", hint="`distgate reports` lists all"
+                )
+            back = ReportOutbox(ledger, again).again()
+            print(f"{back} reports to {again} are tried again", file=sys.stderr)
+            states = channel_states(ledger)
+    now = time.time()
+    if as_json:
+        print(json.dumps({"channels": [_as_json(one, now) for one in states]}, indent=1, ensure_ascii=False))
+    else:
+        print("\n".join(line for one in states for line in _lines(one, now)) or "nobody was ever reported to")
+
+
+def _as_json(state: ChannelState, now: float) -> dict[str, Any]:
+    return {
+        "channel": state.name,
+        "delivered": state.delivered,
+        "pending": state.pending,
+        "oldest_pending_seconds": round(now - state.oldest, 1) if state.oldest else None,
+        "error": state.error or None,
+        "refused": [
+            {"build_id": one.build_id, "topic": one.topic, "error": one.error, "age_seconds": round(now - one.at, 1)}
+            for one in state.refused
+        ],
+    }
+
+
+def _lines(state: ChannelState, now: float) -> Iterator[str]:
+    waits = f", the oldest for {now - state.oldest:.0f} s" if state.oldest else ""
+    yield f"{state.name}: {state.delivered} delivered, {state.pending} pending{waits}, {len(state.refused)} refused"
+    if state.error:
+        yield f"  waits because: {printable(state.error, newlines=False)}"
+    for one in state.refused[:SHOWN]:
+        yield f"  refused {one.topic} of {one.build_id}: {printable(one.error, newlines=False)}"
+    if len(state.refused) > SHOWN:
+        yield f"  ... and {len(state.refused) - SHOWN} more; --json has them"

@@ -1,0 +1,260 @@
+"""The command ``distgate reproduce``: a run once more, on this machine, with neither server nor broker."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from distgate.text import printable
+
+if TYPE_CHECKING:
+    from distgate.guests.registry import HeldRecord
+    from distgate.runs.record import Capsule, SuiteRecord
+    from distgate.runs.reproduction import Reproduced, Workbench
+    from distgate.runs.search import FoundRun
+    from distgate.settings import Settings
+
+#: Lines of a failed build's log that are shown.
+LOG_LINES = 15
+Tell = Callable[[str], None]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this command to the door."""
+    app.command()(reproduce)
+
+
+def reproduce(
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN|MESSAGE|PATH",
+            help="A run's ID or its beginning, a file with a message about it, or its directory, also a copy",
+        ),
+    ],
+    suite: Annotated[list[str] | None, typer.Option(help="Only this suite; may be given more than once")] = None,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Leave the guest of the first failing suite up, or else the last guest")
+    ] = False,
+    minutes: Annotated[int, typer.Option(min=1, help="For how long a kept guest stays up")] = 60,
+    into: Annotated[
+        Path | None, typer.Option(help="Directory to work in, new or empty; by default one beside you")
+    ] = None,
+    base: Annotated[
+        Path | None, typer.Option(help="Record of a base image (base.json) to use instead of the recorded one")
+    ] = None,
+    memory: Annotated[int, typer.Option(min=64, help="Memory of a guest in MiB")] = 768,
+    cpus: Annotated[int, typer.Option(min=1, help="Virtual processors of a guest")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
+) -> None:
+    """Do a run's stages again from its recorded inputs and compare the verdicts.
+
+    Exit 0 for SUCCESS here, 1 for UNSTABLE or FAILURE, 2 for a wrong call or when this machine is to blame.
+    """
+    from distgate.runs.reproduction import Reproduction
+    from distgate.runs.search import find_run
+    from distgate.settings import settings
+
+    own = settings()
+    found = find_run(what, _artifacts(own))
+
+    def tell(line: str) -> None:
+        print(printable(line), file=sys.stderr if as_json else sys.stdout, flush=True)
+
+    tell(_title(found))
+    if found.capsule.build is None or not found.capsule.build.rpms:
+        _tell_build(found, tell, as_json)
+        raise typer.Exit(1)
+    held: list[HeldRecord] = []
+    bench = _bench(own, (memory, cpus), base, 60.0 * minutes if keep else 0.0, held)
+    place = _fresh(into, found.capsule)
+    tell(f"working in {place}")
+    seen = Reproduction(found, place, bench, tell, suite or ()).run()
+    if as_json:
+        print(json.dumps(_as_json(seen, held), indent=1))
+    else:
+        print("\n".join(map(printable, _comparison(seen))))
+    _tell_held(held, tell)
+    raise typer.Exit(_exit_status(seen))
+
+
+def _bench(
+    own: Settings, shape: tuple[int, int], base: Path | None, seconds: float, held: list[HeldRecord]
+) -> Workbench:
+    """How runs are done again here; a guest that is kept (for ``seconds``, if any) is appended to ``held``."""
+    from distgate.guests.base import Guest
+    from distgate.guests.host import LibvirtGuests
+    from distgate.guests.monitor import HeldGuests
+    from distgate.guests.registry import RegisteredGuests
+    from distgate.images.layered import OfflineInstaller
+    from distgate.runners.session import RunnerFor, runner_for, source_rpm
+    from distgate.runs.reproduction import Workbench
+
+    memory, cpus = shape
+    holders = HeldGuests(own.guests, seconds, memory=memory, cpus=cpus)
+    plain = RegisteredGuests(LibvirtGuests(own.guests, memory=memory, cpus=cpus), own.guests)
+
+    def keep(guest: Guest, why: str) -> None:
+        held.append(holders.keep(guest, why))
+
+    def runners(branch: str, rpms: Path) -> RunnerFor:
+        return runner_for(branch, roles_path=own.roles_path, ansible=own.ansible, srpm=source_rpm(rpms))
+
+    return Workbench(
+        host=holders if seconds else plain,
+        composer=OfflineInstaller.configured(),
+        runners=runners,
+        boot_timeout=own.boot_timeout,
+        suite_timeout=own.suite_timeout,
+        tests_timeout=own.tests_timeout,
+        stores=(own.image_store,),
+        base=base,
+        keep=keep if seconds else None,
+    )
+
+
+def _artifacts(own: Settings) -> list[Path]:
+    """Where runs are: as the setting says, and those of a lab beside us, which may be down."""
+    lab = own.lab_state / "artifacts"
+    known = [own.artifacts_dir]
+    return [path.resolve() for path in (known if "artifacts_dir" in own.model_fields_set else [*known, lab])]
+
+
+def _fresh(into: Path | None, capsule: Capsule) -> Path:
+    from distgate.errors import ConfigurationError
+
+    if into is None:
+        name = f"reproduce-{capsule.change.repo}-{capsule.run_id[:8]}"
+        numbered = (Path(name if number == 1 else f"{name}.{number}") for number in range(1, 1000))
+        into = next(path for path in numbered if not path.exists())
+    try:
+        into.mkdir(parents=True, exist_ok=True)
+        empty = not any(into.iterdir())
+    except OSError as refused:
+        raise ConfigurationError(
+            f"cannot work in {into}: {refused.strerror}", hint="--into names another"
+        ) from refused
+    if not empty:
+        raise ConfigurationError(f"{into} is not empty", hint="name a new directory")
+    return into.resolve()
+
+
+# -- what is told ----------------------------------------------------------------------------------------------------
+
+
+def _title(found: FoundRun) -> str:
+    capsule = found.capsule
+    verdict = f"{capsule.verdict.status}: {capsule.verdict.sentence}" if capsule.verdict else "it did not end"
+    change = capsule.change
+    commit = f"{change.namespace}/{change.repo} {change.branch} {change.rev[:12]}"
+    return f"run {capsule.run_id} of {commit}\nrecorded {verdict}"
+
+
+def _tell_build(found: FoundRun, tell: Tell, as_json: bool) -> None:
+    """A run that failed in its build: there is nothing to boot; where to read why, and how to build by hand."""
+    from distgate.process import tail_of
+
+    capsule, build = found.capsule, found.capsule.build
+    told = _build_log(found.directory / "build", build.arch if build else "")
+    tell("nothing can be booted: its build made no packages")
+    commands = []
+    if build is not None:
+        tell(f"Koji task {build.task_id} at {build.server}")
+        commands = [
+            shlex.join(["git", "clone", build.repository_url]),
+            shlex.join(["git", "-C", capsule.change.repo, "checkout", capsule.change.rev]),
+            shlex.join(["koji", "build", "--scratch", build.target, _built_from(found)]),
+        ]
+    if told:
+        tell(f"{told}:\n" + "\n".join(f"  {line}" for line in tail_of(told).splitlines()[-LOG_LINES:]))
+    if commands:
+        tell("by hand (in the checkout, `fedpkg local` or `fedpkg mockbuild` build on this machine):")
+        tell("\n".join(f"  {command}" for command in commands))
+    if as_json:
+        record = {"koji_task": build.task_id, "server": build.server} if build else {}
+        known = {"run": capsule.run_id, "built": False, "log": str(told) if told else None, "commands": commands}
+        print(json.dumps({**known, **record}, indent=1))
+
+
+def _built_from(found: FoundRun) -> str:
+    """What Koji was given: the commit, or the source package that was made of it."""
+    build = found.capsule.build
+    assert build  # noqa: S101 - the caller looked
+    return str(found.directory / build.srpm) if build.srpm else build.source
+
+
+def _build_log(directory: Path, arch: str) -> Path | None:
+    """The log that is likely to tell why: of the build itself, else of the source package's, else of its root."""
+    names = (f"build.{arch}.log", "build.*.log", f"root.{arch}.log", "*.log")
+    return next((log for name in names for log in sorted(directory.glob(name))), None)
+
+
+def _comparison(seen: Reproduced) -> list[str]:
+    from distgate.runs.reproduction import failing
+
+    recorded, here = seen.recorded.verdict, seen.here.verdict
+    lines = ["", f"recorded  {recorded.status if recorded else 'no verdict'}", f"here      {seen.status}"]
+    if here and here.blame:
+        lines[-1] += f" (blame: {here.blame})"
+    for old, new in seen.suites:
+        one = new or old
+        if one:
+            lines += [f"  {one.suite}: recorded {_word(old)}, here {_word(new)}"]
+            lines += [f"    failing here: {', '.join(failing(new))}"] if new and failing(new) else []
+    lines += [f"not as recorded: {sentence}" for sentence in seen.differences]
+    lines += ["the same verdict" if seen.same else _difference(seen), f"everything is in {seen.directory}"]
+    return lines
+
+
+def _word(one: SuiteRecord | None) -> str:
+    if one is None:
+        return "not run"
+    return f"{one.verdict}{f' (blame: {one.blame})' if one.blame else ''}"
+
+
+def _difference(seen: Reproduced) -> str:
+    recorded = seen.recorded.verdict.status if seen.recorded.verdict else "without a verdict"
+    other = [new.suite for old, new in seen.suites if new and (old is None or old.verdict != new.verdict)]
+    where = f" ({', '.join(other)})" if other else ", with other failing tests" if recorded == seen.status else ""
+    return f"another verdict: the run was {recorded}, here it is {seen.status}{where}"
+
+
+def _tell_held(held: Sequence[HeldRecord], tell: Tell) -> None:
+    for one in held:
+        until = time.strftime("%H:%M:%S", time.localtime(one.until))
+        tell(f"guest {one.name} is up until {until}, {one.why}")
+        tell(f"  {one.ssh}")
+        tell("\n".join(f"  distgate guests {verb} {one.name}" for verb in ("ssh", "console", "down")))
+
+
+def _as_json(seen: Reproduced, held: Sequence[HeldRecord]) -> dict[str, Any]:
+    def told(one: SuiteRecord | None) -> dict[str, Any] | None:
+        return one.model_dump(mode="json", include={"verdict", "blame", "evidence", "tests"}) if one else None
+
+    suites = [(old, new, new or old) for old, new in seen.suites]
+    return {
+        "run": seen.recorded.run_id,
+        "change": seen.recorded.change.key,
+        "recorded": seen.recorded.verdict.model_dump(mode="json") if seen.recorded.verdict else None,
+        "here": seen.here.verdict.model_dump(mode="json") if seen.here.verdict else None,
+        "same": seen.same,
+        "suites": [{"suite": one.suite, "recorded": told(old), "here": told(new)} for old, new, one in suites if one],
+        "differences": list(seen.differences),
+        "directory": str(seen.directory),
+        "guest": asdict(held[0]) if held else None,
+    }
+
+
+def _exit_status(seen: Reproduced) -> int:
+    blame = seen.here.verdict.blame if seen.here.verdict else ""
+    if seen.status != "SUCCESS" and blame == "infrastructure":
+        return 2
+    return 0 if seen.status == "SUCCESS" else 1

@@ -1,0 +1,186 @@
+"""What a conformance run means: the verdict on its tests, who is to blame, and the status of the whole."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from distgate.errors import Blame, TestsError
+from distgate.steps import Step
+from distgate.testing.junit_reader import JunitTests, read_junit
+from distgate.testing.log_excerpts import last_failure, last_running, refusal
+from distgate.testing.results import TestOutcome, read_end
+from distgate.testing.verdict import ObservedSuite, RunVerdict, SuiteVerdict, run_verdict
+from distgate.text import printable
+
+Phase = Literal["provision", "install", "conformance"]
+
+#: ansible-playbook's status for a playbook that it cannot parse, and for one that it does not take.
+_CANNOT_PARSE, _REFUSED = 4, 1
+#: What the terminal would have shown, which refusals are told to; the log may be more complete otherwise.
+_SAID = "ansible.txt"
+_LOGS = ("ansible.log", _SAID)
+_UNREACHABLE = re.compile(r"(?:^|\| )fatal: \[([^]]*)\]: UNREACHABLE!", re.MULTILINE)
+_FAILED_ON = re.compile(r"(?:^|\| )fatal: \[([^]]*)\]: FAILED!", re.MULTILINE)
+_NAMED = 5
+
+
+@dataclass(frozen=True)
+class NodeReport:
+    """One node of a cluster. ``boot_seconds`` is 0 for a host that was there before; ``logs`` are files of this host:
+    its console, its emulator's words, its journal when the run did not go well."""
+
+    name: str
+    groups: tuple[str, ...]
+    address: str
+    boot_seconds: float = 0.0
+    logs: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class ConformanceReport:
+    """What a conformance run came to.
+
+    ``status`` is SUCCESS when all tests that ran passed, UNSTABLE when some did not, FAILURE when the cluster could
+    not be installed or the tests could not be run. ``phase`` is how far it came, ``suite`` the verdict and its tests.
+    """
+
+    status: RunVerdict
+    sentence: str
+    phase: Phase
+    suite: SuiteVerdict
+    nodes: tuple[NodeReport, ...] = ()
+    steps: tuple[Step, ...] = ()
+    directory: Path = Path()
+
+    @property
+    def blame(self) -> Blame | None:
+        """Who is to blame; None where nobody is."""
+        return self.suite.blame
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """How many tests ``passed``, ``failed`` and were ``skipped``."""
+        return counts(self.suite.tests)
+
+    @property
+    def retryable(self) -> bool:
+        """Whether a fresh cluster may do better: only what our side broke is tried again."""
+        return self.suite.retryable
+
+
+def counts(tests: Sequence[TestOutcome]) -> dict[str, int]:
+    """How many of ``tests`` passed, failed (errors are among these) and were skipped."""
+    seen = Counter(test.result for test in tests)
+    passed = seen["pass"] + seen["info"]
+    return {"passed": passed, "failed": len(tests) - passed - seen["skip"], "skipped": seen["skip"]}
+
+
+def judge_install(name: str, run: ObservedSuite, console: str = "") -> SuiteVerdict | None:
+    """The verdict on an installation that did not end well; None when the cluster stands.
+
+    ``console`` is the end of the consoles of nodes that were lost.
+    """
+    decision = _broken_off(run, "the installation")
+    if decision is None and run.returncode == 0:
+        return None
+    blame, said = decision or _failed(run, "the installation")
+    return SuiteVerdict(name, "ERROR", blame, (), said, printable(console))
+
+
+def judge_conformance(name: str, run: ObservedSuite, least: int = 1, console: str = "") -> SuiteVerdict:
+    """The verdict on the conformance tests by the JUnit files in ``run.artifacts``.
+
+    ``least`` is how many tests have to pass for their run to count: a filter that matches nothing is no success.
+    """
+    try:
+        found = read_junit(run.artifacts)
+    except TestsError as malformed:
+        lost = _broken_off(run, "the conformance run") if run.unreachable else None
+        blame, said = lost or ("tests", malformed.message)
+        return SuiteVerdict(name, "ERROR", blame, (), said, printable(console))
+    verdict, guilty, evidence = _decide(run, found, least)
+    return SuiteVerdict(name, verdict, guilty, found.tests, evidence, printable(console))
+
+
+def status_of(verdict: SuiteVerdict) -> RunVerdict:
+    """The status that one verdict makes: FAILURE for what could not be run, UNSTABLE for tests that did not pass."""
+    return run_verdict([verdict])
+
+
+_Decision = tuple[Literal["PASS", "FAIL", "ERROR", "NOTHING_RUN"], Blame | None, str]
+
+
+def _decide(run: ObservedSuite, found: JunitTests, least: int) -> _Decision:
+    bad = [test for test in found.tests if test.result in ("fail", "error")]
+    number = counts(found.tests)
+    summary = f"{number['passed']} passed, {number['failed']} failed, {number['skipped']} skipped"
+    lost = _broken_off(run, "the conformance run")
+    if lost and bad and run.timed_out:
+        return "FAIL", _blame(bad), f"{summary}: {_names(bad)}; then {lost[1]}"
+    if lost:
+        return "ERROR", *lost
+    if bad:
+        return "FAIL", _blame(bad), f"{summary}: {_names(bad)}"
+    if run.returncode:
+        return "ERROR", *_failed(run, "the conformance run")
+    if not found.files:
+        return "NOTHING_RUN", "tests", "the conformance playbook ended well, but left no JUnit file"
+    if number["passed"] < least:
+        return "NOTHING_RUN", "tests", f"{summary}: at least {least} had to pass for this to be a run"
+    return "PASS", None, summary
+
+
+def _broken_off(run: ObservedSuite, what: str) -> tuple[Blame, str] | None:
+    """Why a playbook did not get to its end by itself; None when it did."""
+    log = _log(run)
+    if run.unreachable:
+        nodes = list(dict.fromkeys(_UNREACHABLE.findall(log)))
+        named = f"node {', '.join(nodes)}" if nodes else "a node"
+        return "infrastructure", printable(f"{named} could not be reached during {what}{_at(log)}", newlines=False)
+    if run.timed_out:
+        return "tests", printable(f"{what} was killed at its deadline{_at(log)}", newlines=False)
+    return None
+
+
+def _failed(run: ObservedSuite, what: str) -> tuple[Blame, str]:
+    """Who is to blame for a playbook that ended with a status, and what it said.
+
+    A task that fails on a node speaks about the image, which is what changed. Everything before the first task, and
+    what fails on this side, is the profile's.
+    """
+    log = _log(run)
+    why = refusal(read_end(run.artifacts / _SAID)) if run.returncode in (_CANNOT_PARSE, _REFUSED) else ""
+    if why or not sum(run.tasks.values()):
+        said = f"ansible-playbook did not take the playbook for {what}: {why or f'status {run.returncode}'}"
+        return "configuration", printable(said, newlines=False)
+    nodes = [name for name in dict.fromkeys(_FAILED_ON.findall(log))]
+    told = last_failure(log)
+    where = f" on {', '.join(nodes)}" if nodes else ""
+    said = f"{what} failed{where}{_at(log)}{': ' if told else ''}{told}"
+    here = not nodes or all(name.partition(" ")[0] == "localhost" for name in nodes)
+    return "configuration" if here else "package", printable(said, newlines=False)
+
+
+def _at(log: str) -> str:
+    step = last_running(log)
+    return f", at {step}" if step else ""
+
+
+def _log(run: ObservedSuite) -> str:
+    return next((text for name in _LOGS if (text := read_end(run.artifacts / name))), "")
+
+
+def _blame(bad: Sequence[TestOutcome]) -> Blame:
+    # An error is a test that could not do its work; only a failure speaks about the image.
+    return "package" if any(test.result == "fail" for test in bad) else "tests"
+
+
+def _names(tests: Sequence[TestOutcome]) -> str:
+    names = [printable(f"{test.name}{f' ({test.note})' if test.note else ''}", newlines=False) for test in tests]
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"{'; '.join(names[:_NAMED])}{more}"

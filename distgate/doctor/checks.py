@@ -1,0 +1,113 @@
+"""The checks of a worker, each with a deadline; one that fails, hangs or breaks hides none of the others."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from distgate.doctor import host, services
+from distgate.doctor.report import Finding, Report, Seen
+from distgate.errors import ConfigurationError, DistgateError
+from distgate.settings import Settings
+from distgate.text import parse_size
+from distgate.waiting import Deadline
+
+log = logging.getLogger(__name__)
+
+#: Seconds for one check; emulating a boot sector on a busy host takes half of it.
+SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Check:
+    """A name and a look: ``probe`` returns what it saw, or raises. Those that are ``heavy`` take turns."""
+
+    name: str
+    probe: Callable[[], Seen]
+    heavy: bool = False
+
+
+def checks_of(own: Settings, *, free: int | None = None, seconds: float = SECONDS) -> tuple[Check, ...]:
+    """All that a worker with these settings needs; ``free`` is in bytes (None: the setting), ``seconds`` bounds what
+    a check starts."""
+    free = parse_size(own.free_disk) if free is None else free
+    return (
+        Check("kvm", partial(host.look_at_accelerator, seconds), heavy=True),
+        Check("qemu", partial(host.look_at_qemu, seconds), heavy=True),
+        Check("libvirt", partial(host.look_at_libvirt, own.guests), heavy=True),
+        Check("sandbox", partial(host.look_at_sandbox, seconds), heavy=True),
+        Check("compose", partial(host.look_at_compose, own.compose_driver, own.appliance_kernel), heavy=True),
+        Check("disk", partial(host.look_at_disk, own.artifacts_dir, own.image_store, free)),
+        Check("images", partial(host.look_at_images, own.image_store, own.branches)),
+        Check("ansible", partial(host.look_at_ansible, own.ansible, own.roles_path)),
+        Check("tmt", host.look_at_tmt),
+        Check("koji", partial(services.look_at_koji, own.prefect_api_url, own.site)),
+        Check("artifacts", partial(services.look_at_artifacts, own.prefect_api_url, own.site)),
+        Check("broker", partial(services.look_at_broker, own.amqp_url, own.exchange)),
+        Check("prefect", partial(services.look_at_prefect, own.prefect_api_url)),
+        Check("ledger", partial(services.look_at_ledger, own.ledger_url)),
+        Check("clock", partial(services.look_at_clock, own.prefect_api_url, own.site)),
+    )
+
+
+def chosen(checks: Sequence[Check], names: Collection[str]) -> tuple[Check, ...]:
+    """Those of ``checks`` with these names, all without names. ConfigurationError for one that does not exist."""
+    unknown = sorted(set(names) - {one.name for one in checks})
+    if unknown:
+        raise ConfigurationError(
+            f"there is no check {', '.join(unknown)}", hint=f"there are {', '.join(one.name for one in checks)}"
+        )
+    return tuple(one for one in checks if not names or one.name in names)
+
+
+def examine(checks: Sequence[Check], seconds: float = SECONDS) -> Report:
+    """Every check's finding, in their order; one that takes longer than ``seconds`` is a failed one.
+
+    Heavy checks run one after another, the others beside them. Never raises for what a check does.
+    """
+    light = {check.name: _Look(check) for check in checks if not check.heavy}
+    end = Deadline(seconds)
+    heavy = {check.name: _Look(check).finding(seconds) for check in checks if check.heavy}
+    found = heavy | {name: look.finding(end.remaining(), seconds) for name, look in light.items()}
+    return Report(tuple(found[check.name] for check in checks))
+
+
+class _Look:
+    """A check that runs in a thread of its own, which nobody waits for once its time is over."""
+
+    def __init__(self, check: Check) -> None:
+        self._check = check
+        self._seen: Seen | None = None
+        # A daemon: a call into a C library that hangs must not keep the process from ending.
+        self._thread = threading.Thread(target=self._run, name=f"doctor-{check.name}", daemon=True)
+        self._thread.start()
+
+    def finding(self, patience: float, limit: float | None = None) -> Finding:
+        """What was found after ``patience`` more seconds; ``limit`` is what is told of a check that hangs."""
+        self._thread.join(patience)
+        late = Seen(False, f"it did not end within {limit or patience:g} s", "is the host overloaded? --timeout")
+        return Finding.of(self._check.name, self._seen or late)
+
+    def _run(self) -> None:
+        self._seen = _outcome(self._check.probe)
+
+
+def _outcome(probe: Callable[[], Seen]) -> Seen:
+    try:
+        return probe()
+    except DistgateError as known:
+        last = known.evidence.strip().splitlines()[-1:]
+        return Seen(False, ": ".join([known.message, *last]), known.hint)
+    except OSError as refused:
+        return Seen(
+            False,
+            f"{refused.strerror or refused}: {refused.filename or 'no file'}",
+            "look at its permissions and its disk",
+        )
+    except Exception as bug:
+        # The last rung: whatever is wrong with one check must not hide the others.
+        log.debug("a check broke", exc_info=True)
+        return Seen(False, f"the check itself broke: {type(bug).__name__}: {bug}", "this is a bug of distgate")

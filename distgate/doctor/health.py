@@ -1,0 +1,73 @@
+"""The health of a worker's host as it stands in a file: whether it may take runs, in which words, and since when.
+
+Whoever looks writes it (the worker itself, a health run); the worker reads it each time it asks for runs.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from distgate.doctor.report import Report
+
+#: The work queue of one host begins like this: what must run on that very host waits in it.
+QUEUE_PREFIX = "host-"
+#: What asks every host for its health waits here: any worker takes it, fit or not (deployment worker-health/hosts).
+ASKING_QUEUE = "health"
+
+
+@dataclass(frozen=True)
+class Health:
+    """``fit`` says whether runs may be taken; ``at`` is when it was looked at, in seconds of the epoch."""
+
+    fit: bool
+    sentence: str
+    at: float
+
+
+def queue_of(host: str) -> str:
+    """The work queue of a host, with what Prefect refuses in names taken out."""
+    return QUEUE_PREFIX + re.sub(r"[^A-Za-z0-9._-]", "-", host)
+
+
+def host_of(queue: str) -> str | None:
+    """The host whose own queue this is; None for a shared one."""
+    return queue.removeprefix(QUEUE_PREFIX) if queue.startswith(QUEUE_PREFIX) else None
+
+
+def health_file(state: Path, host: str) -> Path:
+    """Where the health of the worker called ``host`` stands."""
+    return state / f"{queue_of(host)}.json"
+
+
+def needed_of(report: Report, needed: Collection[str]) -> Report:
+    """The findings that a worker depends on: those of the checks ``needed``, all of them when it is empty."""
+    return Report(tuple(one for one in report.findings if not needed or one.name in needed))
+
+
+def health_of(report: Report, at: float) -> Health:
+    """The health that a doctor's report amounts to; what failed is named with its words."""
+    if report.ok:
+        return Health(True, report.sentence(), at)
+    words = "; ".join(f"{one.name}: {one.detail}" for one in report.failed)
+    return Health(False, f"{len(report.failed)} of {len(report.findings)} checks failed: {words}", at)
+
+
+def read_health(path: Path) -> Health | None:
+    """What stands in the file; None when nobody has looked yet, or nobody can read it."""
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+        return Health(known["fit"] is True, str(known["sentence"]), float(known["at"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def write_health(path: Path, health: Health) -> None:
+    """Write it, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.new")
+    draft.write_text(json.dumps(asdict(health), indent=1), encoding="utf-8")
+    draft.replace(path)

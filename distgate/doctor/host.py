@@ -1,0 +1,168 @@
+"""What a doctor looks at on this host: guests, images, disk, the sandbox, and the tools that run tests.
+
+Each function returns what it saw, or raises the error that says why nothing could be seen.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+
+from distgate.base_images.entries import read_shelf
+from distgate.doctor.report import (
+    Confinement,
+    Seen,
+    Space,
+    judge_accelerator,
+    judge_bases,
+    judge_compose,
+    judge_disk,
+    judge_sandbox,
+)
+from distgate.errors import ConfigurationError, InfrastructureError
+from distgate.guests.accelerator import LIMIT, choose, find_qemu
+from distgate.mounts.choice import supported_drivers
+from distgate.process import on_path, run
+from distgate.sandbox.sandbox import Sandbox
+
+#: What choose() may take of its limit: once for KVM, ten times for emulation.
+_BOTH = 12
+#: Tells what it is and what it reaches. It fails where a directory of processes is missing, and so does the check.
+_PROGRAM = """
+import json, os, socket, sys
+try:
+    socket.create_connection(("127.0.0.1", int(sys.argv[1])), 2).close()
+    reached = True
+except OSError:
+    reached = False
+status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+routes = len(open("/proc/net/route").readlines()) - 1
+found = {"uid": os.getuid(), "capabilities": int(status["CapEff"], 16), "routes": routes, "reached": reached}
+os.write(int(os.environ["REPORT_FD"]), json.dumps(found).encode())
+"""
+
+
+def look_at_accelerator(seconds: float) -> Seen:
+    """Boot a boot sector, at most for about ``seconds``: what was remembered from an earlier one is no proof."""
+    chosen = choose(min(LIMIT, seconds / _BOTH))
+    return judge_accelerator(chosen.name, chosen.reason, chosen.scale)
+
+
+def look_at_qemu(seconds: float) -> Seen:
+    """The emulator and qemu-img, with the emulator's version."""
+    said = run([find_qemu(), "--version"], timeout=seconds).output.strip().splitlines()
+    if not on_path("qemu-img"):
+        return Seen(False, "no qemu-img on this host", "install qemu-utils (Debian) or qemu-img (Fedora)")
+    return Seen(True, said[0] if said else "qemu says no version")
+
+
+def look_at_libvirt(guests: Path) -> Seen:
+    """Open the embedded driver with the state directory that runs use."""
+    try:
+        from distgate.guests.libvirt_connection import embedded_libvirt
+    except ImportError as missing:  # the binding is compiled: it may not fit the library that is there
+        raise ConfigurationError(
+            f"libvirt's Python binding does not load: {missing}", hint="./run installs what distgate needs"
+        ) from missing
+    if not space_in(guests, "guests").writable:  # before the driver leaves half of itself in the temporary directory
+        return Seen(False, f"the state of guests cannot be written to {guests}", "DISTGATE_GUESTS_DIR names another")
+    version = int(embedded_libvirt(guests).connection.getLibVersion())
+    numbers = (version // 1_000_000, version // 1000 % 1000, version % 1000)
+    return Seen(True, f"the embedded driver of libvirt {'.'.join(map(str, numbers))} opens, state in {guests}")
+
+
+def look_at_sandbox(seconds: float) -> Seen:
+    """Run a program of ours where those of strangers run, and let it try to get out."""
+    with tempfile.TemporaryDirectory(prefix="distgate-doctor-") as scratch, socket.socket() as door:
+        door.bind(("127.0.0.1", 0))
+        door.listen()
+        log = Path(scratch) / "log"
+        ended = Sandbox().run(
+            [sys.executable, "-I", "-S", "-c", _PROGRAM, str(door.getsockname()[1])],
+            env={"PATH": "/usr/bin:/bin"},
+            timeout=seconds / 2,
+            log_to=log,
+        )
+        said = log.read_text(errors="replace") if log.exists() else ""
+    try:
+        return judge_sandbox(Confinement(**json.loads(ended.report)))
+    except (ValueError, TypeError) as silent:
+        raise InfrastructureError(
+            f"a trivial program ended with status {ended.returncode} in the sandbox",
+            hint="docs/isolation.md",
+            evidence=said,
+        ) from silent
+
+
+def look_at_compose(wanted: str, appliance_kernel: Path | None) -> Seen:
+    """Which of the ways to mount an image can be gone here; nothing is mounted."""
+    return judge_compose(supported_drivers(appliance_kernel), wanted)
+
+
+def look_at_disk(artifacts: Path, images: Path, limit: int) -> Seen:
+    """Room for the artifacts of runs, for base images, and for what is temporary; ``limit`` is in bytes."""
+    places = {"artifacts": artifacts, "images": images, "temporary files": Path(tempfile.gettempdir())}
+    return judge_disk([space_in(path, purpose) for purpose, path in places.items()], limit)
+
+
+def space_in(path: Path, purpose: str) -> Space:
+    """The room in the directory ``path`` or, while it is not there yet, in the one that it will be made in."""
+    path = found = path.absolute()
+    while not os.path.exists(found) and found != found.parent:  # Path.exists raises where we may not look
+        found = found.parent
+    try:
+        free = shutil.disk_usage(found).free
+    except OSError as refused:
+        return Space(purpose, path, None, False, refused.strerror or str(refused))
+    return Space(purpose, path, free, found.is_dir() and os.access(found, os.W_OK | os.X_OK))
+
+
+def look_at_images(store: Path, watched: Sequence[str]) -> Seen:
+    """The store of base images and what it has for the branches that are ``watched`` (shell patterns)."""
+    if not store.is_dir():
+        return Seen(
+            False,
+            f"there is no image store {store}",
+            "DISTGATE_IMAGE_STORE names it; `distgate images refresh --branch BRANCH` begins one",
+        )
+    if not os.access(store, os.R_OK | os.W_OK | os.X_OK):
+        return Seen(False, f"{store} cannot be read and written", "runs lock and lease what they use of the store")
+    shelf = read_shelf(store.absolute() / "bases")
+    return judge_bases([branch for branch, _ in shelf.current], watched, len(shelf.odd))
+
+
+def look_at_ansible(per_branch: Mapping[str, Path], roles: Sequence[Path]) -> Seen:
+    """Our ansible, those of single branches, and the site's roles; none of them is run."""
+    version = _version_of("ansible-core", "ansible-runner")
+    own = Path(sys.executable).parent / "ansible-playbook"
+    if not (own.exists() or on_path("ansible-playbook")):
+        return Seen(False, f"there is no {own}", "./run installs what distgate needs")
+    for branch, directory in per_branch.items():
+        if not (directory / "ansible-playbook").exists():
+            return Seen(False, f"no ansible-playbook in {directory} (branch {branch})", "DISTGATE_ANSIBLE names it")
+    for directory in roles:
+        if not directory.is_dir():
+            return Seen(False, f"there is no directory of roles {directory}", "DISTGATE_ROLES_PATH names it")
+    others = f"; others for {', '.join(per_branch)}" if per_branch else ""
+    return Seen(True, version + others)
+
+
+def look_at_tmt() -> Seen:
+    """The tmt of this Python; it is not run."""
+    return Seen(True, _version_of("tmt"))
+
+
+def _version_of(*names: str) -> str:
+    try:
+        return ", ".join(f"{name} {metadata.version(name)}" for name in names)
+    except metadata.PackageNotFoundError as missing:
+        raise ConfigurationError(
+            f"this Python has no {missing.name}", hint="./run installs what distgate needs"
+        ) from missing

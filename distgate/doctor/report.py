@@ -1,0 +1,223 @@
+"""What a worker's doctor reports, and the rules by which what was seen is called fit or not.
+
+Pure: distgate.doctor.checks looks, this module judges, distgate.cli.doctor prints.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from distgate.text import format_size, printable
+
+#: Seconds by which two clocks may differ: leases of runs and of concurrency slots are told in tens of seconds.
+CLOCK_LIMIT = 5.0
+#: An HTTP date is cut to the second, and servers renew it once a second: it is up to this many seconds old.
+_DATE_AGE = 2.0
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one check found: whether a worker can work with that, in which words, and what to do about it."""
+
+    ok: bool
+    detail: str
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found, under the check's name; ``detail`` and ``hint`` are single lines."""
+
+    name: str
+    ok: bool
+    detail: str
+    hint: str = ""
+
+    @classmethod
+    def of(cls, name: str, seen: Seen) -> Finding:
+        """``seen`` under a name, without what a terminal would obey."""
+        return cls(name, seen.ok, printable(seen.detail, newlines=False), printable(seen.hint, newlines=False))
+
+
+@dataclass(frozen=True)
+class Report:
+    """The findings, in the order of the checks."""
+
+    findings: tuple[Finding, ...]
+
+    @property
+    def failed(self) -> tuple[Finding, ...]:
+        return tuple(one for one in self.findings if not one.ok)
+
+    @property
+    def ok(self) -> bool:
+        """Whether this worker may take runs."""
+        return not self.failed
+
+    def as_json(self) -> dict[str, Any]:
+        """``ok`` and ``checks``, each with name, ok, detail and hint."""
+        return {"ok": self.ok, "checks": [asdict(one) for one in self.findings]}
+
+    def rows(self) -> list[tuple[str, str, str]]:
+        """Name, state and words of each check; its hint is a row of its own."""
+        rows = []
+        for one in self.findings:
+            rows.append((one.name, "ok" if one.ok else "FAILED", one.detail))
+            if one.hint:
+                rows.append(("", "", f"hint: {one.hint}"))
+        return rows
+
+    def sentence(self) -> str:
+        """The whole report in a line."""
+        if self.ok:
+            return f"all {len(self.findings)} checks passed: this worker can take runs"
+        names = ", ".join(one.name for one in self.failed)
+        return f"{len(self.failed)} of {len(self.findings)} checks failed: {names}"
+
+
+@dataclass(frozen=True)
+class Space:
+    """A directory that must have room: ``free`` is in bytes for ourselves, None when nobody could be asked."""
+
+    purpose: str
+    path: Path
+    free: int | None
+    writable: bool
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Another clock, read over HTTP; times are seconds of the epoch, ``date`` by its clock, the others by ours."""
+
+    server: str
+    sent: float
+    received: float
+    date: float
+
+    @property
+    def ahead(self) -> float:
+        """Seconds by which that clock seems to be ahead of ours."""
+        return self.date + _DATE_AGE / 2 - (self.sent + self.received) / 2
+
+    @property
+    def certain(self) -> float:
+        """Seconds by which the clocks differ at least, whatever the way there and back took."""
+        return max(0.0, abs(self.ahead) - _DATE_AGE / 2 - (self.received - self.sent) / 2)
+
+
+@dataclass(frozen=True)
+class Confinement:
+    """What a program in the sandbox found of itself: ``reached`` says that it got out to a port of this host."""
+
+    uid: int
+    capabilities: int
+    routes: int
+    reached: bool
+
+
+def judge_accelerator(name: str, reason: str, scale: float) -> Seen:
+    """Emulation is fit for use, and told as what it is."""
+    if name == "kvm":
+        return Seen(True, reason)
+    hint = "a host with KVM is meant for production; allow the worker's user /dev/kvm where there is one"
+    return Seen(True, f"emulation only, guests are given {scale:g} times the time: {reason}", hint)
+
+
+def judge_disk(spaces: Sequence[Space], limit: int) -> Seen:
+    """Every directory must be writable and have ``limit`` bytes free."""
+    troubles = [trouble for space in spaces if (trouble := _disk_trouble(space, limit))]
+    if troubles:
+        full = any(space.writable for space in spaces if _disk_trouble(space, limit))
+        hint = "free or add space, `distgate images prune` shrinks the store; --free names another limit"
+        hint = hint if full else "look at its owner and mode, and at how it is mounted; or name another directory"
+        return Seen(False, "; ".join(troubles), hint)
+    return Seen(
+        True, "; ".join(f"{format_size(one.free or 0)} free for {one.purpose} in {one.path}" for one in spaces)
+    )
+
+
+def _disk_trouble(space: Space, limit: int) -> str:
+    where = f"{space.purpose} in {space.path}"
+    if space.free is None:
+        return f"{where}: {space.problem}"
+    if not space.writable:
+        return f"{where}: not writable"
+    return f"{where}: {format_size(space.free)} free of {format_size(limit)} needed" if space.free < limit else ""
+
+
+def judge_compose(drivers: Sequence[tuple[str, bool, str]], wanted: str) -> Seen:
+    """``drivers`` lists name, whether it is usable, and why not; auto needs any of them, another word that one."""
+    usable = [name for name, fit, _ in drivers if fit]
+    refused = "; ".join(f"{name}: {why}" for name, fit, why in drivers if not fit)
+    if (wanted == "auto" and usable) or wanted in usable:
+        return Seen(True, f"usable: {', '.join(usable)}" + (f" (not {refused})" if refused else ""))
+    if wanted == "auto":
+        return Seen(False, f"no image can be mounted here: {refused}", "docs/compose.md says what each driver needs")
+    return Seen(False, f"{wanted} is not usable: {refused}", "DISTGATE_COMPOSE_DRIVER=auto takes any that is")
+
+
+def judge_sandbox(found: Confinement) -> Seen:
+    """A program of strangers is nobody, may nothing and reaches nobody."""
+    wrong = []
+    if found.uid == 0 or found.capabilities:
+        wrong.append(f"it runs as user {found.uid} with capabilities {found.capabilities:#x}")
+    if found.routes or found.reached:
+        wrong.append("it reaches a network" if found.routes else "it reaches ports of this host")
+    if wrong:
+        return Seen(False, f"a program is not confined: {'; '.join(wrong)}", "docs/isolation.md")
+    return Seen(True, f"a program ran as user {found.uid}, without capabilities and network")
+
+
+def judge_bases(served: Sequence[str], watched: Sequence[str], unreadable: int) -> Seen:
+    """``served`` are the branches with a qualified base image, ``watched`` patterns: only told, a run builds them."""
+    has = ", ".join(sorted(set(served))) or "no branch"
+    missing = [pattern for pattern in watched if not any(fnmatchcase(branch, pattern) for branch in served)]
+    detail = f"a qualified base image for {has}"
+    detail += f"; none for {', '.join(missing)}" if missing else ""
+    detail += f"; {unreadable} unreadable" if unreadable else ""
+    hints = ["`distgate images refresh --branch BRANCH` makes a base ahead of the first run"] if missing else []
+    hints += ["`distgate images prune` removes what is unreadable"] if unreadable else []
+    return Seen(True, detail, "; ".join(hints))
+
+
+def judge_prefect(server: str, client: str) -> Seen:
+    """A server serves clients of its own major version that are not newer than itself, patch releases aside."""
+    theirs, ours = _release(server), _release(client)
+    if not theirs:
+        return Seen(False, f"the server's version is no version: {server[:80]!r}", "PREFECT_API_URL names it")
+    if theirs[0] != ours[0] or theirs < ours:
+        return Seen(
+            False,
+            f"the server has Prefect {server}, this worker {client}",
+            "a server may be newer than its workers, never older; upgrade it first",
+        )
+    return Seen(True, f"Prefect {server} answers, this worker has {client}")
+
+
+def _release(version: str) -> tuple[int, ...]:
+    found = re.match(r"(\d+)\.(\d+)", version)
+    return tuple(int(part) for part in found.groups()) if found else ()
+
+
+def judge_clock(readings: Sequence[Reading], silent: Mapping[str, str], limit: float = CLOCK_LIMIT) -> Seen:
+    """Our clock beside those of ``readings``; ``silent`` says why others could not be read."""
+    unread = "; ".join(f"{server} was not asked: {why}" for server, why in silent.items())
+    if not readings:
+        return Seen(False, f"no clock to compare with: {unread}", "see the checks prefect and koji")
+    wrong = [one for one in readings if one.certain > limit]
+    if wrong:
+        said = "; ".join(f"{one.server} is {_apart(one)}" for one in wrong)
+        hint = f"more than {limit:g} s apart: run chronyd on both hosts"
+        return Seen(False, said, hint)
+    names = ", ".join(one.server for one in readings)
+    return Seen(True, f"within {limit:g} s of {names}" + (f"; {unread}" if unread else ""))
+
+
+def _apart(reading: Reading) -> str:
+    return f"{abs(reading.ahead):.0f} s {'ahead of' if reading.ahead > 0 else 'behind'} this host"

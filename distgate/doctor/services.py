@@ -1,0 +1,184 @@
+"""What a doctor looks at beyond this host: Koji, the broker, Prefect, the ledger, and their clocks.
+
+Each function returns what it saw, or raises the error that says why nothing could be seen. Nothing is changed there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import ssl
+import time
+from email.utils import parsedate_to_datetime
+from functools import partial
+from importlib import metadata
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import httpx
+
+from distgate.builds.koji import KojiClient, KojiProfile
+from distgate.bus.queues import check_exchange
+from distgate.doctor.report import Reading, Seen, judge_clock, judge_prefect
+from distgate.errors import ConfigurationError, DistgateError, InfrastructureError
+from distgate.ledger.connections import SCHEMA
+from distgate.ledger.ledger import Ledger
+from distgate.ledger.tables import file_of
+from distgate.prefect_api import PrefectApi
+from distgate.runs.artifact_store import ArtifactStore
+
+#: Seconds for one answer. Nobody is asked twice: what a doctor finds is true of this moment.
+ANSWER_SECONDS = 10.0
+#: The type of block that says where Koji is and who we are there (blocks.koji_instance.KojiInstance).
+KOJI_BLOCK = "koji-instance"
+#: The type of block that says where artifacts are kept (blocks.artifact_store.ArtifactStore); a site may have none.
+STORE_BLOCK = "artifact-store"
+
+
+class NoBlock(ConfigurationError):
+    """A block document that does not exist."""
+
+
+class KojiDoor(KojiClient):
+    """A Koji client that only asks who it is."""
+
+    def account(self) -> str:
+        """The account that the hub has for us, empty for nobody. Raises as KojiClient does."""
+        with self._session() as session:
+            known = session.getLoggedInUser()
+            return str(known["name"]) if known else ""
+
+
+def look_at_koji(api: str, site: str) -> Seen:
+    """Log in to the hub of the site's block, as runs do."""
+    profile = koji_profile(api, site)
+    # koji's patience with a hub is for builds; here somebody waits, and the check has a deadline.
+    brief = dataclasses.replace(profile, timeout=ANSWER_SECONDS, retries=1, retry_interval=0.5)
+    account = KojiDoor(brief).account()
+    if account:
+        return Seen(True, f"logged in to {profile.server} as {account}")
+    return Seen(
+        False,
+        f"{profile.server} answers, but knows us as nobody: the block {KOJI_BLOCK}/{site} logs in by {profile.auth}",
+        "scratch builds need an account: gssapi, ssl or password",
+    )
+
+
+def look_at_artifacts(api: str, site: str) -> Seen:
+    """Leave something in the site's artifact store, and take it back."""
+    try:
+        known = block_values(api, STORE_BLOCK, site)
+    except NoBlock:
+        return Seen(True, f"they stay on this host: there is no block {STORE_BLOCK}/{site}")
+    ArtifactStore(known["url"], known["options"]).probe()
+    return Seen(True, f"{known['url']} can be written to")
+
+
+def look_at_broker(url: str, exchange: str) -> Seen:
+    """Log in to the broker and look for the exchange that messages are published to."""
+    check_exchange(url, exchange)
+    where = urlsplit(url)
+    return Seen(
+        True, f"logged in to {where.hostname} as {where.username or 'guest'}; the exchange {exchange} is there"
+    )
+
+
+def look_at_prefect(api: str) -> Seen:
+    """Ask the server for its version, and compare it with that of our own Prefect."""
+    with PrefectApi(api, patience=0) as prefect:
+        return judge_prefect(prefect.version(), metadata.version("prefect"))
+
+
+def look_at_ledger(url: str) -> Seen:
+    """Open the ledger for writing; one that is not there is not made."""
+    file = file_of(url)
+    if file is not None and not file.exists():
+        return Seen(False, f"there is no ledger {file}", "DISTGATE_LEDGER_URL names it; the intake begins one")
+    ledger = Ledger(url)
+    try:
+        with ledger.transaction():
+            return Seen(True, f"opens for writing, schema {SCHEMA}")
+    finally:
+        ledger.close()
+
+
+def look_at_clock(api: str, site: str) -> Seen:
+    """Compare our clock with the servers that we share times with: Prefect's, and the hub's where it is known."""
+    readers = {"Prefect": partial(read_clock, "Prefect", f"{api}/health"), "Koji": partial(_hub, api, site)}
+    readings, silent = [], {}
+    for server, read in readers.items():
+        try:
+            readings.append(read())
+        except DistgateError as away:
+            silent[server] = away.message
+    return judge_clock(readings, silent)
+
+
+def read_clock(server: str, url: str, ca: str = "") -> Reading:
+    """The clock behind ``url``, which need not be a page that exists; ``ca`` is the file of its authority.
+
+    Raises InfrastructureError when it does not answer, or answers without a date.
+    """
+    sent = time.time()
+    answer = _get(url, ca=ca)
+    received = time.time()
+    try:
+        date = parsedate_to_datetime(answer.headers["Date"]).timestamp()
+    except (KeyError, ValueError) as undated:
+        raise InfrastructureError(f"{url} answers without a date") from undated
+    return Reading(server, sent, received, date)
+
+
+def koji_profile(api: str, site: str) -> KojiProfile:
+    """Where the hub of ``site`` is and who we are there, from its block document; see KojiInstance.hub."""
+    known = block_values(api, KOJI_BLOCK, site)
+    names = {one.name for one in dataclasses.fields(KojiProfile)}
+    try:
+        return KojiProfile(**{name: value for name, value in known.items() if name in names})
+    except TypeError as short:
+        raise ConfigurationError(f"the block {KOJI_BLOCK}/{site} is incomplete: {short}") from short
+
+
+def block_values(api: str, kind: str, name: str) -> dict[str, Any]:
+    """The values of a block document, secrets and the defaults of its type included, without loading Prefect.
+
+    Raises NoBlock when there is none, InfrastructureError when the server does not answer.
+    """
+    path = f"/block_types/slug/{quote(kind)}/block_documents/name/{quote(name)}"
+    try:
+        answer = _get(f"{api.rstrip('/')}{path}", include_secrets="true")
+    except DistgateError as away:
+        message = f"the block {kind}/{name} cannot be read: {away.message}"
+        raise type(away)(message, hint="PREFECT_API_URL says where Prefect is") from away
+    if answer.status_code == 404:
+        raise NoBlock(
+            f"there is no block {kind}/{name} on {api}",
+            hint="`prefect block register -m blocks`, then save one; DISTGATE_SITE names the site",
+        )
+    try:
+        document = answer.raise_for_status().json()
+        described = document["block_schema"]["fields"]["properties"]
+        defaults = {field: said["default"] for field, said in described.items() if "default" in said}
+        return defaults | dict(document["data"])
+    except (httpx.HTTPStatusError, ValueError, KeyError, TypeError, AttributeError) as odd:
+        raise InfrastructureError(
+            f"{api} answers {answer.status_code}, and no block document", hint="PREFECT_API_URL ends in /api"
+        ) from odd
+
+
+def _hub(api: str, site: str) -> Reading:
+    profile = koji_profile(api, site)
+    return read_clock("Koji", profile.server, profile.serverca)
+
+
+def _get(url: str, *, ca: str = "", **query: str) -> httpx.Response:
+    try:
+        verify = ssl.create_default_context(cafile=ca or None)
+        # trust_env=False: no proxy of the environment stands between us and what runs will speak to.
+        with httpx.Client(timeout=ANSWER_SECONDS, trust_env=False, verify=verify) as client:
+            return client.get(url, params=query)
+    except (httpx.InvalidURL, httpx.UnsupportedProtocol) as wrong:
+        raise ConfigurationError(f"{url} is no URL: {wrong}", hint="PREFECT_API_URL names the API") from wrong
+    except (httpx.HTTPError, OSError) as away:
+        raise InfrastructureError(
+            f"{url} does not answer: {away or type(away).__name__}", hint="is the server up, and its address right?"
+        ) from away

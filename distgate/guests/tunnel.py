@@ -1,0 +1,198 @@
+"""One door out of an isolated guest: a single address, opened through its own ssh connection and closed with it.
+
+A guest has no network but the way in. ``door`` lets it reach one host and port, by the address that everybody else
+uses where that is possible, and nothing else: what it asks for elsewhere finds no route.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+from distgate.errors import ConfigurationError, DistgateError, InfrastructureError
+from distgate.guests import ssh
+from distgate.guests.base import Guest
+from distgate.process import ProcessTimedOut, run, spawn, tail_of
+from distgate.waiting import wait_for
+
+#: Seconds for the connection and for the guest's answer to it; an emulated guest's sshd needs a few.
+OPEN_SECONDS = 120.0
+#: Seconds that ssh gets to close the door before it is killed.
+_CLOSE_SECONDS = 15.0
+_PORTS = {"http": 80, "https": 443}
+_HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*\.?")
+#: Addresses that mean the guest itself, in it as here: what listens there is found by the same URL.
+_LOOPBACK = frozenset({"127.0.0.1", "localhost"})
+_HOSTS_MARK = "# opened by distgate"
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a URL leads: ``host`` and ``port`` as seen from here, and the URL as the guest has to say it."""
+
+    host: str
+    port: int
+    url: str
+    name: str = ""
+
+    @property
+    def forwarding(self) -> str:
+        """ssh's words for it: the guest's loopback interface, at the same port, leads there and nowhere else."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"localhost:{self.port}:{host}:{self.port}"
+
+
+def address_of(url: str) -> Address:
+    """What ``door`` opens for a URL.
+
+    A loopback URL and one with a host name stay as they are (the guest learns that ``name`` is its door), so that
+    virtual hosts and certificates work. Of any other numeric address only http is possible: its number becomes
+    127.0.0.1. Raises ConfigurationError for what cannot be opened.
+    """
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 0)
+    except ValueError as odd:
+        raise ConfigurationError(f"{url!r} is no address: {odd}") from None
+    if parts.scheme not in _PORTS or not host:
+        raise ConfigurationError(f"a guest can be let to http and https addresses, not to {url!r}")
+    if host in _LOOPBACK:
+        return Address("127.0.0.1", port, url)
+    if not _is_number(host):
+        if not _HOST_NAME.fullmatch(host):
+            raise ConfigurationError(f"{host!r} is no host name")
+        return Address(host, port, url, name=host)
+    if parts.scheme == "https":
+        raise ConfigurationError(
+            f"a guest cannot be let to {url}: a certificate for a number fits no other",
+            hint="use the server's name, or http",
+        )
+    user = f"{parts.netloc.rpartition('@')[0]}@" if "@" in parts.netloc else ""
+    return Address(host, port, urlunsplit(parts._replace(netloc=f"{user}127.0.0.1:{port}")))
+
+
+@contextmanager
+def door(guest: Guest, url: str, timeout: float = OPEN_SECONDS) -> Iterator[str]:
+    """Let ``guest`` reach the server of ``url`` for the block, which is given the URL as the guest has to say it.
+
+    Names are looked up on this host. The door closes when the guest restarts; another can be opened then. Raises
+    InfrastructureError when it cannot be opened within ``timeout`` seconds, or when it turns out at the end that it
+    had fallen shut (whatever the block raised for want of it), ConfigurationError for a URL that cannot be opened.
+    """
+    where = address_of(url)
+    control = Path(tempfile.mkdtemp(prefix="distgate-door-"))  # a socket's path must be short
+    link = _Link(ssh.SshAddress(guest.port, guest.key), control, where)
+    try:
+        link.open(timeout)
+        with _named(guest, where, timeout), link.noticed():
+            yield where.url
+    finally:
+        link.close()
+        shutil.rmtree(control, ignore_errors=True)
+
+
+class _Link:
+    """The ssh connection that carries what the guest sends, as a process of its own."""
+
+    def __init__(self, address: ssh.SshAddress, control: Path, where: Address) -> None:
+        self._address, self._where = address, where
+        self._socket, self._log = control / "s", control / "log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def open(self, timeout: float) -> None:
+        """Connect, and have the guest listen. Raises InfrastructureError."""
+        # A worker that is killed takes its doors along.
+        words = ["setpriv", "--pdeathsig", "TERM", "--", *self._words("-M", "-N")]
+        process = self._process = spawn(words, log_to=self._log)
+
+        def connected() -> bool:
+            if process.poll() is not None:
+                raise self._refused("ssh ended", tail_of(self._log))
+            return self._socket.exists()
+
+        wait_for("an ssh connection for a door", connected, timeout, evidence=lambda: tail_of(self._log))
+        words = self._words("-O", "forward", "-R", self._where.forwarding)
+        try:
+            done = run(words, timeout=timeout, allowed=(0, 255))
+        except ProcessTimedOut as mute:
+            raise self._refused("it does not answer", mute.evidence) from None
+        if done.returncode:
+            raise self._refused(f"is something listening at port {self._where.port} there?", done.output)
+
+    @contextmanager
+    def noticed(self) -> Iterator[None]:
+        """After the block, and whatever it raised: tell when the connection broke meanwhile."""
+        try:
+            yield
+        except (DistgateError, OSError) as consequence:
+            if self._broken():
+                raise self._fallen_shut() from consequence
+            raise
+        if self._broken():
+            raise self._fallen_shut()
+
+    def close(self) -> None:
+        """End the connection; the guest stops listening."""
+        if self._process is None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(_CLOSE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _broken(self) -> bool:
+        return self._process is None or self._process.poll() is not None
+
+    def _refused(self, why: str, said: str) -> InfrastructureError:
+        where = f"{self._where.host}:{self._where.port}"
+        return InfrastructureError(f"the guest cannot be let to {where}: {why}", evidence=said)
+
+    def _fallen_shut(self) -> InfrastructureError:
+        return InfrastructureError(
+            f"the guest's door to {self._where.host}:{self._where.port} fell shut",
+            hint="the guest restarted, or hung for longer than ssh waits",
+            evidence=tail_of(self._log),
+        )
+
+    def _words(self, *asked: str) -> list[str]:
+        to = self._address
+        options = ["-T", "-S", str(self._socket), "-o", "ExitOnForwardFailure=yes"]
+        return ["ssh", *asked, *options, *ssh.OPTIONS, "-i", str(to.key), "-p", str(to.port), f"{to.user}@{to.host}"]
+
+
+@contextmanager
+def _named(guest: Guest, where: Address, timeout: float) -> Iterator[None]:
+    """The guest finds its own loopback interface by the server's name meanwhile."""
+    if not where.name:
+        yield
+        return
+    line = shlex.quote(f"127.0.0.1 {where.name} {_HOSTS_MARK}")
+    # Written over, not replaced: the file may be mounted, and has its label.
+    forget = f'kept=$(grep -v {shlex.quote(_HOSTS_MARK)} /etc/hosts); printf "%s\\n" "$kept" > /etc/hosts'
+    added = guest.run(f"{forget}; echo {line} >> /etc/hosts", timeout)
+    if added.returncode:
+        raise InfrastructureError(f"the guest does not learn what {where.name} is", evidence=added.stderr)
+    try:
+        yield
+    finally:
+        with suppress(InfrastructureError):  # a guest that is gone has forgotten it
+            guest.run(forget, timeout)
+
+
+def _is_number(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,98 @@
+"""What the ledger knows of a change in one pipeline, and the decisions that are taken after its push has settled.
+
+docs/decisions has the reasons: a push is tested at its head, and git.receive does not say which commit that is.
+"""
+
+from __future__ import annotations
+
+import time
+
+import sqlalchemy as sa
+from sqlalchemy import ColumnElement
+
+from distgate.changes.change import Change
+from distgate.changes.rules import ACCEPTED, SETTLING, Known
+from distgate.changes.triage import Decision
+from distgate.ledger.ledger import Ledger
+from distgate.ledger.tables import CHANGES
+from distgate.pipelines import Pipeline
+
+#: Rules of commits that were really pushed to the branch: a fork's makes nothing old, nor does a run by hand.
+_PUSHED = (ACCEPTED, SETTLING, "superseded", "shed")
+#: Changes that are read at once: whoever works on them keeps others waiting.
+AT_ONCE = 200
+
+
+class LedgerHistory:
+    """Answers questions of rules (distgate.changes.rules.History) from a ledger, and writes later decisions into it.
+
+    One pipeline's answer never stands for the other's: each has a history of its own.
+    """
+
+    def __init__(self, ledger: Ledger, pipeline: Pipeline = "allpackages") -> None:
+        self._ledger = ledger
+        self._mine = CHANGES.c.pipeline == pipeline
+
+    def known(self, change: Change) -> Known | None:
+        query = sa.select(CHANGES.c.decision, CHANGES.c.rule, CHANGES.c.seen)
+        with self._ledger.transaction() as connection:
+            row = connection.execute(query.where(CHANGES.c.key == change.key, self._mine)).one_or_none()
+        return Known(row.decision, row.rule, row.seen) if row else None
+
+    def newer(self, change: Change, within: float) -> str | None:
+        own = sa.select(CHANGES.c.accepted_at).where(CHANGES.c.key == change.key, self._mine)
+        with self._ledger.transaction() as connection:
+            came = connection.execute(own).scalar_one_or_none() or time.time()
+            later = CHANGES.c.accepted_at > came
+            named = sa.and_(CHANGES.c.head, CHANGES.c.accepted_at >= came - within)
+            others = sa.and_(_same_branch(change), CHANGES.c.key != change.key, CHANGES.c.rule.in_(_PUSHED))
+            # Said apart from the rest, it lets the database use its index.
+            recent = CHANGES.c.accepted_at >= came - within
+            found = sa.select(CHANGES.c.key).where(self._mine, recent, others, sa.or_(later, named))
+            found = found.order_by(CHANGES.c.accepted_at)
+            keys = connection.execute(found).scalars().all()
+        return keys[-1].rpartition("#")[2] if keys else None
+
+    def accepted(self, seconds: float, like: Change | None = None) -> int:
+        recent = sa.and_(self._mine, CHANGES.c.rule == ACCEPTED, CHANGES.c.accepted_at > time.time() - seconds)
+        if like is not None:
+            recent = sa.and_(recent, _begins(f"{like.namespace}/{like.repo}@"))
+        with self._ledger.transaction() as connection:
+            return int(connection.execute(sa.select(sa.func.count()).where(recent)).scalar_one())
+
+    def settled(self, older_than: float) -> list[Change]:
+        """Changes that wait for a newer commit and have done so for ``older_than`` seconds; the oldest ones."""
+        waits = sa.and_(CHANGES.c.rule == SETTLING, CHANGES.c.accepted_at <= time.time() - older_than)
+        return self._changes(waits)
+
+    def unoffered(self) -> list[Change]:
+        """Accepted changes that nobody has told Prefect of; the oldest ones."""
+        return self._changes(sa.and_(CHANGES.c.rule == ACCEPTED, CHANGES.c.offered_at.is_(None)))
+
+    def decide_again(self, change: Change, decision: Decision, *, arrived: bool = False) -> bool:
+        """Put a decision in the place of the one that stands, unless a run holds the change.
+
+        ``arrived`` says that a message asked for it just now: from now on the change is as new as that message.
+        """
+        news = {"decision": decision.decision, "reason": decision.reason, "rule": decision.rule}
+        came = {"accepted_at": time.time(), "head": decision.head} if arrived else {}
+        mine = sa.and_(CHANGES.c.key == change.key, self._mine, CHANGES.c.run_id.is_(None))
+        with self._ledger.transaction() as connection:
+            return connection.execute(CHANGES.update().where(mine).values(**news, **came)).rowcount == 1
+
+    def _changes(self, wish: ColumnElement[bool]) -> list[Change]:
+        query = sa.select(CHANGES.c.change).where(self._mine, wish, CHANGES.c.run_id.is_(None))
+        with self._ledger.transaction() as connection:
+            query = query.order_by(CHANGES.c.accepted_at).limit(AT_ONCE)
+            return [Change.model_validate_json(row) for row in connection.execute(query).scalars()]
+
+
+def _same_branch(change: Change) -> ColumnElement[bool]:
+    # The length tells f41 from a branch that is called f41#2.
+    prefix = f"{change.namespace}/{change.repo}@{change.branch}#"
+    return sa.and_(_begins(prefix), sa.func.length(CHANGES.c.key) == len(change.key))
+
+
+def _begins(prefix: str) -> ColumnElement[bool]:
+    # Not LIKE: SQLite's does not tell R from r, and names of packages do.
+    return sa.func.substr(CHANGES.c.key, 1, len(prefix)) == prefix

@@ -1,0 +1,37 @@
+"""What the ledger knows of a branch's packages: which there are, and how the last run of each ended."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from distgate.branches import RAWHIDE
+from distgate.changes.retest import Ended
+from distgate.ledger.ledger import Ledger
+from distgate.ledger.tables import CHANGES, RUNS
+from distgate.pipelines import Pipeline
+
+
+def known_packages(ledger: Ledger, namespace: str) -> set[str]:
+    """Every package of a namespace that a push or a run was ever about."""
+    with ledger.transaction() as connection:
+        keys = connection.execute(sa.select(CHANGES.c.key).distinct().where(_begins(f"{namespace}/"))).scalars()
+        return {key.removeprefix(f"{namespace}/").partition("@")[0] for key in keys}
+
+
+def last_runs(ledger: Ledger, namespace: str, branch: str, pipeline: Pipeline = "allpackages") -> dict[str, Ended]:
+    """The latest run of each package's branch, under the package's name. Rawhide has three names, and is one."""
+    names = RAWHIDE if branch in RAWHIDE else {branch}
+    mine = sa.and_(RUNS.c.pipeline == pipeline, sa.func.substr(RUNS.c.key, 1, len(namespace) + 1) == f"{namespace}/")
+    query = sa.select(RUNS.c.key, RUNS.c.status, RUNS.c.ended_at).where(mine).order_by(RUNS.c.claimed_at)
+    found: dict[str, Ended] = {}
+    with ledger.transaction() as connection:
+        for key, status, ended in connection.execute(query):
+            repo, _, rest = key.removeprefix(f"{namespace}/").partition("@")
+            on, _, rev = rest.rpartition("#")
+            if on in names:
+                found[repo] = Ended(rev, status, ended)
+    return found
+
+
+def _begins(prefix: str) -> sa.ColumnElement[bool]:
+    return sa.func.substr(CHANGES.c.key, 1, len(prefix)) == prefix

@@ -1,0 +1,97 @@
+"""Rejections: messages that could not be read as a push, written down with their reason and how often they came.
+
+The intake notes what it refuses. What never reaches it (no JSON at all) is noted by the reconciler, which looks
+through the dead letters.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from distgate.changes.triage import decide, parse
+from distgate.ledger.ledger import Ledger
+from distgate.ledger.tables import REJECTIONS, insert_new
+from distgate.settings import Settings
+from distgate.text import printable
+
+#: Strangers choose all of these texts; the ledger keeps what people can read.
+LONGEST_ID, LONGEST_TOPIC, LONGEST_REASON = 128, 255, 500
+#: A letter that is just being put back may still be seen among the dead.
+MOVING_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """A message that was refused: ``seen`` times so far; ``requeued_at`` is set while it waits for a new decision."""
+
+    message_id: str
+    topic: str
+    reason: str
+    seen: int
+    first_at: float
+    last_at: float
+    requeued_at: float | None = None
+
+
+def reject(ledger: Ledger, message_id: str, topic: str, reason: str) -> None:
+    """Note that the message was refused just now; a repeat is counted, its reason replaces the last one."""
+    now = time.time()
+    with ledger.transaction() as connection:
+        row = {"topic": _short(topic, LONGEST_TOPIC), "reason": _short(reason, LONGEST_REASON), "last_at": now}
+        mine = REJECTIONS.c.message_id == _short(message_id, LONGEST_ID)
+        key = {"message_id": _short(message_id, LONGEST_ID)}
+        # The reconciler may be writing down the same message from the dead letters.
+        if not insert_new(connection, REJECTIONS, {**key, **row, "first_at": now}):
+            known = REJECTIONS.update().where(mine)
+            connection.execute(known.values(**row, seen=REJECTIONS.c.seen + 1, requeued_at=None))
+
+
+def note_dead(ledger: Ledger, message_id: str, topic: str, reason: str, times: int = 1) -> bool:
+    """Note a dead letter that nobody wrote down; False when the ledger knows it, which then says nothing new.
+
+    ``times`` is how many of its ID lie there. What was put back long ago and lies there again was refused again.
+    """
+    key = _short(message_id, LONGEST_ID)
+    now = time.time()
+    mine = REJECTIONS.c.message_id == key
+    stale = sa.or_(REJECTIONS.c.seen < times, REJECTIONS.c.requeued_at < now - MOVING_SECONDS)
+    with ledger.transaction() as connection:
+        row = {"topic": _short(topic, LONGEST_TOPIC), "reason": _short(reason, LONGEST_REASON), "seen": times}
+        new = {"message_id": key, **row, "first_at": now, "last_at": now}
+        if insert_new(connection, REJECTIONS, new):
+            return True
+        seen = sa.case((REJECTIONS.c.seen < times, times), else_=REJECTIONS.c.seen)
+        connection.execute(REJECTIONS.update().where(mine, stale).values(seen=seen, last_at=now, requeued_at=None))
+        return False
+
+
+def requeued(ledger: Ledger, message_ids: Iterable[str]) -> None:
+    """Note that these messages were put back into the queue just now: they will be decided about once more."""
+    keys = [_short(message_id, LONGEST_ID) for message_id in message_ids]
+    with ledger.transaction() as connection:
+        for key in keys:
+            known = REJECTIONS.update().where(REJECTIONS.c.message_id == key)
+            connection.execute(known.values(requeued_at=time.time()))
+
+
+def rejections(ledger: Ledger, since: float = 0.0) -> list[Rejection]:
+    """What was refused at ``since`` (seconds since the epoch) or later, oldest first."""
+    query = sa.select(REJECTIONS).where(REJECTIONS.c.last_at >= since).order_by(REJECTIONS.c.first_at)
+    with ledger.transaction() as connection:
+        return [Rejection(**row._mapping) for row in connection.execute(query)]
+
+
+def reason_of(topic: str, raw: bytes, settings: Settings) -> str:
+    """Why a dead letter that nobody wrote down was refused, as far as its text says."""
+    decision = decide(topic, parse(raw), settings)
+    if decision.decision == "rejected":
+        return decision.reason
+    return "the message can be read, but the intake failed on it or its headers; its log says why"
+
+
+def _short(text: str, limit: int) -> str:
+    return printable(text, newlines=False)[:limit]

@@ -1,0 +1,53 @@
+"""Since when nobody needs what a run left behind: its end, or that of the last run that took its results over."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from distgate.ledger.ledger import Ledger
+from distgate.ledger.resume import results_taken_by
+from distgate.ledger.tables import RUNS
+
+#: How a run is named where it holds something for others to read (tasks.claim.Job.holder).
+_HOLDER = re.compile(r"run ([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\b")
+
+
+def holder_has_ended(ledger: Ledger, holder: str) -> bool:
+    """Whether the run of a lock or lease has ended, or is forgotten; False when it is no run's but somebody's by
+    hand."""
+    named = _HOLDER.match(holder)
+    if named is None:
+        return False
+    run = ledger.run(named[1])
+    return run is None or run.ended
+
+
+def ends_of_runs(ledger: Ledger, run_ids: Sequence[str]) -> dict[str, float | None]:
+    """When those of the runs ended that the ledger knows (epoch seconds), None for one that goes on.
+
+    A run from which another one took results has not ended before that one: a retry of that one takes them again.
+    """
+    found: dict[str, float | None] = {}
+    with ledger.transaction() as connection:
+        for start in range(0, len(run_ids), 500):  # SQLite bounds its variables
+            part = run_ids[start : start + 500]
+            query = sa.select(RUNS.c.run_id, RUNS.c.ended_at).where(RUNS.c.run_id.in_(part))
+            found |= {row.run_id: row.ended_at for row in connection.execute(query)}
+        for taken, ended in _taken_over(connection):
+            before = found.get(taken)
+            if before is not None:
+                found[taken] = None if ended is None else max(before, ended)
+    return found
+
+
+def _taken_over(connection: Connection) -> Iterator[tuple[str, float | None]]:
+    """Runs whose results another run has taken, with the end of that one."""
+    query = sa.select(RUNS.c.facts, RUNS.c.ended_at).where(RUNS.c.facts.contains('"result of '))
+    for row in connection.execute(query):
+        for taken in results_taken_by(json.loads(row.facts)):
+            yield taken, row.ended_at

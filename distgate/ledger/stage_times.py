@@ -1,0 +1,64 @@
+"""How long each stage took, read from the times of its messages in the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from distgate.ledger.runs import Letter
+from distgate.pipelines import split_topic, verdict_of
+
+
+@dataclass(frozen=True)
+class StageTime:
+    """A stage of one run: when it began to work and ended (epoch seconds), and its own status (its messages say the
+    run's, which never gets better again)."""
+
+    suffix: str
+    state: str
+    status: str
+    began: float
+    ended: float | None
+
+    @property
+    def seconds(self) -> float | None:
+        return None if self.ended is None else self.ended - self.began
+
+    def closed(self, at: float, status: str) -> StageTime:
+        """The stage as its last message will have it; one that has said it is what it is."""
+        return self if self.ended is not None else replace(self, state="complete", status=status, ended=at)
+
+    def row(self) -> dict[str, str]:
+        """For a table: stage, status, seconds with one decimal."""
+        known = "" if self.seconds is None else f"{self.seconds:.1f}"
+        return {
+            "stage": self.suffix,
+            "status": self.status if self.state == "complete" else self.state,
+            "seconds": known,
+        }
+
+
+def stage_times(letters: Iterable[Letter], build_id: str, facts: Mapping[str, str] | None = None) -> list[StageTime]:
+    """The stages that the messages of one build ID speak of, in their order, without the pipeline's own.
+
+    The ``facts`` of the run say which stages that tested came to what.
+    """
+    before, times = "SUCCESS", []
+    for one in _said_times(letters, build_id):
+        own = (facts or {}).get(verdict_of(one.suffix), "SUCCESS")
+        times.append(replace(one, status=own) if one.status == before else one)
+        before = one.status
+    return times
+
+
+def _said_times(letters: Iterable[Letter], build_id: str) -> list[StageTime]:
+    found: dict[str, StageTime] = {}
+    for letter in letters:
+        suffix, _, state = split_topic(letter.topic)[1].rpartition(".")
+        if not suffix or letter.body["build_id"] != build_id:
+            continue
+        before = found.get(suffix)
+        began = letter.created_at if before is None or state == "running" else before.began
+        ended = letter.created_at if state == "complete" else None
+        found[suffix] = StageTime(suffix, state, letter.body["status"], began, ended)
+    return list(found.values())

@@ -1,0 +1,270 @@
+"""The audit: do the books balance? Pure rules over the ledger's records (distgate.operations.ledger_queries reads them).
+
+For each pipeline: every trigger ends as run, ignored, shed, rejected or duplicate, or still waits for its run; a run
+that ended has one verdict and its messages in the order of the contract. Every message was confirmed, or is queued
+with its age.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from distgate.bus.announce import trigger_id
+from distgate.bus.order import Said, faults_of
+from distgate.pipelines import Pipeline
+
+#: What triage may have decided about a change that stands in the ledger.
+DECISIONS = ("queued", "ignored", "shed")
+
+
+@dataclass(frozen=True)
+class Trigger:
+    """A change that one pipeline decided about; ``seen`` counts the messages that spoke of it, times are seconds
+    since the epoch."""
+
+    key: str
+    decision: str
+    seen: int = 1
+    accepted_at: float = 0.0
+    offered_at: float | None = None
+    run_id: str | None = None
+    pipeline: Pipeline = "allpackages"
+
+    @property
+    def claim(self) -> tuple[str, Pipeline]:
+        """What a run must hold to answer it."""
+        return self.key, self.pipeline
+
+    @property
+    def announced_as(self) -> str:
+        """The ID of its messages where no run answers it."""
+        return trigger_id(self.key, self.pipeline)
+
+
+@dataclass(frozen=True)
+class RunEntry:
+    """A run that claimed a change; ``status`` is its status so far, its verdict once it ended."""
+
+    run_id: str
+    key: str
+    attempt: int = 1
+    status: str = "SUCCESS"
+    beat_at: float = 0.0
+    ended_at: float | None = None
+    pipeline: Pipeline = "allpackages"
+
+    @property
+    def claim(self) -> tuple[str, Pipeline]:
+        return self.key, self.pipeline
+
+
+@dataclass(frozen=True)
+class LetterEntry:
+    """A message of the outbox; ``seq`` is its place."""
+
+    seq: int
+    message_id: str
+    run_id: str
+    attempt: int
+    topic: str
+    status: str
+    build_id: str
+    created_at: float
+    sent_at: float | None = None
+    tries: int = 0
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Books:
+    """What is audited: the ledger's records, and how often messages were rejected. ``whole`` is False for a part
+    of the ledger, in which a message's run may be missing without fault."""
+
+    triggers: Sequence[Trigger] = ()
+    runs: Sequence[RunEntry] = ()
+    letters: Sequence[LetterEntry] = ()
+    rejected: int = 0
+    whole: bool = True
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What does not balance: ``about`` is a change's key, a run or a message ID, ``pipeline`` whose it is."""
+
+    about: str
+    problem: str
+    pipeline: Pipeline = "allpackages"
+
+
+@dataclass(frozen=True)
+class Audit:
+    """The result: counts, the messages that wait for the broker, and what does not balance."""
+
+    triggers: Mapping[str, int]
+    runs: Mapping[str, int]
+    messages: Mapping[str, float]
+    queued: tuple[LetterEntry, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    now: float = field(default=0.0)
+
+    @property
+    def balanced(self) -> bool:
+        return not self.problems
+
+    def as_json(self) -> dict[str, Any]:
+        """The object that ``distgate audit --json`` prints."""
+        return {
+            "balanced": self.balanced,
+            "triggers": dict(self.triggers),
+            "runs": dict(self.runs),
+            "messages": dict(self.messages),
+            "queued": [
+                {
+                    "message_id": one.message_id,
+                    "topic": one.topic,
+                    "build_id": one.build_id,
+                    "age_seconds": round(self.now - one.created_at, 1),
+                    "tries": one.tries,
+                    "error": one.error,
+                }
+                for one in self.queued
+            ],
+            "problems": [asdict(problem) for problem in self.problems],
+        }
+
+
+def audit(books: Books, now: float, patience: float = 600.0) -> Audit:
+    """Hold the books against the rules at the time ``now``.
+
+    ``patience`` is for how many seconds something may be on its way (an event, a heartbeat, an announcement) before
+    it counts as lost.
+    """
+    letters: dict[str, list[LetterEntry]] = defaultdict(list)
+    for letter in sorted(books.letters, key=lambda one: one.seq):
+        letters[letter.run_id].append(letter)
+    queued = tuple(one for one in books.letters if one.sent_at is None)
+    problems = [*_triggers(books, letters, now - patience), *_runs(books, letters, now - patience)]
+    problems += _strangers(books) if books.whole else []
+    return Audit(_trigger_counts(books), _run_counts(books), _message_counts(books, queued, now), queued,
+                 tuple(problems), now)  # fmt: skip
+
+
+# -- triggers ----------------------------------------------------------------------------------------------------
+
+
+def _triggers(books: Books, letters: Mapping[str, Sequence[LetterEntry]], long_ago: float) -> Iterator[Problem]:
+    claimed = {run.claim for run in books.runs}
+    for trigger in books.triggers:
+        announced = letters.get(trigger.announced_as, ())
+        fault = _trigger_fault(trigger, trigger.claim in claimed, announced, long_ago)
+        if fault:
+            yield Problem(trigger.key, fault, trigger.pipeline)
+
+
+def _trigger_fault(trigger: Trigger, claimed: bool, announced: Sequence[LetterEntry], long_ago: float) -> str | None:
+    if trigger.decision not in DECISIONS:
+        return f"the decision {trigger.decision!r} is none that triage makes"
+    if len(announced) > 1:
+        return f"it was announced {len(announced)} times that no run answers it"
+    if any(Said(one.topic, one.status).pipeline != trigger.pipeline for one in announced):
+        return "its message speaks for the other pipeline"
+    if claimed:
+        return None
+    if trigger.run_id is not None:
+        return f"run {trigger.run_id} holds it, and the ledger has no such run"
+    if trigger.decision == "queued" and trigger.offered_at is None and trigger.accepted_at < long_ago:
+        return "it was accepted, and nobody was told: is the reconciler running?"
+    # The reconciler notes each look at a change that waits for its run, however long the queue is.
+    if trigger.decision == "queued" and trigger.offered_at is not None and trigger.offered_at < long_ago:
+        return "no run has claimed it, and nobody looks for one: is the reconciler running?"
+    if trigger.decision != "queued" and not announced and trigger.accepted_at < long_ago:
+        return f"it was {trigger.decision}, and no message says so"
+    return None
+
+
+def _trigger_counts(books: Books) -> dict[str, int]:
+    claimed = {run.claim for run in books.runs}
+    ends = Counter(_end_of(trigger, trigger.claim in claimed) for trigger in books.triggers)
+    duplicates = sum(trigger.seen - 1 for trigger in books.triggers)
+    counts = {name: ends[name] for name in ("run", "waiting", "ignored", "shed")}
+    counts |= {"rejected": books.rejected, "duplicate": duplicates}
+    return {"total": sum(ends.values()) + books.rejected + duplicates, **counts}
+
+
+def _end_of(trigger: Trigger, claimed: bool) -> str:
+    if claimed:
+        return "run"
+    return "waiting" if trigger.decision == "queued" else trigger.decision
+
+
+# -- runs --------------------------------------------------------------------------------------------------------
+
+
+def _runs(books: Books, letters: Mapping[str, Sequence[LetterEntry]], long_ago: float) -> Iterator[Problem]:
+    for run in books.runs:
+        own = letters.get(run.run_id, ())
+        for attempt in range(1, run.attempt + 1):
+            said = [letter for letter in own if letter.attempt == attempt]
+            for fault in _run_faults(run, attempt, said, long_ago):
+                yield Problem(_build_id(run, attempt), fault, run.pipeline)
+        if any(letter.attempt > run.attempt for letter in own):
+            yield Problem(run.run_id, "it has messages of an attempt that never began", run.pipeline)
+        yield from (Problem(run.run_id, fault, run.pipeline) for fault in _confirmation_faults(own))
+
+
+def _run_faults(run: RunEntry, attempt: int, said: Sequence[LetterEntry], long_ago: float) -> Iterator[str]:
+    latest = attempt == run.attempt
+    ended = not latest or run.ended_at is not None
+    yield from faults_of([Said(letter.topic, letter.status) for letter in said], ended, run.pipeline)
+    if latest and said and said[-1].status != run.status:
+        yield f"its last message says {said[-1].status}, and the ledger {run.status}"
+    if any(letter.build_id != _build_id(run, attempt) for letter in said):
+        yield "a message carries the build_id of another run"
+    if not ended and run.beat_at < long_ago:
+        yield "it has no verdict and gives no sign of life: is the reconciler running?"
+
+
+def _confirmation_faults(said: Sequence[LetterEntry]) -> Iterator[str]:
+    for before, after in itertools.pairwise(said):
+        if after.sent_at is not None and (before.sent_at is None or before.sent_at > after.sent_at):
+            yield f"{after.topic} was sent before {before.topic}"
+
+
+def _build_id(run: RunEntry, attempt: int) -> str:
+    return run.run_id if attempt == 1 else f"{run.run_id}.{attempt}"
+
+
+def _run_counts(books: Books) -> dict[str, int]:
+    """Attempts are counted: after its last message a retry is a run of its own on the wire."""
+    known = {run.run_id for run in books.runs}
+    verdicts = Counter(
+        letter.status for letter in books.letters if letter.run_id in known and Said(letter.topic, "").last
+    )
+    named = {status: verdicts[status] for status in ("SUCCESS", "UNSTABLE", "FAILURE", "ABORTED")}
+    running = sum(run.ended_at is None for run in books.runs)
+    return {"total": sum(run.attempt for run in books.runs), "running": running, **named}
+
+
+# -- messages ----------------------------------------------------------------------------------------------------
+
+
+def _strangers(books: Books) -> Iterator[Problem]:
+    known = {run.run_id for run in books.runs} | {trigger.announced_as for trigger in books.triggers}
+    for letter in books.letters:
+        if letter.run_id not in known:
+            lost = f"{letter.topic} belongs to no run and to no change"
+            yield Problem(letter.message_id, lost, Said(letter.topic, letter.status).pipeline)
+
+
+def _message_counts(books: Books, queued: Sequence[LetterEntry], now: float) -> dict[str, float]:
+    oldest = max((now - letter.created_at for letter in queued), default=0.0)
+    return {
+        "total": len(books.letters),
+        "confirmed": len(books.letters) - len(queued),
+        "queued": len(queued),
+        "oldest_queued_seconds": round(oldest, 1),
+    }

@@ -1,0 +1,317 @@
+"""What a channel still has to be told, and what it was told: kept in the ledger, beside the letters themselves.
+
+Every letter counts as soon as it is written, whether the broker has it or not: a broker that is away for hours is no
+reason to leave a flag on a commit pending. A channel begins with what is written after it was first switched on.
+
+The tables of reports: which letter of the ledger was delivered to whom. The ledger can be used without them.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Row
+
+from distgate.bus.order import NO_RUN, Said
+from distgate.errors import ConfigurationError
+from distgate.files import RUN_RECORD
+from distgate.ledger.ledger import Ledger, Letter, Run
+from distgate.ledger.tables import CHANGES, META, OUTBOX, RUNS
+from distgate.reports.notice import Colour, Notice, colour_of, notice_of
+from distgate.runs.record import load
+from distgate.text import printable
+
+#: Pauses after the tries of one report, in seconds; the last one goes on.
+PAUSES = (2, 5, 15, 60)
+#: Letters that are looked at together.
+AT_ONCE = 200
+#: Seconds after which no letter turns up any more before one that was seen: PostgreSQL numbers letters when they
+#: are written, and shows them when they are committed.
+LATE_SECONDS = 600.0
+#: Earlier verdicts that are looked at for the last one that says something of the package.
+LOOK_BACK = 50
+#: PostgreSQL's lock for whoever makes the tables (SQLite's writers take turns anyway).
+_MAKING = 0x72657074
+_WORDS = 500
+
+
+@dataclass(frozen=True)
+class Due:
+    """A report to be tried now: the letter with its run, and how often it was tried before."""
+
+    letter: Letter
+    run_id: str
+    tries: int
+
+    @property
+    def seq(self) -> int:
+        """The letter's place in the ledger."""
+        return self.letter.seq
+
+
+@dataclass(frozen=True)
+class RefusedReport:
+    """What a channel would not have: the letter, and the other side's words."""
+
+    seq: int
+    topic: str
+    build_id: str
+    error: str
+    at: float
+
+
+@dataclass(frozen=True)
+class ChannelState:
+    """A channel as the ledger knows it; ``oldest`` is when the oldest waiting letter was written, ``error`` what
+    went wrong last and has not gone well since."""
+
+    name: str
+    delivered: int
+    pending: int
+    oldest: float | None
+    error: str
+    refused: tuple[RefusedReport, ...] = ()
+
+
+class ReportOutbox:
+    """One channel's view of the ledger's letters; every method is one transaction and safe to repeat.
+
+    ``artifacts`` is where runs keep their capsules, which say who is to blame when the ledger does not.
+    """
+
+    def __init__(self, ledger: Ledger, channel: str, artifacts: Path | None = None) -> None:
+        self._ledger, self._channel, self._artifacts = ledger, channel, artifacts
+        with ledger.transaction() as connection:
+            make_tables(connection)
+            known = sa.select(CHANNELS.c.channel).where(CHANNELS.c.channel == channel)
+            if connection.execute(known).scalar_one_or_none() is None:
+                newest = connection.execute(sa.select(sa.func.max(OUTBOX.c.seq))).scalar_one_or_none()
+                row = {"channel": channel, "began_at": time.time(), "through": newest or 0, "delivered": 0}
+                connection.execute(CHANNELS.insert().values(**row))
+
+    def due(self) -> list[Due]:
+        """The reports to try now, oldest first, at most one of each run: its next is for after that."""
+        now = time.time()
+        with self._ledger.transaction() as connection:
+            rows = list(connection.execute(_unsettled(self._channel).limit(AT_ONCE)))
+        heads = {row.run_id: row for row in reversed(rows)}
+        ready = [row for row in sorted(heads.values(), key=lambda row: row.seq) if (row.due_at or 0) <= now]
+        return [Due(_letter(row), row.run_id, row.report_tries or 0) for row in ready]
+
+    def trying(self, due: Due) -> None:
+        """Note that the report is on its way: if we die now, the next try knows that it may have arrived."""
+        pause = PAUSES[min(due.tries, len(PAUSES) - 1)]
+        self._note(due.seq, state="waiting", tries=due.tries + 1, due_at=time.time() + pause)
+
+    def done(self, due: Due, *, said: bool) -> None:
+        """Note that it was delivered, or that the channel has no words for it (``said`` False)."""
+        with self._ledger.transaction() as connection:
+            self._write(connection, due.seq, {"state": "done", "settled_at": time.time(), "error": None})
+            if said:
+                self._amend(connection, delivered=CHANNELS.c.delivered + 1, error=None)
+
+    def refused(self, due: Due, words: str) -> None:
+        """Note that the other side will never have it; ``words`` are kept."""
+        kept = {"state": "refused", "settled_at": time.time(), "error": _readable(words)}
+        self._note(due.seq, **kept)
+
+    def failed(self, due: Due, words: str) -> None:
+        """Note why it could not be delivered this time."""
+        with self._ledger.transaction() as connection:
+            mine = sa.and_(REPORTS.c.channel == self._channel, REPORTS.c.seq == due.seq)
+            connection.execute(REPORTS.update().where(mine).values(error=_readable(words)))
+            self._amend(connection, error=_readable(words))
+
+    def trouble(self, words: str) -> None:
+        """Note why nothing can be delivered."""
+        with self._ledger.transaction() as connection:
+            self._amend(connection, error=_readable(words))
+
+    def tidy(self) -> None:
+        """Forget what is settled and can have nothing before it any more."""
+        with self._ledger.transaction() as connection:
+            first = connection.execute(_unsettled(self._channel).limit(1)).one_or_none()
+            old = sa.select(sa.func.max(OUTBOX.c.seq)).where(OUTBOX.c.created_at < time.time() - LATE_SECONDS)
+            through = connection.execute(old).scalar_one_or_none() or 0
+            if first is not None:
+                through = min(through, first.seq - 1)
+            mine = sa.and_(CHANNELS.c.channel == self._channel, CHANNELS.c.through < through)
+            if connection.execute(CHANNELS.update().where(mine).values(through=through)).rowcount:
+                gone = sa.and_(REPORTS.c.channel == self._channel, REPORTS.c.seq <= through)
+                connection.execute(REPORTS.delete().where(gone, REPORTS.c.state == "done"))
+
+    def again(self) -> int:
+        """Put back what was refused, to be tried once more, and count it."""
+        with self._ledger.transaction() as connection:
+            mine = sa.and_(REPORTS.c.channel == self._channel, REPORTS.c.state == "refused")
+            first = connection.execute(sa.select(sa.func.min(REPORTS.c.seq)).where(mine)).scalar_one()
+            if first is None:
+                return 0
+            self._step_back(connection, first - 1)
+            waiting = {"state": "waiting", "due_at": 0.0, "settled_at": None, "error": None}
+            return connection.execute(REPORTS.update().where(mine).values(**waiting)).rowcount
+
+    def notice(self, due: Due) -> Notice | None:
+        """All that a channel needs to know of a letter; None when it is not of a run."""
+        said = Said(due.letter.topic, "")
+        run = None if said.state in NO_RUN else self._ledger.run(due.run_id)
+        if run is None:
+            return None
+        with self._ledger.transaction() as connection:
+            before = _colour_before(connection, run, due.letter) if said.last else None
+            mine = sa.and_(CHANGES.c.key == run.change.key, CHANGES.c.pipeline == run.pipeline)
+            holder = connection.execute(sa.select(CHANGES.c.run_id).where(mine)).scalar_one_or_none()
+        return notice_of(
+            due.letter,
+            run,
+            verdict=self._verdict(run) if said.last else ("", ""),
+            before=before,
+            current=holder == run.run_id,
+            repeated=due.tries > 0,
+        )
+
+    # -- how it is written down ------------------------------------------------------------------------------------
+
+    def _note(self, seq: int, **values: Any) -> None:
+        with self._ledger.transaction() as connection:
+            self._write(connection, seq, values)
+
+    def _write(self, connection: Connection, seq: int, values: dict[str, Any]) -> None:
+        mine = sa.and_(REPORTS.c.channel == self._channel, REPORTS.c.seq == seq)
+        if not connection.execute(REPORTS.update().where(mine).values(**values)).rowcount:
+            connection.execute(REPORTS.insert().values(channel=self._channel, seq=seq, **values))
+
+    def _step_back(self, connection: Connection, through: int) -> None:
+        """Begin after ``through`` again, and remember of what lies between that it was settled."""
+        known = sa.select(REPORTS.c.seq).where(REPORTS.c.channel == self._channel, REPORTS.c.seq == OUTBOX.c.seq)
+        now = sa.select(CHANNELS.c.through).where(CHANNELS.c.channel == self._channel).scalar_subquery()
+        between = sa.and_(OUTBOX.c.seq > through, OUTBOX.c.seq <= now, ~known.exists())
+        row = sa.select(sa.literal(self._channel), OUTBOX.c.seq, sa.literal("done"), sa.literal(0), sa.literal(0.0))
+        names = ["channel", "seq", "state", "tries", "due_at"]
+        connection.execute(REPORTS.insert().from_select(names, row.where(between)))
+        lower = sa.and_(CHANNELS.c.channel == self._channel, CHANNELS.c.through > through)
+        connection.execute(CHANNELS.update().where(lower).values(through=through))
+
+    def _amend(self, connection: Connection, **values: Any) -> None:
+        connection.execute(CHANNELS.update().where(CHANNELS.c.channel == self._channel).values(**values))
+
+    def _verdict(self, run: Run) -> tuple[str, str]:
+        if "sentence" in run.facts or self._artifacts is None:
+            return run.facts.get("blame", ""), run.facts.get("sentence", "")
+        try:
+            verdict = load(self._artifacts / run.run_id / RUN_RECORD).verdict
+        except ConfigurationError:  # the run was lost, or its directory is on another host
+            return "", ""
+        return (verdict.blame, verdict.sentence) if verdict and verdict.status == run.status else ("", "")
+
+
+def make_tables(connection: Connection) -> None:
+    """Make the tables of reports where they are missing."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MAKING)))
+    for table in TABLES:
+        table.create(connection, checkfirst=True)
+
+
+def channel_states(ledger: Ledger, shown: int = 1000) -> list[ChannelState]:
+    """Every channel that was ever switched on, with at most ``shown`` of its refused reports, the newest first."""
+    with ledger.transaction() as connection:
+        make_tables(connection)
+        names = connection.execute(sa.select(CHANNELS).order_by(CHANNELS.c.channel)).all()
+        return [_state(connection, row, shown) for row in names]
+
+
+def _state(connection: Connection, row: Row[Any], shown: int) -> ChannelState:
+    waiting = _unsettled(row.channel).order_by(None).subquery()
+    count = sa.select(sa.func.count(), sa.func.min(waiting.c.created_at)).select_from(waiting)
+    pending, oldest = connection.execute(count).one()
+    return ChannelState(
+        name=row.channel,
+        delivered=row.delivered,
+        pending=pending,
+        oldest=oldest,
+        error=row.error or "",
+        refused=tuple(_refusals(connection, row.channel, shown)),
+    )
+
+
+def _refusals(connection: Connection, channel: str, shown: int) -> Iterator[RefusedReport]:
+    query = sa.select(REPORTS, OUTBOX.c.topic, OUTBOX.c.body).join(OUTBOX, OUTBOX.c.seq == REPORTS.c.seq)
+    query = query.where(REPORTS.c.channel == channel, REPORTS.c.state == "refused")
+    for row in connection.execute(query.order_by(REPORTS.c.seq.desc()).limit(shown)):
+        yield RefusedReport(row.seq, row.topic, _body(row.body)["build_id"], row.error or "", row.settled_at)
+
+
+def _unsettled(channel: str) -> sa.Select[Any]:
+    """The letters that wait in a channel, oldest first."""
+    through = sa.select(CHANNELS.c.through).where(CHANNELS.c.channel == channel).scalar_subquery()
+    mine = sa.and_(REPORTS.c.seq == OUTBOX.c.seq, REPORTS.c.channel == channel)
+    waits = sa.or_(REPORTS.c.state.is_(None), REPORTS.c.state == "waiting")
+    found = sa.select(OUTBOX, REPORTS.c.due_at, REPORTS.c.tries.label("report_tries"))
+    return found.outerjoin(REPORTS, mine).where(OUTBOX.c.seq > through, waits).order_by(OUTBOX.c.seq)
+
+
+def _colour_before(connection: Connection, run: Run, letter: Letter) -> Colour:
+    """What the last verdict before ``letter`` said of the same package, branch and pipeline."""
+    prefix = run.change.key.rpartition("#")[0] + "#"
+    same = sa.and_(RUNS.c.pipeline == run.pipeline, sa.func.substr(RUNS.c.key, 1, len(prefix)) == prefix)
+    # The runs first: there are fewer of them, and their letters are found by an index.
+    runs = connection.execute(
+        sa.select(RUNS.c.run_id, RUNS.c.facts).where(same).order_by(RUNS.c.claimed_at.desc()).limit(LOOK_BACK)
+    )
+    facts = {row.run_id: _body(row.facts) for row in runs}
+    query = sa.select(OUTBOX.c.run_id, OUTBOX.c.body).where(
+        OUTBOX.c.run_id.in_(facts), OUTBOX.c.topic == letter.topic, OUTBOX.c.seq < letter.seq
+    )
+    for row in connection.execute(query.order_by(OUTBOX.c.seq.desc())):
+        colour = colour_of(_body(row.body)["status"], facts[row.run_id].get("blame", ""))
+        if colour is not None:
+            return colour
+    return None
+
+
+def _readable(words: str) -> str:
+    """Another side's words as the ledger keeps them: not every database takes any text."""
+    return printable(words)[:_WORDS]
+
+
+def _body(text: str) -> dict[str, str]:
+    found: dict[str, str] = json.loads(text)
+    return found
+
+
+def _letter(row: Row[Any]) -> Letter:
+    return Letter(
+        row.seq, row.message_id, row.topic, _body(row.body), row.created_at, row.sent_at, row.tries, row.error
+    )
+
+
+#: A channel that was once switched on: every letter up to ``through`` is settled; the counts go on for ever.
+CHANNELS = sa.Table(
+    "report_channels",
+    META,
+    sa.Column("channel", sa.Text, primary_key=True),
+    sa.Column("began_at", sa.Float, nullable=False),
+    sa.Column("through", sa.Integer, nullable=False),
+    sa.Column("delivered", sa.Integer, nullable=False, default=0),
+    sa.Column("error", sa.Text),
+)
+#: What became of a letter in a channel: waiting, done, or refused. Rows of what is done go when ``through`` passes.
+REPORTS = sa.Table(
+    "reports",
+    META,
+    sa.Column("channel", sa.Text, primary_key=True),
+    sa.Column("seq", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("tries", sa.Integer, nullable=False, default=0),
+    sa.Column("due_at", sa.Float, nullable=False, default=0.0),
+    sa.Column("settled_at", sa.Float),
+    sa.Column("error", sa.Text),
+)
+TABLES = [CHANNELS, REPORTS]

@@ -1,0 +1,96 @@
+"""Runs as results for ResultsDB: one for each stage that tests something, and one for the whole pipeline.
+
+Results for ResultsDB, over its HTTP API v2.0.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from distgate.reports.http import ReportClient, required, secret
+from distgate.reports.notice import TESTS, Notice, colour_of
+from distgate.reports.reporter import Speaker
+
+#: The data field by which a result that may have arrived is looked for before it is posted again.
+MARK = "distgate_message"
+#: ResultsDB's own four outcomes and no other: what else there may be is each site's choice.
+_OUTCOMES = {"SUCCESS": "PASSED", "UNSTABLE": "FAILED"}
+
+
+def result_of(notice: Notice, speaker: Speaker) -> dict[str, Any] | None:
+    """The result to post for a notice (API v2.0); None when the notice is no result.
+
+    Of an end that says nothing about the package somebody must look: NEEDS_INSPECTION. A run without tests of the
+    package's own passed nothing: INFO.
+    """
+    if notice.state != "complete" or (notice.suffix not in TESTS and not notice.last):
+        return None
+    name = TESTS[notice.suffix][0] if notice.suffix else "pipeline"
+    testcase: dict[str, str] = {"name": f"{speaker.namespace}.koji-build.{notice.pipeline}.{name}"}
+    if speaker.docs:
+        testcase["ref_url"] = speaker.docs
+    return {
+        "testcase": testcase,
+        "outcome": _verdict(notice) if notice.last else _OUTCOMES.get(notice.own_status, "NEEDS_INSPECTION"),
+        "ref_url": notice.build_url,
+        "note": notice.words,
+        "groups": [notice.build_id[:36]],
+        "data": _data(notice, speaker),
+    }
+
+
+def _verdict(notice: Notice) -> str:
+    if notice.status == "SUCCESS":
+        return "PASSED" if notice.tested else "INFO"
+    judged = notice.status == "UNSTABLE" or (notice.blame and colour_of(notice.status, notice.blame) == "red")
+    return "FAILED" if judged else "NEEDS_INSPECTION"
+
+
+def _data(notice: Notice, speaker: Speaker) -> dict[str, str]:
+    built = notice.nvr.removesuffix(".src")
+    commit = f"{notice.namespace}/{notice.repo}#{notice.rev}"
+    known = {
+        "item": built or commit,
+        "type": "koji-build_scratch" if built else "dist-git-commit",
+        "dist_git_commit": commit,
+        "dist_git_branch": notice.branch,
+        "scratch": "true",
+        "log": speaker.log_of(notice),
+        "blame": notice.blame,
+        "koji_task_id": str(notice.task_id or ""),
+        MARK: notice.message_id,
+    }
+    return {name: value for name, value in known.items() if value}
+
+
+class ResultsDb:
+    """The ResultsDB at ``url`` (up to /api/v2.0). With ``user`` the secret is a password, else a bearer token, and
+    without a secret we are nobody."""
+
+    name = "resultsdb"
+
+    def __init__(self, url: str, speaker: Speaker, *, user: str = "", secret_file: Path | None = None) -> None:
+        self._url = required(url, "resultsdb_url").rstrip("/")
+        self._speaker = speaker
+        word = secret(secret_file, "resultsdb_secret") if user or secret_file else ""
+        basic = httpx.BasicAuth(user, word) if user else None
+        self._client = ReportClient(
+            "ResultsDB", {"Authorization": f"Bearer {word}"} if word and not user else None, basic
+        )
+
+    def deliver(self, notice: Notice) -> bool:
+        """Post the result, if the notice is one. Posting makes a new result each time: one whose earlier try may
+        have arrived is looked for first."""
+        result = result_of(notice, self._speaker)
+        if result is None:
+            return False
+        if not (notice.repeated and self._known(notice.message_id)):
+            self._client.call("POST", f"{self._url}/results", json=result)
+        return True
+
+    def _known(self, message_id: str) -> bool:
+        found = self._client.call("GET", f"{self._url}/results", params={MARK: message_id, "limit": "1"})
+        return bool(isinstance(found, dict) and found.get("data"))

@@ -1,0 +1,131 @@
+"""Extended attributes that no transaction sets: SELinux labels as the image's own policy says, and file capabilities
+where the mount cannot carry them.
+
+A host without SELinux lets rpm label nothing, so whatever was changed is labelled afterwards.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from distgate.errors import InfrastructureError
+from distgate.mounts.root import LATE_ATTRIBUTES, Place
+from distgate.process import run
+from distgate.rpm.dnf import Dnf
+
+LABEL = "security.selinux"
+CAPABILITY = "security.capability"
+_WOULD = re.compile(r"^Would relabel (.*) from .* to (\S+)$")
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """An extended attribute that the file ``path`` (below the root) is to have."""
+
+    path: Path
+    name: str
+    value: bytes
+
+
+def policy_of(root: Path) -> Path | None:
+    """The file_contexts of the SELinux policy that an image is to boot with; None when it has none, or is told not
+    to use it."""
+    configuration = root / "etc/selinux/config"
+    if configuration.is_symlink() or not configuration.is_file():
+        return None
+    words = dict(
+        re.findall(r"^\s*(SELINUX|SELINUXTYPE)=(\w+)", configuration.read_text(errors="replace"), re.MULTILINE)
+    )
+    contexts = root / f"etc/selinux/{words.get('SELINUXTYPE', 'targeted')}/contexts/files/file_contexts"
+    return contexts if words.get("SELINUX") != "disabled" and contexts.is_file() else None
+
+
+def clock_of(root: Path) -> int:
+    """The time that the root's file system gives to a change made now, in nanoseconds; FUSE knows whole seconds."""
+    stamp = root / ".distgate-stamp"
+    stamp.touch()
+    try:
+        return int(stamp.lstat().st_ctime) * 10**9
+    finally:
+        stamp.unlink()
+
+
+def labels(root: Path, policy: Path, since: int, confined: Sequence[str]) -> list[Attribute]:
+    """The labels, by ``policy``, of everything that changed since ``since`` (as ``clock_of`` told it)."""
+    wanted = {str(path) for path in _changed(root, since)}
+    if not wanted:
+        return []
+    said = run(
+        [*confined, "setfiles", "-n", "-v", "-F", "-m", "-r", root, "-f", "-", policy],
+        timeout=600,
+        stdin="".join(f"{path}\n" for path in sorted(wanted)),
+        error=InfrastructureError,
+        hint="is policycoreutils installed?",
+    )
+    found = {match[1]: match[2] for match in map(_WOULD.match, said.output.splitlines()) if match}
+    return [Attribute(Path(path), LABEL, found[path].encode() + b"\0") for path in sorted(wanted & found.keys())]
+
+
+def capabilities(dnf: Dnf, packages: Sequence[str], scratch: Path) -> Iterator[Attribute]:
+    """The file capabilities in the headers of ``packages``, in the form in which the kernel keeps them."""
+    listed = dnf.rpm("-q", "--qf", "[%{FILENAMES}\\t%{FILECAPS}\\n]", *packages) if packages else ""
+    model = scratch / "capabilities"
+    for path, _, text in (line.partition("\t") for line in listed.splitlines()):
+        if text.strip(" =") in ("", "(none)"):
+            continue
+        model.touch()
+        run(["setcap", text.strip(), model], timeout=10, error=InfrastructureError)
+        yield Attribute(dnf.place.root / path.lstrip("/"), CAPABILITY, os.getxattr(model, CAPABILITY))
+        model.unlink()
+
+
+def apply(place: Place, attributes: Iterable[Attribute]) -> None:
+    """Set ``attributes``, now or when the root is unmounted. No process may be changing the root meanwhile."""
+    if place.binary_attributes:
+        for one in attributes:
+            os.setxattr(one.path, one.name, one.value, follow_symlinks=False)
+    else:
+        dump = "".join(_dumped(place.root, one) for one in attributes)
+        if dump:
+            (place.root / LATE_ATTRIBUTES).write_text(dump)
+
+
+def _changed(root: Path, since: int) -> Iterator[Path]:
+    """Without crossing into other file systems or following links: whoever wrote these names may mean us harm."""
+    device = root.lstat().st_dev
+    waiting = [root]
+    while waiting:
+        with os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                state = entry.stat(follow_symlinks=False)
+                directory = entry.is_dir(follow_symlinks=False)
+                if directory and state.st_dev == device:
+                    waiting.append(Path(entry.path))
+                # A directory in which something was made has changed too; it keeps the label it has.
+                if (
+                    state.st_ctime_ns >= since
+                    and not (directory and _is_labelled(entry.path))
+                    and "\n" not in entry.path
+                ):
+                    yield Path(entry.path)
+
+
+def _is_labelled(path: str) -> bool:
+    try:
+        return bool(os.getxattr(path, LABEL, follow_symlinks=False))
+    except OSError:
+        return False
+
+
+def _dumped(root: Path, one: Attribute) -> str:
+    name = re.sub(r"[^\x21-\x5b\x5d-\x7e]", lambda found: _octal(found[0]), str(one.path.relative_to(root)))
+    return f"# file: {name}\n{one.name}=0s{base64.b64encode(one.value).decode()}\n\n"
+
+
+def _octal(character: str) -> str:
+    return "".join(f"\\{byte:03o}" for byte in character.encode("utf-8", "surrogateescape"))

@@ -1,0 +1,211 @@
+"""One RPM transaction in an image or a directory, done by a child that lives in namespaces of its own.
+
+The child (distgate.rpm.transaction_child) has a private mount and process namespace, and dies with its
+caller: the kernel then ends whatever it had started and undoes its mounts. Scriptlets have no network.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import unquote, urlsplit
+
+from distgate.errors import ConfigurationError, DistgateError, InfrastructureError, PackageError
+from distgate.mounts.choice import DriverName
+from distgate.process import ProcessTimedOut, run, tail_of
+from distgate.rpm.dnf_output import running_scriptlet
+from distgate.rpm.nevra import Nevra
+from distgate.sandbox.child import heard, in_namespaces
+from distgate.steps import Progress, Step
+
+TRANSCRIPT = 20_000
+TRANSCRIPT_NAME = "transcript.log"
+_CHILD = "distgate.rpm.transaction_child"
+#: A host with less than this left, in bytes, has probably refused a write of ours.
+HOST_RESERVE = 4 << 20
+
+
+@dataclass(frozen=True)
+class RepositorySource:
+    """A repository for dnf. A lower ``priority`` wins over newer versions elsewhere, ``cost`` among equals."""
+
+    name: str
+    baseurl: str = ""
+    mirrorlist: str = ""
+    metalink: str = ""
+    priority: int = 99
+    cost: int = 1000
+    excluded: tuple[str, ...] = ()
+
+    @classmethod
+    def at(cls, name: str, place: str | Path, priority: int = 99) -> RepositorySource:
+        """A repository by URL or by directory; ``metalink+URL`` and ``mirrorlist+URL`` name a list of mirrors."""
+        text = str(place)
+        kind, _, address = text.partition("+")
+        if kind == "metalink":
+            return cls(name, metalink=address, priority=priority)
+        if kind == "mirrorlist":
+            return cls(name, mirrorlist=address, priority=priority)
+        return cls(name, text if "://" in text else Path(text).resolve().as_uri(), priority=priority)
+
+    @property
+    def is_local(self) -> bool:
+        return self.baseurl.startswith("file:")
+
+    @property
+    def directory(self) -> Path:
+        """Where a local repository is."""
+        return Path(unquote(urlsplit(self.baseurl).path))
+
+
+@dataclass(frozen=True)
+class Script:
+    """A script to run in the root after the transaction, by ``interpreter``; a ``fatal`` one may fail it."""
+
+    name: str
+    body: str
+    interpreter: str = "/bin/sh"
+    fatal: bool = True
+
+
+@dataclass(frozen=True)
+class Transaction:
+    """What to install where: ``image`` (a qcow2 file with its root at ``offset`` bytes) or the directory ``root``.
+
+    ``requests`` are dnf's words (``@group``, names, exact NEVRAs); without any, the database is only read.
+    ``choosing`` lets exact NEVRAs that do not go together be narrowed to the greatest set that does: never, when dnf
+    refuses them, or first of all. ``release`` is what ``$releasever`` means. ``driver`` mounts the image, for guestfs
+    with the kernel of ``appliance_kernel`` (a directory of modules; None: the host's).
+    """
+
+    repositories: tuple[RepositorySource, ...]
+    requests: tuple[str, ...]
+    image: Path | None = None
+    offset: int = 0
+    root: Path | None = None
+    excluded: tuple[str, ...] = ()
+    weak_dependencies: bool = False
+    scripts: tuple[Script, ...] = ()
+    release: str = "12"
+    driver: DriverName = "loop"
+    choosing: Literal["never", "on-refusal", "first"] = "never"
+    appliance_kernel: Path | None = None
+    appliance_cache: Path | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The image's RPM database before and afterwards, what dnf and the scripts printed, and each step's time.
+
+    ``omitted`` are the requests that were left out, each with the reason.
+    """
+
+    installed: tuple[Nevra, ...]
+    transcript: str
+    before: tuple[Nevra, ...] = ()
+    omitted: tuple[tuple[str, str], ...] = ()
+    steps: tuple[Step, ...] = ()
+
+
+def perform(
+    transaction: Transaction,
+    scratch: Path,
+    timeout: float,
+    progress: Progress = lambda _line: None,
+    keep_open: Sequence[int] = (),
+) -> Outcome:
+    """Carry out ``transaction``; its configuration, caches and logs live in a new directory below ``scratch``.
+
+    ``timeout`` is in seconds; ``progress`` hears of every step; the files ``keep_open`` stay open in the child, which
+    sees them in /proc/1/fd. Raises PackageError when the packages cannot be installed together, do not fit, or a
+    scriptlet fails or hangs, ConfigurationError for a directory without root rights, InfrastructureError for
+    everything else. No mount, loop device or process is left, whatever happens.
+    """
+    if transaction.root and os.geteuid() != 0:
+        raise ConfigurationError("installing into a directory takes root", hint="start the worker as root")
+    with tempfile.TemporaryDirectory(prefix="transaction-", dir=scratch) as name:
+        workspace = Path(name)
+        task, answer, log = workspace / "task.json", workspace / "answer.json", workspace / TRANSCRIPT_NAME
+        task.write_text(json.dumps(asdict(transaction), default=str))
+        try:
+            with heard(progress) as told:
+                run(
+                    in_namespaces(_CHILD, task, told),
+                    timeout=timeout,
+                    log_to=log,
+                    error=InfrastructureError,
+                    allowed=(0, 1),
+                    pass_fds=(told, *keep_open),
+                )
+        except ProcessTimedOut as late:
+            raise _too_late(late, timeout, log) from None
+        transcript = tail_of(log, TRANSCRIPT)
+        try:
+            facts = json.loads(answer.read_text())
+        except (OSError, ValueError):
+            check_host(workspace, transcript)
+            raise InfrastructureError("the transaction ended without an answer", evidence=transcript) from None
+        return _outcome(facts, transcript)
+
+
+def read_task(task: Path) -> Transaction:
+    """The Transaction that ``perform`` wrote for its child."""
+    facts: dict[str, Any] = json.loads(task.read_text())
+    paths = ("image", "root", "appliance_kernel", "appliance_cache")
+    read: dict[str, Any] = {name: Path(facts[name]) if facts[name] else None for name in paths}
+    read["repositories"] = tuple(RepositorySource(**_tupled(one)) for one in facts["repositories"])
+    read["scripts"] = tuple(Script(**one) for one in facts["scripts"])
+    read |= {name: tuple(facts[name]) for name in ("requests", "excluded")}
+    return Transaction(**(facts | read))
+
+
+def check_host(workspace: Path, evidence: str) -> None:
+    """Raise InfrastructureError when the host's disk is full: nothing else that was said matters then."""
+    state = os.statvfs(workspace)
+    free = state.f_bavail * state.f_frsize
+    if free < HOST_RESERVE:
+        raise InfrastructureError(
+            f"the host's disk is full: {free / 1e6:.1f} MB are left where the image is made",
+            hint="remove old runs or images",
+            evidence=evidence,
+        )
+
+
+def _too_late(late: ProcessTimedOut, timeout: float, log: Path) -> DistgateError:
+    """A scriptlet that was silent for most of the time hangs, which is its package's fault; all else is ours."""
+    said = tail_of(log, TRANSCRIPT)
+    package = running_scriptlet(said)
+    if package and time.time() - log.stat().st_mtime > timeout / 2:
+        return PackageError(
+            f"a scriptlet of {package} hangs: it was killed at the deadline of {timeout:g} s",
+            hint="does it wait for a service, the network or an answer?",
+            evidence=said,
+        )
+    doing = f"in a scriptlet of {package}" if package else "see its last words"
+    return InfrastructureError(
+        f"the transaction was killed after {timeout:g} s, {doing}", hint=late.hint, evidence=said or late.evidence
+    )
+
+
+def _tupled(facts: dict[str, Any]) -> dict[str, Any]:
+    return facts | {"excluded": tuple(facts["excluded"])}
+
+
+def _outcome(answer: dict[str, Any], transcript: str) -> Outcome:
+    if "error" in answer:
+        classes: dict[str, type[DistgateError]] = {"package": PackageError, "configuration": ConfigurationError}
+        kind = classes.get(answer["blame"], InfrastructureError)
+        raise kind(answer["error"], hint=answer["hint"], evidence=answer["evidence"] or transcript)
+    return Outcome(
+        installed=tuple(sorted(Nevra.parse(line) for line in answer["installed"])),
+        transcript=transcript,
+        before=tuple(sorted(Nevra.parse(line) for line in answer["before"])),
+        omitted=tuple((request, reason) for request, reason in answer["omitted"]),
+        steps=tuple(Step(**one) for one in answer["steps"]),
+    )

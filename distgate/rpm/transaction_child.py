@@ -1,0 +1,147 @@
+"""The process inside the namespaces of distgate.rpm.transaction: mounts, dnf, scripts, and all of it undone.
+
+It is process 1 of its namespace. Run as ``python -m distgate.rpm.transaction_child TASK.json PROGRESS``, where
+the second word is the number of an open file to tell of the steps; it writes answer.json beside the task.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from distgate.errors import ConfigurationError, DistgateError, InfrastructureError, PackageError
+from distgate.mounts import guestfs, loop, rootless
+from distgate.mounts.root import Place, system_directories
+from distgate.process import ProcessFailed, run
+from distgate.rpm.dnf import ENVIRONMENT, EVIDENCE, TIMEOUT, Dnf, Refused, as_request
+from distgate.rpm.dnf_output import exclude_each_other, named_in, parts_of
+from distgate.rpm.file_attributes import apply, capabilities, clock_of, labels, policy_of
+from distgate.rpm.installable import Choice, NotInstallable, Refusal, Rival, greatest
+from distgate.rpm.transaction import Script, Transaction, check_host, read_task
+from distgate.sandbox.child import tell
+from distgate.steps import Steps
+
+
+def main() -> int:
+    """Carry out the task; 0 when it is done, 1 when it failed: the answer tells how."""
+    task, told = Path(sys.argv[1]), int(sys.argv[2])
+    steps = Steps(lambda line: tell(told, line))
+    try:
+        answer = carry_out(read_task(task), task.parent, steps)
+        check_host(task.parent, "")
+    except DistgateError as error:
+        answer = {"error": error.message, "blame": error.blame, "hint": error.hint, "evidence": error.evidence}
+    answer["steps"] = [asdict(step) for step in steps.taken]
+    (task.parent / "answer.json").write_text(json.dumps(answer))
+    return 1 if "error" in answer else 0
+
+
+def carry_out(transaction: Transaction, workspace: Path, steps: Steps) -> dict[str, Any]:
+    """Install, run the scripts, and return the RPM database before and afterwards as lines of packages.QUERY."""
+    with ExitStack() as cleanups:
+        place = cleanups.enter_context(_place(transaction, workspace, steps))
+        dnf = Dnf(transaction, place, workspace, steps)
+        with steps.step("read database"):
+            before = dnf.query()
+        if not transaction.requests and not transaction.scripts:
+            return {"before": before, "installed": before, "omitted": []}
+        since = clock_of(place.root)
+        try:
+            with system_directories(place, dnf.shared):
+                choice = _install(dnf, before)
+                for script in transaction.scripts:
+                    _run_script(dnf.confined, place.root, script)
+            _finish_attributes(dnf, before, since, workspace)
+            with steps.step("read back"):
+                installed = dnf.query()
+            run(["sync", "--file-system", place.root], timeout=TIMEOUT, error=InfrastructureError)
+        except DistgateError as error:
+            check_host(workspace, error.evidence)
+            raise
+    return {"before": before, "installed": installed, "omitted": choice.omitted}
+
+
+def _place(transaction: Transaction, workspace: Path, steps: Steps) -> AbstractContextManager[Place]:
+    if transaction.image:
+        where = (transaction.image, transaction.offset, workspace, steps)
+        if transaction.driver == "guestfs":
+            kernel, cache = transaction.appliance_kernel, transaction.appliance_cache
+            return guestfs.mounted(*where, kernel=kernel, cache=cache)
+        return {"loop": loop.mounted, "rootless": rootless.mounted}[transaction.driver](*where)
+    if transaction.root:
+        return nullcontext(Place(transaction.root))
+    raise ConfigurationError("a transaction needs an image or a directory")
+
+
+def _install(dnf: Dnf, before: Sequence[str]) -> Choice:
+    """All that was asked for, or the greatest set of it where the transaction allows that."""
+    requests, choosing = dnf.transaction.requests, dnf.transaction.choosing
+    refusal = None
+    if choosing != "first":
+        try:
+            dnf.install(requests, before)
+            return Choice(requests)
+        except Refused as refused:
+            if choosing == "never" or len(requests) < 2:
+                raise
+            refusal = Refusal(refused.message, refused.evidence, tuple(named_in(requests, refused.evidence)))
+    try:
+        with dnf.steps.step("choose"):
+            choice = greatest(requests, dnf.attempt, refusal, _rivals(requests, before))
+    except NotInstallable as alone:
+        raise PackageError(str(alone), evidence=alone.refusal.said[-EVIDENCE:]) from None
+    dnf.install(choice.kept, before)
+    return choice
+
+
+def _rivals(requests: Sequence[str], before: Sequence[str]) -> Rival:
+    """Of what was built, that stays which the root holds an earlier build of; what excludes it does not come."""
+    called = {parts_of(request)[0]: request for request in requests}
+    there = {called[name]: as_request(line) for line in before if (name := line.partition("|")[0]) in called}
+    new = [request for request in requests if request not in there]
+
+    def rival(name: str, refusal: Refusal) -> str | None:
+        if name in there:
+            return None
+        # Which of the new ones it is does not matter: the refused one may only depend on that.
+        found = (stays for stays, old in there.items() if exclude_each_other(new, (stays, old), refusal.said))
+        return next(found, None)
+
+    return rival
+
+
+def _finish_attributes(dnf: Dnf, before: Sequence[str], since: int, workspace: Path) -> None:
+    place = dnf.place
+    wanted = []
+    if not place.binary_attributes:
+        kept = {as_request(line) for line in before} - set(dnf.transaction.requests)
+        changed = [name for name in map(as_request, dnf.query()) if name not in kept]
+        wanted += list(capabilities(dnf, changed, workspace))
+    policy = policy_of(place.root)
+    if policy:
+        with dnf.steps.step("label"):
+            wanted += labels(place.root, policy, since, dnf.confined)
+    apply(place, wanted)
+
+
+def _run_script(confinement: Sequence[str], root: Path, script: Script) -> None:
+    inside = root / "run" / script.name
+    inside.write_text(script.body)
+    words: list[str | Path] = [*confinement, "chroot", root, script.interpreter, f"/run/{script.name}"]
+    try:
+        done = run(words, timeout=TIMEOUT, env=ENVIRONMENT | {"HOME": "/root"})
+    except ProcessFailed as failure:
+        print(failure.evidence, flush=True)
+        if script.fatal:
+            raise InfrastructureError(f"{script.name} failed", evidence=failure.evidence) from None
+    else:
+        print(done.output, end="", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

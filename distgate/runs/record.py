@@ -1,0 +1,288 @@
+"""The capsule of a run, ``run.json``: every input and every verdict, so that the run can be done again by hand.
+
+It is written step by step as the run learns things, and lies in the run's directory, with which it can be copied to
+another machine. A reader ignores fields that it does not know.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from distgate.changes.change import Change
+from distgate.errors import Blame, ConfigurationError, InfrastructureError
+from distgate.files import RUN_RECORD, sha256_of
+from distgate.guests.registry import HeldRecord
+from distgate.pipelines import Pipeline
+from distgate.rpm.nevra import Nevra, RpmFile
+
+VERSION = 1
+#: Python distributions whose version may decide how a run ends.
+_DISTRIBUTIONS = ("distgate", "ansible-core", "ansible-runner", "tmt", "koji", "libvirt-python", "prefect")
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class RpmRecord(_Record):
+    """One RPM of the build: its file's name, the SHA-256 of its bytes, and the identity in its header."""
+
+    name: str
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    nevra: Nevra
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_file_name(cls, name: str) -> str:
+        # It becomes a part of paths, and a capsule may come from anywhere.
+        if name != os.path.basename(name) or not name.endswith(".rpm"):
+            raise ValueError("it is not the name of an RPM file")
+        return name
+
+
+class UnitTestsRecord(_Record):
+    """What %check was seen to do (distgate.builds.unit_tests)."""
+
+    status: str
+    evidence: str = ""
+    seconds: float | None = None
+
+
+class BuildRecord(_Record):
+    """The scratch build: where it was done, of what, and what came out; without RPMs it did not end well.
+
+    ``source`` is what was built. Where that went to Koji as a source package, ``srpm`` is its path relative to the
+    run's directory, and ``original_nvr`` is the NVR that the spec file has in dist-git.
+    """
+
+    server: str
+    topurl: str
+    task_id: int
+    source: str = Field(description="git+URL#REV, as Koji was given it")
+    target: str = ""
+    arch: str = "x86_64"
+    srpm: str = ""
+    srpm_sha256: str = ""
+    nvr: str = Field("", pattern="^[^/]*$")
+    original_nvr: str = ""
+    unit_tests: UnitTestsRecord | None = None
+    rpms: tuple[RpmRecord, ...] = ()
+    packages: tuple[Nevra, ...] = Field((), description="The packages under test")
+
+    @property
+    def repository_url(self) -> str:
+        """The address of the dist-git repository."""
+        return self.source.removeprefix("git+").partition("#")[0]
+
+
+class BaseRecord(_Record):
+    """A base image as it was on the host of the run (distgate.images.base.BaseImage)."""
+
+    path: str
+    identity: str
+    root_offset: int
+    ssh_key: str
+    repositories: tuple[str, ...] = ()
+
+
+class OmissionRecord(_Record):
+    """A package that was built and not put into the image."""
+
+    package: str
+    reason: str
+
+
+class ComposeRecord(_Record):
+    """The image: in which way it was made, on what, and its path relative to the run's directory.
+
+    Without an image the compose did not end well.
+    """
+
+    base: BaseRecord
+    way: str = ""
+    driver: str = ""
+    kickstart_hash: str = ""
+    image: str = ""
+    omitted: tuple[OmissionRecord, ...] = ()
+
+
+class SmokeRecord(_Record):
+    """What the smoke test said."""
+
+    passed: bool
+    sentence: str
+
+
+class RerunRecord(_Record):
+    """What running a failing suite again, and without the change, told of it (distgate.testing.reruns)."""
+
+    words: str
+    evidence: str
+
+
+class TestRecord(_Record):
+    """One test of a suite; ``logs`` are relative to the suite's artifacts, and a stranger's words."""
+
+    __test__ = False  # not a pytest class
+
+    name: str
+    result: str
+    note: str = ""
+    logs: tuple[str, ...] = ()
+
+
+class SuiteRecord(_Record):
+    """The verdict on one suite. ``directory``, relative to the run's, holds what it left in ``artifacts``."""
+
+    suite: str
+    kind: str
+    verdict: str
+    blame: Blame | None = None
+    evidence: str = ""
+    details: str = ""
+    tests: tuple[TestRecord, ...] = ()
+    directory: str = ""
+    rerun: RerunRecord | None = None
+
+
+class TestsRecord(_Record):
+    """The suites that were found and what each of them said; ``reason`` says why there are none."""
+
+    __test__ = False  # not a pytest class
+
+    kind: str | None = None
+    suites: tuple[SuiteRecord, ...] = ()
+    reason: str = ""
+
+
+class VerdictRecord(_Record):
+    """The run's last word: SUCCESS, UNSTABLE, FAILURE or ABORTED."""
+
+    status: str
+    sentence: str
+    blame: str = ""
+
+
+class Capsule(_Record):
+    """All that is known of one run; what is None was not reached."""
+
+    version: int = VERSION
+    run_id: str
+    build_id: str
+    site: str
+    change: Change
+    pipeline: Pipeline = "allpackages"
+    tools: dict[str, str] = Field(default_factory=dict)
+    build: BuildRecord | None = None
+    compose: ComposeRecord | None = None
+    smoke: SmokeRecord | None = None
+    tests: TestsRecord | None = None
+    held: HeldRecord | None = None
+    verdict: VerdictRecord | None = None
+
+    @field_validator("version")
+    @classmethod
+    def _is_known(cls, version: int) -> int:
+        if version > VERSION:
+            raise ValueError(f"it was written by a newer distgate; this one reads version {VERSION}")
+        return version
+
+    @field_validator("change", mode="before")
+    @classmethod
+    def _as_we_know_it(cls, change: Any) -> Any:
+        # Change itself refuses what it does not know, for it faces the bus; a record only grows.
+        known = Change.model_fields
+        return {name: change[name] for name in change if name in known} if isinstance(change, dict) else change
+
+
+@dataclass(frozen=True)
+class CapsuleFile:
+    """The capsule on disk. One process writes it, step by step; readers see a whole one at any moment."""
+
+    path: Path
+
+    def begin(
+        self, run_id: str, build_id: str, site: str, change: Change, pipeline: Pipeline = "allpackages"
+    ) -> Capsule:
+        """Start the record of a run. A retry of it keeps what its earlier stages said, but for the verdict."""
+        own = {"run_id": run_id, "build_id": build_id, "site": site, "change": change, "pipeline": pipeline}
+        fresh = Capsule(**own, tools=tool_versions())
+        try:
+            known = load(self.path)
+        except ConfigurationError:  # there is none yet, or nobody can read it
+            return self._save(fresh)
+        if known.run_id != run_id or known.change != change:
+            return self._save(fresh)
+        kept = {name: getattr(known, name) for name in ("build", "compose", "smoke", "tests")}
+        return self._save(fresh.model_copy(update=kept))
+
+    def note(self, **learnt: _Record | HeldRecord | None) -> Capsule:
+        """Write down what was learnt, such as ``note(build=...)``; what is there under the same name is replaced.
+
+        Raises ConfigurationError when the file cannot be read, InfrastructureError when it cannot be written.
+        """
+        return self._save(load(self.path).model_copy(update=learnt))
+
+    def read(self) -> Capsule:
+        """What was written so far; see ``load``."""
+        return load(self.path)
+
+    def _save(self, capsule: Capsule) -> Capsule:
+        draft = self.path.with_name(f".{self.path.name}.new")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            draft.write_text(capsule.model_dump_json(indent=1) + "\n", encoding="utf-8")
+            draft.replace(self.path)
+        except OSError as full:
+            raise InfrastructureError(
+                f"cannot write {self.path}: {full.strerror}", hint="is the disk full?"
+            ) from full
+        return capsule
+
+
+def load(path: Path) -> Capsule:
+    """The capsule in the file ``path``. Raises ConfigurationError that names the field which is wrong."""
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as missing:
+        raise ConfigurationError(
+            f"cannot read {path}: {missing.strerror}", hint=f"a run's directory holds a {RUN_RECORD}"
+        ) from missing
+    except (ValueError, RecursionError) as broken:
+        raise ConfigurationError(
+            f"{path} is no JSON: {broken}", hint="was it cut off when it was copied?"
+        ) from broken
+    try:
+        return Capsule.model_validate(known)
+    except ValidationError as wrong:
+        first = wrong.errors(include_url=False)[0]
+        field = ".".join(map(str, first["loc"])) or "the whole"
+        said = first["msg"].removeprefix("Value error, ")
+        raise ConfigurationError(
+            f"{path}: the field {field} is wrong: {said}", hint="see docs/reproduce.md"
+        ) from wrong
+
+
+def record_rpms(rpms: Iterable[RpmFile]) -> tuple[RpmRecord, ...]:
+    """What the capsule says of RPMs on disk."""
+    return tuple(RpmRecord(name=rpm.path.name, sha256=sha256_of(rpm.path), nevra=rpm.nevra) for rpm in rpms)
+
+
+def tool_versions() -> dict[str, str]:
+    """Versions of what decides how a run ends, on this host."""
+    found = {"python": platform.python_version(), "kernel": platform.release(), "host": platform.node()}
+    for name in _DISTRIBUTIONS:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

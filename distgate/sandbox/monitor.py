@@ -1,0 +1,204 @@
+"""The process that builds one sandbox, runs one program in it, and brings out what the program left.
+
+It has the worker's rights and the program has none. It ends with the worker, and the sandbox with it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pwd
+import re
+import select
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from distgate.bounded_logs import CappedLog
+from distgate.process import Started, start
+from distgate.sandbox import kernel
+from distgate.sandbox.artifacts import Export, export
+from distgate.sandbox.bubblewrap import REPORT, STATUS, bubblewrap
+from distgate.sandbox.file_system import Stage
+from distgate.sandbox.relay import GuestRelay
+from distgate.sandbox.sandbox import CANNOT, KeeperSpec, SandboxRun
+
+#: systemd's range for users that exist for one service only: no file of this host is theirs.
+_FIRST_USER, _LAST_USER = 61184, 65519
+#: When memory runs out, the kernel ends a sandbox first.
+_OOM_SCORE = 900
+_CHILD, _EXIT_CODE = (re.compile(rb'"%s": (\d+)\D' % name) for name in (b"child-pid", b"exit-code"))
+
+
+class Keeper:
+    """One run of one program."""
+
+    def __init__(self, spec: KeeperSpec) -> None:
+        self._spec = spec
+        self._user = _own_user()
+        self._over = threading.Event()
+
+    def run(self) -> SandboxRun:
+        """Run the program to its end or its deadline. Raises OSError or RuntimeError when it cannot be started."""
+        spec = self._spec
+        with open(spec.log, "ab") as sink:
+            target = os.open(spec.artifacts, os.O_RDONLY | os.O_DIRECTORY) if spec.artifacts else -1
+            stage = _private_stage(self._user)
+            kernel.die_with_parent(spec.parent, signal.SIGKILL)
+            stage.open([Path(path) for path in (*spec.readable, *spec.copies)])
+            stage.cover()
+            words, artifacts = bubblewrap(spec, stage, self._user)
+            log, report = CappedLog(sink, spec.limits.log), bytearray()
+            code, timed_out = self._supervise(words, log, report)
+            log.close()
+        brought = self._bring_out(artifacts, target)
+        text = report.decode("utf-8", "replace")
+        return SandboxRun(code, timed_out, text, log.dropped, tuple(brought.lines) if brought else ())
+
+    def _supervise(self, words: list[str], log: CappedLog, report: bytearray) -> tuple[int, bool]:
+        out, out_inside = os.pipe()
+        told, told_inside = socket.socketpair()
+        status, status_inside = os.pipe()
+        fds = (told_inside.fileno(), status_inside)
+        numbers = {REPORT: str(fds[0]), STATUS: str(fds[1])}
+        words = [numbers.get(word, word) for word in words]
+        sandbox = self._start(words, out_inside, fds)
+        os.close(out_inside)
+        told_inside.close()
+        os.close(status_inside)
+        readers = [
+            _reader(lambda: os.read(out, 1 << 16), log.write),
+            _reader(lambda: told.recv(1 << 16), _bounded(report, self._spec.limits.report)),
+        ]
+        # bubblewrap says this, in pieces, before it starts the program.
+        said = bytearray()
+        first = _read_until(status, _CHILD, said)
+        inside = os.pidfd_open(int(first.group(1))) if first else -1
+        timed_out = not _ended(sandbox.pidfd, self._spec.timeout)
+        if timed_out:
+            sandbox.kill()
+        sandbox.wait()
+        if inside >= 0:
+            # Its process 1 is gone only when every other one in there is: now nothing changes the artifacts.
+            _ended(inside, None)
+        for reader in readers:
+            reader.join()
+        self._over.set()
+        if timed_out:
+            return 128 + signal.SIGKILL, True
+        last = _read_until(status, _EXIT_CODE, said)
+        if last is None:
+            raise RuntimeError(f"bubblewrap did not start the program; {self._spec.log} tells why")
+        return int(last.group(1)), False
+
+    def _start(self, words: list[str], output: int, fds: tuple[int, ...]) -> Started:
+        """Start bubblewrap from a thread that has left this host's network; it stays until the sandbox has ended.
+
+        The kernel counts the thread as the parent whose death ends the sandbox.
+        """
+        made: list[Started | BaseException] = []
+        ready = threading.Event()
+
+        def inside() -> None:
+            try:
+                kernel.unshare(kernel.CLONE_NEWNET)
+                kernel.loopback_up()
+                listeners.extend(
+                    socket.create_server(("127.0.0.1", way.inside), backlog=64) for way in self._spec.ways
+                )
+                made.append(start(words, output=output, pass_fds=fds, user=self._user if os.geteuid() == 0 else None))
+            except BaseException as failed:  # noqa: BLE001 - raised again by the thread that waits
+                made.append(failed)
+            ready.set()
+            self._over.wait()
+
+        listeners: list[socket.socket] = []
+        threading.Thread(target=inside, daemon=True).start()
+        ready.wait()
+        if isinstance(made[0], BaseException):
+            raise made[0]
+        for listener, way in zip(listeners, self._spec.ways, strict=True):
+            GuestRelay(listener, way.port, way.host).start()
+        return made[0]
+
+    def _bring_out(self, artifacts: Path | None, target: int) -> Export | None:
+        if artifacts is None:
+            return None
+        source = os.open(artifacts, os.O_RDONLY | os.O_DIRECTORY)
+        return export(source, target, self._spec.limits.artifacts, self._spec.limits.artifact_files)
+
+
+def _private_stage(user: int) -> Stage:
+    """Leave this host's mounts: what is mounted from here on, nobody else sees, and it ends with us."""
+    uid, gid = os.geteuid(), os.getegid()
+    if uid == 0:
+        kernel.unshare(kernel.CLONE_NEWNS)
+    else:
+        kernel.unshare(kernel.CLONE_NEWUSER | kernel.CLONE_NEWNS)
+        Path("/proc/self/setgroups").write_text("deny")
+        Path("/proc/self/uid_map").write_text(f"{uid} {uid} 1")
+        Path("/proc/self/gid_map").write_text(f"{gid} {gid} 1")
+    kernel.mount("", "/", "", kernel.MS_REC | kernel.MS_PRIVATE)
+    return Stage(user)
+
+
+def _own_user() -> int:
+    """The user to be inside: a different one for each sandbox of root, and ourselves for anybody else."""
+    if os.geteuid() != 0:
+        return os.geteuid()
+    known = {entry.pw_uid for entry in pwd.getpwall()}
+    size = _LAST_USER - _FIRST_USER + 1
+    tried = (_FIRST_USER + (os.getpid() + step) % size for step in range(size))
+    return next(user for user in tried if user not in known)
+
+
+def _reader(read: Callable[[], bytes], put: Callable[[bytes], None]) -> threading.Thread:
+    def follow() -> None:
+        while data := read():
+            put(data)
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    return thread
+
+
+def _bounded(into: bytearray, limit: int) -> Callable[[bytes], None]:
+    def put(data: bytes) -> None:
+        into.extend(data[: max(0, limit - len(into))])
+
+    return put
+
+
+def _read_until(descriptor: int, wanted: re.Pattern[bytes], said: bytearray) -> re.Match[bytes] | None:
+    while not (found := wanted.search(said)) and (more := os.read(descriptor, 4096)):
+        said += more
+    return found
+
+
+def _ended(pidfd: int, timeout: float | None) -> bool:
+    watch = select.poll()
+    watch.register(pidfd, select.POLLIN)
+    return bool(watch.poll(None if timeout is None else int(timeout * 1000)))
+
+
+def main(orders: Path) -> int:
+    """Keep the sandbox that ``orders`` describes; the answer, a SandboxRun as JSON, goes to standard output."""
+    spec = KeeperSpec.from_json(orders.read_text())
+    Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE))
+    try:
+        ended = Keeper(spec).run()
+    except (OSError, RuntimeError) as failed:
+        print(failed, file=sys.stderr)
+        return CANNOT
+    print(json.dumps(dataclasses.asdict(ended)))
+    return 0
+
+
+if __name__ == "__main__":
+    status = main(Path(sys.argv[1]))
+    sys.stdout.flush()
+    os._exit(status)  # threads that carry nothing any more are not waited for

@@ -1,0 +1,152 @@
+"""JUnit XML that a suite left, read with suspicion: no entity is expanded, no link followed, sizes are bounded.
+
+What tools write under this name differs: one suite or several, suites within suites, counts that do not add up. Only
+the test cases are believed, and each is counted by what lies in it.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import BinaryIO
+from xml.etree.ElementTree import Element
+
+from defusedxml import ElementTree
+from defusedxml.common import DefusedXmlException
+
+from distgate.errors import TestsError
+from distgate.testing.results import Result, TestOutcome
+
+#: Bytes of all files together. A whole conformance run with its output writes some ten million.
+LIMIT = 64 << 20
+#: Test cases of all files together; most of a conformance suite's are skipped ones.
+MOST_TESTS = 50_000
+_MOST_FILES = 200
+#: So deep below the artifacts such files are looked for.
+_DEEPEST = 4
+_DEEPEST_ELEMENT = 20
+_LONGEST = 300  # characters of a name, and of what a failure says
+_ROOTS = ("testsuites", "testsuite")
+#: Elements within a test case that say how it went, the worst first.
+_RESULTS: tuple[tuple[str, Result], ...] = (("error", "error"), ("failure", "fail"), ("skipped", "skip"))
+
+
+@dataclass(frozen=True)
+class JunitTests:
+    """The test cases of all ``files`` (paths relative to the directory), in their order."""
+
+    tests: tuple[TestOutcome, ...]
+    files: tuple[str, ...]
+
+
+def read_junit(directory: Path) -> JunitTests:
+    """What the JUnit files at or below ``directory`` tell: each ``*.xml`` whose root is a test suite; no other.
+
+    Raises TestsError, with the file's name, for XML that is malformed, brings entities or a document type, is too
+    large or too deep, or is a link.
+    """
+    found: list[TestOutcome] = []
+    files: list[str] = []
+    room = LIMIT
+    for path in _xml_files(directory):
+        name = str(path.relative_to(directory))
+        with _open(path, name) as stream:
+            room -= os.fstat(stream.fileno()).st_size
+            if room < 0:
+                raise TestsError(f"{name}: all JUnit files together are longer than {LIMIT} bytes")
+            tests = _tests_of(stream, name)
+        if tests is not None:
+            files.append(name)
+            found += (replace(test, logs=(name,)) for test in tests)
+            if len(found) > MOST_TESTS:
+                raise TestsError(f"{name}: there are more than {MOST_TESTS} test cases")
+    return JunitTests(tuple(found), tuple(files))
+
+
+def _xml_files(directory: Path) -> list[Path]:
+    found: list[Path] = []
+    for place, folders, names in os.walk(directory):
+        depth = len(Path(place).relative_to(directory).parts)
+        folders[:] = sorted(folders) if depth < _DEEPEST else []
+        found += [Path(place, name) for name in sorted(names) if name.endswith(".xml")]
+    if len(found) > _MOST_FILES:
+        raise TestsError(f"there are {len(found)} files *.xml, more than the {_MOST_FILES} that are read")
+    return found
+
+
+def _open(path: Path, name: str) -> BinaryIO:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as refused:
+        raise TestsError(f"{name} is a link or cannot be read") from refused
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise TestsError(f"{name} is no plain file")
+    return os.fdopen(descriptor, "rb")
+
+
+def _tests_of(stream: BinaryIO, name: str) -> list[TestOutcome] | None:
+    """The test cases of one file; None when it is XML of another kind."""
+    try:
+        return _walk(ElementTree.iterparse(stream, events=("start", "end"), forbid_dtd=True), name)
+    except ElementTree.ParseError as broken:
+        raise TestsError(f"{name} is no well-formed XML: {broken}") from broken
+    except DefusedXmlException as attack:
+        raise TestsError(
+            f"{name} is refused: it has {_WORDS.get(type(attack).__name__, 'what no JUnit has')}"
+        ) from attack
+    except (ValueError, LookupError) as odd:  # an encoding that nobody knows
+        raise TestsError(f"{name} is no XML that can be read: {odd}") from odd
+
+
+_KEPT = tuple(tag for tag, _ in _RESULTS)
+_WORDS = {"DTDForbidden": "a document type", "EntitiesForbidden": "entities"}
+
+
+def _walk(events: Iterator[tuple[str, Element]], name: str) -> list[TestOutcome] | None:
+    """A file may be large: what has been read of it is dropped at the end of each test case."""
+    tests: list[TestOutcome] = []
+    path: list[Element] = []
+    for event, element in events:
+        if event == "start":
+            path.append(element)
+            if len(path) == 1 and _tag(element) not in _ROOTS:
+                return None
+            if len(path) > _DEEPEST_ELEMENT:
+                raise TestsError(f"{name}: elements are nested more than {_DEEPEST_ELEMENT} deep")
+            continue
+        path.pop()
+        if _tag(element) == "testcase":
+            tests.append(_outcome(element, path, len(tests) + 1))
+        if path and _tag(element) not in _KEPT:
+            path[-1].remove(element)  # output, properties, a case that was read, a whole suite
+    return tests
+
+
+def _outcome(case: Element, above: list[Element], number: int) -> TestOutcome:
+    inside = {_tag(child): child for child in reversed(case)}
+    word, result = next(((tag, result) for tag, result in _RESULTS if tag in inside), ("", "pass"))
+    said = _said(inside[word]) if word else ""
+    suite = case.get("classname") or next((one.get("name", "") for one in reversed(above) if one.get("name")), "")
+    return TestOutcome(_named(suite, case.get("name", ""), number), result, (), said)
+
+
+def _named(suite: str, name: str, number: int) -> str:
+    name = " ".join(name.split())
+    # Of Kubernetes, a case's own name says all, and its class only which binary it comes from.
+    full = f"{suite}: {name}" if suite and name and suite not in name and not name.startswith("[") else name
+    return (f"{full[:_LONGEST]}..." if len(full) > _LONGEST else full) or f"test case {number}"
+
+
+def _said(element: Element) -> str:
+    words = " ".join((element.get("message") or element.text or element.get("type") or "").split())
+    return f"{words[:_LONGEST]}..." if len(words) > _LONGEST else words
+
+
+def _tag(element: Element) -> str:
+    """The name of an element, whatever namespace a tool puts it into."""
+    tag: str = element.tag
+    return tag.rpartition("}")[2]

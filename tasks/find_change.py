@@ -1,0 +1,36 @@
+"""Runs that people start: the change that they mean is found, whichever way they name it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import get_run_logger, task
+
+from blocks import DistGit, KojiInstance
+from distgate.changes.change import Change
+from distgate.changes.retrigger import Asked, Named, change_of
+from distgate.settings import settings
+
+
+def _once_per_run(context: Any, _parameters: dict[str, Any]) -> str:
+    # A retry is about the same commit, though the branch may have got another head.
+    return f"{context.task_run.flow_run_id}-{context.task.name}"
+
+
+@task(name="Find change", persist_result=True, cache_key_fn=_once_per_run)
+def find_change(named: Named, site: str | None) -> Asked:
+    """The change that ``named`` means on a site's dist-git and Koji. Raises what retrigger.change_of raises."""
+    from distgate.builds.lookup import SiteLookup
+
+    where = site or settings().site
+    url, koji = DistGit.of(where).url, KojiInstance.of(where)
+    lookup = SiteLookup(lambda namespace, repo: url.format(namespace=namespace, repo=repo), koji.profile())
+    asked = change_of(named, lookup, settings())
+    build = f", with the packages of Koji task {asked.koji_task}" if asked.koji_task else ""
+    get_run_logger().info("what is tested: %s%s", asked.change.key, build)
+    return asked
+
+
+def change_asked(given: Change | Named, site: str | None) -> Asked:
+    """What a run is about: a change that is given in full needs no task, and no look at anything."""
+    return Asked(given) if isinstance(given, Change) else find_change(given, site)

@@ -1,0 +1,29 @@
+"""The flow hooks of every pipeline: a run says its last word however it ends, and leaves no build behind."""
+
+from __future__ import annotations
+
+from typing import Any, TypedDict
+
+from prefect.flows import FlowStateHook
+
+from tasks.build import cancel_build
+from tasks.run.stage import end_of_run
+
+Hooks = list[FlowStateHook[..., Any]]
+
+
+class RunHooks(TypedDict):
+    """What a flow is told to call, by how its run ended."""
+
+    on_completion: Hooks
+    on_failure: Hooks
+    on_cancellation: Hooks
+    on_crashed: Hooks
+
+
+LAST_WORD: RunHooks = {
+    "on_completion": [end_of_run],
+    "on_failure": [end_of_run],
+    "on_cancellation": [end_of_run, cancel_build],
+    "on_crashed": [end_of_run],
+}

@@ -1,0 +1,173 @@
+"""What keeps a host in order: base images are renewed, and what had its time goes. Every task says what it did."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from prefect import get_run_logger, task
+
+from blocks import GuestMachine, ImageStore, OSTreeRepo
+from distgate.errors import ConfigurationError
+from distgate.guests.libvirt_connection import reap
+from distgate.ledger.run_ends import holder_has_ended
+from distgate.operations.clean_up import DAY, Freed, expired_copies, expired_rooms, remove_rooms
+from distgate.operations.prune_ledger import forget
+from distgate.operations.stored_results import ResultStorage, expired_results
+from distgate.settings import settings
+from tasks.operations.ledger import whole_ledger
+from tasks.run.artifacts import artifacts_dir, store_of
+
+#: Where forgotten lines of the ledger are kept, below the directory of artifacts.
+ARCHIVE = "ledger-archive"
+
+
+@task(name="Remove artifacts")
+def remove_artifacts(dry_run: bool) -> list[Freed]:
+    """Remove the artifacts of runs that ended DISTGATE_KEEP_DAYS ago."""
+    directory = artifacts_dir()
+    found = expired_rooms(whole_ledger(), directory, time.time(), settings().keep_days * DAY)
+    if not dry_run:
+        remove_rooms(directory, found)
+    return found
+
+
+@task(name="Remove stored artifacts")
+def remove_stored(site: str, dry_run: bool) -> list[Freed]:
+    """Remove from the site's artifact store the runs that ended DISTGATE_KEEP_DAYS ago; nothing without a store."""
+    store = store_of(site)
+    if store is None:
+        return []
+    found = expired_copies(whole_ledger(), store.runs(), time.time(), settings().keep_days * DAY)
+    for one in [] if dry_run else found:
+        store.drop(one.what)
+    return found
+
+
+@task(name="Remove results")
+def remove_results(dry_run: bool) -> list[Freed]:
+    """Remove from Prefect's storage the results of stages of runs that ended DISTGATE_KEEP_DAYS ago; they can be
+    retried, and begin anew."""
+    storage = result_storage()
+    found = expired_results(whole_ledger(), storage.results(), time.time(), settings().keep_days * DAY)
+    if not dry_run:
+        storage.remove(name for one in found for name in one.names)
+    return [one.freed for one in found]
+
+
+def result_storage() -> ResultStorage:
+    """Where this worker's runs keep their results. ConfigurationError when it is a block that no fsspec opens."""
+    from prefect.filesystems import LocalFileSystem, RemoteFileSystem
+    from prefect.results import get_default_result_storage
+
+    block = get_default_result_storage()
+    if isinstance(block, RemoteFileSystem):
+        return ResultStorage(block.basepath, block.settings)
+    if isinstance(block, LocalFileSystem):
+        return ResultStorage(str(Path(block.basepath or ".").expanduser().resolve()))
+    raise ConfigurationError(
+        f"results in a {type(block).__name__} cannot be cleaned up",
+        hint="let the storage itself remove what is old, or use a block of the type Remote File System",
+    )
+
+
+@task(name="Forget runs")
+def forget_runs(dry_run: bool) -> list[Freed]:
+    """Move what ended DISTGATE_KEEP_LEDGER_DAYS ago from the ledger to its archive."""
+    days = settings().keep_ledger_days
+    archive = artifacts_dir() / ARCHIVE
+    gone = forget(whole_ledger(), time.time() - days * DAY, archive, dry_run=dry_run)
+    if not gone.changes:
+        return []
+    what = f"{gone.changes} changes, {gone.runs} runs, {gone.messages} messages"
+    return [Freed("lots of ledger rows", what, f"ended {days:g} days ago; archived in {archive}")]
+
+
+@task(name="Prune images")
+def prune_images(site: str, dry_run: bool) -> list[Freed]:
+    """Bring the store of base images below its limit; what is leased or current stays."""
+    pruned = ImageStore.of(site).store().prune(dry_run=dry_run)
+    return [Freed("base images", one.identity, one.reason, one.size) for one in pruned.removed]
+
+
+@task(name="End guests")
+def end_guests(site: str, dry_run: bool) -> list[Freed]:
+    """End the guests on this host whose processes are gone; held ones stay."""
+    killed = reap(Path(GuestMachine.of(site).state), dry_run=dry_run)
+    return [Freed("guests", f"process {pid}", "whoever started it is gone") for pid in killed]
+
+
+@task(name="Prune trees")
+def prune_trees(site: str, dry_run: bool) -> list[Freed]:
+    """Prune old commits of every branch that has trees, disks that no test begins on and surplus images; none
+    without a block of them."""
+    repository = OSTreeRepo.saved(site)
+    if repository is None:
+        return []
+    return [one for branch in _branches(repository) for one in _pruned(repository, branch, dry_run)]
+
+
+def _branches(repository: OSTreeRepo) -> list[str]:
+    return sorted(path.parent.name for path in Path(repository.root).glob("*/ostree"))
+
+
+def _pruned(repository: OSTreeRepo, branch: str, dry_run: bool) -> Iterator[Freed]:
+    trees = repository.trees(branch, "clean-up")
+    for rev in trees.prune(dry_run=dry_run):
+        yield Freed("tree commits", f"{branch} {rev[:10]}", "superseded, and nobody works with it")
+    for rev in repository.disks(branch).prune(trees.published, dry_run=dry_run):
+        yield Freed("tree disks", f"{branch} {rev[:10]}", "its commit is not the branch's head, and nobody uses it")
+    for name in repository.images(branch).prune(dry_run=dry_run):
+        yield Freed("tree images", f"{branch} {name}", "newer ones are kept, and nobody uses it")
+
+
+@task(name="Withdraw abandoned trees")
+def withdraw_abandoned_trees(site: str) -> list[str]:
+    """Let every branch go back from a tree whose run has ended without a word about it; a sentence for each.
+
+    A run that is killed cannot do it itself, and its tree would be the head until the next compose.
+    """
+    repository = OSTreeRepo.saved(site)
+    if repository is None:
+        return []
+    said = []
+    for branch in _branches(repository):
+        trees = repository.trees(branch, "reconciler")
+        tree = trees.withdraw_abandoned(lambda holder: holder_has_ended(whole_ledger(), holder))
+        if tree is not None:
+            said.append(f"{branch}: tree {tree.rev[:12]} was never accepted, and its {tree.holder} has ended")
+    for line in said:
+        get_run_logger().warning("%s: the ref is on the tree before again", line)
+    return said
+
+
+@task(name="Branches with bases")
+def branches_with_bases(site: str) -> list[str]:
+    """The watched branches for which the store has a current base image."""
+    shelf = ImageStore.of(site).store().shelf()
+    served = sorted({branch for branch, _ in shelf.current})
+    return [branch for branch in served if _any(branch, settings().branches)]
+
+
+@task(name="Refresh base image", task_run_name="Refresh base image of {branch}")
+def refresh_base(site: str, branch: str) -> dict[str, str]:
+    """The base image of a branch for what its repositories hold now: built and qualified first if it is new, and
+    current only then. Raises as BaseStore.refresh does; the one that was current stays so."""
+    store = ImageStore.of(site)
+    opened = store.store()
+    before = {entry.identity for entry in opened.shelf().entries}
+    base = opened.refresh(store.definition(branch), get_run_logger().info)
+    entry = opened.find(base.identity)
+    found = entry.qualification
+    return {
+        "branch": branch,
+        "image": entry.title,
+        "outcome": "unchanged" if base.identity in before else "new, qualified, current",
+        "qualified in": f"{found.seconds:.0f} s under {found.accelerator}" if found else "",
+    }
+
+
+def _any(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)

@@ -1,0 +1,105 @@
+"""Testing packages again that nobody pushed: what is known of them is gathered, and the runs are planned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from prefect import get_run_logger, task
+from prefect.artifacts import create_table_artifact
+
+from blocks import DistGit
+from distgate.branches import RAWHIDE
+from distgate.builds.heads import CommitBook, heads
+from distgate.changes.change import Change
+from distgate.changes.retest import Candidate, Choice, Wish, choose, named, rows_of, sentence_of, window_key
+from distgate.errors import ConfigurationError
+from distgate.ledger.last_runs import known_packages, last_runs
+from distgate.pipelines import Pipeline
+from distgate.prefect_api import PrefectApi
+from distgate.settings import settings
+from tasks.operations.ledger import whole_ledger
+
+#: What was found out about commits stands here, below the directory of artifacts.
+BOOK = "commits.json"
+#: Rawhide is called rawhide today, and was called after git's own usage before.
+_RAWHIDE_NAMES = ("rawhide", "main", "master")
+
+
+@dataclass(frozen=True)
+class Ask:
+    """Where to look for packages: the branch of a namespace, the pipeline to test with, and ``names``, a file with
+    one package's name per line beside those that the ledger knows."""
+
+    namespace: str
+    branch: str
+    pipeline: Pipeline
+    site: str
+    names: Path | None = None
+
+    @property
+    def branches(self) -> tuple[str, ...]:
+        return _RAWHIDE_NAMES if self.branch in RAWHIDE else (self.branch,)
+
+
+@task(name="Choose packages", retries=2, retry_delay_seconds=10)
+def choose_packages(ask: Ask, wish: Wish, start: datetime) -> list[Choice]:
+    """What becomes of each package that the wish is about, when the window opens at ``start``."""
+    known = known_packages(whole_ledger(), ask.namespace)
+    known |= _names_in(ask.names) if ask.names else set()
+    repos = named(wish, known)
+    get_run_logger().info("%d of %d known packages are looked at", len(repos), len(known))
+    choices = choose(wish, candidates(ask, wish, repos), start)
+    get_run_logger().info("%s", sentence_of(choices))
+    create_table_artifact(rows_of(choices), key="retest", description=sentence_of(choices))
+    return choices
+
+
+def candidates(ask: Ask, wish: Wish, repos: Sequence[str]) -> list[Candidate]:
+    """The packages with their latest commits and last runs; their commits are fetched only if the wish needs it."""
+    site = DistGit.of(ask.site)
+    addresses = {repo: site.address(_change(ask, repo, "0" * 40, ask.branch)) for repo in repos}
+    found = heads(addresses, ask.branches)
+    commits = {repo: (addresses[repo], head.rev) for repo, head in found.items() if head.rev}
+    book = CommitBook(settings().artifacts_dir / BOOK)
+    facts = book.facts(commits) if wish.needs_commits else {}
+    last = last_runs(whole_ledger(), ask.namespace, ask.branch, ask.pipeline)
+    return [
+        Candidate(repo, head.rev, head.branch, head.problem, facts.get(repo), last.get(repo))
+        for repo, head in found.items()
+    ]
+
+
+@task(name="Start runs", retries=2, retry_delay_seconds=10)
+def start_runs(ask: Ask, wish: Wish, choices: Sequence[Choice], start: datetime) -> int:
+    """Start a re-run of each chosen package at its time, and count them; none of this window is repeated."""
+    chosen = [one for one in choices if one.at]
+    deployment = settings().manual_deployment_of(ask.pipeline)
+    with PrefectApi(settings().prefect_api_url) as prefect:
+        for one in chosen:
+            change = _change(ask, one.repo, one.rev, one.branch)
+            prefect.create_flow_run(
+                deployment,
+                {"change": change.model_dump(), "site": ask.site, "again": True},
+                idempotency_key=window_key(one, start, wish.window_minutes),
+                tags=["retest"],
+                at=one.at,
+            )
+    get_run_logger().info("%d runs of %s wait for their time", len(chosen), deployment)
+    return len(chosen)
+
+
+def _change(ask: Ask, repo: str, rev: str, branch: str) -> Change:
+    return Change(namespace=ask.namespace, repo=repo, rev=rev, branch=branch, username="distgate", summary="retest")
+
+
+def _names_in(path: Path) -> set[str]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as unreadable:
+        raise ConfigurationError(
+            f"cannot read the list of packages {path}: {unreadable}", hint="names_file is a path on the worker"
+        ) from unreadable
+    return {name for line in lines if (name := line.partition("#")[0].strip())}

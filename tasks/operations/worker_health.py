@@ -1,0 +1,68 @@
+"""The health of workers' hosts: asked for on every host, and looked at on one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from prefect import get_run_logger, task
+from prefect.artifacts import create_table_artifact
+from prefect.runtime import flow_run
+
+from distgate.doctor.health import Health, host_of, queue_of
+from distgate.doctor.worker_health import examine_here, note_health
+from distgate.prefect_api import PrefectApi
+from distgate.settings import settings
+
+#: The deployment whose runs look at one host each.
+DEPLOYMENT = "worker-health/hosts"
+#: The states of a run that nobody has taken yet.
+_WAITING = ("SCHEDULED", "PENDING")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The hosts that were asked for their health, and those that have not answered an earlier question yet."""
+
+    hosts: tuple[str, ...]
+    silent: tuple[str, ...]
+
+    def sentence(self) -> str:
+        """Who was asked, for people."""
+        said = f"asked: {', '.join(self.hosts) or 'nobody'}"
+        return (
+            f"{said}; not again, for the last question still waits: {', '.join(self.silent)}" if self.silent else said
+        )
+
+
+@task(name="Ask every host", retries=2, retry_delay_seconds=5)
+def ask_every_host() -> Asked:
+    """Start a run for each host that ever had a worker in the pool, in that host's own queue; but not where the last
+    one still waits, for a worker that has its hands full, or is gone."""
+    with PrefectApi(settings().prefect_api_url) as prefect:
+        queues = prefect.queues(prefect.pool_of(DEPLOYMENT))
+        known = {host for queue in queues if (host := host_of(queue))}
+        own = f"for {flow_run.id}"
+        waiting = {
+            str(one.parameters.get("host"))
+            for one in prefect.flow_runs(deployment=DEPLOYMENT, state_types=_WAITING)
+            if not (one.idempotency_key or "").endswith(own)  # of this very run, before it was tried again
+        }
+        asked = Asked(tuple(sorted(known - waiting)), tuple(sorted(known & waiting)))
+        for host in asked.hosts:
+            key = f"health of {host} {own}"
+            prefect.create_flow_run(
+                DEPLOYMENT, {"host": host}, idempotency_key=key, queue=queue_of(host), name=f"health of {host}"
+            )
+    get_run_logger().info("%s", asked.sentence())
+    return asked
+
+
+@task(name="Look at this host")
+def look_here(host: str) -> Health:
+    """Examine the host that this runs on; from now on its worker ``host`` takes runs, or takes none."""
+    report = examine_here(settings())
+    health = note_health(settings(), host, report)
+    rows = [{"check": name, "state": state, "what was seen": words} for name, state, words in report.rows()]
+    create_table_artifact(rows, key="worker-health", description=f"{host}: {health.sentence}")
+    get_run_logger().info("%s: %s", host, health.sentence)
+    return health

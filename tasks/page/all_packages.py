@@ -1,0 +1,34 @@
+"""What a run of All Packages has to say: the image that was made, and how it booted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from distgate.images.base import ComposedImage
+from distgate.images.smoke import SmokeReport
+from distgate.text import inline
+from tasks.page.report import Judged, Report
+
+
+@dataclass
+class ImageReport(Report):
+    """What the stages of All Packages have returned so far."""
+
+    image: ComposedImage | None = None
+    smoke: SmokeReport | None = None
+
+    def judged(self) -> Sequence[Judged]:
+        return [self.verdict] if self.verdict else []
+
+    def passed(self) -> str:
+        if self.verdict is not None:
+            return self.verdict.sentence
+        return f"built and booted; functional tests skipped, {self.skipped}"
+
+    def rows(self) -> Iterator[tuple[str, str]]:
+        if self.image:
+            yield "image", self.job.room.link(self.image.path, self.image.path.name)
+            yield "packages under test", inline(", ".join(map(str, self.image.requested)))
+        if self.smoke:
+            yield "smoke test", inline(self.smoke.sentence)

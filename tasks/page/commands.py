@@ -1,0 +1,60 @@
+"""What the summary of a run offers to do: look into the guest that is held, do the run again by hand, test again."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+
+from distgate.guests.registry import HeldRecord
+from distgate.runs.directory import RunDirectory
+from distgate.runs.record import Capsule
+from distgate.settings import settings
+from distgate.text import fenced, inline
+
+
+def by_hand(capsule: Capsule, room: RunDirectory) -> str:
+    """How to see it with one's own eyes: the guest that is held, and the command that does the run again."""
+    parts = [*_held(capsule.held)] if capsule.held else []
+    if capsule.build:
+        parts += [
+            "On the host of this run, without Prefect or the bus:",
+            fenced(f"distgate reproduce {capsule.run_id}"),
+            f"Elsewhere: copy the directory `{room.root}` and give its path instead.",
+        ]
+    return "\n\n".join(["## Reproduce it", *parts]) if parts else ""
+
+
+def _held(held: HeldRecord) -> list[str]:
+    until = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(held.until))
+    return [
+        f"A guest is held until **{until}** on `{inline(held.host)}` ({inline(held.why)}):",
+        fenced(f"{held.ssh}\ndistgate guests down {held.name}"),
+    ]
+
+
+def run_again(status: str, capsule: Capsule, stage: str) -> str:
+    """How to have the change tested again: from the stage on that did not pass, or all of it; each by a command."""
+    parts = ["## Test it again"]
+    if status in ("FAILURE", "ABORTED"):
+        parts += ["Go on at the stage that failed (*Retry* on the run's page does the same):"]
+        parts += [fenced(f"prefect flow-run retry {capsule.run_id}")]
+    elif stage:
+        parts += [f"From `{stage}` on, with the results of the stages before it:"]
+        parts += [fenced(_manual(capsule, f"start_from={stage}"))]
+    parts += ["All of it anew, from the build on:", fenced(_manual(capsule, "again=true"))]
+    return "\n\n".join(parts)
+
+
+def _manual(capsule: Capsule, parameter: str) -> str:
+    """A run of the change that is started by hand, in lines that a page shows whole. ``distgate replay`` starts the
+    same, on hosts with the ledger."""
+    known, change = settings(), capsule.change
+    deployment = known.manual_deployment_of(capsule.pipeline)
+    where = json.dumps({"namespace": change.namespace, "repo": change.repo, "branch": change.branch})
+    what = json.dumps({"rev": change.rev})
+    # The newline is one within JSON: between two members.
+    parameters = [parameter, f"change={where[:-1]},\n {what[1:]}"]
+    parameters += [f"site={json.dumps(capsule.site)}"] if capsule.site != known.site else []
+    words = [f"--param {shlex.quote(one)}" for one in parameters]
+    return " \\\n  ".join([f"prefect deployment run {shlex.quote(deployment)}", *words])

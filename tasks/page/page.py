@@ -1,0 +1,133 @@
+"""The summary of a run as markdown: what a packager opens. Whatever strangers wrote is shown, never obeyed."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from distgate.errors import BLAMED, DistgateError
+from distgate.ledger.runs import Letter, Run
+from distgate.ledger.stage_times import StageTime
+from distgate.pipelines import split_topic, topic_of
+from distgate.runs.directory import RunDirectory
+from distgate.runs.record import Capsule
+from distgate.testing.log_excerpts import telling_line
+from distgate.text import fenced, inline
+from tasks.page.commands import by_hand, run_again
+from tasks.page.markdown import facts, table
+from tasks.page.tests import failing_tests, suites_section
+
+if TYPE_CHECKING:
+    from tasks.page.report import Report
+
+#: Characters of an error's evidence that are shown, from its end.
+MOST_EVIDENCE = 3000
+#: Where each stage leaves its logs, of both pipelines, and how many of them are shown beside its error.
+ROOMS: Mapping[str, tuple[str, ...]] = {
+    "package": ("build",),
+    "image": ("image", "host-image"),
+    "image.test.smoke": ("smoke", "host-smoke"),
+    "package.test.functional": ("tests",),
+    "compose": ("compose",),
+    "compose.test.integration": ("integration",),
+    "compose.test.e2e": ("e2e",),
+}
+MOST_LOGS = 6
+_TELLING = re.compile(r"(build\..*|test|transaction|console)\.log$|(ansible|tmt|upgrade)\.txt$")
+
+
+def summary_page(
+    report: Report, capsule: Capsule, run: Run | None, times: Sequence[StageTime], letters: Sequence[Letter]
+) -> str:
+    """The markdown of a run's summary; ``capsule`` holds what the run wrote down, whatever ended it, ``letters`` are
+    the messages about it so far."""
+    room = report.job.room
+    failed = [one.suffix for one in times if one.status != "SUCCESS"]
+    # An error ends the run: it is of the last one. Tests that did not pass end nothing: the first one counts.
+    bad = failed[-1 if report.error else 0] if failed else ""
+    parts = [
+        f"# {report.status}: {report.job.change.title}",
+        _verdict(report, capsule),
+        _logs_of(bad, room),
+        "## Stages\n\n" + table(("stage", "status", "seconds"), [tuple(one.row().values()) for one in times]),
+        suites_section(capsule, room) if report.plan else "",
+        *report.sections(),
+        by_hand(capsule, room),
+        run_again(report.status, capsule, bad),
+        _facts(report),
+        messages_section(report, run, letters),
+        logs_section(room),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _verdict(report: Report, capsule: Capsule) -> str:
+    """The verdict in one sentence, who is to blame, and the evidence: in lines first, then as it was said."""
+    error, blame = report.error, report.blame
+    said = report.why.removesuffix(f" (blame: {blame})")
+    parts = [f"**{inline(said[:1].upper() + said[1:])}**"]
+    if blame:
+        parts += [f"**Blame: {blame}.** That is {BLAMED[blame]}."]
+    if isinstance(error, DistgateError):
+        said = error.evidence.strip()
+        line = telling_line(said)
+        parts += [f"**Evidence:** {inline(line)}"] if line and line not in report.why else []
+        parts += [f"**Hint:** {inline(error.hint)}"] if error.hint else []
+        parts += [fenced(said[-MOST_EVIDENCE:])] if "\n" in said else []
+    elif report.status == "UNSTABLE":
+        parts += [failing_tests(capsule, report.job.room)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _logs_of(stage: str, room: RunDirectory) -> str:
+    """Links to what the stage that did not pass left, the most telling and the latest first; empty where nothing
+    failed."""
+    places = [room.root / name for name in ROOMS.get(stage, ())]
+    found = [path for path in room.logs() if any(path.is_relative_to(place) for place in places)]
+    latest = sorted(found, key=lambda path: (not _TELLING.match(path.name), -path.stat().st_mtime_ns))[:MOST_LOGS]
+    links = ", ".join(room.link(path, str(path.relative_to(room.root))) for path in latest)
+    return f"**Logs of `{stage}`:** {links}" if links else ""
+
+
+def _facts(report: Report) -> str:
+    change, built = report.job.change, report.built
+    known = [
+        ("package", f"{change.namespace}/{change.repo}, branch {change.branch}"),
+        ("commit", f"`{change.rev}` {inline(change.summary)}"),
+        ("committer", inline(change.username)),
+    ]
+    if built:
+        known += [("NVR", inline(built.nvr)), ("Koji task", str(built.task_id))]
+        known += [("unit tests (%check)", inline(built.unit_tests.evidence))]
+    return "## What was tested\n\n" + facts([*known, *report.rows()])
+
+
+def messages_section(report: Report, run: Run | None, letters: Sequence[Letter]) -> str:
+    """The messages of the run's current set, and the one that will end it."""
+    if run is None:
+        return ""
+    said = [one for one in letters if one.body["build_id"] == run.build_id]
+    rows = [
+        (time.strftime("%H:%M:%S", time.gmtime(one.created_at)), split_topic(one.topic)[1], one.body["status"])
+        for one in said
+    ]
+    main = said[0].topic.partition(".ci.pipeline.")[0] if said else ""
+    topic = topic_of(report.job.pipeline, "", "", main)
+    words = (
+        f"Topics begin with `{topic}`; `build_id` is `{run.build_id}`. The last one, `complete`, says {report.status}"
+    )
+    return f"## Messages\n\n{words} and is sent when the run ends.\n\n{table(('UTC', 'topic', 'status'), rows)}"
+
+
+def logs_section(room: RunDirectory) -> str:
+    """Links to what is text for people, one line for each directory."""
+    found = [path.relative_to(room.root) for path in room.logs()]
+    lines = [
+        f"- {inline(str(place))}: " + ", ".join(room.link(room.root / path, path.name) for path in paths)
+        for place, paths in groupby(found, key=lambda path: path.parent)
+    ]
+    links = "\n".join(lines).replace("- .: ", "- ", 1)
+    return f"## Logs and artifacts\n\nAll of it: `{room.root}`\n\n{links}" if links else ""

@@ -1,0 +1,125 @@
+"""What a run's page reports: the end of each stage."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
+
+from distgate.errors import Blame, Cancelled, DistgateError
+from distgate.pipelines import FAILURES, UNSTABLE
+from distgate.runs.record import VerdictRecord
+from tasks.build import BuiltPackage
+from tasks.functional import Plan, TestReport
+from tasks.run.job import Job
+
+
+class Judged(Protocol):
+    """What a stage says of the change when it worked: its status, and why in one sentence."""
+
+    @property
+    def status(self) -> str:
+        """SUCCESS or UNSTABLE."""
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in one sentence, with who is to blame when it is not SUCCESS."""
+
+    @property
+    def blame(self) -> Blame | None:
+        """Who is to blame; None where nobody is."""
+
+
+@dataclass
+class Report(ABC):
+    """What the stages of one run have returned so far; each pipeline adds its own."""
+
+    job: Job
+    built: BuiltPackage | None = None
+    plan: Plan | None = None
+    verdict: TestReport | None = None
+    error: BaseException | None = None
+
+    @abstractmethod
+    def judged(self) -> Sequence[Judged]:
+        """The results that have a status of their own, in the order of the stages."""
+
+    @abstractmethod
+    def passed(self) -> str:
+        """What was found to work, in one sentence."""
+
+    @abstractmethod
+    def rows(self) -> Iterator[tuple[str, str]]:
+        """The pipeline's own rows of the summary's table: a name, and markdown."""
+
+    def sections(self) -> Iterator[str]:
+        """The pipeline's own parts of the summary, as markdown."""
+        yield from ()
+
+    @property
+    def status(self) -> str:
+        if self.error is not None:
+            return "FAILURE" if isinstance(self.error, Exception) and not self.cancelled else "ABORTED"
+        return "UNSTABLE" if self._bad() else "SUCCESS"
+
+    @property
+    def cancelled(self) -> bool:
+        return isinstance(self.error, Cancelled)
+
+    def sentence(self) -> str:
+        """The verdict in one sentence, with who is to blame when it is not SUCCESS."""
+        return f"{self.job.change.title}: {self.why}"
+
+    @property
+    def blame(self) -> Blame | None:
+        """Who is to blame for a verdict that is not SUCCESS."""
+        if self.error is None:
+            bad = self._bad()
+            return bad[0].blame if bad else None
+        if isinstance(self.error, DistgateError):
+            return self.error.blame
+        return "bug" if isinstance(self.error, Exception) else "cancelled"
+
+    @property
+    def brief(self) -> str:
+        """The verdict and who is to blame, for a list of many."""
+        return f"{self.status}: {self.job.change.title}" + (f" (blame: {self.blame})" if self.blame else "")
+
+    def record(self) -> VerdictRecord:
+        """The verdict as the capsule has it."""
+        return VerdictRecord(status=self.status, sentence=self.sentence(), blame=self.blame or "")
+
+    @property
+    def skipped(self) -> str:
+        """Why the functional tests were skipped."""
+        return self.plan.tests.reason if self.plan else ""
+
+    def state(self) -> State[Any]:
+        """The state that Prefect shows: Completed, Unstable when tests ran and some did not pass, or one of FAILURES.
+
+        The name says it and no tag does: a tag would outlive a retry.
+        """
+        if isinstance(self.error, DistgateError):
+            return Failed(name=FAILURES.get(self.error.blame), message=self.sentence())
+        if self.status == "UNSTABLE":
+            return Completed(name=UNSTABLE, message=self.sentence())
+        return Completed(message=self.sentence())
+
+    @property
+    def why(self) -> str:
+        """``sentence`` without the name of the commit."""
+        if isinstance(self.error, DistgateError):
+            return f"{self.error.message} (blame: {self.error.blame})"
+        if isinstance(self.error, Exception):
+            return f"{type(self.error).__name__}: {self.error} (a bug of distgate)"
+        if self.error is not None:
+            return f"cancelled, or its process was told to end ({type(self.error).__name__})"
+        bad = self._bad()
+        return bad[0].sentence if bad else self.passed()
+
+    def _bad(self) -> list[Judged]:
+        return [one for one in self.judged() if one.status != "SUCCESS"]

@@ -1,0 +1,71 @@
+"""The outcome ladder, written once: whatever ends a run, its summary is on the run's page before it ends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TypeVar
+
+from prefect import get_run_logger
+from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+
+from distgate.errors import DistgateError
+from distgate.ledger.stage_times import stage_times
+from distgate.text import inline
+from tasks.page.page import summary_page
+from tasks.page.report import Report
+from tasks.run.artifacts import keep_or_say
+from tasks.run.stage import ledger
+
+R = TypeVar("R", bound="Report")
+
+
+@contextmanager
+def reported(report: R) -> Iterator[R]:
+    """Collect in ``report`` what the stages return, and write the summary however they end.
+
+    A situation that distgate knows ends here, in ``report.state``; a bug passes through, and what ends the run from
+    outside.
+    """
+    try:
+        yield report
+    except DistgateError as known:
+        report.error = known
+    except BaseException as error:
+        report.error = error
+        raise
+    finally:
+        _publish_or_say(report)
+
+
+def _publish_or_say(report: Report) -> None:
+    try:
+        _publish(report)
+    except Exception:  # noqa: BLE001 - a rung of the ladder
+        # The verdict stands whether its page could be written or not.
+        get_run_logger().exception("%s: the summary could not be written", report.job.change.title)
+    keep_or_say(report.job.site, report.job.room.root)
+
+
+def _publish(report: Report) -> None:
+    run = ledger().run(report.job.run_id)
+    letters = ledger().letters_of(report.job.run_id)
+    found = stage_times(letters, run.build_id, run.facts) if run else []
+    # A stage that is broken off says so after us.
+    times = [one.closed(time.time(), report.status) for one in found]
+    get_run_logger().info("%s %s", report.status, report.sentence())
+    verdict = report.record()
+    ledger().learn(report.job.run_id, blame=verdict.blame, sentence=verdict.sentence)
+    capsule = report.job.capsule.note(verdict=verdict)
+    if capsule.held:
+        # Its time is counted from the end of the run, which is now but for seconds.
+        held = replace(capsule.held, until=time.time() + 60.0 * report.job.reserve)
+        capsule = report.job.capsule.note(held=held)
+    page = summary_page(report, capsule, run, times, letters)
+    create_markdown_artifact(page, key="summary", description=inline(report.brief))
+    create_table_artifact([time.row() for time in times], key="stages", description="Stages, durations, statuses")
+    room = report.job.room
+    if room.base_url:
+        create_link_artifact(room.url(room.root), key="artifacts", link_text="logs and artifacts of this run")

@@ -1,0 +1,71 @@
+"""What a run made lies in the site's artifact store when a stage ends, and comes from there to another worker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache, wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from prefect import get_run_logger
+
+from blocks import ArtifactStore
+from distgate.errors import DistgateError
+from distgate.settings import settings
+
+if TYPE_CHECKING:
+    from distgate.runs.artifact_store import ArtifactStore as Store
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def artifacts_dir() -> Path:
+    """Where runs of this host have their directories."""
+    return settings().artifacts_dir.resolve()
+
+
+@cache
+def store_of(site: str) -> Store | None:
+    """The artifact store of a site; None where artifacts stay on the host that made them."""
+    document = ArtifactStore.saved(site)
+    return document.store() if document else None
+
+
+def keep(site: str, room: Path) -> None:
+    """Copy what is new in a run's directory to the site's store. Raises InfrastructureError when that is away."""
+    store = store_of(site)
+    if store is not None:
+        store.keep(room)
+
+
+def keep_or_say(site: str, room: Path) -> None:
+    """``keep``, for when the outcome of a run must stand whether its artifacts can be copied or not."""
+    try:
+        keep(site, room)
+    except DistgateError as away:
+        get_run_logger().error("the artifacts in %s are on this host only: %s", room, away)
+
+
+def bring(site: str, run_id: str) -> None:
+    """Have the artifacts of an earlier attempt, or of an earlier run, on this host, if the store has them."""
+    store = store_of(site)
+    if store is not None and store.bring(run_id, artifacts_dir()):
+        get_run_logger().info("the artifacts of run %s are as %s has them", run_id, store.url)
+
+
+def kept(stage: Callable[P, R]) -> Callable[P, R]:
+    """Let a stage, whose first argument is the job, end when its artifacts are in the store: messages name them."""
+
+    @wraps(stage)
+    def and_kept(*args: P.args, **kwargs: P.kwargs) -> R:
+        job: Any = args[0]
+        try:
+            made = stage(*args, **kwargs)
+        except Exception:
+            keep_or_say(job.site, job.room.root)
+            raise
+        keep(job.site, job.room.root)
+        return made
+
+    return and_kept

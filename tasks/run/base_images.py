@@ -1,0 +1,56 @@
+"""What images of a run are made from: the branch's base, held for the run, and the kickstart with the packages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+
+from blocks import ImageStore
+from distgate.images.base import BaseImage, ComposedImage
+from distgate.steps import Progress
+from tasks.run.job import Job
+
+
+@dataclass(frozen=True)
+class _Held:
+    """What one run holds: the leases, and the bases that they are for, by identity."""
+
+    leases: ExitStack
+    bases: dict[str, BaseImage] = field(default_factory=dict)
+
+
+_held: dict[str, _Held] = {}
+
+
+@contextmanager
+def bases_held(job: Job) -> Iterator[None]:
+    """The bases that the run's stages ask for stay in the store until the block ends."""
+    with ExitStack() as leases:
+        _held[job.run_id] = _Held(leases)
+        try:
+            yield
+        finally:
+            del _held[job.run_id]
+
+
+def base_of(job: Job, progress: Progress = lambda _line: None) -> BaseImage:
+    """The base image of the run's branch, held; built and qualified first when the store has none."""
+    held = _held[job.run_id]
+    leased = ImageStore.of(job.site).leased_base(job.change.branch, job.holder, progress)
+    base = held.leases.enter_context(leased)
+    return held.bases.setdefault(base.identity, base)
+
+
+def store_of(job: Job) -> str:
+    """Which store the run's bases are in: its images, and what was found out with them, stand for no other."""
+    return ImageStore.of(job.site).identity()
+
+
+def base_under(job: Job, image: ComposedImage) -> BaseImage:
+    """The base image that ``image`` was composed with, held. Raises Gone when it was removed since."""
+    held = _held[job.run_id]
+    if image.base not in held.bases:  # a run that is resumed after its image was made
+        lease = ImageStore.of(job.site).lease(job.change.branch, image.base, job.holder)
+        held.bases[image.base] = held.leases.enter_context(lease)
+    return held.bases[image.base]

@@ -1,0 +1,54 @@
+"""A run that starts in the middle takes the results of the run before it."""
+
+from __future__ import annotations
+
+from prefect import get_run_logger
+
+from distgate.changes.change import Change
+from distgate.errors import ConfigurationError
+from distgate.files import RUN_RECORD
+from distgate.ledger.resume import earlier_run, is_resumed, origins, stages_before, taken_over
+from distgate.ledger.runs import Run, RunLedger
+from distgate.pipelines import Pipeline
+from distgate.runs.record import CapsuleFile
+from tasks.run.artifacts import artifacts_dir, bring
+
+
+def find_earlier(
+    ledger: RunLedger, change: Change, pipeline: Pipeline, start_from: str, run_id: str, site: str
+) -> Run:
+    """The run whose results a new one takes. Raises ConfigurationError when there is none, when its artifacts are
+    neither on this host nor in the site's store, or for a stage that does not exist; nothing is claimed before."""
+    stages_before(pipeline, start_from)
+    earlier = earlier_run(ledger.runs_of(change.key, pipeline), run_id)
+    for run in origins(earlier, start_from):
+        bring(site, run)
+    if not _capsule_of(earlier).path.is_file():
+        raise ConfigurationError(
+            f"the artifacts of run {earlier.run_id} are not here (any more)",
+            hint="workers that resume each other's runs need an artifact store, or share DISTGATE_ARTIFACTS_DIR",
+        )
+    return earlier
+
+
+def take_over(ledger: RunLedger, run_id: str, capsule: CapsuleFile, earlier: Run, start_from: str) -> None:
+    """Let the run know what the earlier one found out; a retry of it keeps what it took the first time."""
+    own = ledger.run(run_id)
+    if own is not None and is_resumed(own.facts):
+        return
+    facts = taken_over(earlier, start_from)
+    before = stages_before(earlier.pipeline, start_from)
+    known = _capsule_of(earlier).read()
+    records = {
+        "package": "build",
+        "image": "compose",
+        "image.test.smoke": "smoke",
+        "package.test.functional": "tests",
+    }
+    capsule.note(**{name: getattr(known, name) for suffix, name in records.items() if suffix in before})
+    ledger.learn(run_id, **facts)
+    get_run_logger().info("starting from %s with the results of run %s: %s", start_from, earlier.run_id, before)
+
+
+def _capsule_of(run: Run) -> CapsuleFile:
+    return CapsuleFile(artifacts_dir() / run.run_id / RUN_RECORD)

@@ -1,0 +1,124 @@
+"""Of several processes of one role at a ledger one works, whatever happens to it or to the database."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from distgate.errors import InfrastructureError
+from distgate.ledger.leader import FileSeat, Seat, SessionSeat, open_seat
+from distgate.ledger.ledger import Ledger
+from distgate.process import spawn, tail_of
+from distgate.waiting import wait_for
+from lab.servers.postgresql import Postgresql
+from services.leadership import await_turn
+
+SeatAt = Callable[[str], Seat]
+#: Takes the seat of a relay, says so, and keeps it.
+HOLDER = """
+import sys, time
+from distgate.ledger.leader import open_seat
+seat = open_seat(sys.argv[1], "relay")
+print("taken", seat.take(), flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def seat_at(ledger_url: str) -> Iterator[SeatAt]:
+    """Opens seats at a ledger."""
+    Ledger(ledger_url).close()
+    opened: list[Seat] = []
+
+    def seat(role: str) -> Seat:
+        opened.append(open_seat(ledger_url, role))
+        return opened[-1]
+
+    yield seat
+    for one in opened:
+        one.close()
+
+
+def test_one_has_the_seat_and_the_others_hear_who(seat_at: SeatAt) -> None:
+    first, second = seat_at("relay"), seat_at("relay")
+    assert [first.take(), second.take(), first.take(), second.take()] == [True, False, True, False]
+    assert second.holder().startswith("relay on ")
+    first.close()
+    wait_for("the seat to be free", second.take, 30)
+
+
+def test_each_role_has_a_seat_of_its_own(seat_at: SeatAt) -> None:
+    assert seat_at("relay").take()
+    assert seat_at("reporter").take()
+
+
+def test_whoever_is_killed_leaves_the_seat(seat_at: SeatAt, ledger_url: str, tmp_path: Path) -> None:
+    log, mine = tmp_path / "holder.log", seat_at("relay")
+    holder = spawn([sys.executable, "-c", HOLDER, ledger_url], log_to=log, cwd=Path(__file__).parents[2])
+    try:
+        wait_for(
+            "the other to have the seat", lambda: "taken True" in tail_of(log), 60, evidence=lambda: tail_of(log)
+        )
+        assert not mine.take()
+        assert f"process {holder.pid}" in mine.holder()
+    finally:
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+    wait_for("the seat to be free", mine.take, 30)
+
+
+def test_a_seat_that_the_database_has_taken_away_is_asked_for_anew(database_server: Postgresql) -> None:
+    url = database_server.url("distgate")
+    first, second = SessionSeat(url, "relay"), SessionSeat(url, "relay")
+    assert first.take()
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(
+            text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'relay on %'")
+        )
+    engine.dispose()
+    with pytest.raises(InfrastructureError, match="the seat of the relay cannot be asked for"):
+        first.take()
+    wait_for("the seat to be free", second.take, 30)
+    assert not first.take()
+    second.close()
+    wait_for("the seat to be free again", first.take, 30)
+    first.close()
+
+
+def test_a_ledger_in_memory_has_nobody_else() -> None:
+    assert open_seat("sqlite://", "relay").take()
+    assert open_seat("sqlite://", "relay").take()
+
+
+def test_a_seat_that_cannot_be_asked_for_is_no_seat(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InfrastructureError, match="cannot be had"):
+        FileSeat(tmp_path / "file/ledger.db.relay", "relay").take()
+
+
+def test_whoever_waits_says_once_for_whom_and_begins_when_it_is_free(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    first, second = (FileSeat(tmp_path / "ledger.db.relay", "relay") for _ in range(2))
+    assert first.take()
+    threading.Timer(3, first.close).start()
+    assert await_turn(second, threading.Event())
+    waited, began = (record.getMessage() for record in caplog.records if record.name == "services.leadership")
+    assert "another relay works for this ledger (relay on " in waited
+    assert began == "it is our turn: this relay works from now on"
+
+
+def test_whoever_is_asked_to_end_waits_no_longer(tmp_path: Path) -> None:
+    first, second = (FileSeat(tmp_path / "ledger.db.relay", "relay") for _ in range(2))
+    assert first.take()
+    asked = threading.Event()
+    threading.Timer(0.2, asked.set).start()
+    assert not await_turn(second, asked)
