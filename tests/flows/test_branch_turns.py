@@ -83,7 +83,7 @@ def branch(tmp_path: Path, prefect_server: PrefectServer) -> Iterator[Branch]:
         "DISTGATE_LEDGER_URL": f"sqlite:///{tmp_path}/ledger.db",
         "DISTGATE_ARTIFACTS_DIR": str(tmp_path / "artifacts"),
         "DISTGATE_RETRY_DELAYS": "[]",
-        "PYTHONPATH": f"{PROJECT}:{PROJECT / 'tests/drivers'}",
+        "PYTHONPATH": f"{PROJECT}:{PROJECT / 'tests/fixtures'}",
         "PATH": os.environ["PATH"],
         "PYTHONUNBUFFERED": "1",
     }
