@@ -14,7 +14,7 @@ PUSH = Path(__file__).parents[1] / "data/messages/allpackages/org.fedoraproject.
 
 
 def distgate(*words: str, stdin: str = "", **settings: str) -> Completed:
-    own = f"from distgate.cli import main; main({list(words)!r})"
+    own = f"from distgate.cli.main import main; main({list(words)!r})"
     env = {f"DISTGATE_{name}": value for name, value in settings.items()}
     return run([sys.executable, "-c", own], timeout=60, stdin=stdin, env=env, allowed=range(256), split_errors=True)
 

@@ -30,7 +30,7 @@ def stocked(tmp_path_factory: pytest.TempPathFactory) -> Bench:
 
 
 def images(bench: Bench, *words: str, **settings: str) -> Completed:
-    own = f"from distgate.cli import main; main({['images', *words]!r})"
+    own = f"from distgate.cli.main import main; main({['images', *words]!r})"
     env = {"DISTGATE_IMAGE_STORE": str(bench.root), "DISTGATE_GUESTS_DIR": str(bench.root / "guests")}
     env |= {f"DISTGATE_{name}": value for name, value in settings.items()}
     return run([sys.executable, "-c", own], timeout=60, env=env, allowed=range(256), split_errors=True)

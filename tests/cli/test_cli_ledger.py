@@ -60,7 +60,7 @@ def written(url: str) -> str:
 
 
 def distgate(*words: str, url: str = "", **settings: str) -> Completed:
-    own = f"from distgate.cli import main; main({list(words)!r})"
+    own = f"from distgate.cli.main import main; main({list(words)!r})"
     env = {f"DISTGATE_{name}": value for name, value in settings.items()}
     if url:
         env["DISTGATE_LEDGER_URL"] = url

@@ -34,7 +34,7 @@ def lists(tmp_path: Path) -> Path:
 
 
 def distgate(lists: Path | None, *words: str) -> Completed:
-    own = f"from distgate.cli import main; main({list(words)!r})"
+    own = f"from distgate.cli.main import main; main({list(words)!r})"
     env = {"DISTGATE_PACKAGE_LISTS": str(lists)} if lists else {}
     return run([sys.executable, "-c", own], timeout=120, env=env, allowed=range(256), split_errors=True)
 

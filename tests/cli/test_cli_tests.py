@@ -13,7 +13,7 @@ from distgate.process import Completed, run
 
 
 def distgate(*words: str | Path) -> Completed:
-    own = f"from distgate.cli import main; main({[str(word) for word in words]!r})"
+    own = f"from distgate.cli.main import main; main({[str(word) for word in words]!r})"
     return run([sys.executable, "-c", own], timeout=60, allowed=range(256), split_errors=True)
 
 

@@ -93,7 +93,7 @@ def test_what_servers_say_is_one_harmless_line() -> None:
 
 
 def doctor(where: Path, *words: str) -> Completed:
-    own = f"from distgate.cli import main; main({['doctor', *words]!r})"
+    own = f"from distgate.cli.main import main; main({['doctor', *words]!r})"
     env = {
         "DISTGATE_AMQP_URL": "amqp://jane:s3cret@127.0.0.1:1/",
         "DISTGATE_PREFECT_API_URL": "http://127.0.0.1:1/api",

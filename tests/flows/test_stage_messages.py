@@ -89,9 +89,9 @@ HOOK = """
 import sys, uuid
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Completed
-from distgate.stages import DUPLICATE
+from distgate.pipelines import DUPLICATE
 from flows.all_packages import all_packages
-from tasks.stage import end_of_run
+from tasks.run.stage import end_of_run
 end_of_run(all_packages, FlowRun(id=uuid.UUID(sys.argv[1]), flow_id=uuid.uuid4()), Completed(name=DUPLICATE))
 """
 

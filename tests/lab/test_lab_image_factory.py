@@ -196,7 +196,7 @@ WORKER = """
 import sys
 from pathlib import Path
 from distgate.kickstart.imagefactory import ImageFactory
-from lab.image_factory import COMMAND, INSTALL_URL, RESOURCES
+from lab.images.imagefactory import COMMAND, INSTALL_URL, RESOURCES
 factory = ImageFactory(command=COMMAND, install_url=INSTALL_URL, resources=RESOURCES, grace=1.0)
 factory.build(sys.stdin.read(), "lab-cloud", "12", Path(sys.argv[1]), 600)
 """

@@ -162,7 +162,7 @@ def test_down_works_after_the_starting_process_was_killed_half_way(state: Path) 
 import os, subprocess, time
 from pathlib import Path
 os.environ[{MARKER!r}] = {str(state)!r}
-from lab import service as services, supervisor
+from lab.servers import service as services, supervisor
 from distgate.process import run
 state = Path({str(state)!r})
 services.save(state, services.Service("sleeper", {SLEEP!r}))

@@ -50,7 +50,7 @@ def opens(ledger: RunLedger) -> type:
 
 def test_a_run_opens_the_ledger_without_sqlalchemy(own: RunLedger, ledger_url: str) -> None:
     look = (
-        "import sys; from distgate.ledger.connections import run_ledger as at; print(at(sys.argv[1]).run('nobody'));"
+        "import sys; from distgate.ledger.open import run_ledger as at; print(at(sys.argv[1]).run('nobody'));"
         "print(*sorted(sys.modules))"
     )
     said = run([sys.executable, "-c", look, ledger_url], timeout=120).output.splitlines()

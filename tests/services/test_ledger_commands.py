@@ -45,7 +45,7 @@ class Bench:
     environment: dict[str, str]
 
     def distgate(self, *words: str, stdin: str = "") -> Completed:
-        own = f"from distgate.cli import main; main({list(words)!r})"
+        own = f"from distgate.cli.main import main; main({list(words)!r})"
         return run(
             [sys.executable, "-c", own],
             timeout=120,
