@@ -70,8 +70,8 @@ def stand_in_for(kind: type[SiteBlock], document: SiteBlock, allowed: Collection
         )
     try:
         wanted = getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as absent:
-        raise _no_stand_in(kind, document, str(absent)) from absent
+    except (ImportError, AttributeError, ValueError) as error:
+        raise _no_stand_in(kind, document, str(error)) from error
     if not (isinstance(wanted, type) and issubclass(wanted, kind)):
         raise _no_stand_in(kind, document, f"it is no subclass of {kind.__name__}")
     made = wanted.model_validate({field: getattr(document, field) for field in kind.model_fields})

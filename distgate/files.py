@@ -71,9 +71,9 @@ def _open(directory: Path, hidden: Path) -> tuple[int, bool]:
     try:
         with suppress(IsADirectoryError):
             return os.open(directory, os.O_TMPFILE | os.O_RDWR, 0o644), True
-    except OSError as refused:
-        if refused.errno not in (errno.EOPNOTSUPP, errno.ENOENT, errno.EISDIR):
-            raise InfrastructureError(f"cannot write to {directory}: {refused.strerror}") from refused
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.ENOENT, errno.EISDIR):
+            raise InfrastructureError(f"cannot write to {directory}: {error.strerror}") from error
     return os.open(hidden, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o644), False
 
 

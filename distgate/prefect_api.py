@@ -243,12 +243,13 @@ class PrefectApi:
     def _once(self, method: str, path: str, json: Any, hint: str) -> httpx.Response:
         try:
             answer = self._client.request(method, f"{self.url}{path}", json=json)
-        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as wrong:
-            raise ConfigurationError(f"{self.url} is no URL: {wrong}", hint="PREFECT_API_URL names it") from wrong
-        except httpx.HTTPError as away:
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+            raise ConfigurationError(f"{self.url} is no URL: {error}", hint="PREFECT_API_URL names it") from error
+        except httpx.HTTPError as error:
             raise InfrastructureError(
-                f"the Prefect server at {self.url} does not answer: {away!r}", hint="PREFECT_API_URL says where it is"
-            ) from away
+                f"the Prefect server at {self.url} does not answer: {error!r}",
+                hint="PREFECT_API_URL says where it is",
+            ) from error
         if answer.is_success:
             return answer
         said = f"Prefect answers {answer.status_code} to {method} {path}"
@@ -262,9 +263,9 @@ class PrefectApi:
 def _content(answer: httpx.Response) -> Any:
     try:
         return answer.json()
-    except ValueError as page:
+    except ValueError as error:
         hint = "PREFECT_API_URL names the API, and ends in /api; does a proxy or a page for people answer?"
-        raise ConfigurationError(f"{answer.url} answers with no JSON", hint=hint) from page
+        raise ConfigurationError(f"{answer.url} answers with no JSON", hint=hint) from error
 
 
 def _refuse_evaluated(value: Any, where: str) -> None:

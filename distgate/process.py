@@ -199,10 +199,10 @@ def start(argv: Sequence[str], *, output: int, pass_fds: Sequence[int] = (), use
                 **identity,
             )
         )
-    except FileNotFoundError as missing:
+    except FileNotFoundError as error:
         raise ConfigurationError(
-            f"cannot start {argv[0]}: {missing.strerror}", hint="./run installs what distgate needs"
-        ) from missing
+            f"cannot start {argv[0]}: {error.strerror}", hint="./run installs what distgate needs"
+        ) from error
 
 
 def tail_of(path: Path, size: int = TAIL) -> str:
@@ -247,11 +247,11 @@ def _start(
             start_new_session=True,
             pass_fds=pass_fds,
         )
-    except (FileNotFoundError, NotADirectoryError, PermissionError) as missing:
+    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
         where = f" in {cwd}" if cwd and not cwd.is_dir() else ""
         raise ConfigurationError(
-            f"cannot start {words[0]}{where}: {missing.strerror}", hint="./run installs what distgate needs"
-        ) from missing
+            f"cannot start {words[0]}{where}: {error.strerror}", hint="./run installs what distgate needs"
+        ) from error
 
 
 def _communicate(
@@ -312,8 +312,8 @@ def _rest_of(child: subprocess.Popen[bytes]) -> bytes:
     said: bytes | None
     try:
         said, _ = child.communicate(timeout=DRAIN_SECONDS)
-    except subprocess.TimeoutExpired as held:
-        said = held.stdout
+    except subprocess.TimeoutExpired as error:
+        said = error.stdout
         for pipe in (child.stdin, child.stdout, child.stderr):
             if pipe:
                 pipe.close()

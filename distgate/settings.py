@@ -292,11 +292,11 @@ def settings() -> Settings:
     """The settings of this process, read once. Raises ConfigurationError that names the variable that is wrong."""
     try:
         return Settings()
-    except ValidationError as wrong:
-        first = wrong.errors(include_url=False)[0]
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
         name = ".".join(str(part) for part in first["loc"])
         variable = name if name.isupper() else f"DISTGATE_{name.upper()}"
         said = f"the setting {variable} is wrong: {first['msg'].removeprefix('Value error, ')}"
-        raise ConfigurationError(said, hint="distgate/settings.py describes every setting") from wrong
-    except SettingsError as wrong:  # a list that is no JSON
-        raise ConfigurationError(f"a setting is wrong: {wrong}", hint='lists are JSON, such as ["rpms"]') from wrong
+        raise ConfigurationError(said, hint="distgate/settings.py describes every setting") from error
+    except SettingsError as error:  # a list that is no JSON
+        raise ConfigurationError(f"a setting is wrong: {error}", hint='lists are JSON, such as ["rpms"]') from error

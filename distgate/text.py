@@ -66,8 +66,8 @@ def written_size(text: str) -> str:
     it is none."""
     try:
         parse_size(text)
-    except ConfigurationError as wrong:
-        raise ValueError(str(wrong)) from wrong
+    except ConfigurationError as error:
+        raise ValueError(str(error)) from error
     return text
 
 

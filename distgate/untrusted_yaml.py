@@ -76,8 +76,8 @@ class Documents:
     def _read(self, path: Path) -> Any:
         try:
             size = path.stat().st_size
-        except OSError as failed:
-            raise Unreadable(f"cannot be read: {failed.strerror}") from failed
+        except OSError as error:
+            raise Unreadable(f"cannot be read: {error.strerror}") from error
         if min(size, _LIMIT) > self.left:
             raise Unreadable(f"is not read: with the files before it, it has more than {_TOTAL} bytes")
         if size <= _LIMIT:
@@ -93,18 +93,18 @@ def read_yaml(path: Path, *, limit: int = _LIMIT) -> Any:
     try:
         with path.open("rb") as stream:
             data = stream.read(limit + 1)
-    except OSError as failed:
-        raise Unreadable(f"cannot be read: {failed.strerror}") from failed
+    except OSError as error:
+        raise Unreadable(f"cannot be read: {error.strerror}") from error
     if len(data) > limit:
         raise Unreadable(f"is longer than {limit} bytes")
     loader = None
     try:
         loader = _Tolerant(data)
         return loader.get_single_data()
-    except yaml.YAMLError as broken:
-        raise Unreadable(_explain(broken)) from broken
-    except _ODD as broken:
-        raise Unreadable(f"is no YAML: {broken}") from broken
+    except yaml.YAMLError as error:
+        raise Unreadable(_explain(error)) from error
+    except _ODD as error:
+        raise Unreadable(f"is no YAML: {error}") from error
     finally:
         if loader is not None:
             loader.dispose()

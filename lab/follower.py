@@ -41,9 +41,9 @@ def main() -> int:
             print(line, flush=True)
     except KeyboardInterrupt:
         return 0
-    except DistgateError as wrong:
-        print(f"follower: {wrong}", file=sys.stderr)
-        return wrong.exit_code
+    except DistgateError as error:
+        print(f"follower: {error}", file=sys.stderr)
+        return error.exit_code
     return 0
 
 

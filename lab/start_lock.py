@@ -21,10 +21,10 @@ def ensure_writable(directory: Path, setting: str, mode: int) -> None:
         directory.mkdir(mode=mode, parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=directory):
             pass
-    except OSError as refused:
+    except OSError as error:
         raise ConfigurationError(
-            f"the lab cannot write to {directory}: {refused.strerror}", hint=f"{setting} names another directory"
-        ) from refused
+            f"the lab cannot write to {directory}: {error.strerror}", hint=f"{setting} names another directory"
+        ) from error
 
 
 def refuse_half_up(state: Path) -> None:
@@ -44,10 +44,10 @@ def starting(state: Path) -> Iterator[None]:
     with (state / "up.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as held:
+        except BlockingIOError as error:
             raise ConfigurationError(
                 f"somebody else is starting the lab in {state}", hint="./run lab down ends that, too"
-            ) from held
+            ) from error
         before = os.environ.get(MARKER)
         os.environ[MARKER] = str(state)
         try:

@@ -361,12 +361,12 @@ def _plan(state: Path, cache: Path, broker: Broker, prefect: PrefectServer) -> W
 def _already_up(state: Path, progress: Progress) -> World:
     try:
         wait_healthy(state, [one.name for one in services.wanted(state)], Deadline(HEAL_SECONDS))
-    except InfrastructureError as sick:
+    except InfrastructureError as error:
         raise ConfigurationError(
-            f"the lab in {state} is half up: {sick.message}",
+            f"the lab in {state} is half up: {error.message}",
             hint="./run lab status shows it, ./run lab down ends it",
-            evidence=sick.evidence,
-        ) from sick
+            evidence=error.evidence,
+        ) from error
     progress("the lab is up already")
     return World.load(state)
 

@@ -29,8 +29,8 @@ class DeadLetterWatch:
         own = self._settings
         try:
             count = messages_in(own.amqp_url, f"{own.queue}.dead")
-        except ConfigurationError as missing:
-            log.debug("no dead letters: %s", missing)  # the intake has not made the queue yet
+        except ConfigurationError as error:
+            log.debug("no dead letters: %s", error)  # the intake has not made the queue yet
             return []
         if count == self._count:
             return []

@@ -27,8 +27,8 @@ def await_turn(seat: Seat, asked: threading.Event) -> bool:
                     log.info("it is our turn: this %s works from now on", seat.role)
                 return True
             words = f"another {seat.role} works for this ledger ({seat.holder() or 'unknown'}): this one waits"
-        except InfrastructureError as trouble:
-            words = f"this {seat.role} waits: {trouble}"
+        except InfrastructureError as error:
+            words = f"this {seat.role} waits: {error}"
         if words != said:
             log.warning("%s", words)
             said = words

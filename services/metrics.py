@@ -76,8 +76,8 @@ class Figures(Collector):
     def _looked(self, look: Callable[[], list[Metric]]) -> list[Metric] | None:
         try:
             return look()
-        except (DistgateError, OSError) as trouble:
-            log.warning("a scrape goes without some figures: %s", trouble)
+        except (DistgateError, OSError) as error:
+            log.warning("a scrape goes without some figures: %s", error)
         except Exception:  # the ladder's last rung: the other figures are worth showing
             log.exception("a scrape met something it does not know")
         return None
@@ -137,10 +137,10 @@ def main(asked: threading.Event) -> None:
     registry.register(Figures(own))
     try:
         server, _ = start_http_server(port, host, registry)
-    except OSError as taken:
+    except OSError as error:
         raise ConfigurationError(
-            f"cannot listen on {own.metrics_listen}: {taken.strerror}", hint="DISTGATE_METRICS_LISTEN says where"
-        ) from taken
+            f"cannot listen on {own.metrics_listen}: {error.strerror}", hint="DISTGATE_METRICS_LISTEN says where"
+        ) from error
     log.info("metrics are at http://%s:%d/metrics", host, server.server_port)
     asked.wait()
     server.shutdown()

@@ -62,8 +62,8 @@ class Reconciler:
         for pipeline in PIPELINES:
             try:
                 said += self._look_for_unclaimed(pipeline)
-            except ConfigurationError as wrong:
-                missing.append(wrong)  # and keeps no change of the other pipeline from its run
+            except ConfigurationError as error:
+                missing.append(error)  # and keeps no change of the other pipeline from its run
         if missing:
             raise missing[0]
         return said
@@ -77,8 +77,8 @@ class Reconciler:
         for thing in things:
             try:
                 said = mend(thing)
-            except ConfigurationError as wrong:
-                log.error("this cannot be mended: %s", wrong)
+            except ConfigurationError as error:
+                log.error("this cannot be mended: %s", error)
                 continue
             if said:
                 log.warning("%s", said)
@@ -203,8 +203,8 @@ def main(asked: threading.Event) -> None:
         for look in looks:
             try:
                 look()
-            except DistgateError as trouble:
-                log.warning("reconciling is put off: %s", trouble)
+            except DistgateError as error:
+                log.warning("reconciling is put off: %s", error)
             except Exception:  # the ladder's last rung: without this service no lost run is ever ended
                 log.exception("reconciling met something it does not know")
         asked.wait(INTERVAL)

@@ -35,8 +35,8 @@ def relay(ledger: Ledger, seat: Seat, publisher: Publisher, asked: threading.Eve
         try:
             letters = ledger.unsent()
             done = _send(ledger, publisher, letters, asked)
-        except InfrastructureError as trouble:
-            log.error("the outbox waits: %s", trouble)
+        except InfrastructureError as error:
+            log.error("the outbox waits: %s", error)
             letters, done = [], False
         if done:
             failures = 0
@@ -50,8 +50,8 @@ def _look(publisher: Publisher) -> None:
     """Say at the start what would otherwise be noticed with the first message, maybe days later."""
     try:
         publisher.check()
-    except DistgateError as wrong:
-        log.error("nothing can be sent now, every message will wait: %s", wrong)
+    except DistgateError as error:
+        log.error("nothing can be sent now, every message will wait: %s", error)
     else:
         log.info("sending to the exchange %s", publisher.exchange)
 
@@ -91,8 +91,8 @@ def _mark(ledger: Ledger, letter: Letter, asked: threading.Event) -> None:
     while True:
         try:
             ledger.sent(letter.seq)
-        except InfrastructureError as trouble:
-            log.error("%s of %s was sent and cannot be marked: %s", letter.topic, letter.body["repo"], trouble)
+        except InfrastructureError as error:
+            log.error("%s of %s was sent and cannot be marked: %s", letter.topic, letter.body["repo"], error)
         else:
             log.info(
                 "%s %s of %s %s", letter.topic, letter.body["status"], letter.body["repo"], letter.body["rev"][:7]

@@ -46,8 +46,8 @@ class ChannelReporter:
         while await_turn(self._seat, self._asked):
             try:
                 busy = self._round()
-            except DistgateError as trouble:
-                log.error("reports to %s wait: %s", self._name, trouble)
+            except DistgateError as error:
+                log.error("reports to %s wait: %s", self._name, error)
                 busy = None
             except Exception:  # the ladder's last rung: this thread is all that this channel has
                 log.exception("reports to %s met something they do not know", self._name)
@@ -79,19 +79,19 @@ class ChannelReporter:
             notice = outbox.notice(due)
             self._channel = self._channel or open_channel(self._name, self._own)
             said = notice is not None and self._channel.deliver(notice)
-        except Refused as final:
-            log.error("%s refused %s of %s: %s", self._name, due.letter.topic, due.run_id, final)
-            outbox.refused(due, final.message)
-        except (InfrastructureError, ConfigurationError) as trouble:
-            outbox.failed(due, str(trouble))
-            log.warning("reports to %s wait, first that of %s: %s", self._name, due.letter.topic, trouble)
+        except Refused as error:
+            log.error("%s refused %s of %s: %s", self._name, due.letter.topic, due.run_id, error)
+            outbox.refused(due, error.message)
+        except (InfrastructureError, ConfigurationError) as error:
+            outbox.failed(due, str(error))
+            log.warning("reports to %s wait, first that of %s: %s", self._name, due.letter.topic, error)
             # The secret may have been renewed, and is read when a channel is opened.
-            self._channel = None if isinstance(trouble, ConfigurationError) else self._channel
+            self._channel = None if isinstance(error, ConfigurationError) else self._channel
             return False
-        except Exception as bug:
+        except Exception as error:
             # This letter may be the reason: its run waits, the others go on.
             log.exception("%s of %s cannot be told to %s", due.letter.topic, due.run_id, self._name)
-            outbox.failed(due, f"a bug of distgate: {bug!r}")
+            outbox.failed(due, f"a bug of distgate: {error!r}")
         else:
             outbox.done(due, said=said)
             if said:

@@ -105,9 +105,9 @@ class Trigger:
     def _offer_or_say(self, change: Change) -> None:
         try:
             self._offer(change)
-        except ConfigurationError as refused:
+        except ConfigurationError as error:
             # The change is written down, and no poison because Prefect refuses us: it is offered again.
-            log.error("%s is accepted, and Prefect refuses its event: %s", change.key, refused)
+            log.error("%s is accepted, and Prefect refuses its event: %s", change.key, error)
 
     def _offer(self, change: Change) -> None:
         self._prefect.post_event(event_of(change, self._pipeline, self._settings.environment))

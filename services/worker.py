@@ -143,8 +143,8 @@ def _look(own: Settings, post: Post) -> tuple[Health, bool]:
     report = examine_here(own)
     try:
         return note_health(own, post.host, report), False
-    except OSError as full:
-        words = f"its health cannot be written down: {full.strerror or full}"
+    except OSError as error:
+        words = f"its health cannot be written down: {error.strerror or error}"
         return Health(False, words, datetime.now(UTC).timestamp()), True
 
 
@@ -173,8 +173,8 @@ def _open_asking_queue(own: Settings, post: Post) -> None:
 def _tell_if_possible(own: Settings, post: Post, health: Health) -> None:
     try:
         _tell(own, post, health)
-    except DistgateError as away:
-        log.warning("the queue %s does not say how its host is: %s", post.own_queue, away)
+    except DistgateError as error:
+        log.warning("the queue %s does not say how its host is: %s", post.own_queue, error)
 
 
 def _words(health: Health) -> str:

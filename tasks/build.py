@@ -113,15 +113,15 @@ def _found(built: BuiltPackage, rpms: list[RpmFile]) -> dict[str, Any]:
 def _await(job: Job, hub: BuildHub, task_id: int, room: Path) -> None:
     try:
         hub.wait(task_id, settings().build_timeout, _progress(job))
-    except PackageError as failed:
+    except PackageError as error:
         _forget(job, hub, task_id, room)
-        raise _in_tests(failed, room) from failed
+        raise _in_tests(error, room) from error
     except (Cancelled, ConfigurationError, TaskLost):
         _forget(job, hub, task_id, room)
         raise
-    except TimedOut as late:
+    except TimedOut as error:
         _forget(job, hub, task_id, room)
-        raise GaveUp(late.message, hint="DISTGATE_BUILD_TIMEOUT is the limit", evidence=late.evidence) from late
+        raise GaveUp(error.message, hint="DISTGATE_BUILD_TIMEOUT is the limit", evidence=error.evidence) from error
 
 
 def _in_tests(failed: PackageError, room: Path) -> PackageError:
@@ -193,8 +193,8 @@ def _progress(job: Job) -> Progress:
 def _fetch_logs(hub: BuildHub, task_id: int, room: Path) -> None:
     try:
         hub.download(task_id, room, ARCH)
-    except DistgateError as lost:
-        get_run_logger().warning("the logs of task %d could not be fetched: %s", task_id, lost)
+    except DistgateError as error:
+        get_run_logger().warning("the logs of task %d could not be fetched: %s", task_id, error)
 
 
 def _built(job: Job, task_id: int, rpms: list[RpmFile], room: Path) -> BuiltPackage:

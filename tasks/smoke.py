@@ -30,8 +30,8 @@ def smoke_test(job: Job, image: ComposedImage) -> SmokeReport:
         with LiveLogs(job, "boot", "How the image boots", room) as live:
             report = boot.test(image, base, room)
             live.end(report.boot.lines() if report.boot else ())
-    except PackageError as bad:
-        job.capsule.note(smoke=SmokeRecord(passed=False, sentence=bad.message))
+    except PackageError as error:
+        job.capsule.note(smoke=SmokeRecord(passed=False, sentence=error.message))
         raise
     job.capsule.note(smoke=SmokeRecord(passed=True, sentence=report.sentence))
     get_run_logger().info("%s: %s", job.change.title, report.sentence)

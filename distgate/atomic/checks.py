@@ -93,8 +93,8 @@ def read_status(said: str) -> HostStatus:
 def _read_json(said: str) -> HostStatus:
     try:
         return HostStatus(tuple(_deployment(one) for one in json.loads(said)["deployments"]))
-    except (ValueError, KeyError, TypeError) as odd:
-        raise InfrastructureError(f"rpm-ostree's status cannot be read: {odd!r}", evidence=said) from odd
+    except (ValueError, KeyError, TypeError) as error:
+        raise InfrastructureError(f"rpm-ostree's status cannot be read: {error!r}", evidence=said) from error
 
 
 def _deployment(said: dict[str, Any]) -> Deployment:

@@ -150,10 +150,10 @@ def _run_script(root: Path, script: Script) -> None:
     words: list[str | Path] = [*confined(root, ()), "chroot", root, script.interpreter, f"/run/{script.name}"]
     try:
         print(run(words, timeout=TIMEOUT, env={"HOME": "/root"}).output, end="", flush=True)
-    except ProcessFailed as failed:
-        print(failed.evidence, end="", flush=True)
+    except ProcessFailed as error:
+        print(error.evidence, end="", flush=True)
         if script.fatal:
-            raise InfrastructureError(f"{script.name} failed", evidence=failed.evidence) from None
+            raise InfrastructureError(f"{script.name} failed", evidence=error.evidence) from None
 
 
 def _deployed(sysroot: Path, wanted: Deployment) -> Path:
@@ -181,12 +181,12 @@ def _ostree_said(words: list[str | Path]) -> None:
     # OSTREE_SYSROOT and the like of whoever started us have no part in it: the environment is a listed one.
     try:
         print(run(words, timeout=TIMEOUT).output, end="", flush=True)
-    except ProcessFailed as failed:
-        print(failed.evidence, end="", flush=True)
-        said = failed.evidence.strip().splitlines()[-1:] or [""]
-        if os.path.basename(str(words[0])) == "ostree" and _NO_HOST.search(failed.evidence):
-            raise PackageError(f"no host can be made of the tree: {said[0]}", evidence=failed.evidence) from None
-        raise InfrastructureError(f"the disk cannot be made: {said[0]}", evidence=failed.evidence) from None
+    except ProcessFailed as error:
+        print(error.evidence, end="", flush=True)
+        said = error.evidence.strip().splitlines()[-1:] or [""]
+        if os.path.basename(str(words[0])) == "ostree" and _NO_HOST.search(error.evidence):
+            raise PackageError(f"no host can be made of the tree: {said[0]}", evidence=error.evidence) from None
+        raise InfrastructureError(f"the disk cannot be made: {said[0]}", evidence=error.evidence) from None
 
 
 if __name__ == "__main__":

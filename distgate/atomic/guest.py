@@ -99,8 +99,8 @@ def check_served(url: str, tree: ComposedTree) -> None:
     place = f"{url.rstrip('/')}/refs/heads/{tree.ref}"
     try:
         answer = httpx.get(place, timeout=_SERVER_SECONDS, follow_redirects=True)
-    except httpx.HTTPError as away:
-        raise InfrastructureError(f"the repository {url} does not answer: {away or type(away).__name__}") from away
+    except httpx.HTTPError as error:
+        raise InfrastructureError(f"the repository {url} does not answer: {error or type(error).__name__}") from error
     if answer.status_code != httpx.codes.OK:
         raise InfrastructureError(f"the repository {url} answers {answer.status_code} for {tree.ref}")
     if answer.text.strip() != tree.rev:

@@ -70,8 +70,8 @@ class TreeSmoke:
         try:
             with self.host.boot(image, key, room, self.timeout) as guest:
                 seen, boot = TreeGuest(guest, room, self.command_seconds).look("image")
-        except (TimedOut, GuestStopped) as dead:
-            raise self._blame_for(dead, tree, good, key, room) from dead
+        except (TimedOut, GuestStopped) as error:
+            raise self._blame_for(error, tree, good, key, room) from error
         verdict = judge_tree(tree.rev, tree.requested, seen, failed_before)
         report = TreeSmokeReport(tree.rev, tree.version, verdict.faults, verdict.packages, verdict.units, boot)
         (room / REPORT_JSON).write_text(json.dumps(asdict(report) | {"sentence": report.sentence}, indent=2) + "\n")

@@ -100,8 +100,8 @@ class TreeUpgrade:
                 test.upgrade(url)
             else:
                 test.look_at_first()
-        except DistgateError as failed:
-            test.faults.append(failed.message)
+        except DistgateError as error:
+            test.faults.append(error.message)
             raise
         finally:
             _keep(test.report(), room)
@@ -165,8 +165,8 @@ class _Test:
                 self.upgraded = True
                 self._judge(guest, failed)
                 self._roll_back(guest, parent)
-        except _NotBack as lost:
-            raise self._blame_for(lost) from lost
+        except _NotBack as error:
+            raise self._blame_for(error) from error
 
     @contextmanager
     def _booted(self, step: str, name: str) -> Iterator[Guest]:
@@ -196,17 +196,17 @@ class _Test:
         try:
             with self.steps.step(step):
                 return guest.reboot(2 * self.how.timeout)  # it has to shut down, too
-        except (TimedOut, GuestStopped) as lost:
-            half_up = isinstance(lost, TimedOut)
-            words = f"{lost.message}; {self._try_rollback(guest)}" if half_up else lost.message
-            raise _NotBack(words, hint=lost.hint, evidence=lost.evidence) from lost
+        except (TimedOut, GuestStopped) as error:
+            half_up = isinstance(error, TimedOut)
+            words = f"{error.message}; {self._try_rollback(guest)}" if half_up else error.message
+            raise _NotBack(words, hint=error.hint, evidence=error.evidence) from error
 
     def _try_rollback(self, guest: Guest) -> str:
         """A host that is half up may be brought back; the others can only be told of."""
         try:
             self._asks(guest).roll_back(self.before or "")
-        except DistgateError as failed:
-            return f"a rollback was tried in vain: {failed.message}"
+        except DistgateError as error:
+            return f"a rollback was tried in vain: {error.message}"
         return "a rollback could still be asked for"
 
     def _judge(self, guest: Guest, failed_before: Collection[str]) -> None:

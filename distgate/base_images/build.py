@@ -90,11 +90,11 @@ def build(order: Order, bases: Path, workshop: Workshop, progress: Progress) -> 
         _fill(order, making, entry, workshop, progress)
         _settle(making)
         making.rename(entry)
-    except (DistgateError, OSError) as failed:
-        explained = _explained(failed, order, making)
-        if explained is failed:
+    except (DistgateError, OSError) as error:
+        explained = _explained(error, order, making)
+        if explained is error:
             raise
-        raise explained from failed
+        raise explained from error
     finally:
         shutil.rmtree(making, ignore_errors=True)
     return read_entry(entry)

@@ -117,8 +117,8 @@ def _first_of(client: httpx.Client, source: InstallSource, listed: str) -> str:
     for mirror in mirrors[:MIRRORS_TRIED]:
         try:
             return _repomd(client, source, mirror)
-        except InfrastructureError as away:
-            last = away
+        except InfrastructureError as error:
+            last = error
     raise last
 
 
@@ -128,8 +128,8 @@ def _metalinked(source: InstallSource, text: bytes) -> str:
         raise _away(source, source.address, "it is no metalink")  # entities could be made to grow for ever
     try:
         root = ElementTree.fromstring(text)  # noqa: S314 - without a document type there are no entities
-    except ElementTree.ParseError as broken:
-        raise _away(source, source.address, f"it is no metalink: {broken}") from broken
+    except ElementTree.ParseError as error:
+        raise _away(source, source.address, f"it is no metalink: {error}") from error
     for file in root.iter(f"{_METALINK}file"):
         for checksum in file.findall(f"{_METALINK}verification/{_METALINK}hash[@type='sha256']"):
             value = (checksum.text or "").strip().lower()
@@ -145,9 +145,11 @@ def _read(client: httpx.Client, source: InstallSource, address: str) -> bytes:
         with client.stream("GET", address) as answer:
             answer.raise_for_status()
             return _body(answer, source, address)
-    except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as away:
-        words = f"HTTP status {away.response.status_code}" if isinstance(away, httpx.HTTPStatusError) else str(away)
-        raise _away(source, address, words or type(away).__name__) from away
+    except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
+        words = (
+            f"HTTP status {error.response.status_code}" if isinstance(error, httpx.HTTPStatusError) else str(error)
+        )
+        raise _away(source, address, words or type(error).__name__) from error
 
 
 def _body(answer: httpx.Response, source: InstallSource, address: str) -> bytes:

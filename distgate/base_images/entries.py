@@ -165,9 +165,9 @@ def read_shelf(bases: Path) -> Shelf:
     for directory in _visible(bases):
         try:
             entries.append(read_entry(directory))
-        except InfrastructureError as broken:
+        except InfrastructureError as error:
             ours = bool(_IDENTITY.fullmatch(directory.name))
-            odd.append(OddEntry(directory, broken.message, disk_usage(directory), ours))
+            odd.append(OddEntry(directory, error.message, disk_usage(directory), ours))
         except FileNotFoundError:
             continue  # pruned meanwhile
     return Shelf(tuple(sorted(entries, key=lambda entry: -entry.facts.created)), tuple(odd))
@@ -187,12 +187,12 @@ def read_entry(directory: Path) -> BaseEntry:
             used=_time(directory / USED, facts.created),
             confirmed=_time(directory / CONFIRMED, facts.created),
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as broken:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         if not directory.exists():
             raise FileNotFoundError(directory) from None
         raise InfrastructureError(
-            f"{directory} is no readable base image: {_words(broken)}", hint="distgate images prune removes it"
-        ) from broken
+            f"{directory} is no readable base image: {_words(error)}", hint="distgate images prune removes it"
+        ) from error
 
 
 def largest(entries: Iterable[BaseEntry], branch: str, name: str) -> int | None:

@@ -84,7 +84,7 @@ def _installed(image: Path, offset: int) -> tuple[Nevra, ...]:
 def _public(key: Path) -> str:
     try:
         return key.with_name(f"{key.name}.pub").read_text()
-    except OSError as missing:
+    except OSError as error:
         raise ConfigurationError(
-            f"the ssh key {key} has no public half: {missing.strerror}", hint=f"ssh-keygen -y -f {key} prints it"
-        ) from missing
+            f"the ssh key {key} has no public half: {error.strerror}", hint=f"ssh-keygen -y -f {key} prints it"
+        ) from error

@@ -97,8 +97,8 @@ def qualify(
     try:
         statement = _look(lambda: _boot_and_question(base, guests, accelerated_by, workdir, timeout, progress))
         reasons = complaints(statement, offline)
-    except _Unfit as unfit:
-        reasons = (unfit.reason,)
+    except _Unfit as error:
+        reasons = (error.reason,)
     return Qualification(
         passed=not reasons,
         at=time.time(),
@@ -160,8 +160,8 @@ def _package_complaints(statement: Statement, offline: Sequence[Nevra]) -> tuple
     try:
         report = judge(offline, lines, statement.kernel)
         running = {str(Nevra.parse(line)) for line in lines}
-    except InfrastructureError as unreadable:
-        return (f"{unreadable.message}: {_last_line(unreadable.evidence)}",)
+    except InfrastructureError as error:
+        return (f"{error.message}: {_last_line(error.evidence)}",)
     on_disk = {str(package) for package in offline}
     missing, added = sorted(on_disk - running), sorted(running - on_disk)
     found = [] if on_disk else ["its RPM database holds no package"]
@@ -205,19 +205,19 @@ def _boot_and_question(
         progress(f"qualification: base image {base.identity} boots")
         try:
             guest = stack.enter_context(guests.boot(base.path, base.ssh_key, workdir, timeout))
-        except InfrastructureError as failed:
-            if _ENDED_FROM_OUTSIDE in failed.evidence:
-                raise _Interrupted(f"base image {base.identity} was ended while it booted") from failed
-            if _speaks_of_the_image(failed):
-                raise _Unfit(_with_last_words("it does not boot", failed)) from failed
+        except InfrastructureError as error:
+            if _ENDED_FROM_OUTSIDE in error.evidence:
+                raise _Interrupted(f"base image {base.identity} was ended while it booted") from error
+            if _speaks_of_the_image(error):
+                raise _Unfit(_with_last_words("it does not boot", error)) from error
             raise
         progress(f"qualification: base image {base.identity} answers ssh and is questioned")
         try:
             return question(guest, accelerated_by.scale)
         except _Interrupted:
             raise
-        except InfrastructureError as lost:
-            raise _Lost(_with_last_words("it stopped answering", lost)) from lost
+        except InfrastructureError as error:
+            raise _Lost(_with_last_words("it stopped answering", error)) from error
 
 
 def _speaks_of_the_image(failed: InfrastructureError) -> bool:

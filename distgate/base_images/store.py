@@ -164,9 +164,9 @@ class BaseStore:
         try:
             snapshot = definition.snapshot()
             entry = self._ensure(definition, snapshot, progress, instead=old)
-        except (InfrastructureError, RefusedBase) as failed:
-            log.warning("%s is out of date and stays in use: %s", old.title, failed.message)
-            progress(f"{old.title} is out of date and stays in use: {failed.message}")
+        except (InfrastructureError, RefusedBase) as error:
+            log.warning("%s is out of date and stays in use: %s", old.title, error.message)
+            progress(f"{old.title} is out of date and stays in use: {error.message}")
             return old
         if entry.identity == definition.identity(snapshot):
             _stamp(entry.directory / CONFIRMED)
@@ -205,8 +205,8 @@ class BaseStore:
         progress(f"{order.title} is built: there is none of this kickstart and these repositories yet")
         try:
             entry = build(order, self.bases, workshop, progress)
-        except InfrastructureError as failed:
-            _remember_failure(failed, memory)
+        except InfrastructureError as error:
+            _remember_failure(error, memory)
             raise
         memory.unlink(missing_ok=True)
         self.prune()

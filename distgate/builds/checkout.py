@@ -65,8 +65,8 @@ def checkout_of_site(url: str, rev: str, into: Path) -> Path:
     site's to set right, and raised as ConfigurationError."""
     try:
         return checkout(url, rev, into)
-    except PackageError as absent:
-        raise ConfigurationError(absent.message, hint=absent.hint, evidence=absent.evidence) from absent
+    except PackageError as error:
+        raise ConfigurationError(error.message, hint=error.hint, evidence=error.evidence) from error
 
 
 @dataclass(frozen=True)
@@ -134,16 +134,16 @@ def _reading(url: str, rev: str, into: Path, timeout: float, size_limit: int) ->
     with _SizeGuard(into, size_limit) as guard:
         try:
             yield
-        except ProcessTimedOut as late:
+        except ProcessTimedOut as error:
             message = f"{url} did not give {rev} within {timeout:g} s"
-            raise InfrastructureError(message, evidence=late.evidence) from late
-        except ProcessFailed as failed:
+            raise InfrastructureError(message, evidence=error.evidence) from error
+        except ProcessFailed as error:
             guard.check()
-            if _NO_SUCH_COMMIT.search(failed.evidence):
+            if _NO_SUCH_COMMIT.search(error.evidence):
                 message = f"{url} has no commit {rev}"
-                raise PackageError(message, hint="was the branch rewritten?", evidence=failed.evidence) from failed
+                raise PackageError(message, hint="was the branch rewritten?", evidence=error.evidence) from error
             message = f"cannot fetch {rev} from {url}"
-            raise InfrastructureError(message, hint="is dist-git up?", evidence=failed.evidence) from failed
+            raise InfrastructureError(message, hint="is dist-git up?", evidence=error.evidence) from error
         guard.check()
 
 

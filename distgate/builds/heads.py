@@ -79,8 +79,8 @@ def _read(path: Path) -> dict[str, CommitFacts]:
 def _head(address: str, branches: Sequence[str], timeout: float) -> Head:
     try:
         said = git(["ls-remote", "--heads", "--", address, *(f"refs/heads/{name}" for name in branches)], timeout)
-    except DistgateError as failed:
-        last = failed.evidence.strip().splitlines()[-1:]
+    except DistgateError as error:
+        last = error.evidence.strip().splitlines()[-1:]
         return Head("", problem=": ".join(["its repository cannot be read", *last]))
     found = {
         ref.removeprefix("refs/heads/"): rev for rev, _, ref in (line.partition("\t") for line in said.split("\n"))

@@ -226,8 +226,8 @@ class _Watch:
         """The tree, once the build has ended."""
         try:
             tree = self._hub.tree(self._task_id)
-        except InfrastructureError as away:
-            self._sit_out(away)
+        except InfrastructureError as error:
+            self._sit_out(error)
             return None
         self._away_since = None
         self._report(tree.lines())
@@ -294,21 +294,21 @@ def _blaming(server: str) -> Iterator[None]:
     """Turns the errors of koji and requests into ours."""
     try:
         yield
-    except _PASSING as passing:
-        raise InfrastructureError(f"the hub {server} is not ready: {last_line(str(passing))}") from passing
-    except (koji.AuthError, koji.ActionNotAllowed, koji.PythonImportError) as refused:
+    except _PASSING as error:
+        raise InfrastructureError(f"the hub {server} is not ready: {last_line(str(error))}") from error
+    except (koji.AuthError, koji.ActionNotAllowed, koji.PythonImportError) as error:
         raise ConfigurationError(
-            f"the hub {server} refused us: {last_line(str(refused))}",
+            f"the hub {server} refused us: {last_line(str(error))}",
             hint="look at the credentials of the Koji block",
-        ) from refused
-    except (koji.GenericError, Fault) as fault:
-        raise InfrastructureError(f"the hub {server} answered: {last_line(_words(fault))}") from fault
-    except (requests.exceptions.RequestException, ConnectionError, TimeoutError, ExpatError) as unreachable:
+        ) from error
+    except (koji.GenericError, Fault) as error:
+        raise InfrastructureError(f"the hub {server} answered: {last_line(_words(error))}") from error
+    except (requests.exceptions.RequestException, ConnectionError, TimeoutError, ExpatError) as error:
         raise InfrastructureError(
-            f"cannot reach the hub {server}: {_reason(unreachable)}",
+            f"cannot reach the hub {server}: {_reason(error)}",
             hint="is the hub up, and its address right?",
-            evidence=str(unreachable),
-        ) from unreachable
+            evidence=str(error),
+        ) from error
 
 
 def _reason(unreachable: Exception) -> str:

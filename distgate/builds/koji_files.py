@@ -124,8 +124,8 @@ def _over_http(file: HubFile, topurl: str, serverca: str, into: Path) -> str:
             answer.raise_for_status()
             for chunk in answer.iter_bytes(_CHUNK):
                 stream.write(chunk)
-    except (httpx.HTTPError, httpx.InvalidURL) as failed:
-        return str(failed)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        return str(error)
     return ""
 
 

@@ -129,8 +129,8 @@ def _download(client: httpx.Client, address: str, source: Source, into: Path, de
                     raise InfrastructureError(f"the sources did not arrive within {deadline.seconds:g} s")
                 digest.update(chunk)
                 stream.write(chunk)
-    except (httpx.HTTPError, httpx.InvalidURL) as failed:
-        raise InfrastructureError(f"cannot fetch {address}: {failed}", hint="is the lookaside cache up?") from failed
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise InfrastructureError(f"cannot fetch {address}: {error}", hint="is the lookaside cache up?") from error
     if digest.hexdigest() != source.digest:
         raise InfrastructureError(
             f"the lookaside cache sent something else for {source.file}: its {source.kind} is {digest.hexdigest()}",

@@ -175,8 +175,8 @@ def _definitions(checkout: Path, out: Path, dist: str) -> list[str]:
 def _described(made: Path, commit: Commit) -> SourcePackage:
     try:
         (rpm,) = read_rpms([made])
-    except DistgateError as unreadable:  # what lies there is what the spec file's macros have put there
-        raise PackageError(f"{made.name} is no RPM", evidence=unreadable.evidence) from unreadable
+    except DistgateError as error:  # what lies there is what the spec file's macros have put there
+        raise PackageError(f"{made.name} is no RPM", evidence=error.evidence) from error
     nvr = rpm.nevra.nvr
     if made.name != f"{nvr}.src.rpm":
         raise PackageError(f"the source package {made.name} says that it is {printable(nvr, newlines=False)}")

@@ -198,8 +198,8 @@ def consume(
     except refused.HaltConsumer:
         if last and not asked.is_set():
             raise last[0] from None
-    except (refused.ConsumerCanceled, refused.PermissionException) as gone:
-        raise ConfigurationError(f"the broker ended the consumer of {queue}: {gone or 'queue deleted'}") from gone
+    except (refused.ConsumerCanceled, refused.PermissionException) as error:
+        raise ConfigurationError(f"the broker ended the consumer of {queue}: {error or 'queue deleted'}") from error
     finally:
         _stop(service)
 
@@ -224,10 +224,10 @@ def _read(routing_key: str, properties: pika.BasicProperties, body: bytes) -> Me
     not exist, headers of the wrong type): that would end the consumer, and the next one, and so on."""
     try:
         return get_message(routing_key, properties, body)
-    except Exception as unreadable:
-        said = printable(str(unreadable), newlines=False)[:REASON_LENGTH]
+    except Exception as error:
+        said = printable(str(error), newlines=False)[:REASON_LENGTH]
         log.warning("message %s (%s) is unreadable: %s", properties.message_id, routing_key, said)
-        raise refused.ValidationError(unreadable) from unreadable
+        raise refused.ValidationError(error) from error
 
 
 def _judged(callback: Callback, patience: float, asked: threading.Event, last: list[DistgateError]) -> Callback:
@@ -245,13 +245,13 @@ def _judged(callback: Callback, patience: float, asked: threading.Event, last: l
             attempt(message)
         except (refused.HaltConsumer, refused.Drop):
             raise
-        except InfrastructureError as away:
-            last.append(away)
-            raise refused.HaltConsumer(1, reason=str(away), requeue=True) from away
-        except Exception as poison:
+        except InfrastructureError as error:
+            last.append(error)
+            raise refused.HaltConsumer(1, reason=str(error), requeue=True) from error
+        except Exception as error:
             # The ladder's last rung: whatever is wrong with one message must not stop the ones behind it.
             log.exception("message %s (%s) goes to the dead letters", message.id, message.topic)
-            raise refused.Drop from poison
+            raise refused.Drop from error
 
     return handle
 
@@ -284,8 +284,8 @@ def _start(url: str) -> FedoraMessagingServiceV2:
 def _stop(service: FedoraMessagingServiceV2) -> None:
     try:
         _in_reactor(service.stopService, PUBLISH_SECONDS)
-    except Exception as untidy:  # noqa: BLE001 - the connection is given up, whatever it says to that
-        log.debug("the connection did not close in order: %r", untidy)
+    except Exception as error:  # noqa: BLE001 - the connection is given up, whatever it says to that
+        log.debug("the connection did not close in order: %r", error)
 
 
 def _until(asked: threading.Event, result: Any) -> None:

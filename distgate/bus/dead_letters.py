@@ -63,13 +63,13 @@ def _reading(url: str, queue: str) -> Iterator[Any]:
         # The connection's end gives back what was read and not acknowledged.
         with blocking_channel(url) as channel:
             yield channel
-    except pika.exceptions.ChannelClosedByBroker as closed:
+    except pika.exceptions.ChannelClosedByBroker as error:
         raise ConfigurationError(
-            f"the dead letters of {queue} cannot be read: {closed.reply_text}",
+            f"the dead letters of {queue} cannot be read: {error.reply_text}",
             hint="the intake makes the queue when it starts; DISTGATE_QUEUE names it",
-        ) from closed
-    except (pika.exceptions.AMQPError, OSError) as lost:
-        raise InfrastructureError(f"the broker went away: {lost!r}", hint="try again; nothing is lost") from lost
+        ) from error
+    except (pika.exceptions.AMQPError, OSError) as error:
+        raise InfrastructureError(f"the broker went away: {error!r}", hint="try again; nothing is lost") from error
 
 
 def _letters(channel: Any, queue: str) -> Iterator[tuple[int, pika.BasicProperties, DeadLetter]]:
@@ -96,8 +96,8 @@ def _put_back(channel: Any, queue: str, properties: pika.BasicProperties, letter
     properties.user_id = None  # the broker checks it against the sender, and that is us now
     try:
         channel.basic_publish(_way_back(queue), letter.topic, letter.raw, properties, mandatory=True)
-    except (pika.exceptions.UnroutableError, pika.exceptions.NackError) as refused:
-        raise InfrastructureError(f"the broker did not take {letter.message_id} back: {refused!r}") from refused
+    except (pika.exceptions.UnroutableError, pika.exceptions.NackError) as error:
+        raise InfrastructureError(f"the broker did not take {letter.message_id} back: {error!r}") from error
 
 
 def _way_back(queue: str) -> str:

@@ -60,8 +60,8 @@ def check_exchange(url: str, exchange: str) -> None:
     with blocking_channel(url) as channel:
         try:
             channel.exchange_declare(exchange, passive=True)
-        except pika.exceptions.ChannelClosedByBroker as closed:
-            raise _no_exchange(exchange, closed) from closed
+        except pika.exceptions.ChannelClosedByBroker as error:
+            raise _no_exchange(exchange, error) from error
 
 
 def consumers_of(url: str, queue: str) -> int:
@@ -90,11 +90,11 @@ def declare_queue(url: str, exchange: str, queue: str, topics: Sequence[str]) ->
             channel.queue_declare(queue, durable=True, arguments=arguments)
             for topic in topics:
                 channel.queue_bind(queue, exchange, topic)
-        except pika.exceptions.ChannelClosedByBroker as closed:
+        except pika.exceptions.ChannelClosedByBroker as error:
             raise ConfigurationError(
-                f"the broker refuses the queue {queue} on {exchange}: {closed.reply_text}",
+                f"the broker refuses the queue {queue} on {exchange}: {error.reply_text}",
                 hint="a queue keeps the settings it was first declared with: delete it or name another",
-            ) from closed
+            ) from error
     return {queue: {"durable": True, "auto_delete": False, "exclusive": False, "arguments": arguments}}
 
 
@@ -124,8 +124,8 @@ class Subscription:
             left = end - time.monotonic()
             try:
                 return self._receive(max(0.0, left))
-            except pika.exceptions.AMQPError as lost:
-                log.warning("the broker is gone (%r); connecting again", lost)
+            except pika.exceptions.AMQPError as error:
+                log.warning("the broker is gone (%r); connecting again", error)
                 if not self._reopen(end):
                     return None
 
@@ -156,9 +156,9 @@ class Subscription:
             self._name = declared.method.queue
             for topic in self.topics:
                 channel.queue_bind(self._name, self.exchange, topic)
-        except pika.exceptions.ChannelClosedByBroker as closed:
+        except pika.exceptions.ChannelClosedByBroker as error:
             _hang_up(connection)
-            raise _no_exchange(self.exchange, closed) from closed
+            raise _no_exchange(self.exchange, error) from error
         # One by one: what was read ahead would be lost with us on an exclusive queue, or come late on another.
         channel.basic_qos(prefetch_count=1)
         return connection, channel
@@ -199,17 +199,19 @@ def _followed(subscription: Subscription, idle: float | None) -> Iterator[Delive
 def _connect(url: str) -> pika.BlockingConnection:
     try:
         return pika.BlockingConnection(_parameters(url))
-    except (pika.exceptions.ProbableAuthenticationError, pika.exceptions.ProbableAccessDeniedError) as no:
-        raise ConfigurationError(f"the broker refuses us: {no}", hint="DISTGATE_AMQP_URL holds user and host") from no
-    except (pika.exceptions.AMQPError, OSError) as away:
-        raise InfrastructureError(f"the broker cannot be reached: {away!r}", hint="is RabbitMQ running?") from away
+    except (pika.exceptions.ProbableAuthenticationError, pika.exceptions.ProbableAccessDeniedError) as error:
+        raise ConfigurationError(
+            f"the broker refuses us: {error}", hint="DISTGATE_AMQP_URL holds user and host"
+        ) from error
+    except (pika.exceptions.AMQPError, OSError) as error:
+        raise InfrastructureError(f"the broker cannot be reached: {error!r}", hint="is RabbitMQ running?") from error
 
 
 def _hang_up(connection: pika.BlockingConnection) -> None:
     try:
         connection.close()
-    except pika.exceptions.AMQPError as gone:
-        log.debug("the connection was gone already: %r", gone)
+    except pika.exceptions.AMQPError as error:
+        log.debug("the connection was gone already: %r", error)
 
 
 def _parameters(url: str) -> pika.URLParameters:
@@ -218,13 +220,13 @@ def _parameters(url: str) -> pika.URLParameters:
         raise ConfigurationError("this is no AMQP URL: it begins neither with amqp:// nor with amqps://", hint=hint)
     try:
         parameters = pika.URLParameters(url)
-    except (ValueError, TypeError, KeyError) as wrong:
+    except (ValueError, TypeError, KeyError) as error:
         # Not what it says: after a # or / in a password it quotes the rest of that as a port.
         raise ConfigurationError(
             "this is no AMQP URL: its port or an option is wrong, or a character of the password is not "
             "percent-encoded",
             hint=hint,
-        ) from wrong
+        ) from error
     secure(parameters)
     parameters.socket_timeout = parameters.blocked_connection_timeout = ANSWER_SECONDS
     return parameters
@@ -234,8 +236,8 @@ def _look_at(url: str, queue: str) -> Any:
     with blocking_channel(url) as channel:
         try:
             return channel.queue_declare(queue, passive=True).method
-        except pika.exceptions.ChannelClosedByBroker as closed:
-            raise ConfigurationError(f"the broker has no queue {queue}: {closed.reply_text}") from closed
+        except pika.exceptions.ChannelClosedByBroker as error:
+            raise ConfigurationError(f"the broker has no queue {queue}: {error.reply_text}") from error
 
 
 def _no_exchange(exchange: str, closed: pika.exceptions.ChannelClosedByBroker) -> ConfigurationError:

@@ -48,16 +48,16 @@ def parse_facts(given: Any) -> Facts:
     try:
         facts = Facts.model_validate(given)
         facts.model_dump_json()
-    except ValidationError as bad:
-        first = bad.errors()[0]
+    except ValidationError as error:
+        first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise ConfigurationError(
             f"the facts do not fit: {where}: {first['msg']}", hint="see docs/messages.md"
-        ) from bad
-    except ValueError as bad:  # JSON can spell half a character, and no message can hold one
+        ) from error
+    except ValueError as error:  # JSON can spell half a character, and no message can hold one
         raise ConfigurationError(
             "the facts do not fit: half of a surrogate pair", hint="see docs/messages.md"
-        ) from bad
+        ) from error
     return facts
 
 

@@ -40,8 +40,8 @@ def secure(parameters: pika.URLParameters) -> None:
         if words["certfile"]:
             context.load_cert_chain(words["certfile"], words["keyfile"])
             parameters.credentials = ExternalCredentials()
-    except (OSError, ssl.SSLError) as wrong:
-        raise ConfigurationError(f"the broker's certificates cannot be read: {wrong}", hint=_HINT) from wrong
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigurationError(f"the broker's certificates cannot be read: {error}", hint=_HINT) from error
     parameters.ssl_options = pika.SSLOptions(context, parameters.host)
 
 

@@ -49,9 +49,9 @@ def list_for(directory: Path, branch: str) -> PackageList | None:
             return PackageList(path, tuple(_patterns(path.read_text(encoding="utf-8"))))
         except (FileNotFoundError, NotADirectoryError):
             continue
-        except (OSError, UnicodeDecodeError) as broken:
+        except (OSError, UnicodeDecodeError) as error:
             # Infrastructure, for the message must wait and not be judged by a list that nobody could read.
-            raise InfrastructureError(f"cannot read the package list {path}: {broken}") from broken
+            raise InfrastructureError(f"cannot read the package list {path}: {error}") from error
     return None
 
 
@@ -78,8 +78,8 @@ def write_list(directory: Path, branch: str, names: Sequence[str], origin: str, 
         text = path.read_text(encoding="utf-8") if path.exists() else _NEW.format(branch=branch)
         block = [BEGIN, f"# {now.isoformat(timespec='seconds')}, {origin}", *sorted(set(names)), END]
         _replace(path, _with_block(path, text, block))
-    except (OSError, UnicodeDecodeError) as broken:
-        raise InfrastructureError(f"cannot write the package list {path}: {broken}") from broken
+    except (OSError, UnicodeDecodeError) as error:
+        raise InfrastructureError(f"cannot write the package list {path}: {error}") from error
     return PackageList(path, tuple(_patterns(path.read_text(encoding="utf-8"))))
 
 

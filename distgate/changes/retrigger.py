@@ -124,8 +124,8 @@ def branch_of_target(target: str) -> str:
 def _made(**parts: Any) -> Change:
     try:
         return Change(**parts, username="distgate", summary="started by hand")
-    except ValidationError as wrong:
-        first = wrong.errors(include_url=False)[0]
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
         name, value = first["loc"][0], parts.get(str(first["loc"][0]))
         hint = "40 hexadecimal digits, please" if name == "rev" else "as dist-git has it"
-        raise ConfigurationError(f"the {name} is wrong: {str(value)[:60]!r}", hint=hint) from wrong
+        raise ConfigurationError(f"the {name} is wrong: {str(value)[:60]!r}", hint=hint) from error

@@ -119,8 +119,8 @@ def _malformed(matter: Matter) -> str | None:
         return matter.body.reason
     try:
         matter.push  # noqa: B018 - reading it is the question
-    except (MalformedMessage, UnrelatedMessage) as bad:
-        return str(bad)
+    except (MalformedMessage, UnrelatedMessage) as error:
+        return str(error)
     return None
 
 

@@ -88,8 +88,8 @@ def parse(text: str | bytes) -> Any:
     try:
         # With a byte order mark or without: editors differ.
         return json.loads(text.decode("utf-8-sig") if isinstance(text, bytes) else text)
-    except (ValueError, RecursionError) as bad:
-        return Unreadable(f"the message is not JSON: {bad}"[:300])
+    except (ValueError, RecursionError) as error:
+        return Unreadable(f"the message is not JSON: {error}"[:300])
 
 
 def narrate(decision: Decision) -> Iterator[str]:

@@ -195,10 +195,10 @@ def parse_since(text: str, now: float) -> float:
         return now - int(text[:-1]) * units[text[-1]]
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError as bad:
+    except ValueError as error:
         raise ConfigurationError(
             f"{text!r} is no time", hint="a date, a date and time (UTC unless it says otherwise), or 90m, 24h, 7d"
-        ) from bad
+        ) from error
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
@@ -239,10 +239,10 @@ def open_ledger() -> Iterator[tuple[Ledger, Settings]]:
 def _read(file: str) -> bytes:
     try:
         return sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-    except OSError as missing:
+    except OSError as error:
         raise ConfigurationError(
-            f"cannot read {file}: {missing.strerror}", hint="name a message file, - to pipe one in, or a run's ID"
-        ) from missing
+            f"cannot read {file}: {error.strerror}", hint="name a message file, - to pipe one in, or a run's ID"
+        ) from error
 
 
 def _print_json(value: dict[str, Any]) -> None:

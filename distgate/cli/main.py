@@ -57,10 +57,10 @@ def render_message(
 
     try:
         given = json.loads(_read(file))
-    except (ValueError, RecursionError) as bad:
+    except (ValueError, RecursionError) as error:
         raise ConfigurationError(
-            f"{file} is not JSON: {bad}", hint="one object with pipeline, suffix, state"
-        ) from bad
+            f"{file} is not JSON: {error}", hint="one object with pipeline, suffix, state"
+        ) from error
     body = render(parse_facts(given))
     if as_json:
         print(json.dumps(body, indent=1, sort_keys=True, ensure_ascii=False))
@@ -125,19 +125,19 @@ def _open_benchmarks() -> None:
 def _read_bytes(file: str) -> bytes:
     try:
         return sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-    except OSError as missing:
+    except OSError as error:
         raise ConfigurationError(
-            f"cannot read {file}: {missing.strerror}", hint="name a file, or - to pipe one in"
-        ) from missing
+            f"cannot read {file}: {error.strerror}", hint="name a file, or - to pipe one in"
+        ) from error
 
 
 def _read(file: str) -> str:
     try:
         return _read_bytes(file).decode()
-    except UnicodeDecodeError as bad:
+    except UnicodeDecodeError as error:
         raise ConfigurationError(
-            f"{file} is not UTF-8 text: {bad.reason}", hint="a message is JSON in UTF-8"
-        ) from bad
+            f"{file} is not UTF-8 text: {error.reason}", hint="a message is JSON in UTF-8"
+        ) from error
 
 
 reference.register(app, whole)

@@ -138,10 +138,8 @@ def _fresh(into: Path | None, capsule: Capsule) -> Path:
     try:
         into.mkdir(parents=True, exist_ok=True)
         empty = not any(into.iterdir())
-    except OSError as refused:
-        raise ConfigurationError(
-            f"cannot work in {into}: {refused.strerror}", hint="--into names another"
-        ) from refused
+    except OSError as error:
+        raise ConfigurationError(f"cannot work in {into}: {error.strerror}", hint="--into names another") from error
     if not empty:
         raise ConfigurationError(f"{into} is not empty", hint="name a new directory")
     return into.resolve()

@@ -122,12 +122,12 @@ def _locked(node: ClusterNode, timeout: float) -> Iterator[None]:
     with ExitStack() as leaving:
         try:
             leaving.enter_context(held(words, word="held", timeout=timeout + _CONNECT_SECONDS))
-        except (ProcessFailed, ProcessTimedOut) as refused:
-            taken = re.search(r"^taken$", refused.evidence, re.MULTILINE)
+        except (ProcessFailed, ProcessTimedOut) as error:
+            taken = re.search(r"^taken$", error.evidence, re.MULTILINE)
             why = f"is still used by another run after {timeout:g} s" if taken else "could not be locked"
             raise InfrastructureError(
                 f"host {node.name} at {node.address.host}:{node.address.port} {why}",
                 hint="" if taken else "ssh, sh, flock and cat are needed there",
-                evidence=refused.evidence,
-            ) from refused
+                evidence=error.evidence,
+            ) from error
         yield

@@ -148,8 +148,8 @@ def _playbook(entry: Fields, key: str, directory: Path) -> str:
 def _check_network(top: Fields, topology: Topology) -> None:
     try:
         network = ipaddress.IPv4Network(topology.network)
-    except ValueError as odd:
-        raise top.wrong(f"is no IPv4 network: {odd}", "network") from odd
+    except ValueError as error:
+        raise top.wrong(f"is no IPv4 network: {error}", "network") from error
     if network.num_addresses < len(topology.nodes) + 16:
         raise top.wrong(f"{network} is too small for {len(topology.nodes)} nodes", "network")
     if network.overlaps(_TAKEN):

@@ -99,9 +99,9 @@ def judge_conformance(name: str, run: ObservedSuite, least: int = 1, console: st
     """
     try:
         found = read_junit(run.artifacts)
-    except TestsError as malformed:
+    except TestsError as error:
         lost = _broken_off(run, "the conformance run") if run.unreachable else None
-        blame, said = lost or ("tests", malformed.message)
+        blame, said = lost or ("tests", error.message)
         return SuiteVerdict(name, "ERROR", blame, (), said, printable(console))
     verdict, guilty, evidence = _decide(run, found, least)
     return SuiteVerdict(name, verdict, guilty, found.tests, evidence, printable(console))

@@ -70,10 +70,10 @@ class Fields:
         loader = yaml.SafeLoader("")
         try:
             value = loader.construct_document(node)
-        except (yaml.YAMLError, ValueError, TypeError, RecursionError) as odd:
+        except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
             raise self.wrong(
-                f"holds a value that is none: {getattr(odd, 'problem', None) or odd}", key, node
-            ) from odd
+                f"holds a value that is none: {getattr(error, 'problem', None) or error}", key, node
+            ) from error
         finally:
             loader.dispose()
         if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
@@ -130,16 +130,16 @@ def read_fields(file: Path) -> Fields:
     try:
         with file.open("rb") as stream:
             text = stream.read(_LIMIT + 1)
-    except OSError as failed:
-        raise ConfigurationError(f"{file} cannot be read: {failed.strerror}") from failed
+    except OSError as error:
+        raise ConfigurationError(f"{file} cannot be read: {error.strerror}") from error
     if len(text) > _LIMIT:
         raise ConfigurationError(f"{file} is longer than {_LIMIT} bytes")
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
-    except (yaml.YAMLError, RecursionError, ValueError) as broken:
-        mark = getattr(broken, "problem_mark", None)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}" if mark else ""
-        raise ConfigurationError(f"{file}{where}: {getattr(broken, 'problem', None) or 'is no YAML'}") from broken
+        raise ConfigurationError(f"{file}{where}: {getattr(error, 'problem', None) or 'is no YAML'}") from error
     if node is None:
         raise ConfigurationError(f"{file} is empty")
     return Fields(node, file)

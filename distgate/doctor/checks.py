@@ -98,16 +98,16 @@ class _Look:
 def _outcome(probe: Callable[[], Seen]) -> Seen:
     try:
         return probe()
-    except DistgateError as known:
-        last = known.evidence.strip().splitlines()[-1:]
-        return Seen(False, ": ".join([known.message, *last]), known.hint)
-    except OSError as refused:
+    except DistgateError as error:
+        last = error.evidence.strip().splitlines()[-1:]
+        return Seen(False, ": ".join([error.message, *last]), error.hint)
+    except OSError as error:
         return Seen(
             False,
-            f"{refused.strerror or refused}: {refused.filename or 'no file'}",
+            f"{error.strerror or error}: {error.filename or 'no file'}",
             "look at its permissions and its disk",
         )
-    except Exception as bug:
+    except Exception as error:
         # The last rung: whatever is wrong with one check must not hide the others.
         log.debug("a check broke", exc_info=True)
-        return Seen(False, f"the check itself broke: {type(bug).__name__}: {bug}", "this is a bug of distgate")
+        return Seen(False, f"the check itself broke: {type(error).__name__}: {error}", "this is a bug of distgate")

@@ -67,10 +67,10 @@ def look_at_libvirt(guests: Path) -> Seen:
     """Open the embedded driver with the state directory that runs use."""
     try:
         from distgate.guests.libvirt_connection import embedded_libvirt
-    except ImportError as missing:  # the binding is compiled: it may not fit the library that is there
+    except ImportError as error:  # the binding is compiled: it may not fit the library that is there
         raise ConfigurationError(
-            f"libvirt's Python binding does not load: {missing}", hint="./run installs what distgate needs"
-        ) from missing
+            f"libvirt's Python binding does not load: {error}", hint="./run installs what distgate needs"
+        ) from error
     if not space_in(guests, "guests").writable:  # before the driver leaves half of itself in the temporary directory
         return Seen(False, f"the state of guests cannot be written to {guests}", "DISTGATE_GUESTS_DIR names another")
     version = int(embedded_libvirt(guests).connection.getLibVersion())
@@ -93,12 +93,12 @@ def look_at_sandbox(seconds: float) -> Seen:
         said = log.read_text(errors="replace") if log.exists() else ""
     try:
         return judge_sandbox(Confinement(**json.loads(ended.report)))
-    except (ValueError, TypeError) as silent:
+    except (ValueError, TypeError) as error:
         raise InfrastructureError(
             f"a trivial program ended with status {ended.returncode} in the sandbox",
             hint="docs/isolation.md",
             evidence=said,
-        ) from silent
+        ) from error
 
 
 def look_at_compose(wanted: str, appliance_kernel: Path | None) -> Seen:
@@ -119,8 +119,8 @@ def space_in(path: Path, purpose: str) -> Space:
         found = found.parent
     try:
         free = shutil.disk_usage(found).free
-    except OSError as refused:
-        return Space(purpose, path, None, False, refused.strerror or str(refused))
+    except OSError as error:
+        return Space(purpose, path, None, False, error.strerror or str(error))
     return Space(purpose, path, free, found.is_dir() and os.access(found, os.W_OK | os.X_OK))
 
 
@@ -162,7 +162,7 @@ def look_at_tmt() -> Seen:
 def _version_of(*names: str) -> str:
     try:
         return ", ".join(f"{name} {metadata.version(name)}" for name in names)
-    except metadata.PackageNotFoundError as missing:
+    except metadata.PackageNotFoundError as error:
         raise ConfigurationError(
-            f"this Python has no {missing.name}", hint="./run installs what distgate needs"
-        ) from missing
+            f"this Python has no {error.name}", hint="./run installs what distgate needs"
+        ) from error

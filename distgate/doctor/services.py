@@ -108,8 +108,8 @@ def look_at_clock(api: str, site: str) -> Seen:
     for server, read in readers.items():
         try:
             readings.append(read())
-        except DistgateError as away:
-            silent[server] = away.message
+        except DistgateError as error:
+            silent[server] = error.message
     return judge_clock(readings, silent)
 
 
@@ -123,8 +123,8 @@ def read_clock(server: str, url: str, ca: str = "") -> Reading:
     received = time.time()
     try:
         date = parsedate_to_datetime(answer.headers["Date"]).timestamp()
-    except (KeyError, ValueError) as undated:
-        raise InfrastructureError(f"{url} answers without a date") from undated
+    except (KeyError, ValueError) as error:
+        raise InfrastructureError(f"{url} answers without a date") from error
     return Reading(server, sent, received, date)
 
 
@@ -134,8 +134,8 @@ def koji_profile(api: str, site: str) -> KojiProfile:
     names = {one.name for one in dataclasses.fields(KojiProfile)}
     try:
         return KojiProfile(**{name: value for name, value in known.items() if name in names})
-    except TypeError as short:
-        raise ConfigurationError(f"the block {KOJI_BLOCK}/{site} is incomplete: {short}") from short
+    except TypeError as error:
+        raise ConfigurationError(f"the block {KOJI_BLOCK}/{site} is incomplete: {error}") from error
 
 
 def block_values(api: str, kind: str, name: str) -> dict[str, Any]:
@@ -146,9 +146,9 @@ def block_values(api: str, kind: str, name: str) -> dict[str, Any]:
     path = f"/block_types/slug/{quote(kind)}/block_documents/name/{quote(name)}"
     try:
         answer = _get(f"{api.rstrip('/')}{path}", include_secrets="true")
-    except DistgateError as away:
-        message = f"the block {kind}/{name} cannot be read: {away.message}"
-        raise type(away)(message, hint="PREFECT_API_URL says where Prefect is") from away
+    except DistgateError as error:
+        message = f"the block {kind}/{name} cannot be read: {error.message}"
+        raise type(error)(message, hint="PREFECT_API_URL says where Prefect is") from error
     if answer.status_code == 404:
         raise NoBlock(
             f"there is no block {kind}/{name} on {api}",
@@ -159,10 +159,10 @@ def block_values(api: str, kind: str, name: str) -> dict[str, Any]:
         described = document["block_schema"]["fields"]["properties"]
         defaults = {field: said["default"] for field, said in described.items() if "default" in said}
         return defaults | dict(document["data"])
-    except (httpx.HTTPStatusError, ValueError, KeyError, TypeError, AttributeError) as odd:
+    except (httpx.HTTPStatusError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InfrastructureError(
             f"{api} answers {answer.status_code}, and no block document", hint="PREFECT_API_URL ends in /api"
-        ) from odd
+        ) from error
 
 
 def _hub(api: str, site: str) -> Reading:
@@ -176,9 +176,9 @@ def _get(url: str, *, ca: str = "", **query: str) -> httpx.Response:
         # trust_env=False: no proxy of the environment stands between us and what runs will speak to.
         with httpx.Client(timeout=ANSWER_SECONDS, trust_env=False, verify=verify) as client:
             return client.get(url, params=query)
-    except (httpx.InvalidURL, httpx.UnsupportedProtocol) as wrong:
-        raise ConfigurationError(f"{url} is no URL: {wrong}", hint="PREFECT_API_URL names the API") from wrong
-    except (httpx.HTTPError, OSError) as away:
+    except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+        raise ConfigurationError(f"{url} is no URL: {error}", hint="PREFECT_API_URL names the API") from error
+    except (httpx.HTTPError, OSError) as error:
         raise InfrastructureError(
-            f"{url} does not answer: {away or type(away).__name__}", hint="is the server up, and its address right?"
-        ) from away
+            f"{url} does not answer: {error or type(error).__name__}", hint="is the server up, and its address right?"
+        ) from error

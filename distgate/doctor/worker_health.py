@@ -30,9 +30,9 @@ def examine_here(own: Settings) -> Report:
     try:
         said = run(words, timeout=DOCTOR_SECONDS, env=env, allowed=(0, 1), split_errors=True).output
         findings = tuple(Finding(**one) for one in json.loads(said)["checks"])
-    except (DistgateError, ValueError, KeyError, TypeError) as silent:
-        last = getattr(silent, "evidence", "").strip().splitlines()[-1:]
-        return Report((Finding("doctor", False, ": ".join([f"it gave no answer: {silent}", *last])),))
+    except (DistgateError, ValueError, KeyError, TypeError) as error:
+        last = getattr(error, "evidence", "").strip().splitlines()[-1:]
+        return Report((Finding("doctor", False, ": ".join([f"it gave no answer: {error}", *last])),))
     return needed_of(Report(findings), own.worker_checks)
 
 

@@ -189,8 +189,8 @@ def _moment(properties: dict[str, str], name: str) -> float:
     text = properties.get(name, "0")
     try:
         return int(text) / 1e6
-    except ValueError as odd:
-        raise InfrastructureError(f"systemd in the guest gave no number for {name}", evidence=text) from odd
+    except ValueError as error:
+        raise InfrastructureError(f"systemd in the guest gave no number for {name}", evidence=text) from error
 
 
 def _properties(lines: Iterable[str]) -> dict[str, str]:

@@ -182,10 +182,10 @@ def _make_overlay(image: Path, overlay: Path) -> None:
 def _start(driver: EmbeddedLibvirt, spec: DomainSpec) -> Any:
     try:
         domain = driver.connection.createXML(domain_xml(spec), 0)
-    except libvirt.libvirtError as refused:
+    except libvirt.libvirtError as error:
         raise InfrastructureError(
-            f"libvirt did not start the guest: {refused}", evidence=tail_of(_emulator_log(driver, spec.name))
-        ) from refused
+            f"libvirt did not start the guest: {error}", evidence=tail_of(_emulator_log(driver, spec.name))
+        ) from error
     driver.keep_capabilities()
     return domain
 
@@ -194,10 +194,10 @@ def _forwarded_port(domain: Any) -> int:
     hmp = libvirt_qemu.VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP
     try:
         said = libvirt_qemu.qemuMonitorCommand(domain, "info usernet", hmp)
-    except libvirt.libvirtError as gone:
+    except libvirt.libvirtError as error:
         raise GuestStopped(
-            f"guest {domain.name()} ended as soon as it was started: {gone}", hint="see console.log and qemu.log"
-        ) from gone
+            f"guest {domain.name()} ended as soon as it was started: {error}", hint="see console.log and qemu.log"
+        ) from error
     found = _FORWARDED.search(said)
     if not found:
         raise InfrastructureError("qemu forwards no port to the guest's sshd", evidence=said)
@@ -260,9 +260,9 @@ class _Start:
         patience = min(_COMMAND_SECONDS * self._scale, deadline.remaining())
         try:
             return self._guest.run("true", timeout=max(1.0, patience)).returncode == 0
-        except InfrastructureError as failed:
-            self._last_words = failed.evidence
-            if "Permission denied" in failed.evidence:
+        except InfrastructureError as error:
+            self._last_words = error.evidence
+            if "Permission denied" in error.evidence:
                 raise
             return False
 

@@ -121,11 +121,11 @@ def _open(state: Path) -> EmbeddedLibvirt:
     try:
         with _on_first_processor():
             connection = libvirt.open(f"qemu:///embed?root={root}")
-    except libvirt.libvirtError as refused:
+    except libvirt.libvirtError as error:
         raise InfrastructureError(
-            f"libvirt's embedded driver does not open: {refused}",
+            f"libvirt's embedded driver does not open: {error}",
             hint="it needs libvirt's qemu driver and, for root, its user (Debian: libvirt-qemu, Fedora: qemu)",
-        ) from refused
+        ) from error
     log.debug("libvirt %s embedded in %s", connection.getLibVersion(), root)
     return EmbeddedLibvirt(connection, root, child)
 

@@ -235,10 +235,10 @@ def hold(control: Path) -> None:
             record = GuestRegistry(Path(spec.state)).amend(guest.name, control=control)
             _write(control / "answer.json", _answer(guest))
             _watch(spec, record, control, kept)
-    except DistgateError as failed:
+    except DistgateError as error:
         asked_in_vain = True  # whoever asked reads the answer, and removes it
-        words = {"message": failed.message, "hint": failed.hint, "evidence": failed.evidence}
-        _write(control / "answer.json", {"error": type(failed).__name__, **words})
+        words = {"message": error.message, "hint": error.hint, "evidence": error.evidence}
+        _write(control / "answer.json", {"error": type(error).__name__, **words})
         raise
     finally:
         if not asked_in_vain:
@@ -300,8 +300,8 @@ def _main(control: Path) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     try:
         hold(control)
-    except DistgateError as failed:
-        sys.exit(f"{failed}\n{failed.evidence}")
+    except DistgateError as error:
+        sys.exit(f"{error}\n{error.evidence}")
 
 
 if __name__ == "__main__":

@@ -147,9 +147,9 @@ class RegisteredGuests:
         with self._inner.boot(image, key, workdir, timeout) as guest:
             try:
                 self._registry.enter(record_of(guest, image, workdir))
-            except OSError as unwritten:
+            except OSError as error:
                 # People cannot find the guest then; the run can go on without that.
-                log.warning("guest %s is not in the register: %s", guest.name, unwritten)
+                log.warning("guest %s is not in the register: %s", guest.name, error)
             try:
                 yield guest
             finally:
@@ -196,8 +196,8 @@ def _read(path: Path) -> GuestRecord | None:
         return _ADAPTER.validate_json(path.read_bytes())
     except FileNotFoundError:  # its guest has just ended
         return None
-    except (OSError, ValidationError) as odd:
-        log.warning("%s is not read: %s", path, odd)
+    except (OSError, ValidationError) as error:
+        log.warning("%s is not read: %s", path, error)
         return None
 
 

@@ -61,8 +61,8 @@ def address_of(url: str) -> Address:
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 0)
-    except ValueError as odd:
-        raise ConfigurationError(f"{url!r} is no address: {odd}") from None
+    except ValueError as error:
+        raise ConfigurationError(f"{url!r} is no address: {error}") from None
     if parts.scheme not in _PORTS or not host:
         raise ConfigurationError(f"a guest can be let to http and https addresses, not to {url!r}")
     if host in _LOOPBACK:
@@ -123,8 +123,8 @@ class _Link:
         words = self._words("-O", "forward", "-R", self._where.forwarding)
         try:
             done = run(words, timeout=timeout, allowed=(0, 255))
-        except ProcessTimedOut as mute:
-            raise self._refused("it does not answer", mute.evidence) from None
+        except ProcessTimedOut as error:
+            raise self._refused("it does not answer", error.evidence) from None
         if done.returncode:
             raise self._refused(f"is something listening at port {self._where.port} there?", done.output)
 
@@ -133,9 +133,9 @@ class _Link:
         """After the block, and whatever it raised: tell when the connection broke meanwhile."""
         try:
             yield
-        except (DistgateError, OSError) as consequence:
+        except (DistgateError, OSError) as error:
             if self._broken():
-                raise self._fallen_shut() from consequence
+                raise self._fallen_shut() from error
             raise
         if self._broken():
             raise self._fallen_shut()

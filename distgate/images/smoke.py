@@ -99,10 +99,10 @@ def judge(expected: Sequence[Nevra], rpm_lines: Iterable[str], running_kernel: s
 def _parse(line: str) -> Nevra:
     try:
         return Nevra.parse(line)
-    except ValueError as odd:
+    except ValueError as error:
         raise InfrastructureError(
             "the guest's rpm said something that is no package", hint="its RPM database may be broken", evidence=line
-        ) from odd
+        ) from error
 
 
 def _same(one: Nevra, other: Nevra) -> bool:
@@ -157,8 +157,8 @@ class SmokeBoot:
             with self.host.boot(image.path, base.ssh_key, room, self.timeout) as guest:
                 report = self._with_units(inspect(guest, image, room), base, room)
                 (self.passed if report.passed else self.failed)(guest, f"smoke test: {report.sentence}")
-        except (TimedOut, GuestStopped) as dead:
-            raise self._blame_for(dead, image, base, room) from dead
+        except (TimedOut, GuestStopped) as error:
+            raise self._blame_for(error, image, base, room) from error
         if not report.passed:
             seen = (room / "installed_rpms.txt").read_text()[-_TAIL:]
             raise PackageError(f"the smoke test failed: {report.sentence}", evidence=seen)

@@ -5,7 +5,8 @@ machine, which belongs to libvirt's daemon. imagefactory 1.1.16 means to take th
 builders have no ``builder_thread``), so it is done here, by the name that imagefactory derives from the image's UUID.
 
 Run as ``python -m distgate.kickstart.imagefactory_monitor PARENT GRACE LOG STORAGE URI WORD...``
-by setpriv --pdeathsig TERM: so also the worker's kill -9 ends it. Its exit status is imagefactory's, or 128 and the signal's number.
+by setpriv --pdeathsig TERM: so also the worker's kill -9 ends it.
+Its exit status is imagefactory's, or 128 and the signal's number.
 """
 
 from __future__ import annotations

@@ -33,8 +33,8 @@ def parse(
             parser.readKickstartFromString(text)
     except KickstartError as error:
         raise broken_at(error.lineno, name, error.message or str(error), origin) from None
-    except KickstartParseWarning as warning:
-        raise broken_at(None, name, str(warning), origin) from None
+    except KickstartParseWarning as error:
+        raise broken_at(None, name, str(error), origin) from None
     except (ValueError, LookupError) as error:
         # shlex's complaint about quotes, or a lone "-" among the packages: pykickstart adds no line number.
         raise broken_at(_line_of(text, parser._line), name, str(error), origin) from None

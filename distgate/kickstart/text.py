@@ -98,8 +98,8 @@ def _content(path: Path) -> str:
     try:
         # No translation of line endings: an edit keeps every byte it does not mean to change.
         return path.read_bytes().decode("utf-8")
-    except UnicodeDecodeError as odd:
-        raise ConfigurationError(f"{path.name} is no UTF-8 text: {odd.reason} at byte {odd.start}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{path.name} is no UTF-8 text: {error.reason} at byte {error.start}") from None
 
 
 def _included(line: Line, tree: Path, above: tuple[Path, ...]) -> Path:
@@ -119,8 +119,8 @@ def _included(line: Line, tree: Path, above: tuple[Path, ...]) -> Path:
 def _argument(line: Line) -> str:
     try:
         words = shlex.split(line.text, comments=True)
-    except ValueError as odd:
-        raise refusal(line, str(odd)) from None
+    except ValueError as error:
+        raise refusal(line, str(error)) from None
     if len(words) != 2 or not words[1]:
         raise refusal(line, "%include wants the name of one file")
     return words[1]

@@ -186,8 +186,8 @@ def _as_psycopg(sql: str) -> str:
 def _reported(driver: Driver) -> Iterator[None]:
     try:
         yield
-    except driver.error as broken:
-        raise unusable(broken) from broken
+    except driver.error as error:
+        raise unusable(error) from error
 
 
 def unusable(broken: object) -> InfrastructureError:

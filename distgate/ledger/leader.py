@@ -84,10 +84,10 @@ class FileSeat:
                 return True
             try:
                 self._stream = locks.take(self._path, _own_name(self.role))
-            except OSError as refused:
+            except OSError as error:
                 raise InfrastructureError(
-                    f"the lock {self._path} cannot be had: {refused.strerror}", hint="is the ledger's disk full?"
-                ) from refused
+                    f"the lock {self._path} cannot be had: {error.strerror}", hint="is the ledger's disk full?"
+                ) from error
             return self._stream is not None
 
     def holder(self) -> str:
@@ -123,9 +123,9 @@ class SessionSeat:
                 else:
                     asked = sa.text("SELECT pg_try_advisory_lock(:seats, :role)")
                     self._held = bool(session.execute(asked, self._numbers).scalar())
-            except sa.exc.DBAPIError as lost:
+            except sa.exc.DBAPIError as error:
                 self._leave()
-                raise InfrastructureError(f"the seat of the {self.role} cannot be asked for: {lost.orig}") from lost
+                raise InfrastructureError(f"the seat of the {self.role} cannot be asked for: {error.orig}") from error
             return self._held
 
     def holder(self) -> str:

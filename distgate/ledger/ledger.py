@@ -162,8 +162,8 @@ class Ledger(RunLedger):
 def _reported() -> Iterator[None]:
     try:
         yield
-    except DatabaseError as broken:
-        raise unusable(broken.orig) from broken
+    except DatabaseError as error:
+        raise unusable(error.orig) from error
 
 
 def _of(key: str, pipeline: Pipeline) -> sa.ColumnElement[bool]:

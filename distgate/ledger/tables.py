@@ -95,10 +95,10 @@ def open_engine(url: str) -> Engine:
         _make_parent(url)
         # A server that was restarted has closed what lies in the pool: a message of a run must not be lost to that.
         engine = sa.create_engine(url, connect_args={"timeout": PATIENCE} if sqlite else {}, pool_pre_ping=not sqlite)
-    except (sa.exc.ArgumentError, ImportError, OSError) as wrong:
-        raise _no_ledger(str(wrong)) from wrong
-    except ValueError as wrong:  # a port that is no number: it may be a part of the password
-        raise _no_ledger("the URL has no port that is a number; are special characters percent-encoded?") from wrong
+    except (sa.exc.ArgumentError, ImportError, OSError) as error:
+        raise _no_ledger(str(error)) from error
+    except ValueError as error:  # a port that is no number: it may be a part of the password
+        raise _no_ledger("the URL has no port that is a number; are special characters percent-encoded?") from error
     if sqlite:
         sa.event.listen(engine, "connect", _prepare_sqlite)
         sa.event.listen(engine, "begin", _begin_sqlite)
@@ -152,8 +152,8 @@ def file_of(url: str) -> Path | None:
     """The file of an SQLite ledger; None for any other. Raises ConfigurationError when ``url`` is none."""
     try:
         path = sa.make_url(url).database if url.startswith("sqlite") else None
-    except sa.exc.ArgumentError as wrong:
-        raise _no_ledger(str(wrong)) from wrong
+    except sa.exc.ArgumentError as error:
+        raise _no_ledger(str(error)) from error
     return Path(path) if path and path != ":memory:" else None
 
 

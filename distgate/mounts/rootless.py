@@ -40,8 +40,8 @@ def user_namespace_refusal() -> str:
     try:
         # Users beyond the first range would be lost, so a file with a later one must exist in the namespace too.
         said = run([*user_namespace(), "cat", "/proc/self/uid_map"], timeout=20)
-    except DistgateError as refused:
-        said_last = (refused.evidence.strip().splitlines() or [refused.message])[-1]
+    except DistgateError as error:
+        said_last = (error.evidence.strip().splitlines() or [error.message])[-1]
         return f"no user namespace with a range from /etc/subuid: {said_last}"
     mapped = sum(int(line.split()[2]) for line in said.output.splitlines())
     return "" if mapped >= 65535 else f"/etc/subuid gives this user {mapped - 1} users, an image needs 65535"

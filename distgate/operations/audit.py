@@ -1,4 +1,4 @@
-"""The audit: do the books balance? Pure rules over the ledger's records (distgate.operations.ledger_queries reads them).
+"""The audit: do the books balance? Rules over the ledger's records (distgate.operations.ledger_queries reads them).
 
 For each pipeline: every trigger ends as run, ignored, shed, rejected or duplicate, or still waits for its run; a run
 that ended has one verdict and its messages in the order of the contract. Every message was confirmed, or is queued

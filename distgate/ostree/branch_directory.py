@@ -173,10 +173,10 @@ class BranchPlace:
     def _blamed(self) -> Iterator[None]:
         try:
             yield
-        except OSError as failed:
-            if failed.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise full(self.directory, str(failed)) from failed
-            raise InfrastructureError(f"the trees in {self.directory} cannot be worked on: {failed}") from failed
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise full(self.directory, str(error)) from error
+            raise InfrastructureError(f"the trees in {self.directory} cannot be worked on: {error}") from error
 
     @property
     def _leases(self) -> Path:

@@ -85,13 +85,13 @@ class DnfTreeComposer:
         )
         try:
             return perform(transaction, scratch, self.timeout, progress)
-        except InfrastructureError as failed:
-            missing = sorted(set(_NO_MATCH.findall(failed.evidence)).intersection(self.treefile.packages))
+        except InfrastructureError as error:
+            missing = sorted(set(_NO_MATCH.findall(error.evidence)).intersection(self.treefile.packages))
             if missing:
                 raise ConfigurationError(
                     f"treefile {self.treefile.path}: no repository has {', '.join(missing)}",
                     hint=f"its repositories are {', '.join(source.name for source in self.repositories)}",
-                    evidence=failed.evidence,
+                    evidence=error.evidence,
                 ) from None
             raise
 
@@ -111,8 +111,8 @@ class DnfTreeComposer:
         command: list[str | Path] = [*words, sys.executable, "-m", root_to_tree.__name__, root, facts]
         try:
             run(command, timeout=_SHAPING, env={"PYTHONDONTWRITEBYTECODE": "1"})
-        except ProcessFailed as failed:
-            raise self._unshapely(request, failed) from None
+        except ProcessFailed as error:
+            raise self._unshapely(request, error) from None
 
     def _unshapely(self, request: TreeRequest, failed: ProcessFailed) -> DistgateError:
         if FULL.search(failed.evidence):

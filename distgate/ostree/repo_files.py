@@ -41,8 +41,8 @@ def read_repo_file(path: Path) -> dict[str, RepositorySource]:
     try:
         parser.read_string(path.read_text(encoding="utf-8"), str(path))
         return {name: _source(path, name, parser[name]) for name in parser.sections()}
-    except (OSError, UnicodeDecodeError, configparser.Error, ValueError) as broken:
-        raise ConfigurationError(f"{path} is no .repo file: {broken}") from None
+    except (OSError, UnicodeDecodeError, configparser.Error, ValueError) as error:
+        raise ConfigurationError(f"{path} is no .repo file: {error}") from None
 
 
 def _beside(directory: Path) -> dict[str, RepositorySource]:

@@ -62,8 +62,8 @@ class SigningKey:
     def _secret(self) -> str:
         try:
             return Path(self.key).read_text().strip()
-        except OSError as missing:
-            raise ConfigurationError(f"cannot read the signing key {self.key}: {missing.strerror}") from None
+        except OSError as error:
+            raise ConfigurationError(f"cannot read the signing key {self.key}: {error.strerror}") from None
 
 
 class OstreeRepository:
@@ -201,9 +201,9 @@ class OstreeRepository:
         argv = ["setpriv", "--pdeathsig", "KILL", "ostree", *verb, f"--repo={self.path}", *words[len(verb) :]]
         try:
             return run(argv, timeout=timeout, allowed=allowed)
-        except ProcessFailed as failed:
-            if FULL.search(failed.evidence):
-                raise full(self.path, failed.evidence) from None
+        except ProcessFailed as error:
+            if FULL.search(error.evidence):
+                raise full(self.path, error.evidence) from None
             raise
 
 

@@ -69,8 +69,8 @@ def main() -> int:
     facts = json.loads(Path(sys.argv[2]).read_text())
     try:
         make_tree(Path(sys.argv[1]), Shape(**facts))
-    except (Unshapely, OSError, sqlite3.Error) as broken:
-        print(broken, file=sys.stderr)
+    except (Unshapely, OSError, sqlite3.Error) as error:
+        print(error, file=sys.stderr)
         return REFUSED
     return 0
 

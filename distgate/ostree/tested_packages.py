@@ -66,9 +66,9 @@ class TestedPackages:
             link = generation.with_name(f"{generation.name}.link")
             link.symlink_to(generation.name)
             link.replace(self.place)
-        except OSError as failed:
+        except OSError as error:
             shutil.rmtree(generation, ignore_errors=True)
-            raise InfrastructureError(f"the tested packages could not be written: {failed}") from failed
+            raise InfrastructureError(f"the tested packages could not be written: {error}") from error
         self.remove_leftovers()
 
     def remove_leftovers(self) -> None:

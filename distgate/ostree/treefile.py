@@ -142,8 +142,8 @@ def _read(path: Path, seen: set[Path], depth: int) -> dict[str, Any]:
     seen.add(path.resolve())
     try:
         document = read_yaml(path)
-    except Unreadable as broken:
-        raise ConfigurationError(f"treefile {path}: {broken}") from None
+    except Unreadable as error:
+        raise ConfigurationError(f"treefile {path}: {error}") from None
     if not isinstance(document, dict):
         raise ConfigurationError(f"treefile {path}: is no mapping of keys to values")
     whole = dict(_checked(path, document))
@@ -223,8 +223,8 @@ def _filled(path: Path, key: str, text: str, given: Mapping[str, str]) -> str:
 def _script(path: Path, script: Path) -> str:
     try:
         return script.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as broken:
-        raise _refused(path, "postprocess-script", f"cannot be read: {broken}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise _refused(path, "postprocess-script", f"cannot be read: {error}") from None
 
 
 def _refused(path: Path, key: str, why: str) -> ConfigurationError:

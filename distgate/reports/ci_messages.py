@@ -118,8 +118,8 @@ class BuildTestBus:
             self._publisher.publish(message)
         except (InfrastructureError, ConfigurationError):
             raise
-        except DistgateError as unfit:
-            raise Refused(unfit.message) from unfit
+        except DistgateError as error:
+            raise Refused(error.message) from error
         return True
 
 

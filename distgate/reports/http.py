@@ -35,10 +35,10 @@ class ReportClient:
         """
         try:
             answer = self._client.request(method, url, **request)
-        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as wrong:
-            raise ConfigurationError(f"{url} is no address of {self._name}: {wrong}", hint=HINT) from wrong
-        except httpx.HTTPError as away:
-            raise InfrastructureError(f"{self._name} cannot be reached: {away!r}") from away
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+            raise ConfigurationError(f"{url} is no address of {self._name}: {error}", hint=HINT) from error
+        except httpx.HTTPError as error:
+            raise InfrastructureError(f"{self._name} cannot be reached: {error!r}") from error
         if answer.is_success:
             return _content(answer)
         self._explain(answer)
@@ -65,8 +65,8 @@ def secret(path: Path | None, setting: str) -> str:
         raise ConfigurationError(f"DISTGATE_{setting.upper()} is not set", hint=HINT)
     try:
         found = path.expanduser().read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as missing:
-        raise ConfigurationError(f"DISTGATE_{setting.upper()}: cannot read {path}: {missing}", hint=HINT) from missing
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"DISTGATE_{setting.upper()}: cannot read {path}: {error}", hint=HINT) from error
     if not found or not found.isprintable():
         raise ConfigurationError(f"DISTGATE_{setting.upper()}: {path} holds no secret on one line", hint=HINT)
     return found

@@ -58,8 +58,8 @@ class Mail:
         mail = self._mail(notice, news)
         try:
             self._send(mail)
-        except (OSError, smtplib.SMTPException) as trouble:
-            self._explain(trouble)
+        except (OSError, smtplib.SMTPException) as error:
+            self._explain(error)
         return True
 
     def _mail(self, notice: Notice, news: News) -> EmailMessage:

@@ -58,12 +58,12 @@ class Nevra:
             if not all(map(_WORD.fullmatch, words)):
                 raise ValueError("a name that no package may have")
             return cls(name, int(epoch), version, release, arch, "" if source == "(none)" else source)
-        except ValueError as odd:
+        except ValueError as error:
             raise NoPackage(
                 f"rpm calls a package {printable(line, newlines=False)[:200]!r}, which no package may be called",
                 hint="the header of an RPM was not made by rpmbuild",
                 evidence=printable(line)[:2000],
-            ) from odd
+            ) from error
 
 
 @dataclass(frozen=True)

@@ -143,8 +143,8 @@ def perform(
                     allowed=(0, 1),
                     pass_fds=(told, *keep_open),
                 )
-        except ProcessTimedOut as late:
-            raise _too_late(late, timeout, log) from None
+        except ProcessTimedOut as error:
+            raise _too_late(error, timeout, log) from None
         transcript = tail_of(log, TRANSCRIPT)
         try:
             facts = json.loads(answer.read_text())

@@ -86,15 +86,15 @@ def _install(dnf: Dnf, before: Sequence[str]) -> Choice:
         try:
             dnf.install(requests, before)
             return Choice(requests)
-        except Refused as refused:
+        except Refused as error:
             if choosing == "never" or len(requests) < 2:
                 raise
-            refusal = Refusal(refused.message, refused.evidence, tuple(named_in(requests, refused.evidence)))
+            refusal = Refusal(error.message, error.evidence, tuple(named_in(requests, error.evidence)))
     try:
         with dnf.steps.step("choose"):
             choice = greatest(requests, dnf.attempt, refusal, _rivals(requests, before))
-    except NotInstallable as alone:
-        raise PackageError(str(alone), evidence=alone.refusal.said[-EVIDENCE:]) from None
+    except NotInstallable as error:
+        raise PackageError(str(error), evidence=error.refusal.said[-EVIDENCE:]) from None
     dnf.install(choice.kept, before)
     return choice
 
@@ -135,10 +135,10 @@ def _run_script(confinement: Sequence[str], root: Path, script: Script) -> None:
     words: list[str | Path] = [*confinement, "chroot", root, script.interpreter, f"/run/{script.name}"]
     try:
         done = run(words, timeout=TIMEOUT, env=ENVIRONMENT | {"HOME": "/root"})
-    except ProcessFailed as failure:
-        print(failure.evidence, flush=True)
+    except ProcessFailed as error:
+        print(error.evidence, flush=True)
         if script.fatal:
-            raise InfrastructureError(f"{script.name} failed", evidence=failure.evidence) from None
+            raise InfrastructureError(f"{script.name} failed", evidence=error.evidence) from None
     else:
         print(done.output, end="", flush=True)
 

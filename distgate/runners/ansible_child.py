@@ -78,8 +78,8 @@ def _package_prepared(spec: dict[str, Any]) -> bool:
 def _modernised(playbook: Path, tree: Path, artifacts: Path) -> bool:
     try:
         rewrites = modernise(playbook, tree)
-    except Refused as refused:
-        print(f"ERROR! {refused}", flush=True)
+    except Refused as error:
+        print(f"ERROR! {error}", flush=True)
         return False
     if rewrites:
         (artifacts / "rewrites.txt").write_text("".join(f"{rewrite}\n" for rewrite in rewrites))
@@ -102,8 +102,8 @@ def _use_inventory(theirs: Path, ours: Path, artifacts: Path) -> None:
             timeout=_INVENTORY_SECONDS,
             envvars={"ANSIBLE_INVENTORY_ENABLED": "script,yaml,ini"},
         )
-    except Exception as broken:  # noqa: BLE001 - whatever the package's inventory does, our own one stands
-        failed = f"{type(broken).__name__}: {broken}"
+    except Exception as error:  # noqa: BLE001 - whatever the package's inventory does, our own one stands
+        failed = f"{type(error).__name__}: {error}"
     inventory, notes = merged(yaml.safe_load(ours.read_text()), said, failed)
     ours.write_text(yaml.safe_dump(inventory))
     (artifacts / "inventory.txt").write_text("".join(f"{note}\n" for note in notes))

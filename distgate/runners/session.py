@@ -125,11 +125,11 @@ class SuiteSession:
             self.progress(f"{suite.name}: suite {number} of {len(suites)}")
             try:
                 verdict = self._judge(turn)
-            except InfrastructureError as broken:
+            except InfrastructureError as error:
                 # Raised, it would have the stage tried again, and with it the tests that failed already.
                 if all(one.suite.problem or one.verdict.retryable for one in judged):
                     raise
-                verdict = no_guest(suite.name, broken.message)
+                verdict = no_guest(suite.name, error.message)
             self.progress(f"{suite.name}: {verdict.verdict}, {verdict.evidence}")
             judged.append(JudgedSuite(suite, verdict, turn.place))
         return tuple(self._explained(checkout, one, deadline) if rerun_failed else one for one in judged)
@@ -140,8 +140,8 @@ class SuiteSession:
             return suites
         try:
             enabled = self.runner_for.enabled(checkout)
-        except TestsError as refused:  # each run says it again, as the verdict on its plan
-            self.progress(f"{refused.message}; none is left out")
+        except TestsError as error:  # each run says it again, as the verdict on its plan
+            self.progress(f"{error.message}; none is left out")
             return suites
         left_out = [suite for suite in suites if suite.adjusted and suite.name not in enabled]
         for suite in left_out:
@@ -157,8 +157,8 @@ class SuiteSession:
         for number in range(1, TRIES):
             try:
                 verdict = self._on_fresh_guest(turn)
-            except InfrastructureError as broken:
-                self.progress(f"{suite.name}: {broken.message}; once more, on a fresh guest")
+            except InfrastructureError as error:
+                self.progress(f"{suite.name}: {error.message}; once more, on a fresh guest")
             else:
                 if not verdict.retryable or turn.deadline.passed:
                     return verdict
@@ -173,11 +173,11 @@ class SuiteSession:
                 verdict = self._run(turn, self.image, guest)
                 if final or not verdict.retryable:
                     self.ended(guest, verdict, turn.last)
-        except InfrastructureError as broken:
+        except InfrastructureError as error:
             if verdict is None:
                 raise
             # What the suite said stands: a failing test is not run again because its guest ended badly.
-            self.progress(f"{turn.suite.name}: {broken.message}")
+            self.progress(f"{turn.suite.name}: {error.message}")
         return verdict
 
     def _run(self, turn: _Turn, image: Path, guest: Guest) -> SuiteVerdict:
@@ -195,9 +195,9 @@ class SuiteSession:
             return replace(one, rerun=Rerun("cannot be told", "no time was left to run it again"))
         try:
             found = self._run_again(_Turn(checkout, one.suite, one.directory, False, deadline), one.verdict)
-        except InfrastructureError as broken:
+        except InfrastructureError as error:
             # It was asked for beside the verdict, which stands without it.
-            found = Rerun("cannot be told", f"it could not be run again: {broken.message}")
+            found = Rerun("cannot be told", f"it could not be run again: {error.message}")
         self.progress(f"{one.suite.name}: {found.words}: {found.evidence}")
         return replace(one, rerun=found)
 

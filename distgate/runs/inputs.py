@@ -61,8 +61,8 @@ class RecordedInputs:
         if own.is_dir():
             try:
                 return _from_own(own, change, into)
-            except DistgateError as broken:
-                self.progress(f"the run's own checkout is of no use: {broken.message}")
+            except DistgateError as error:
+                self.progress(f"the run's own checkout is of no use: {error.message}")
         if build is None:
             raise ConfigurationError("the run did not get as far as its sources")
         self.progress(f"fetching {change.rev[:7]} from {build.repository_url}")
@@ -134,7 +134,7 @@ def _read_base(record: Path) -> BaseImage:
     try:
         known = json.loads(record.read_text(encoding="utf-8"))
         return BaseImage.from_record(known, record.absolute().parent)
-    except (OSError, ValueError, KeyError, TypeError) as odd:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigurationError(
-            f"{record} describes no base image: {odd}", hint="JSON with path, identity, root_offset and ssh_key"
-        ) from odd
+            f"{record} describes no base image: {error}", hint="JSON with path, identity, root_offset and ssh_key"
+        ) from error

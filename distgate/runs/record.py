@@ -242,10 +242,10 @@ class CapsuleFile:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             draft.write_text(capsule.model_dump_json(indent=1) + "\n", encoding="utf-8")
             draft.replace(self.path)
-        except OSError as full:
+        except OSError as error:
             raise InfrastructureError(
-                f"cannot write {self.path}: {full.strerror}", hint="is the disk full?"
-            ) from full
+                f"cannot write {self.path}: {error.strerror}", hint="is the disk full?"
+            ) from error
         return capsule
 
 
@@ -253,23 +253,21 @@ def load(path: Path) -> Capsule:
     """The capsule in the file ``path``. Raises ConfigurationError that names the field which is wrong."""
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as missing:
+    except OSError as error:
         raise ConfigurationError(
-            f"cannot read {path}: {missing.strerror}", hint=f"a run's directory holds a {RUN_RECORD}"
-        ) from missing
-    except (ValueError, RecursionError) as broken:
-        raise ConfigurationError(
-            f"{path} is no JSON: {broken}", hint="was it cut off when it was copied?"
-        ) from broken
+            f"cannot read {path}: {error.strerror}", hint=f"a run's directory holds a {RUN_RECORD}"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigurationError(f"{path} is no JSON: {error}", hint="was it cut off when it was copied?") from error
     try:
         return Capsule.model_validate(known)
-    except ValidationError as wrong:
-        first = wrong.errors(include_url=False)[0]
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
         field = ".".join(map(str, first["loc"])) or "the whole"
         said = first["msg"].removeprefix("Value error, ")
         raise ConfigurationError(
             f"{path}: the field {field} is wrong: {said}", hint="see docs/reproduce.md"
-        ) from wrong
+        ) from error
 
 
 def record_rpms(rpms: Iterable[RpmFile]) -> tuple[RpmRecord, ...]:

@@ -36,11 +36,11 @@ class FarFiles:
         self._what, self._hint = f"{what} {self.url}", hint
         try:
             self._files, self._root = url_to_fs(self.url, **(_own_options(self.url) | dict(options or {})))
-        except (ImportError, ValueError, TypeError) as unknown:
+        except (ImportError, ValueError, TypeError) as error:
             raise ConfigurationError(
-                f"{self._what} cannot be opened: {unknown}",
+                f"{self._what} cannot be opened: {error}",
                 hint="it is a directory or a URL that fsspec understands; for s3:// install distgate[s3]",
-            ) from unknown
+            ) from error
 
     def put(self, path: Path, key: str, kind: str) -> None:
         """Copy a file there; ``kind`` is its MIME type."""
@@ -76,11 +76,11 @@ class FarFiles:
         )
         try:
             return attempts(act, *args, **kwargs)
-        except Exception as failed:
+        except Exception as error:
             # Each file system has errors of its own, and they are no subclasses of one that could be named here.
             raise InfrastructureError(
-                f"{self._what} does not do its work: {type(failed).__name__}: {failed}", hint=self._hint
-            ) from failed
+                f"{self._what} does not do its work: {type(error).__name__}: {error}", hint=self._hint
+            ) from error
 
     def _read(self, path: str) -> bytes | None:
         try:

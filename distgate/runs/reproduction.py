@@ -118,9 +118,9 @@ class Reproduction:
         file.note(build=build)
         try:
             verdict = self._stages(build, file)
-        except (PackageError, TestsError) as fault:
-            verdict = VerdictRecord(status="FAILURE", sentence=fault.message, blame=fault.blame)
-            self.progress(f"{fault.message}\n{fault.evidence}".rstrip())
+        except (PackageError, TestsError) as error:
+            verdict = VerdictRecord(status="FAILURE", sentence=error.message, blame=error.blame)
+            self.progress(f"{error.message}\n{error.evidence}".rstrip())
         here = file.note(verdict=verdict)
         return Reproduced(recorded, here, self.into, tuple(self.differences))
 

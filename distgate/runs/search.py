@@ -120,10 +120,12 @@ def _message_in(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as stream:
             body = json.loads(stream.read(_LIMIT))
-    except OSError as missing:
-        raise ConfigurationError(f"cannot read {path}: {missing.strerror}") from missing
-    except (ValueError, RecursionError) as bad:
-        raise ConfigurationError(f"{path} is no message: {bad}", hint="one JSON object, enveloped or bare") from bad
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigurationError(
+            f"{path} is no message: {error}", hint="one JSON object, enveloped or bare"
+        ) from error
     if not isinstance(body, dict):
         raise ConfigurationError(f"{path} is no message: it holds no JSON object")
     return body

@@ -111,8 +111,8 @@ class Keeper:
                     socket.create_server(("127.0.0.1", way.inside), backlog=64) for way in self._spec.ways
                 )
                 made.append(start(words, output=output, pass_fds=fds, user=self._user if os.geteuid() == 0 else None))
-            except BaseException as failed:  # noqa: BLE001 - raised again by the thread that waits
-                made.append(failed)
+            except BaseException as error:  # noqa: BLE001 - raised again by the thread that waits
+                made.append(error)
             ready.set()
             self._over.wait()
 
@@ -191,8 +191,8 @@ def main(orders: Path) -> int:
     Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE))
     try:
         ended = Keeper(spec).run()
-    except (OSError, RuntimeError) as failed:
-        print(failed, file=sys.stderr)
+    except (OSError, RuntimeError) as error:
+        print(error, file=sys.stderr)
         return CANNOT
     print(json.dumps(dataclasses.asdict(ended)))
     return 0

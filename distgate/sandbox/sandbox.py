@@ -195,8 +195,8 @@ def _keep(orders: Path, timeout: float) -> SandboxRun:
             allowed=range(-64, 256),
             split_errors=True,
         )
-    except ProcessTimedOut as stuck:
-        raise InfrastructureError("a sandbox did not end after its deadline", evidence=stuck.evidence) from stuck
+    except ProcessTimedOut as error:
+        raise InfrastructureError("a sandbox did not end after its deadline", evidence=error.evidence) from error
     if ended.returncode:
         said = ended.errors.strip().splitlines() or [f"its keeper ended with status {ended.returncode}"]
         raise InfrastructureError(

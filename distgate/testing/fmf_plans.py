@@ -98,8 +98,8 @@ class _Reader:
         name = path.relative_to(self._tree).as_posix()
         try:
             data = self._read(path)
-        except Unreadable as broken:
-            self.problems.append((name, f"{name} {broken}"))
+        except Unreadable as error:
+            self.problems.append((name, f"{name} {error}"))
             return
         if path.name != _MAIN:
             node = self._child(node, path.name.removesuffix(SUFFIX))

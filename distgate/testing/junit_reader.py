@@ -80,8 +80,8 @@ def _xml_files(directory: Path) -> list[Path]:
 def _open(path: Path, name: str) -> BinaryIO:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError as refused:
-        raise TestsError(f"{name} is a link or cannot be read") from refused
+    except OSError as error:
+        raise TestsError(f"{name} is a link or cannot be read") from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise TestsError(f"{name} is no plain file")
@@ -92,14 +92,14 @@ def _tests_of(stream: BinaryIO, name: str) -> list[TestOutcome] | None:
     """The test cases of one file; None when it is XML of another kind."""
     try:
         return _walk(ElementTree.iterparse(stream, events=("start", "end"), forbid_dtd=True), name)
-    except ElementTree.ParseError as broken:
-        raise TestsError(f"{name} is no well-formed XML: {broken}") from broken
-    except DefusedXmlException as attack:
+    except ElementTree.ParseError as error:
+        raise TestsError(f"{name} is no well-formed XML: {error}") from error
+    except DefusedXmlException as error:
         raise TestsError(
-            f"{name} is refused: it has {_WORDS.get(type(attack).__name__, 'what no JUnit has')}"
-        ) from attack
-    except (ValueError, LookupError) as odd:  # an encoding that nobody knows
-        raise TestsError(f"{name} is no XML that can be read: {odd}") from odd
+            f"{name} is refused: it has {_WORDS.get(type(error).__name__, 'what no JUnit has')}"
+        ) from error
+    except (ValueError, LookupError) as error:  # an encoding that nobody knows
+        raise TestsError(f"{name} is no XML that can be read: {error}") from error
 
 
 _KEPT = tuple(tag for tag, _ in _RESULTS)

@@ -85,8 +85,8 @@ class TagReader:
         self._seen.add(path)
         try:
             content = self.documents.read(path)
-        except Unreadable as broken:
-            self._complain(f"{self._relative(path)} {broken}")
+        except Unreadable as error:
+            self._complain(f"{self._relative(path)} {error}")
             return
         if not isinstance(content, list):
             self._complain(f"{self._relative(path)} is not a list of {what}")

@@ -89,11 +89,11 @@ def _read_file(artifacts: Path, name: str, limit: int) -> tuple[list[TestOutcome
         documents = list[yaml.Node | None](yaml.compose_all(data.decode("utf-8", "replace"), Loader=yaml.SafeLoader))
         nodes = [entry for root in documents or [None] for listed in _lists(root) for entry in listed.value]
         return [_outcome(node, number, folder) for number, node in enumerate(nodes, 1)], len(data)
-    except (yaml.YAMLError, RecursionError) as broken:
-        problem = _Malformed(getattr(broken, "problem", None) or "it is no YAML", _mark_of(broken))
-        raise problem.in_file(name) from broken
-    except _Malformed as malformed:
-        raise malformed.in_file(name) from malformed
+    except (yaml.YAMLError, RecursionError) as error:
+        problem = _Malformed(getattr(error, "problem", None) or "it is no YAML", _mark_of(error))
+        raise problem.in_file(name) from error
+    except _Malformed as error:
+        raise error.in_file(name) from error
 
 
 def _lists(root: yaml.Node | None) -> list[yaml.SequenceNode]:
@@ -137,9 +137,9 @@ def _read_plain(path: Path, limit: int) -> bytes | None:
     """A file that a stranger wrote; None when it is no plain one. Raises _Malformed for a link or a longer file."""
     try:
         stream = _open_plain(path)
-    except OSError as refused:  # a link: it could show any file of this host
-        if not isinstance(refused, FileNotFoundError):
-            raise _Malformed("it is a link or cannot be read", None) from refused
+    except OSError as error:  # a link: it could show any file of this host
+        if not isinstance(error, FileNotFoundError):
+            raise _Malformed("it is a link or cannot be read", None) from error
         return None
     if stream is None:
         return None
@@ -245,8 +245,8 @@ def read_tmt_results(artifacts: Path) -> tuple[TestOutcome, ...] | None:
         return None
     try:
         listed = read_yaml(path, limit=_TMT_LIMIT)
-    except Unreadable as broken:
-        raise TestsError(f"{TMT_RESULTS} {broken}") from broken
+    except Unreadable as error:
+        raise TestsError(f"{TMT_RESULTS} {error}") from error
     if not isinstance(listed, list | None):
         raise TestsError(f"{TMT_RESULTS}: it is not a list of results")
     numbered = [(_serial(entry, number), _tmt_outcome(entry, number)) for number, entry in enumerate(listed or [], 1)]

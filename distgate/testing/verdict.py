@@ -149,8 +149,8 @@ _Decision = tuple[Verdict, Blame | None, str]
 def _judge_sti(run: ObservedSuite) -> SuiteVerdict:
     try:
         results = read_results(run.artifacts)
-    except TestsError as malformed:
-        return SuiteVerdict(run.suite, *_malformed(run, malformed, "tests"))
+    except TestsError as error:
+        return SuiteVerdict(run.suite, *_malformed(run, error, "tests"))
     logged = read_log(run.artifacts)
     verdict, blame, evidence = _decide(run, results, logged)
     return SuiteVerdict(run.suite, verdict, blame, results or logged or (), evidence)
@@ -251,8 +251,8 @@ def _decide_playbook(run: ObservedSuite) -> tuple[Verdict, Blame | None, tuple[T
 def _judge_tmt(run: ObservedSuite) -> SuiteVerdict:
     try:
         tests = read_tmt_results(run.artifacts)
-    except TestsError as malformed:  # tmt writes that file, on our side
-        return SuiteVerdict(run.suite, *_malformed(run, malformed, "infrastructure"))
+    except TestsError as error:  # tmt writes that file, on our side
+        return SuiteVerdict(run.suite, *_malformed(run, error, "infrastructure"))
     verdict, blame, evidence = _decide_tmt(run, tests or ())
     return SuiteVerdict(run.suite, verdict, blame, tests or (), evidence)
 

@@ -173,10 +173,10 @@ def _from_lookaside(scratch: Path, lookaside: str) -> Path:
             with path.open("wb") as stream:
                 for chunk in answer.iter_bytes():
                     stream.write(chunk)
-    except httpx.HTTPError as failed:
+    except httpx.HTTPError as error:
         raise InfrastructureError(
-            f"cannot fetch {url}: {failed}", hint="the demo needs the network once, for the upstream release"
-        ) from failed
+            f"cannot fetch {url}: {error}", hint="the demo needs the network once, for the upstream release"
+        ) from error
     return path
 
 

@@ -34,8 +34,8 @@ def main() -> int:
     agent = os.environ.get("GL_USER") or getpass.getuser()
     try:
         count = receive(sys.stdin, repository, agent, _publisher(repository))
-    except DistgateError as broken:
-        print(f"the push is in, but was not announced: {broken}", file=sys.stderr)
+    except DistgateError as error:
+        print(f"the push is in, but was not announced: {error}", file=sys.stderr)
         return 1
     print(f"announced {count} commit{'' if count == 1 else 's'}")
     return 0

@@ -103,8 +103,8 @@ class _Handler(FileHandler):
                     timeout=_CLONE_SECONDS,
                     allowed=range(256),  # also when it fails: its answer tells the client why
                 )
-            except InfrastructureError as failed:
-                self.log_error("git: %s", failed)
+            except InfrastructureError as error:
+                self.log_error("git: %s", error)
                 return self.send_error(HTTPStatus.INTERNAL_SERVER_ERROR)
             self._cgi_answer(Path(answer.name))
 

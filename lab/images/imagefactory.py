@@ -1,8 +1,8 @@
 """The lab's imagefactory: the command line, storage, log and exit statuses of the real one, and no guest.
 
 ``python -m lab.images.imagefactory --config FILE base_image --file-parameter install_script KICKSTART TEMPLATE``; the
-kickstart is followed by lab.images.kickstart_install, one with ostreesetup by lab.images.ostree_install. ``--parameter
-lab_fault WORD`` makes it fail: see FAULTS.
+kickstart is followed by lab.images.kickstart_install, one with ostreesetup by lab.images.ostree_install.
+``--parameter lab_fault WORD`` makes it fail: see FAULTS.
 """
 
 from __future__ import annotations

@@ -48,6 +48,6 @@ def _fetch(source: OstreeSource, scratch: Path) -> tuple[Path, str]:
     run([*ostree, "remote", "add", "--no-gpg-verify", "source", source.url], timeout=60)
     try:
         run([*ostree, "pull", "source", source.ref], timeout=1200)
-    except ProcessFailed as failed:
-        raise InfrastructureError(f"{source.url} does not give {source.ref}", evidence=failed.evidence) from failed
+    except ProcessFailed as error:
+        raise InfrastructureError(f"{source.url} does not give {source.ref}", evidence=error.evidence) from error
     return repository, run([*ostree, "rev-parse", f"source:{source.ref}"], timeout=60).output.strip()

@@ -48,15 +48,15 @@ def main(argv: Sequence[str]) -> int:
     options = parser().parse_args(argv)
     try:
         rev = _compose(options)
-    except PackageError as refused:
-        print(f"{refused.evidence}\nerror: {_in_its_words(refused)}")
+    except PackageError as error:
+        print(f"{error.evidence}\nerror: {_in_its_words(error)}")
         return 1
-    except ConfigurationError as wrong:
-        missing = re.findall(r"(?m)^No match for argument: (.+)$", wrong.evidence)
-        print(f"error: Packages not found: {', '.join(missing)}" if missing else f"error: {wrong.message}")
+    except ConfigurationError as error:
+        missing = re.findall(r"(?m)^No match for argument: (.+)$", error.evidence)
+        print(f"error: Packages not found: {', '.join(missing)}" if missing else f"error: {error.message}")
         return 1
-    except DistgateError as failed:
-        print(f"{failed.evidence}\nerror: {failed.message}")
+    except DistgateError as error:
+        print(f"{error.evidence}\nerror: {error.message}")
         return 1
     options.write_commitid_to.write_text(rev)
     if options.write_composejson_to:

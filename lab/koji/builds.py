@@ -95,15 +95,15 @@ class Builds:
         """Run ``work`` as the body of ``task``: its result or fault becomes the task's outcome."""
         try:
             result = work()
-        except TaskFault as fault:
-            self._store.advance(task.id, State.FAILED, [fault.code, fault.text])
+        except TaskFault as error:
+            self._store.advance(task.id, State.FAILED, [error.code, error.text])
             return None
         except TaskStopped:
             self._store.advance(task.id, State.CANCELED)
             return None
-        except Exception as broken:
+        except Exception as error:
             log.exception("task %d broke", task.id)
-            self._store.advance(task.id, State.FAILED, [1000, f"GenericError: {broken}"])
+            self._store.advance(task.id, State.FAILED, [1000, f"GenericError: {error}"])
             return None
         self._store.advance(task.id, State.CLOSED, result)
         return result

@@ -94,8 +94,8 @@ def _download(client: httpx.Client, url: str, target: Path, kind: str, expected:
             for chunk in answer.iter_bytes():
                 digest.update(chunk)
                 stream.write(chunk)
-    except httpx.HTTPError as failed:
-        return f"could not download ({failed})"
+    except httpx.HTTPError as error:
+        return f"could not download ({error})"
     if digest.hexdigest() != expected:
         return f"invalid checksum: {kind} of the download is {digest.hexdigest()}"
     return ""

@@ -137,11 +137,11 @@ def _building(job: Job, what: str) -> Iterator[None]:
     _state(job, "Start: build")
     try:
         yield
-    except (_MockFailed, RootFailed) as failed:
-        status, log = (_ROOT_FAILED, "root") if isinstance(failed, RootFailed) else (_BUILD_FAILED, "build")
+    except (_MockFailed, RootFailed) as error:
+        status, log = (_ROOT_FAILED, "root") if isinstance(error, RootFailed) else (_BUILD_FAILED, "build")
         _state(job, f"Failed: see {log}.log")
         text = f"BuildError: {what}, mock exited with status {status}; see {log}.log for more information"
-        raise TaskFault(koji.BuildError.faultCode, text) from failed
+        raise TaskFault(koji.BuildError.faultCode, text) from error
     _state(job, "Finish: build")
 
 

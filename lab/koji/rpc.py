@@ -56,8 +56,8 @@ def invoke(calls: Calls, method: str, params: Any) -> Any:
     args, named = koji.decode_args(*params)
     try:
         inspect.signature(calls[method]).bind(*args, **named)
-    except TypeError as wrong:
-        raise koji.ParameterError(f"Error calling {method}: {wrong}") from wrong
+    except TypeError as error:
+        raise koji.ParameterError(f"Error calling {method}: {error}") from error
     return calls[method](*args, **named)
 
 

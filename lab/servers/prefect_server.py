@@ -119,8 +119,8 @@ def ensure_pool(server: PrefectServer) -> None:
         answer = httpx.post(
             f"{server.api_url}/work_pools/", json={"name": POOL, "type": "process"}, timeout=30, trust_env=False
         )
-    except httpx.HTTPError as away:
-        raise InfrastructureError(f"the Prefect server does not answer: {away!r}") from away
+    except httpx.HTTPError as error:
+        raise InfrastructureError(f"the Prefect server does not answer: {error!r}") from error
     if not answer.is_success and answer.status_code != httpx.codes.CONFLICT:
         raise InfrastructureError(
             f"Prefect refuses the work pool {POOL}: {answer.status_code}", evidence=answer.text[:2000]
@@ -154,8 +154,8 @@ def pause_schedules(server: PrefectServer) -> None:
             for one in client.post("deployments/filter", json={}).raise_for_status().json():
                 if one["schedules"] and not one["paused"]:
                     client.post(f"deployments/{one['id']}/pause_deployment").raise_for_status()
-    except httpx.HTTPError as refused:
-        raise InfrastructureError(f"the schedules of the lab cannot be paused: {refused!r}") from refused
+    except httpx.HTTPError as error:
+        raise InfrastructureError(f"the schedules of the lab cannot be paused: {error!r}") from error
 
 
 def _prefect(*words: str) -> tuple[str, ...]:

@@ -106,9 +106,9 @@ class Supervisor:
         environment = {**one.environment, MARKER: str(self.state)}
         try:
             child = spawn(one.argv, log_to=log_file, env=environment, cwd=Path(one.cwd) if one.cwd else None)
-        except (ConfigurationError, OSError) as wrong:
+        except (ConfigurationError, OSError) as error:
             self._not_before[one.name] = time.monotonic() + LONGEST_DELAY
-            log.error("%s cannot start: %s", one.name, wrong)
+            log.error("%s cannot start: %s", one.name, error)
             return
         self._children[one.name] = child
         self._not_before.pop(one.name, None)

@@ -98,8 +98,8 @@ def _change(ask: Ask, repo: str, rev: str, branch: str) -> Change:
 def _names_in(path: Path) -> set[str]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as unreadable:
+    except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(
-            f"cannot read the list of packages {path}: {unreadable}", hint="names_file is a path on the worker"
-        ) from unreadable
+            f"cannot read the list of packages {path}: {error}", hint="names_file is a path on the worker"
+        ) from error
     return {name for line in lines if (name := line.partition("#")[0].strip())}

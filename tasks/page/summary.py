@@ -31,8 +31,8 @@ def reported(report: R) -> Iterator[R]:
     """
     try:
         yield report
-    except DistgateError as known:
-        report.error = known
+    except DistgateError as error:
+        report.error = error
     except BaseException as error:
         report.error = error
         raise

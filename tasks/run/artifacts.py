@@ -43,8 +43,8 @@ def keep_or_say(site: str, room: Path) -> None:
     """``keep``, for when the outcome of a run must stand whether its artifacts can be copied or not."""
     try:
         keep(site, room)
-    except DistgateError as away:
-        get_run_logger().error("the artifacts in %s are on this host only: %s", room, away)
+    except DistgateError as error:
+        get_run_logger().error("the artifacts in %s are on this host only: %s", room, error)
 
 
 def bring(site: str, run_id: str) -> None:

@@ -40,8 +40,8 @@ class ReservedGuests:
         try:
             held = self._held.keep(guest, why)
             self._job.capsule.note(held=held)
-        except DistgateError as failed:
+        except DistgateError as error:
             # The verdict stands, whether a guest could be kept or not.
-            get_run_logger().warning("%s: guest %s could not be held: %s", self._job.change.title, guest.name, failed)
+            get_run_logger().warning("%s: guest %s could not be held: %s", self._job.change.title, guest.name, error)
             return
         get_run_logger().info("%s: held for %d minutes: %s", self._job.change.title, self._job.reserve, held.ssh)

@@ -29,8 +29,8 @@ class LiveText:
         """Replace what the page shows; a server that is away costs the view, never the work."""
         try:
             self._show(fenced(text))
-        except (httpx.HTTPError, PrefectException) as away:
-            get_run_logger().warning("the page's %s could not be updated: %s", self._key, away)
+        except (httpx.HTTPError, PrefectException) as error:
+            get_run_logger().warning("the page's %s could not be updated: %s", self._key, error)
 
     def _show(self, markdown: str) -> None:
         if self._id is None:

@@ -41,8 +41,8 @@ def test_a_build_says_its_commit_and_branch(world: KojiWorld, lookup: SiteLookup
     def refused() -> str | None:
         try:
             lookup.source(task)
-        except ConfigurationError as said:
-            return said.message
+        except ConfigurationError as error:
+            return error.message
         return None
 
     assert "was cancelled: it has no packages" in wait_for("the cancellation", refused, 30)

@@ -114,8 +114,8 @@ def refuse_distgate(words: list[str]) -> str | None:
         rest = rest[: rest.index("--")]
     try:
         known()[path].make_context(path[-1], rest)  # type: ignore[attr-defined]
-    except Exception as refused:  # noqa: BLE001 - typer's own exceptions are in a private module
-        return str(refused) or type(refused).__name__
+    except Exception as error:  # noqa: BLE001 - typer's own exceptions are in a private module
+        return str(error) or type(error).__name__
     return None
 
 
@@ -125,8 +125,8 @@ def refuse_prefect(words: list[str]) -> str | None:
         prefect_cli.parse_args(
             [one for one in words[1:] if one != "--no-prompt"], exit_on_error=False, print_error=False
         )
-    except Exception as refused:  # noqa: BLE001 - whatever it is, it is what the reader would see
-        return str(refused)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is what the reader would see
+        return str(error)
     return refuse_parameters(words) if words[1:3] == ["deployment", "run"] else None
 
 

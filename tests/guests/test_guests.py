@@ -81,8 +81,8 @@ def test_guests_of_one_process_can_start_side_by_side(tmp_path: Path) -> None:
         try:
             with host(tmp_path).boot(image, image, tmp_path / str(number), 30):
                 pass
-        except GuestStopped as stopped:
-            ends.append(type(stopped))
+        except GuestStopped as error:
+            ends.append(type(error))
 
     threads = [threading.Thread(target=boot, args=(number,)) for number in range(2)]
     for thread in threads:
