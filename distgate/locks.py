@@ -27,7 +27,7 @@ class Gone(InfrastructureError):
 
 
 @dataclass(frozen=True)
-class Holder:
+class LockOwner:
     """Who holds a lock: in its own words (a run's ID), its process, and since when in seconds of the epoch."""
 
     name: str
@@ -39,11 +39,11 @@ class Holder:
         return f"{self.name or 'somebody'} (process {self.pid}, since {since:%Y-%m-%d %H:%M:%S} UTC)"
 
     @classmethod
-    def of_this_process(cls, name: str) -> Holder:
+    def of_this_process(cls, name: str) -> LockOwner:
         return cls(name, os.getpid(), time.time())
 
     @classmethod
-    def parse(cls, line: str) -> Holder | None:
+    def parse(cls, line: str) -> LockOwner | None:
         """The holder in a line that ``write`` wrote; None for anything else, such as half a line."""
         try:
             record = json.loads(line)
@@ -58,10 +58,10 @@ class Holder:
         os.pwrite(stream.fileno(), f"{json.dumps(asdict(self))}\n".encode(), 0)
 
 
-def held_by(lock: Path) -> Holder | None:
+def held_by(lock: Path) -> LockOwner | None:
     """Who wrote its line into ``lock`` last; only of meaning while somebody holds it."""
     with suppress(OSError, UnicodeDecodeError):
-        return Holder.parse(lock.read_text())
+        return LockOwner.parse(lock.read_text())
     return None
 
 
@@ -73,20 +73,20 @@ def take(lock: Path, name: str) -> IO[str] | None:
         stream.close()
         return None
     with suppress(OSError):  # a full disk: the lock holds all the same, only nobody can read whose it is
-        Holder.of_this_process(name).write(stream)
+        LockOwner.of_this_process(name).write(stream)
     return stream
 
 
 @contextmanager
 def exclusive(
-    lock: Path, name: str, condition: str, patience: float, waiting_for: Callable[[Holder | None], None]
+    lock: Path, name: str, condition: str, patience: float, waiting_for: Callable[[LockOwner | None], None]
 ) -> Iterator[bool]:
     """Hold ``lock`` for the block, which is told whether another had to be waited for.
 
     ``waiting_for`` hears of each holder that stands in the way. Raises TimedOut, whose text names ``condition``,
     after ``patience`` seconds.
     """
-    in_the_way: list[Holder | None] = []
+    in_the_way: list[LockOwner | None] = []
 
     def attempt() -> IO[str] | None:
         stream = take(lock, name)
@@ -116,13 +116,13 @@ def lease(directory: Path, name: str) -> Iterator[None]:
         fcntl.flock(guard, fcntl.LOCK_SH)  # others hold it alone for moments only
         if not _still_at(guard, directory / GUARD):
             raise _gone(directory)
-        with _line(directory / HOLDERS, Holder.of_this_process(name)):
+        with _line(directory / HOLDERS, LockOwner.of_this_process(name)):
             yield
     finally:
         _release(guard)
 
 
-def leases(directory: Path) -> tuple[Holder, ...]:
+def leases(directory: Path) -> tuple[LockOwner, ...]:
     """Who leases ``directory``, the longest holder first; lines of the dead are left out."""
     found = (_living(line) for line in (directory / HOLDERS).glob("*.json"))
     return tuple(sorted((holder for holder in found if holder), key=lambda holder: holder.since))
@@ -147,7 +147,7 @@ def _gone(directory: Path) -> Gone:
 
 
 @contextmanager
-def _line(holders: Path, holder: Holder) -> Iterator[None]:
+def _line(holders: Path, holder: LockOwner) -> Iterator[None]:
     holders.mkdir(exist_ok=True)
     _sweep(holders)
     line = holders / f"{holder.pid}-{uuid.uuid4().hex[:12]}.json"
@@ -169,10 +169,10 @@ def _sweep(holders: Path) -> None:
             line.unlink(missing_ok=True)
 
 
-def _living(line: Path) -> Holder | None:
+def _living(line: Path) -> LockOwner | None:
     if not _is_held(line):
         return None
-    return held_by(line) or Holder("somebody", 0, 0.0)
+    return held_by(line) or LockOwner("somebody", 0, 0.0)
 
 
 def _is_held(line: Path) -> bool:

@@ -34,7 +34,7 @@ FAILURES: Mapping[str, str] = {
 }
 
 
-def verdict_of(suffix: str) -> str:
+def status_fact(suffix: str) -> str:
     """The name of the run's fact that holds a stage's own status, when it is not SUCCESS."""
     return f"status of {suffix}"
 

@@ -10,24 +10,24 @@ from prefect.states import Completed
 from pydantic import Field
 
 from distgate.changes.change import Change
-from distgate.changes.retrigger import Named
+from distgate.changes.retrigger import RunRequest
 from distgate.pipelines import DUPLICATE, HELD
 from tasks.build import build_package
 from tasks.claim import claim_change
 from tasks.compose import compose_image
 from tasks.find_change import change_asked
 from tasks.functional import find_tests, run_tests
-from tasks.hooks import LAST_WORD
+from tasks.hooks import RUN_HOOKS
 from tasks.page.all_packages import ImageReport
 from tasks.page.summary import reported
-from tasks.run.base_images import bases_held
+from tasks.run.base_images import hold_base_images
 from tasks.run.heartbeat import alive
 from tasks.smoke import smoke_test
 
 
-@flow(name="all-packages", flow_run_name="{change.title}", **LAST_WORD)
+@flow(name="all-packages", flow_run_name="{change.title}", **RUN_HOOKS)
 def all_packages(
-    change: Change | Named,
+    change: Change | RunRequest,
     site: str | None = None,
     again: bool = False,
     reserve: Annotated[int, Field(ge=0, le=1440)] = 0,
@@ -51,7 +51,7 @@ def all_packages(
     )
     if job is None:
         return Completed(name=DUPLICATE, message=HELD)
-    with alive(job), bases_held(job), reported(ImageReport(job)) as report:
+    with alive(job), hold_base_images(job), reported(ImageReport(job)) as report:
         built = report.built = build_package(job)
         image = report.image = compose_image(job, built)
         report.smoke = smoke_test(job, image)

@@ -10,7 +10,7 @@ from prefect.states import Completed
 from pydantic import Field
 
 from distgate.changes.change import Change
-from distgate.changes.retrigger import Named
+from distgate.changes.retrigger import RunRequest
 from distgate.pipelines import DUPLICATE, HELD
 from distgate.testing.discovery import CLASSIC
 from tasks.build import build_package
@@ -18,22 +18,22 @@ from tasks.claim import claim_change
 from tasks.conformance import conformance_tests, why_no_e2e
 from tasks.find_change import change_asked
 from tasks.functional import find_tests, test_package
-from tasks.hooks import LAST_WORD
+from tasks.hooks import RUN_HOOKS
 from tasks.host_image import make_image, smoke_test_image, why_no_image
 from tasks.integration import integration_tests
 from tasks.page.atomic_host import HostReport
 from tasks.page.summary import reported
-from tasks.run.base_images import bases_held
+from tasks.run.base_images import hold_base_images
 from tasks.run.heartbeat import alive
-from tasks.tree import branch_held, compose_tree, on_trial
+from tasks.tree import branch_held, candidate, compose_tree
 
 #: Suites of the package that are run: the first kind that there is.
 TAGS = ("atomic", CLASSIC)
 
 
-@flow(name="atomic-host", flow_run_name="{change.title}", **LAST_WORD)
+@flow(name="atomic-host", flow_run_name="{change.title}", **RUN_HOOKS)
 def atomic_host(
-    change: Change | Named,
+    change: Change | RunRequest,
     site: str | None = None,
     again: bool = False,
     reserve: Annotated[int, Field(ge=0, le=1440)] = 0,
@@ -59,14 +59,14 @@ def atomic_host(
     )
     if job is None:
         return Completed(name=DUPLICATE, message=HELD)
-    with alive(job), bases_held(job), reported(HostReport(job)) as report:
+    with alive(job), hold_base_images(job), reported(HostReport(job)) as report:
         built = report.built = build_package(job)
         plan = report.plan = find_tests(job, TAGS)
         if plan.tests.to_run:
             report.verdict = test_package(job, plan, built)
         with branch_held(job):
             tree = report.tree = compose_tree(job, built)
-            with on_trial(job, built, tree) as trial:
+            with candidate(job, built, tree) as trial:
                 report.integration = integration_tests(job, tree)
                 report.no_image = why_no_image(job, report.status, image)
                 if not report.no_image:

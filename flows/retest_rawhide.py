@@ -11,17 +11,17 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
-from distgate.changes.retest import Wish, rows_of, sentence_of
+from distgate.changes.retest import RetestFilter, rows_of, sentence_of
 from distgate.pipelines import Pipeline
 from distgate.settings import settings
-from tasks.operations.retest import Ask, choose_packages, start_runs
+from tasks.operations.retest import RetestScope, choose_packages, start_runs
 
-_EVERY_PACKAGE = Wish()
+_EVERY_PACKAGE = RetestFilter()
 
 
 @flow(name="retest-rawhide", flow_run_name="retest {branch}")
 def retest_rawhide(
-    wish: Wish = _EVERY_PACKAGE,
+    wish: RetestFilter = _EVERY_PACKAGE,
     dry_run: bool = False,
     branch: str = "rawhide",
     namespace: str = "rpms",
@@ -42,7 +42,7 @@ def retest_rawhide(
     """
     start = flow_run.scheduled_start_time or datetime.now(UTC)
     names = Path(names_file) if names_file else None
-    ask = Ask(namespace, branch, pipeline, site or settings().site, names)
+    ask = RetestScope(namespace, branch, pipeline, site or settings().site, names)
     choices = choose_packages(ask, wish, start)
     if not dry_run:
         start_runs(ask, wish, choices, start)

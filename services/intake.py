@@ -48,7 +48,7 @@ class Intake:
                     self._refuse(message, decision.reason)
                 trigger.answer(message, decision)
             for trigger in self._triggers:
-                trigger.let_go()
+                trigger.forget_message()
 
     def conclude(self) -> int:
         """Decide about every change whose push has settled, tell Prefect of those that are tested, and count both.

@@ -6,7 +6,7 @@ import logging
 import threading
 
 from distgate.errors import InfrastructureError
-from distgate.ledger.leader import Seat
+from distgate.ledger.leader import LeaderLock
 
 log = logging.getLogger(__name__)
 
@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 LOOK_SECONDS = 2.0
 
 
-def await_turn(seat: Seat, asked: threading.Event) -> bool:
+def wait_for_leadership(seat: LeaderLock, asked: threading.Event) -> bool:
     """Return True once the seat is ours, at once when it was; False when we are asked to end instead.
 
     To be called before each piece of work. Whoever is in the way is logged once; so is trouble with the ledger.

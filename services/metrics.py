@@ -15,7 +15,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, Metric, start_http_server
 from prometheus_client.registry import Collector
 
-from distgate.base_images.entries import read_shelf
+from distgate.base_images.entries import list_store
 from distgate.errors import ConfigurationError, DistgateError
 from distgate.guests.registry import GuestRegistry
 from distgate.ledger.ledger import Ledger
@@ -114,7 +114,7 @@ def bases_in(store: Path) -> list[BaseFigures]:
     """The base images that serve runs in a store; none when there is no store here."""
     if not (store / "bases").is_dir():
         return []
-    current = read_shelf(store / "bases").current
+    current = list_store(store / "bases").current
     return [
         BaseFigures(branch, image, entry.facts.created, entry.confirmed) for (branch, image), entry in current.items()
     ]

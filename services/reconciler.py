@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from distgate.bus.announce import Announcer, asked_of
+from distgate.bus.announce import Announcer, trigger_key
 from distgate.changes.change import Change
 from distgate.errors import ConfigurationError, DistgateError
 from distgate.ledger.ledger import Ledger, Run
@@ -118,7 +118,7 @@ class Reconciler:
     def _start(self, change: Change, pipeline: Pipeline) -> str | None:
         # A run that we started before and that died before it claimed its change answers to the same key.
         for number in range(1, TRIES + 1):
-            key = f"{asked_of(pipeline, change.key)} start {number}"
+            key = f"{trigger_key(pipeline, change.key)} start {number}"
             parameters = {"change": change.model_dump()}
             deployment = self._settings.deployment_of(pipeline)
             run = self._prefect.create_flow_run(deployment, parameters, idempotency_key=key)

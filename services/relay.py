@@ -13,10 +13,10 @@ import threading
 from distgate.bus.amqp import Publisher
 from distgate.bus.message import as_message
 from distgate.errors import DistgateError, InfrastructureError
-from distgate.ledger.leader import Seat, open_seat
-from distgate.ledger.ledger import Ledger, Letter
+from distgate.ledger.leader import LeaderLock, open_leader_lock
+from distgate.ledger.ledger import Ledger, OutboxMessage
 from distgate.settings import settings
-from services.leadership import await_turn
+from services.leadership import wait_for_leadership
 from services.service import serve
 
 log = logging.getLogger(__name__)
@@ -26,12 +26,12 @@ IDLE_SECONDS = 0.2
 PAUSES = (1, 2, 5, 10)
 
 
-def relay(ledger: Ledger, seat: Seat, publisher: Publisher, asked: threading.Event) -> None:
+def relay(ledger: Ledger, seat: LeaderLock, publisher: Publisher, asked: threading.Event) -> None:
     """Send until ``asked``, while the seat is ours; a broker that fails pauses the whole queue, because order is part
     of the contract."""
     _look(publisher)
     failures = 0
-    while await_turn(seat, asked):
+    while wait_for_leadership(seat, asked):
         try:
             letters = ledger.unsent()
             done = _send(ledger, publisher, letters, asked)
@@ -56,7 +56,7 @@ def _look(publisher: Publisher) -> None:
         log.info("sending to the exchange %s", publisher.exchange)
 
 
-def _send(ledger: Ledger, publisher: Publisher, letters: list[Letter], asked: threading.Event) -> bool:
+def _send(ledger: Ledger, publisher: Publisher, letters: list[OutboxMessage], asked: threading.Event) -> bool:
     """Send what can be sent; False when nothing can be for now. A message that no try will make fit for sending
     holds up its own run alone."""
     stuck: set[str] = set()
@@ -78,13 +78,13 @@ def _send(ledger: Ledger, publisher: Publisher, letters: list[Letter], asked: th
     return not stuck or len(stuck) < len({letter.body.get("build_id", "") for letter in letters})
 
 
-def _note(ledger: Ledger, letter: Letter, error: DistgateError) -> None:
+def _note(ledger: Ledger, letter: OutboxMessage, error: DistgateError) -> None:
     name, repo, tries = letter.topic, letter.body.get("repo", ""), letter.tries + 1
     log.warning("%s of %s stays in the outbox (try %d): %s", name, repo, tries, error)
     ledger.unsendable(letter.seq, str(error))
 
 
-def _mark(ledger: Ledger, letter: Letter, asked: threading.Event) -> None:
+def _mark(ledger: Ledger, letter: OutboxMessage, asked: threading.Event) -> None:
     """Mark a confirmed message, however long the ledger cannot be written: it must not be sent once more for every
     try. Only when we are asked to end meanwhile will the next relay send it again, with the same ID."""
     failures = 0
@@ -110,7 +110,7 @@ def _pause(failures: int) -> float:
 def main(asked: threading.Event) -> None:
     with Publisher(settings().amqp_url, settings().exchange) as publisher:
         ledger = Ledger(settings().ledger_url)
-        relay(ledger, open_seat(settings().ledger_url, "relay"), publisher, asked)
+        relay(ledger, open_leader_lock(settings().ledger_url, "relay"), publisher, asked)
 
 
 if __name__ == "__main__":

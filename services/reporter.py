@@ -12,13 +12,13 @@ import sys
 import threading
 
 from distgate.errors import ConfigurationError, DistgateError, InfrastructureError
-from distgate.ledger.leader import Seat, open_seat
+from distgate.ledger.leader import LeaderLock, open_leader_lock
 from distgate.ledger.ledger import Ledger
 from distgate.reports.channels import ReportChannel, open_channel
 from distgate.reports.notice import Refused
 from distgate.reports.outbox import Due, ReportOutbox
 from distgate.settings import Channel, Settings, settings
-from services.leadership import await_turn
+from services.leadership import wait_for_leadership
 from services.service import serve
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,9 @@ LAST_SECONDS = 5.0
 class ChannelReporter:
     """Tells one channel while the seat is ours, until it is asked to end."""
 
-    def __init__(self, name: Channel, ledger: Ledger, own: Settings, seat: Seat, asked: threading.Event) -> None:
+    def __init__(
+        self, name: Channel, ledger: Ledger, own: Settings, seat: LeaderLock, asked: threading.Event
+    ) -> None:
         self._name: Channel = name
         self._ledger, self._own, self._asked = ledger, own, asked
         self._seat = seat
@@ -43,7 +45,7 @@ class ChannelReporter:
 
     def run(self) -> None:
         """Deliver what is due, again and again; nothing but ``asked`` ends it."""
-        while await_turn(self._seat, self._asked):
+        while wait_for_leadership(self._seat, self._asked):
             try:
                 busy = self._round()
             except DistgateError as error:
@@ -104,7 +106,7 @@ def main(asked: threading.Event) -> None:
     if not own.reports:
         log.info("nobody is told of runs but the bus: DISTGATE_REPORTS is empty")
     ledger = Ledger(own.ledger_url)
-    seat = open_seat(own.ledger_url, "reporter")
+    seat = open_leader_lock(own.ledger_url, "reporter")
     reporters = [ChannelReporter(name, ledger, own, seat, asked) for name in dict.fromkeys(own.reports)]
     threads = [threading.Thread(target=one.run, daemon=True) for one in reporters]
     for thread in threads:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from fedora_messaging.message import Message
 
-from distgate.bus.announce import Announcer, asked_of
+from distgate.bus.announce import Announcer, trigger_key
 from distgate.changes.change import Change
 from distgate.changes.rules import SETTLING
 from distgate.changes.triage import Decision, conclude, decide
@@ -57,7 +57,7 @@ class Trigger:
             self._written = message
             self._follow(decision.change, known)
 
-    def let_go(self) -> None:
+    def forget_message(self) -> None:
         """The message was answered for every pipeline: the next one is another, whatever it says."""
         self._written = None
 
@@ -130,5 +130,5 @@ def event_of(change: Change, pipeline: Pipeline, environment: str = "production"
         "distgate.rev": change.rev,
     }
     # The same ID whenever the same change is offered: if we die before we noted the first time, Prefect knows it.
-    offer = str(uuid.uuid5(_OFFERS, asked_of(pipeline, change.key)))
+    offer = str(uuid.uuid5(_OFFERS, trigger_key(pipeline, change.key)))
     return {"id": offer, "event": EVENT, "resource": labels, "payload": {"change": change.model_dump()}}

@@ -42,7 +42,7 @@ _WORDS = 500
 
 
 @dataclass(frozen=True)
-class Post:
+class WorkerIdentity:
     """Where a worker stands: its pool, the shared queues it serves, its name, and how many runs it takes at once."""
 
     pool: str
@@ -56,10 +56,10 @@ class Post:
         return queue_of(self.host)
 
 
-class Gate:
+class PollGate:
     """What a worker may take just now, by the file ``health``."""
 
-    def __init__(self, post: Post, health: Path) -> None:
+    def __init__(self, post: WorkerIdentity, health: Path) -> None:
         self._post = post
         self._health = health
         self.draining = False
@@ -81,7 +81,7 @@ class Gate:
 class _Gated:
     """Asks the gate before each poll; for a class beside a worker of Prefect's."""
 
-    gate: Gate
+    gate: PollGate
 
     async def get_and_submit_flow_runs(self) -> list[FlowRun]:
         async with self.gate.polling:
@@ -105,11 +105,11 @@ def worker_class(kind: str) -> type[BaseWorker[Any, Any, Any]]:
         return type(f"Gated{found.__name__}", (_Gated, found), {})
 
 
-async def work(own: Settings, post: Post, kind: str = "process", *, with_healthcheck: bool = False) -> None:
+async def work(own: Settings, post: WorkerIdentity, kind: str = "process", *, with_healthcheck: bool = False) -> None:
     """Take runs until SIGTERM or SIGINT, and return when the last one in hand has ended; a second signal ends it at
     once, with its runs. Raises ConfigurationError when there is no such pool, InfrastructureError without a server.
     """
-    gate = Gate(post, file_of(own, post.host))
+    gate = PollGate(post, file_of(own, post.host))
     first = Health(False, "nobody has looked yet", datetime.now(UTC).timestamp())
     gate.stale = not _written(file_of(own, post.host), first)
     _tell(own, post, first)
@@ -118,15 +118,15 @@ async def work(own: Settings, post: Post, kind: str = "process", *, with_healthc
         work_pool_name=post.pool, name=post.host, limit=post.limit, create_pool_if_not_found=False
     )
     made.gate = gate  # type: ignore[attr-defined]
-    end = _End()
+    end = ShutdownSignals()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(_drain, end, gate, made, tasks.cancel_scope)
-        tasks.start_soon(_hurry, end, tasks.cancel_scope)
+        tasks.start_soon(abort, end, tasks.cancel_scope)
         tasks.start_soon(_look_after, own, post, gate)
         await made.start(with_healthcheck=with_healthcheck, printer=log.info)
 
 
-async def _look_after(own: Settings, post: Post, gate: Gate) -> None:
+async def _look_after(own: Settings, post: WorkerIdentity, gate: PollGate) -> None:
     """Look at the host's health for ever; nothing that goes wrong here ends the worker, and its runs with it."""
     told: Health | None = None
     while True:
@@ -138,7 +138,7 @@ async def _look_after(own: Settings, post: Post, gate: Gate) -> None:
         await anyio.sleep(own.health_every if health.fit else min(own.health_every, UNFIT_SECONDS))
 
 
-def _look(own: Settings, post: Post) -> tuple[Health, bool]:
+def _look(own: Settings, post: WorkerIdentity) -> tuple[Health, bool]:
     """The host's health, and whether it could not be written down."""
     report = examine_here(own)
     try:
@@ -156,13 +156,13 @@ def _written(path: Path, health: Health) -> bool:
     return True
 
 
-def _tell(own: Settings, post: Post, health: Health) -> None:
+def _tell(own: Settings, post: WorkerIdentity, health: Health) -> None:
     """Write it beside the host's queue, which is there from then on."""
     with PrefectApi(own.prefect_api_url, patience=30) as prefect:
         prefect.describe_queue(post.pool, post.own_queue, _words(health)[:_WORDS])
 
 
-def _open_asking_queue(own: Settings, post: Post) -> None:
+def _open_asking_queue(own: Settings, post: WorkerIdentity) -> None:
     """Prefect gives a worker nothing at all that asks for a queue which is not there."""
     with PrefectApi(own.prefect_api_url, patience=30) as prefect:
         prefect.describe_queue(
@@ -170,7 +170,7 @@ def _open_asking_queue(own: Settings, post: Post) -> None:
         )
 
 
-def _tell_if_possible(own: Settings, post: Post, health: Health) -> None:
+def _tell_if_possible(own: Settings, post: WorkerIdentity, health: Health) -> None:
     try:
         _tell(own, post, health)
     except DistgateError as error:
@@ -181,7 +181,7 @@ def _words(health: Health) -> str:
     return f"{'takes runs' if health.fit else 'takes no runs'}: {health.sentence}"
 
 
-class _End:
+class ShutdownSignals:
     """Told by signals that the worker is to end: after the runs in hand, or, asked again, at once."""
 
     def __init__(self) -> None:
@@ -194,7 +194,9 @@ class _End:
         (self.hurried if self.asked.is_set() else self.asked).set()
 
 
-async def _drain(end: _End, gate: Gate, made: BaseWorker[Any, Any, Any], scope: anyio.CancelScope) -> None:
+async def _drain(
+    end: ShutdownSignals, gate: PollGate, made: BaseWorker[Any, Any, Any], scope: anyio.CancelScope
+) -> None:
     await end.asked.wait()
     gate.draining = True
     async with gate.polling:  # a poll under way may have taken one more
@@ -204,12 +206,12 @@ async def _drain(end: _End, gate: Gate, made: BaseWorker[Any, Any, Any], scope: 
     scope.cancel()
 
 
-async def _hurry(end: _End, scope: anyio.CancelScope) -> None:
+async def abort(end: ShutdownSignals, scope: anyio.CancelScope) -> None:
     await end.hurried.wait()
     log.warning("asked again: the runs in hand are given up")
     scope.cancel()
 
 
-def serve_runs(own: Settings, post: Post, kind: str, *, with_healthcheck: bool) -> None:
+def serve_runs(own: Settings, post: WorkerIdentity, kind: str, *, with_healthcheck: bool) -> None:
     """``work``, as a process of its own."""
     asyncio.run(work(own, post, kind, with_healthcheck=with_healthcheck))

@@ -65,7 +65,7 @@ class BuiltPackage:
 @stage("package", "Build package", slot=build_slot)
 def build_package(job: Job) -> BuiltPackage:
     """Scratch-build the commit and download its RPMs and logs."""
-    room = job.room.stage("build")
+    room = job.run_dir.stage("build")
     koji = KojiInstance.of(job.site)
     hub = koji.hub()
     task_id = _task_of(job, hub, koji.server)
@@ -91,7 +91,7 @@ def cancel_build(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> 
 
 def _record_of(job: Job, koji: KojiInstance, task_id: int) -> BuildRecord:
     source, target = DistGit.of(job.site).source(job.change), koji_target(job.change.branch)
-    uploaded = sorted((job.room.root / SOURCE).glob("*.src.rpm"))
+    uploaded = sorted((job.run_dir.root / SOURCE).glob("*.src.rpm"))
     own = {"srpm": f"{SOURCE}/{uploaded[0].name}", "srpm_sha256": sha256_of(uploaded[0])} if uploaded else {}
     return BuildRecord(
         server=koji.server, topurl=koji.topurl, task_id=task_id, source=source, target=target, arch=ARCH, **own
@@ -147,7 +147,7 @@ def _unit_tests(room: Path, *, built: bool) -> UnitTests:
 
 def _forget(job: Job, hub: BuildHub, task_id: int, room: Path) -> None:
     """A task that has ended badly is met by no retry; its logs are kept."""
-    ledger().learn(job.run_id, **{TASK: ""})
+    ledger().record_facts(job.run_id, **{TASK: ""})
     _fetch_logs(hub, task_id, room)
 
 
@@ -162,7 +162,7 @@ def _task_of(job: Job, hub: BuildHub, server: str) -> int:
         get_run_logger().info("%s: taking the packages of Koji task %d", job.change.title, job.koji_task)
         return job.koji_task
     task_id, source = _submit(job, hub, koji_target(job.change.branch))
-    ledger().learn(job.run_id, **{TASK: f"{server} {task_id}"})
+    ledger().record_facts(job.run_id, **{TASK: f"{server} {task_id}"})
     get_run_logger().info("%s: Koji task %d builds %s", job.change.title, task_id, source)
     return task_id
 
@@ -173,7 +173,7 @@ def _submit(job: Job, hub: BuildHub, target: str) -> tuple[int, str]:
     if job.pipeline == "allpackages":
         source = dist_git.source(job.change)
         return hub.submit(source, target, ARCH), source
-    made = dist_git.source_package(job.change, hub.dist_tag(target), job.room.stage(SOURCE))
+    made = dist_git.source_package(job.change, hub.dist_tag(target), job.run_dir.stage(SOURCE))
     get_run_logger().info("%s: made %s of %s", job.change.title, made.path.name, made.original_nvr)
     return hub.submit_srpm(made.path, target, ARCH), made.path.name
 
@@ -214,10 +214,10 @@ def _built(job: Job, task_id: int, rpms: list[RpmFile], room: Path) -> BuiltPack
 def _tell(job: Job, nvr: str, room: Path) -> str:
     """Keep for the messages what was built; the NVR without the commit."""
     if job.pipeline == "allpackages":
-        ledger().learn(job.run_id, nvr=nvr, original_spec_nvr=nvr)
+        ledger().record_facts(job.run_id, nvr=nvr, original_spec_nvr=nvr)
         return nvr
     # A build that somebody else asked for has the release of the spec file, which does not name the commit.
     theirs = job.koji_task is not None and job.change.rev[:SHORT] not in nvr
     before = nvr if theirs else original(nvr, job.change.rev)
-    ledger().learn(job.run_id, nvr=f"{nvr}.src", original_spec_nvr=before, package_url=job.room.url(room))
+    ledger().record_facts(job.run_id, nvr=f"{nvr}.src", original_spec_nvr=before, package_url=job.run_dir.url(room))
     return before

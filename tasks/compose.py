@@ -10,7 +10,7 @@ from prefect import get_run_logger
 
 from blocks import ImageStore
 from distgate.images.base import BaseImage, ComposedImage, ImageComposer
-from distgate.images.method import Way, way_for
+from distgate.images.method import Way, compose_method_for
 from distgate.settings import settings
 from distgate.steps import Progress
 from tasks.build import BuiltPackage
@@ -46,10 +46,10 @@ def _made(job: Job, built: BuiltPackage, progress: Progress) -> ComposedImage:
     from distgate.kickstart.text import kickstart_hash
     from distgate.runs.recording import compose_begun
 
-    room, base = job.room.stage("image"), base_of(job, progress)
+    room, base = job.run_dir.stage("image"), base_of(job, progress)
     job.capsule.note(compose=compose_begun(base))
     kickstart = _kickstart(job, built, room)
-    way = way_for(built.source_name, [package.name for package in built.packages], settings().compose_way)
+    way = compose_method_for(built.source_name, [package.name for package in built.packages], settings().compose_way)
     get_run_logger().info("%s: image: %s. %s", job.change.title, way.way, way.reason)
     made = _composer(job, built, way).compose(
         base, built.repository, built.packages, room / f"{built.nvr}.qcow2", progress
@@ -68,8 +68,8 @@ def _composer(job: Job, built: BuiltPackage, way: Way) -> ImageComposer:
 
 def _served(job: Job, built: BuiltPackage) -> str:
     """Where an installer finds the built packages: where artifacts are served, else in a directory of this host."""
-    over_http = job.room.base_url.startswith(("http://", "https://"))
-    return job.room.url(built.repository) if over_http else built.repository.as_uri()
+    over_http = job.run_dir.base_url.startswith(("http://", "https://"))
+    return job.run_dir.url(built.repository) if over_http else built.repository.as_uri()
 
 
 def _kickstart(job: Job, built: BuiltPackage, room: Path) -> str:
@@ -82,7 +82,7 @@ def _kickstart(job: Job, built: BuiltPackage, room: Path) -> str:
 def _write_record(job: Job, image: ComposedImage, base: BaseImage, room: Path) -> None:
     from distgate.runs.recording import compose_record
 
-    job.capsule.note(compose=compose_record(image, base, job.room.root))
+    job.capsule.note(compose=compose_record(image, base, job.run_dir.root))
     record = asdict(image) | {
         "image": image.path.name,
         "requested": [str(nevra) for nevra in image.requested],

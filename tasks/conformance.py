@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from blocks import GuestMachine, HostTests, ImageStore
 from distgate.errors import error_for
-from distgate.pipelines import verdict_of
+from distgate.pipelines import status_fact
 from tasks.run.job import Job
 from tasks.run.live_logs import LiveLogs
 from tasks.run.slots import guest_slot
@@ -36,11 +36,11 @@ def conformance_tests(job: Job, image: TreeImage) -> ConformanceReport:
 
     Raises what keeps the suite from running: PackageError, TestsError, InfrastructureError or ConfigurationError.
     """
-    profile, room = job.room.stage("e2e-profile"), job.room.stage_again("e2e")
+    profile, room = job.run_dir.stage("e2e-profile"), job.run_dir.stage_again("e2e")
     with LiveLogs(job, "e2e", "How the cluster is made and tested", room) as live:
         conformance = HostTests.of(job.site).conformance_on(GuestMachine.of(job.site), profile, live)
         report = conformance.run(image.path, ImageStore.of(job.site).ssh_key(), room)
     if report.status == "FAILURE":
         raise error_for(report.blame or "tests")(report.sentence, evidence=report.suite.details)
-    ledger().learn(job.run_id, **{verdict_of(SUFFIX): report.status})
+    ledger().record_facts(job.run_id, **{status_fact(SUFFIX): report.status})
     return report

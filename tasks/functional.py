@@ -15,12 +15,12 @@ from distgate.runs.record import TestsRecord
 from distgate.testing.discovery import CLASSIC, Discovery, discover
 from tasks.build import BuiltPackage
 from tasks.compose import composed
-from tasks.run.base_images import base_under, store_of
+from tasks.run.base_images import base_of_image, store_of
 from tasks.run.job import Job
 from tasks.run.live_logs import LiveLogs
 from tasks.run.slots import guest_slot
 from tasks.run.stage import stage
-from tasks.run.suites import JudgedSuites, session_on, settled_status, write_junit
+from tasks.run.suites import JudgedSuites, stage_status, suite_session, write_junit
 
 if TYPE_CHECKING:
     from distgate.runners.session import JudgedSuite
@@ -66,7 +66,7 @@ class TestReport(JudgedSuites):
 def find_tests(job: Job, tags: Sequence[str] = (CLASSIC,)) -> Plan:
     """The tests in the commit's own checkout, found without running anything: those of the first of ``tags`` that
     selects any."""
-    room = job.room.stage("checkout")
+    room = job.run_dir.stage("checkout")
     checkout = DistGit.of(job.site).checkout(job.change, room / job.change.repo)
     looks = [(tag, discover(checkout, tag, job.change.namespace)) for tag in tags]
     tag, found = next((look for look in looks if look[1].to_run), looks[-1])
@@ -97,13 +97,13 @@ def _judged(job: Job, plan: Plan, image: ComposedImage) -> tuple[str, tuple[Judg
     from distgate.runners.session import source_rpm
     from distgate.runs.recording import suite_record
 
-    room = job.room.stage_again("tests")
+    room = job.run_dir.stage_again("tests")
     job.capsule.note(tests=TestsRecord(kind=plan.tests.kind, reason=plan.tests.reason))
-    base, srpm = base_under(job, image), source_rpm(job.room.root / "build")
+    base, srpm = base_of_image(job, image), source_rpm(job.run_dir.root / "build")
     with LiveLogs(job, "tests", "How the suites run", room) as live:
-        session = session_on(job, base, image.path, image.requested, live, srpm=srpm, tag=plan.tag)
+        session = suite_session(job, base, image.path, image.requested, live, srpm=srpm, tag=plan.tag)
         judged = session.run(plan.checkout, plan.tests.to_run, room, rerun_failed=job.rerun_failed)
     write_junit(judged, room)
-    records = tuple(suite_record(one, job.room.root) for one in judged)
+    records = tuple(suite_record(one, job.run_dir.root) for one in judged)
     job.capsule.note(tests=TestsRecord(kind=plan.tests.kind, reason=plan.tests.reason, suites=records))
-    return settled_status(job, SUFFIX, judged), judged
+    return stage_status(job, SUFFIX, judged), judged

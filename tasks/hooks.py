@@ -21,7 +21,7 @@ class RunHooks(TypedDict):
     on_crashed: Hooks
 
 
-LAST_WORD: RunHooks = {
+RUN_HOOKS: RunHooks = {
     "on_completion": [end_of_run],
     "on_failure": [end_of_run],
     "on_cancellation": [end_of_run, cancel_build],

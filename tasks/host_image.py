@@ -51,7 +51,7 @@ def _last_is_old(job: Job) -> bool:
 @stage("image", "Make image")
 def make_image(job: Job, tree: ComposedTree) -> TreeImage:
     """A bootable image of ``tree`` in the branch's directory of images; nobody is pointed to it yet."""
-    repo, room, branch = OSTreeRepo.of(job.site), job.room.stage("host-image"), job.change.branch
+    repo, room, branch = OSTreeRepo.of(job.site), job.run_dir.stage("host-image"), job.change.branch
     with LiveLines("host-image", "How the image is made") as live:
         made = repo.maker(branch).make(
             trees_of(job).published,
@@ -65,20 +65,20 @@ def make_image(job: Job, tree: ComposedTree) -> TreeImage:
     if made.kickstart:
         (room / "image.ks").write_text(made.kickstart)
     image = repo.images(branch).place(made.built.path, tree)
-    ledger().learn(job.run_id, image_name=image.name, image_url=image.url)
+    ledger().record_facts(job.run_id, image_name=image.name, image_url=image.url)
     return image
 
 
 @stage("image.test.smoke", "Image smoke test", slot=guest_slot)
 def smoke_test_image(job: Job, tree: ComposedTree, image: TreeImage) -> TreeSmokeReport:
     """Boot the image and find exactly ``tree`` in it; then it is the branch's latest one."""
-    from distgate.atomic.image_methods import booted_before
+    from distgate.atomic.image_methods import reference_image
     from distgate.atomic.smoke_test import TreeSmoke
 
-    repo, branch, room = OSTreeRepo.of(job.site), job.change.branch, job.room.stage("host-smoke")
+    repo, branch, room = OSTreeRepo.of(job.site), job.change.branch, job.run_dir.stage("host-smoke")
     images, key = repo.images(branch), ImageStore.of(job.site).ssh_key()
     smoke = TreeSmoke(ReservedGuests(job).host, settings().boot_timeout)
-    control = booted_before(
+    control = reference_image(
         images,
         repo.disks(branch),
         repo.image_way,

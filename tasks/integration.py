@@ -18,7 +18,7 @@ from tasks.run.job import Job
 from tasks.run.live_logs import LiveLogs
 from tasks.run.slots import guest_slot
 from tasks.run.stage import stage
-from tasks.run.suites import JudgedSuites, session_on, settled_status, write_junit
+from tasks.run.suites import JudgedSuites, stage_status, suite_session, write_junit
 from tasks.tree import trees_of
 
 if TYPE_CHECKING:
@@ -54,12 +54,12 @@ def integration_tests(job: Job, tree: ComposedTree) -> IntegrationReport:
     Raises PackageError when the host does not come up as it should, TestsError or GaveUp when the suite could not
     be run; tests that ran and failed are no error.
     """
-    room = job.room.stage_again("integration")
+    room = job.run_dir.stage_again("integration")
     with ExitStack() as held, LiveLogs(job, "integration", "How the host upgrades, and its suite", room) as live:
         disks = _Disks(job, tree, held, live)
         upgrade = _upgrade(job, tree, disks, room)
         judged = _suite(job, tree, disks, room)
-    return IntegrationReport(settled_status(job, SUFFIX, judged), upgrade, judged)
+    return IntegrationReport(stage_status(job, SUFFIX, judged), upgrade, judged)
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def _suite(job: Job, tree: ComposedTree, disks: _Disks, room: Path) -> tuple[Jud
     checkout, disk = tests.checkout(room / "suite"), disks.of(tree.rev)
     url = OSTreeRepo.of(job.site).compose_url(job.change.branch)
     told = {"compose_url": url, "compose_rev": tree.rev, "compose_ref": tree.ref}
-    session = session_on(
+    session = suite_session(
         job, BaseImage(disk, tree.rev, 0, disks.key), disk, tree.requested, disks.say, variables=told
     )
     judged = session.run(checkout, [Suite(path, kind="playbook") for path in tests.playbooks], room / "suites")

@@ -9,7 +9,7 @@ from distgate.images.base import ComposedImage
 from distgate.images.smoke import SmokeReport
 from distgate.runs.record import SmokeRecord
 from distgate.settings import settings
-from tasks.run.base_images import base_under, store_of
+from tasks.run.base_images import base_of_image, store_of
 from tasks.run.guests import ReservedGuests
 from tasks.run.job import Job
 from tasks.run.live_logs import LiveLogs
@@ -22,10 +22,10 @@ def smoke_test(job: Job, image: ComposedImage) -> SmokeReport:
     """Boot the image and compare what is installed with what was composed. PackageError when it does not hold."""
     from distgate.images.smoke import SmokeBoot
 
-    base = base_under(job, image)
+    base = base_of_image(job, image)
     guests = ReservedGuests(job)
     boot = SmokeBoot(guests.host, settings().boot_timeout, failed=guests.keep)
-    room = job.room.stage("smoke")
+    room = job.run_dir.stage("smoke")
     try:
         with LiveLogs(job, "boot", "How the image boots", room) as live:
             report = boot.test(image, base, room)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Trial:
+class Candidate:
     """A composed tree while it is tested: it stays only if somebody says ``passed``."""
 
     tree: ComposedTree
@@ -41,7 +41,7 @@ def branch_held(job: Job) -> Iterator[None]:
     """
     with branch_slot(job):
         # Before the stage begins: its first message tells already where clients will find the tree.
-        ledger().learn(job.run_id, compose_url=OSTreeRepo.of(job.site).compose_url(job.change.branch))
+        ledger().record_facts(job.run_id, compose_url=OSTreeRepo.of(job.site).compose_url(job.change.branch))
         yield
 
 
@@ -57,7 +57,7 @@ def compose_tree(job: Job, built: BuiltPackage) -> ComposedTree:
         tree = trees_of(job).compose(built.repository, built.packages, live)
         live.end(tree.steps)
     _keep_record(job, tree)
-    ledger().learn(job.run_id, compose_rev=tree.rev)
+    ledger().record_facts(job.run_id, compose_rev=tree.rev)
     get_run_logger().info(
         "%s: %s is %s %s, %d packages, %d of them changed",
         job.change.title,
@@ -71,11 +71,11 @@ def compose_tree(job: Job, built: BuiltPackage) -> ComposedTree:
 
 
 @contextmanager
-def on_trial(job: Job, built: BuiltPackage, tree: ComposedTree) -> Iterator[Trial]:
+def candidate(job: Job, built: BuiltPackage, tree: ComposedTree) -> Iterator[Candidate]:
     """The tree stays, and its package is in all later ones, when the block says that it passed; otherwise the branch
     goes back to the commit before, however the block ends. Nobody prunes either of them meanwhile."""
-    trial, trees = Trial(tree), trees_of(job)
-    trees.put_forward(tree)  # a retried run comes back to a tree that was withdrawn when it failed
+    trial, trees = Candidate(tree), trees_of(job)
+    trees.republish(tree)  # a retried run comes back to a tree that was withdrawn when it failed
     with ExitStack() as leases:
         for rev in filter(None, (tree.rev, tree.parent)):
             leases.enter_context(trees.lease(rev, job.holder))
@@ -85,7 +85,7 @@ def on_trial(job: Job, built: BuiltPackage, tree: ComposedTree) -> Iterator[Tria
             _settle(job, built, trial)
 
 
-def _settle(job: Job, built: BuiltPackage, trial: Trial) -> None:
+def _settle(job: Job, built: BuiltPackage, trial: Candidate) -> None:
     trees, tree = trees_of(job), trial.tree
     if trial.passed:
         trees.accept(tree, built.repository, built.packages)
@@ -96,7 +96,7 @@ def _settle(job: Job, built: BuiltPackage, trial: Trial) -> None:
 
 
 def _keep_record(job: Job, tree: ComposedTree) -> None:
-    room, text = job.room.stage("compose"), diff_text(tree.changes)
+    room, text = job.run_dir.stage("compose"), diff_text(tree.changes)
     (room / "package-diff.txt").write_text(text)
     record = asdict(tree) | {"installed": [str(nevra) for nevra in tree.installed]}
     (room / "tree.json").write_text(json.dumps(record, indent=1, default=str) + "\n")

@@ -19,7 +19,7 @@ from distgate.files import UnfinishedImage, unfinished
 from distgate.kickstart.base import BuiltImage
 from distgate.process import on_path, run, tail_of
 from distgate.rpm.transaction import Script
-from distgate.sandbox.child import heard, in_namespaces
+from distgate.sandbox.child import in_namespaces, progress_pipe
 from distgate.steps import Progress, Step, Steps
 
 MIB = 1 << 20
@@ -180,7 +180,7 @@ def _carry_out(
     with tempfile.TemporaryDirectory(prefix="distgate-deploy-") as name:
         task, answer = Path(name) / "task.json", Path(name) / "answer.json"
         task.write_text(json.dumps(asdict(wanted), default=str))
-        with heard(progress) as told:
+        with progress_pipe(progress) as told:
             run(
                 in_namespaces(_CHILD, task, told),
                 timeout=timeout,

@@ -18,11 +18,11 @@ from typing import Any
 
 from distgate.atomic.disk import OFFSET, Deployment, read_task
 from distgate.errors import DistgateError, InfrastructureError, PackageError
-from distgate.mounts.root import Place, system_directories, undone
+from distgate.mounts.root import Place, cleanup_after, system_directories
 from distgate.process import ProcessFailed, run
 from distgate.rpm.file_attributes import policy_of
 from distgate.rpm.transaction import Script
-from distgate.sandbox.bubblewrap_rpm import confined
+from distgate.sandbox.bubblewrap_rpm import bwrap_for_scriptlets
 from distgate.sandbox.child import tell
 from distgate.steps import Steps
 
@@ -80,7 +80,7 @@ def mounted(disk: Path, workspace: Path, steps: Steps) -> Iterator[Path]:
         with steps.step("unmount"):
             run(["umount", sysroot], timeout=TIMEOUT, error=InfrastructureError)
 
-    with undone(unmount):
+    with cleanup_after(unmount):
         yield sysroot
 
 
@@ -134,7 +134,7 @@ def _host_root(sysroot: Path, wanted: Deployment, workspace: Path) -> Iterator[P
     with ExitStack() as bound:
         for source, target in binds:
             run(["mount", "--bind", source, root / target], timeout=60, error=InfrastructureError)
-            bound.enter_context(undone(partial(_unmount, root / target)))
+            bound.enter_context(cleanup_after(partial(_unmount, root / target)))
         run(["mount", "-o", "remount,bind,ro", root / "usr"], timeout=60, error=InfrastructureError)
         with system_directories(Place(root), shared):
             yield root
@@ -147,7 +147,13 @@ def _unmount(place: Path) -> None:
 def _run_script(root: Path, script: Script) -> None:
     inside = root / "run" / script.name
     inside.write_text(script.body)
-    words: list[str | Path] = [*confined(root, ()), "chroot", root, script.interpreter, f"/run/{script.name}"]
+    words: list[str | Path] = [
+        *bwrap_for_scriptlets(root, ()),
+        "chroot",
+        root,
+        script.interpreter,
+        f"/run/{script.name}",
+    ]
     try:
         print(run(words, timeout=TIMEOUT, env={"HOME": "/root"}).output, end="", flush=True)
     except ProcessFailed as error:

@@ -111,7 +111,7 @@ class InstalledImage:
 
 
 @contextmanager
-def booted_before(
+def reference_image(
     images: TreeImages,
     disks: DeployedDisks,
     way: Literal["deployed", "full"],

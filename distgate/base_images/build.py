@@ -43,7 +43,7 @@ NOTHING_LEFT = 4 << 20
 
 
 @dataclass(frozen=True)
-class Workshop:
+class BuildTools:
     """What makes bases and tries them. Times are in seconds, that of the boot under KVM.
 
     ``root_offset`` tells where an image's root file system starts, ``installed`` what its RPM database holds there.
@@ -60,7 +60,7 @@ class Workshop:
 
 
 @dataclass(frozen=True)
-class Order:
+class BuildRequest:
     """One base to build: what of, for which state of the repositories, and the size to expect, when it is known."""
 
     definition: BaseDefinition
@@ -77,7 +77,7 @@ class Order:
         return f"base image {self.identity} ({self.definition.name}, {self.definition.branch})"
 
 
-def build(order: Order, bases: Path, workshop: Workshop, progress: Progress) -> BaseEntry:
+def build(order: BuildRequest, bases: Path, workshop: BuildTools, progress: Progress) -> BaseEntry:
     """Build a base and publish it in ``bases``, unqualified; the caller holds its lock.
 
     Nothing is left of a failure. Raises InfrastructureError for it, ConfigurationError for a wrong kickstart.
@@ -100,7 +100,7 @@ def build(order: Order, bases: Path, workshop: Workshop, progress: Progress) -> 
     return read_entry(entry)
 
 
-def _fill(order: Order, making: Path, entry: Path, workshop: Workshop, progress: Progress) -> None:
+def _fill(order: BuildRequest, making: Path, entry: Path, workshop: BuildTools, progress: Progress) -> None:
     definition, image, steps = order.definition, making / IMAGE, Steps(progress)
     (making / KICKSTART).write_text(definition.kickstart)
     built = workshop.builder.build(
@@ -158,13 +158,13 @@ def _settle(making: Path) -> None:
             os.close(descriptor)
 
 
-def _check_room(order: Order, bases: Path) -> None:
+def _check_room(order: BuildRequest, bases: Path) -> None:
     free = shutil.disk_usage(bases).free
     if order.expected is not None and free < order.expected:
         raise _full(order, bases, order.expected - free, f"only {format_size(free)} are free")
 
 
-def _explained(failed: DistgateError | OSError, order: Order, making: Path) -> DistgateError:
+def _explained(failed: DistgateError | OSError, order: BuildRequest, making: Path) -> DistgateError:
     """The failure as whoever asked for the base should read it; measured before anything is cleaned up."""
     evidence = failed.evidence if isinstance(failed, DistgateError) else ""
     words = f"{failed} {evidence}"
@@ -188,7 +188,7 @@ def _is_full(failed: DistgateError | OSError, words: str, making: Path) -> bool:
     return "No space left on device" in words and shutil.disk_usage(making).free < NOTHING_LEFT
 
 
-def _full(order: Order, bases: Path, missing: int, detail: str, evidence: str = "") -> InfrastructureError:
+def _full(order: BuildRequest, bases: Path, missing: int, detail: str, evidence: str = "") -> InfrastructureError:
     amount = f"{format_size(missing)} are missing" if missing else "how much is missing is not known"
     return InfrastructureError(
         f"the disk of the image store {bases.parent} is too full for {order.title}: {detail}, {amount}",

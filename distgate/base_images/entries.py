@@ -110,7 +110,7 @@ class BaseEntry:
 
 
 @dataclass(frozen=True)
-class OddEntry:
+class UnreadableEntry:
     """Something in the store that is no readable base, and why; ``ours`` when it has the name of a base."""
 
     directory: Path
@@ -120,11 +120,11 @@ class OddEntry:
 
 
 @dataclass(frozen=True)
-class Shelf:
+class StoreListing:
     """Everything in a store, the newest base first."""
 
     entries: tuple[BaseEntry, ...]
-    odd: tuple[OddEntry, ...]
+    odd: tuple[UnreadableEntry, ...]
 
     @property
     def size(self) -> int:
@@ -138,7 +138,7 @@ class Shelf:
         return {(entry.facts.branch, entry.facts.name): entry for entry in ordered}
 
     @property
-    def remembered(self) -> dict[tuple[str, str], BaseEntry]:
+    def refused_bases(self) -> dict[tuple[str, str], BaseEntry]:
         """The refused base that would be built again were it not here: newer than the current one."""
         current = self.current
         found: dict[tuple[str, str], BaseEntry] = {}
@@ -158,19 +158,19 @@ class Shelf:
         return max(fitting, key=lambda entry: entry.confirmed, default=None)
 
 
-def read_shelf(bases: Path) -> Shelf:
+def list_store(bases: Path) -> StoreListing:
     """All that is in the directory ``bases``; what cannot be read is odd and hides nothing else."""
     entries: list[BaseEntry] = []
-    odd: list[OddEntry] = []
+    odd: list[UnreadableEntry] = []
     for directory in _visible(bases):
         try:
             entries.append(read_entry(directory))
         except InfrastructureError as error:
             ours = bool(_IDENTITY.fullmatch(directory.name))
-            odd.append(OddEntry(directory, error.message, disk_usage(directory), ours))
+            odd.append(UnreadableEntry(directory, error.message, disk_usage(directory), ours))
         except FileNotFoundError:
             continue  # pruned meanwhile
-    return Shelf(tuple(sorted(entries, key=lambda entry: -entry.facts.created)), tuple(odd))
+    return StoreListing(tuple(sorted(entries, key=lambda entry: -entry.facts.created)), tuple(odd))
 
 
 def read_entry(directory: Path) -> BaseEntry:

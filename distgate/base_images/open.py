@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from distgate import locks
-from distgate.base_images.build import Workshop
+from distgate.base_images.build import BuildTools
 from distgate.base_images.definition import BaseDefinition
 from distgate.base_images.store import BaseStore
 from distgate.branches import koji_target
@@ -36,7 +36,7 @@ def open_store(
 
     Sizes are in bytes, times in seconds.
     """
-    workshop = Workshop(
+    workshop = BuildTools(
         builder=builder,
         guests=guests,
         root_offset=root_offset,

@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from distgate.base_images.entries import Shelf, read_shelf
+from distgate.base_images.entries import StoreListing, list_store
 from distgate.files import disk_usage
 from distgate.locks import leases, take, unleased
 
@@ -44,16 +44,16 @@ class Pruned:
         return self.after <= self.limit
 
 
-def protected(shelf: Shelf, ended: Collection[str] = ()) -> dict[str, str]:
+def protected(shelf: StoreListing, ended: Collection[str] = ()) -> dict[str, str]:
     """The bases that are never removed while they are what they are, and why; none of branches that ``ended``."""
     kept = {entry.identity: f"the current one of {branch}" for (branch, _name), entry in shelf.current.items()}
-    for (branch, _name), entry in shelf.remembered.items():
+    for (branch, _name), entry in shelf.refused_bases.items():
         kept[entry.identity] = f"remembered: {branch} would build it again, and it was refused"
     over = {entry.identity for entry in shelf.entries if entry.facts.branch in ended}
     return {identity: reason for identity, reason in kept.items() if identity not in over}
 
 
-def candidates(shelf: Shelf, ended: Collection[str] = ()) -> list[Removal]:
+def candidates(shelf: StoreListing, ended: Collection[str] = ()) -> list[Removal]:
     """What may go, first who shall go first: what nobody can read, then the base that was used longest ago."""
     kept = protected(shelf, ended)
     broken = [Removal(odd.directory.name, odd.size, odd.problem) for odd in shelf.odd if odd.ours]
@@ -73,7 +73,7 @@ def prune(root: Path, limit: int, *, dry_run: bool = False, ended: Collection[st
     bases, locks = root / "bases", root / "locks"
     if not dry_run:
         _clear_abandoned(bases, locks)
-    shelf = read_shelf(bases)
+    shelf = list_store(bases)
     before = size = disk_usage(bases)
     removed: list[Removal] = []
     kept = protected(shelf, ended)

@@ -38,7 +38,7 @@ _SHOWN = 5
 
 
 @dataclass(frozen=True)
-class Statement:
+class GuestState:
     """What a guest said of itself: systemd's state and failed units, what ``rpm -qa`` printed, its kernel."""
 
     systemd_state: str
@@ -96,8 +96,8 @@ def qualify(
     started, statement = time.monotonic(), None
     try:
         statement = _look(lambda: _boot_and_question(base, guests, accelerated_by, workdir, timeout, progress))
-        reasons = complaints(statement, offline)
-    except _Unfit as error:
+        reasons = findings(statement, offline)
+    except _NotBootable as error:
         reasons = (error.reason,)
     return Qualification(
         passed=not reasons,
@@ -112,7 +112,7 @@ def qualify(
     )
 
 
-def question(guest: Guest, scale: float) -> Statement:
+def question(guest: Guest, scale: float) -> GuestState:
     """What the guest says of itself once systemd has settled. InfrastructureError when it stops answering."""
 
     def ask(command: str) -> CommandResult:
@@ -132,7 +132,7 @@ def question(guest: Guest, scale: float) -> Statement:
         state = wait_for("systemd to settle", settled, _SETTLE_SECONDS * scale)
     except TimedOut:
         state = last
-    return Statement(
+    return GuestState(
         systemd_state=state,
         failed_units=tuple(line.split()[0] for line in ask(FAILED_UNITS_COMMAND).stdout.splitlines() if line.split()),
         rpm=ask(INSTALLED_COMMAND),
@@ -140,7 +140,7 @@ def question(guest: Guest, scale: float) -> Statement:
     )
 
 
-def complaints(statement: Statement, offline: Sequence[Nevra]) -> tuple[str, ...]:
+def findings(statement: GuestState, offline: Sequence[Nevra]) -> tuple[str, ...]:
     """Why a base whose guest said this must not be used, a sentence each; none when it may.
 
     The RPM database must list exactly ``offline``, and the kernel that runs must be one of its kernels.
@@ -153,7 +153,7 @@ def complaints(statement: Statement, offline: Sequence[Nevra]) -> tuple[str, ...
     return (*found, *_package_complaints(statement, offline))
 
 
-def _package_complaints(statement: Statement, offline: Sequence[Nevra]) -> tuple[str, ...]:
+def _package_complaints(statement: GuestState, offline: Sequence[Nevra]) -> tuple[str, ...]:
     if statement.rpm.returncode != 0:
         return (f"rpm -qa ended with status {statement.rpm.returncode}: {_last_line(statement.rpm.stderr)}",)
     lines = [line for line in statement.rpm.stdout.splitlines() if line.strip()]
@@ -170,7 +170,7 @@ def _package_complaints(statement: Statement, offline: Sequence[Nevra]) -> tuple
     return (*found, *([report.kernel] if report.kernel else []))
 
 
-class _Unfit(Exception):
+class _NotBootable(Exception):
     """The base does not even get as far as being questioned."""
 
     def __init__(self, reason: str) -> None:
@@ -178,7 +178,7 @@ class _Unfit(Exception):
         self.reason = reason
 
 
-class _Lost(_Unfit):
+class _LostContact(_NotBootable):
     """It answered, and then it did not."""
 
 
@@ -186,9 +186,9 @@ class _Interrupted(InfrastructureError):
     """Somebody ended the guest or a question to it, which is no verdict."""
 
 
-def _look(at_the_guest: Callable[[], Statement]) -> Statement:
+def _look(at_the_guest: Callable[[], GuestState]) -> GuestState:
     for _ in range(_LOOKS - 1):
-        with suppress(_Lost):
+        with suppress(_LostContact):
             return at_the_guest()
     return at_the_guest()
 
@@ -200,7 +200,7 @@ def _boot_and_question(
     workdir: Path,
     timeout: float,
     progress: Progress,
-) -> Statement:
+) -> GuestState:
     with ExitStack() as stack:
         progress(f"qualification: base image {base.identity} boots")
         try:
@@ -209,7 +209,7 @@ def _boot_and_question(
             if _ENDED_FROM_OUTSIDE in error.evidence:
                 raise _Interrupted(f"base image {base.identity} was ended while it booted") from error
             if _speaks_of_the_image(error):
-                raise _Unfit(_with_last_words("it does not boot", error)) from error
+                raise _NotBootable(_with_last_words("it does not boot", error)) from error
             raise
         progress(f"qualification: base image {base.identity} answers ssh and is questioned")
         try:
@@ -217,7 +217,7 @@ def _boot_and_question(
         except _Interrupted:
             raise
         except InfrastructureError as error:
-            raise _Lost(_with_last_words("it stopped answering", error)) from error
+            raise _LostContact(_with_last_words("it stopped answering", error)) from error
 
 
 def _speaks_of_the_image(failed: InfrastructureError) -> bool:

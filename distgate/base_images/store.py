@@ -17,16 +17,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distgate import locks
-from distgate.base_images.build import Order, Workshop, build
+from distgate.base_images.build import BuildRequest, BuildTools, build
 from distgate.base_images.entries import (
     CONFIRMED,
     QUALIFICATION,
     USED,
     BaseEntry,
-    Shelf,
+    StoreListing,
     largest,
+    list_store,
     read_entry,
-    read_shelf,
 )
 from distgate.base_images.prune import Pruned, lock_of, prune
 from distgate.base_images.qualification import Qualification, qualify
@@ -67,7 +67,7 @@ class BaseStore:
 
     root: Path
     limit: int
-    workshop: Workshop | None = None
+    workshop: BuildTools | None = None
     max_age: float | None = None
     who: str = "distgate"
 
@@ -75,9 +75,9 @@ class BaseStore:
     def bases(self) -> Path:
         return self.root.absolute() / "bases"
 
-    def shelf(self) -> Shelf:
+    def shelf(self) -> StoreListing:
         """All that is in the store."""
-        return read_shelf(self.bases)
+        return list_store(self.bases)
 
     def base(self, definition: BaseDefinition, progress: Progress = _quiet) -> BaseImage:
         """The newest qualified base of a branch and kickstart; it is built and qualified when there is none.
@@ -177,7 +177,7 @@ class BaseStore:
     ) -> BaseEntry:
         """The qualified base of a definition and snapshot; ``instead`` serves while another process makes it."""
         asked = time.time()
-        order = Order(definition, snapshot, largest(self.shelf().entries, definition.branch, definition.name))
+        order = BuildRequest(definition, snapshot, largest(self.shelf().entries, definition.branch, definition.name))
         with ExitStack() as stack:
             if instead is not None:
                 stream = locks.take(self._lock(order.identity), self.who)
@@ -194,7 +194,7 @@ class BaseStore:
             raise refusal(entry)
         return entry
 
-    def _built(self, order: Order, since: float, progress: Progress) -> BaseEntry:
+    def _built(self, order: BuildRequest, since: float, progress: Progress) -> BaseEntry:
         """The entry, built when it is absent, unless a build of it has failed after ``since``."""
         with suppress(FileNotFoundError):
             return read_entry(self.bases / order.identity)
@@ -212,7 +212,7 @@ class BaseStore:
         self.prune()
         return entry
 
-    def _make_room(self, order: Order) -> None:
+    def _make_room(self, order: BuildRequest) -> None:
         """Prune for a base of the expected size: below the limit, and for the disk, which others fill too."""
         if order.expected is None:
             return
@@ -240,7 +240,7 @@ class BaseStore:
         progress(f"{entry.title} {'is qualified' if outcome.passed else 'is refused'} after {outcome.seconds:.1f} s")
         return read_entry(entry.directory)
 
-    def _workshop(self) -> Workshop:
+    def _workshop(self) -> BuildTools:
         if self.workshop is None:
             raise ConfigurationError(
                 f"the image store {self.root} is opened without a builder", hint="open it with a workshop"
@@ -252,7 +252,7 @@ class BaseStore:
 
     @contextmanager
     def _locked(self, identity: str, title: str, progress: Progress) -> Iterator[None]:
-        def waits(holder: locks.Holder | None) -> None:
+        def waits(holder: locks.LockOwner | None) -> None:
             progress(f"waiting for {title}, which {holder or 'another process'} makes")
 
         patience = (self.workshop.build_timeout if self.workshop else 0.0) + _QUALIFYING

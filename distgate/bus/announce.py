@@ -12,7 +12,7 @@ import uuid
 from distgate.bus.render import Facts, render
 from distgate.changes.change import Change
 from distgate.ledger.runs import Run, RunLedger
-from distgate.pipelines import STAGES, STATUS_ORDER, Pipeline, Status, verdict_of
+from distgate.pipelines import STAGES, STATUS_ORDER, Pipeline, Status, status_fact
 from distgate.settings import Settings
 
 #: Names our message IDs apart from everybody else's; never to be changed.
@@ -28,7 +28,7 @@ class Announcer:
 
     def stage(self, run_id: str, suffix: str, state: str, status: Status | None = None) -> bool:
         """Say that a stage of a run is queued, running or complete; ``status`` None is what the stage itself came to
-        (verdict_of), or the run's status so far.
+        (status_fact), or the run's status so far.
 
         What was said is never taken back: a status that is better than the run's own is not sent. False when there
         is nothing to say: the run holds no change, or said it before, or its pipeline has no such word, as not every
@@ -41,8 +41,8 @@ class Announcer:
             run = self._ledger.run(run_id)
         if run is None or (state == "queued" and _begins_unsaid(run.pipeline, suffix)):
             return False
-        own = run.facts.get(verdict_of(suffix)) if state == "complete" else None
-        body = self._body(run, suffix, state, worse(run.status, status or own or run.status))
+        own = run.facts.get(status_fact(suffix)) if state == "complete" else None
+        body = self._body(run, suffix, state, worst(run.status, status or own or run.status))
         return self._ledger.post(
             run_id,
             run.attempt,
@@ -102,17 +102,17 @@ def _begins_unsaid(pipeline: Pipeline, suffix: str) -> bool:
     return stage is not None and "queued" not in stage.states
 
 
-def worse(said: str, now: str) -> str:
+def worst(said: str, now: str) -> str:
     """The status to send after ``said``: the worse of both; FAILURE and ABORTED stand as they were said first."""
     return now if STATUS_ORDER[now] > STATUS_ORDER[said] else said
 
 
 def trigger_id(key: str, pipeline: Pipeline = "allpackages") -> str:
     """What stands for the run of a change that has none in ``pipeline``: the same for every message about it."""
-    return str(uuid.uuid5(_ID_SPACE, asked_of(pipeline, key)))
+    return str(uuid.uuid5(_ID_SPACE, trigger_key(pipeline, key)))
 
 
-def asked_of(pipeline: Pipeline, key: str) -> str:
+def trigger_key(pipeline: Pipeline, key: str) -> str:
     """The question that a change is for one pipeline, as a text to make IDs from.
 
     All Packages was there first: its IDs are made of the key alone, and must stay what they are.

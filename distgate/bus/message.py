@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from fedora_messaging.message import INFO, WARNING, Message
 
-from distgate.ledger.ledger import Letter
+from distgate.ledger.ledger import OutboxMessage
 from distgate_messages import allpackages, atomic
 from distgate_messages.stage import StageMessage
 
 
-def as_message(letter: Letter) -> Message:
+def as_message(letter: OutboxMessage) -> Message:
     """The message with the letter's own ID, so that one that is sent twice is recognised; bad news is a WARNING."""
     severity = INFO if letter.body["status"] == "SUCCESS" else WARNING
     message: Message = class_of(letter.topic)(topic=letter.topic, body=letter.body, severity=severity)

@@ -20,7 +20,7 @@ LastVerdict = Literal["SUCCESS", "UNSTABLE", "FAILURE", "ABORTED", "untested"]
 _PATTERN = frozenset("*?[")
 
 
-class Wish(BaseModel):
+class RetestFilter(BaseModel):
     """What to test again; everything that is named must hold. Strict: it comes from a schedule or a form."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -92,7 +92,7 @@ class Choice:
         return {"package": self.repo, "commit": self.rev[:10], "starts (UTC)": when, "why": self.reason}
 
 
-def named(wish: Wish, known: Collection[str]) -> list[str]:
+def named(wish: RetestFilter, known: Collection[str]) -> list[str]:
     """The packages that a wish is about, sorted: what it names, and what of ``known`` its patterns match."""
     names = {one for one in wish.packages if not _PATTERN & set(one)}
     patterns = [one for one in wish.packages if _PATTERN & set(one)]
@@ -100,7 +100,7 @@ def named(wish: Wish, known: Collection[str]) -> list[str]:
     return sorted(repo for repo in names if not _any(repo, wish.exclude))
 
 
-def choose(wish: Wish, candidates: Sequence[Candidate], start: datetime) -> list[Choice]:
+def choose(wish: RetestFilter, candidates: Sequence[Candidate], start: datetime) -> list[Choice]:
     """What becomes of each candidate when the window opens at ``start``: those with a run first, in its order."""
     judged = [(one, _objection(wish, one, start.timestamp())) for one in candidates]
     chosen = [
@@ -143,11 +143,11 @@ def sentence_of(choices: Sequence[Choice]) -> str:
     return f"{len(started)} of {len(choices)} packages are tested again{span}"
 
 
-def _objection(wish: Wish, one: Candidate, now: float) -> str:
+def _objection(wish: RetestFilter, one: Candidate, now: float) -> str:
     return one.problem or _of_commit(wish, one.facts) or _of_verdict(wish, one, now)
 
 
-def _of_commit(wish: Wish, facts: CommitFacts | None) -> str:
+def _of_commit(wish: RetestFilter, facts: CommitFacts | None) -> str:
     if not wish.needs_commits:
         return ""
     if facts is None:
@@ -159,7 +159,7 @@ def _of_commit(wish: Wish, facts: CommitFacts | None) -> str:
     return ""
 
 
-def _of_verdict(wish: Wish, one: Candidate, now: float) -> str:
+def _of_verdict(wish: RetestFilter, one: Candidate, now: float) -> str:
     last = one.last
     said = last.status if last and last.at is not None else "untested" if last is None else "running"
     if said == "running":

@@ -24,7 +24,7 @@ _SOURCE = re.compile(
 _WAYS = "name one of: repo (with rev, branch); message; koji_task; or give the change in full"
 
 
-class Named(BaseModel):
+class RunRequest(BaseModel):
     """What names a change, where it is not given in full. Exactly one way is used; see ``change_of``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -69,7 +69,7 @@ class Asked:
     koji_task: int | None = None
 
 
-def change_of(named: Change | Named, lookup: Lookup, settings: Settings) -> Asked:
+def change_of(named: Change | RunRequest, lookup: Lookup, settings: Settings) -> Asked:
     """The change that was named; nothing is looked up for one that is given in full.
 
     Raises ConfigurationError for none, for two, and for one that cannot be found.
@@ -91,7 +91,7 @@ def change_of(named: Change | Named, lookup: Lookup, settings: Settings) -> Aske
     return Asked(_of_task(named, named.koji_task, lookup), koji_task=named.koji_task)
 
 
-def _of_repo(named: Named, lookup: Lookup) -> Change:
+def _of_repo(named: RunRequest, lookup: Lookup) -> Change:
     namespace, _, repo = named.repo.rpartition("/")
     branch = named.branch or "rawhide"
     if named.koji_task and not named.rev:
@@ -101,7 +101,7 @@ def _of_repo(named: Named, lookup: Lookup) -> Change:
     return made if named.rev else made.model_copy(update={"rev": lookup.head(made.namespace, repo, branch)})
 
 
-def _of_task(named: Named, task: int, lookup: Lookup) -> Change:
+def _of_task(named: RunRequest, task: int, lookup: Lookup) -> Change:
     source = lookup.source(task)
     found = _SOURCE.fullmatch(source.source)
     if found is None:

@@ -26,7 +26,7 @@ from distgate.changes.package_lists import list_for
 from distgate.pipelines import Pipeline
 from distgate.settings import Settings
 
-Verb = Literal["queued", "ignored", "shed", "rejected"]
+Verdict = Literal["queued", "ignored", "shed", "rejected"]
 #: What a rule looks at: the message before it is read, the change, what the ledger knows, the push as a whole.
 Asks = Literal["message", "change", "ledger", "push"]
 
@@ -38,7 +38,7 @@ HOUR = 3600.0
 
 
 @dataclass(frozen=True)
-class Known:
+class RecordedDecision:
     """What stands in the ledger about a change."""
 
     decision: str
@@ -49,7 +49,7 @@ class Known:
 class History(Protocol):
     """What the rules may ask about the past of one pipeline."""
 
-    def known(self, change: Change) -> Known | None:
+    def known(self, change: Change) -> RecordedDecision | None:
         """The decision that stands about exactly this change, or None."""
 
     def newer(self, change: Change, within: float) -> str | None:
@@ -61,7 +61,7 @@ class History(Protocol):
 
 
 @dataclass(frozen=True)
-class Matter:
+class TriageInput:
     """One message that is judged, for one pipeline. ``body`` may be anything."""
 
     topic: str
@@ -86,8 +86,8 @@ class Rule:
 
     name: str
     sentence: str
-    objection: Callable[[Matter], str | None]
-    decision: Verb = "ignored"
+    objection: Callable[[TriageInput], str | None]
+    decision: Verdict = "ignored"
     asks: Asks = "change"
 
 
@@ -98,7 +98,7 @@ class Unreadable:
     reason: str
 
 
-def _topic(matter: Matter) -> str | None:
+def _topic(matter: TriageInput) -> str | None:
     try:
         topic, _ = unwrap(matter.topic, matter.body)
     except MalformedMessage:
@@ -106,7 +106,7 @@ def _topic(matter: Matter) -> str | None:
     return None if speaks_of_push(topic) else f"topic {topic} does not speak of a push"
 
 
-def _deleted(matter: Matter) -> str | None:
+def _deleted(matter: TriageInput) -> str | None:
     try:
         gone = deletes_branch(*unwrap(matter.topic, matter.body))
     except MalformedMessage:
@@ -114,7 +114,7 @@ def _deleted(matter: Matter) -> str | None:
     return "the push deleted its branch: there is no commit to test" if gone else None
 
 
-def _malformed(matter: Matter) -> str | None:
+def _malformed(matter: TriageInput) -> str | None:
     if isinstance(matter.body, Unreadable):
         return matter.body.reason
     try:
@@ -124,25 +124,25 @@ def _malformed(matter: Matter) -> str | None:
     return None
 
 
-def _namespace(matter: Matter) -> str | None:
+def _namespace(matter: TriageInput) -> str | None:
     watched = matter.settings.namespaces
     if matter.change.namespace in watched:
         return None
     return f"namespace {matter.change.namespace} is not tested, only {', '.join(watched)}"
 
 
-def _fork(matter: Matter) -> str | None:
+def _fork(matter: TriageInput) -> str | None:
     return f"the push went to a fork ({matter.push.fork})" if matter.push.fork else None
 
 
-def _branch(matter: Matter) -> str | None:
+def _branch(matter: TriageInput) -> str | None:
     watched = matter.settings.branches_of(matter.pipeline)
     if _matches(matter.change.branch, watched):
         return None
     return f"branch {matter.change.branch} is not watched, only {', '.join(watched)}"
 
 
-def _package(matter: Matter) -> str | None:
+def _package(matter: TriageInput) -> str | None:
     own, repo = matter.settings, matter.change.repo
     if not _matches(repo, own.include_packages):
         return f"package {repo} is not watched, only {', '.join(own.include_packages)}"
@@ -151,7 +151,7 @@ def _package(matter: Matter) -> str | None:
     return _unlisted(matter) if matter.pipeline == "atomic" else None
 
 
-def _unlisted(matter: Matter) -> str | None:
+def _unlisted(matter: TriageInput) -> str | None:
     directory, change = matter.settings.package_lists, matter.change
     if directory is None:
         return "no package list says what Atomic Host is made of (DISTGATE_PACKAGE_LISTS)"
@@ -161,7 +161,7 @@ def _unlisted(matter: Matter) -> str | None:
     return None if found.holds(change.repo) else f"package {change.repo} is not in the list {found.path}"
 
 
-def _duplicate(matter: Matter) -> str | None:
+def _duplicate(matter: TriageInput) -> str | None:
     assert matter.history is not None  # noqa: S101 - asked only where there is one
     known = matter.history.known(matter.change)
     if known is None or _is_reopened(known, matter.push):
@@ -169,7 +169,7 @@ def _duplicate(matter: Matter) -> str | None:
     return f"{matter.change.title} was answered before ({known.decision}, rule {known.rule}); seen {known.seen} times"
 
 
-def _is_reopened(known: Known, push: Push) -> bool:
+def _is_reopened(known: RecordedDecision, push: Push) -> bool:
     """Whether a decision that stands may be taken anew.
 
     A fork's commit that is merged as it is, or a branch that was not watched then: the change itself has no answer
@@ -180,7 +180,7 @@ def _is_reopened(known: Known, push: Push) -> bool:
     return push.head and known.rule in ("superseded", SETTLING)
 
 
-def _superseded(matter: Matter) -> str | None:
+def _superseded(matter: TriageInput) -> str | None:
     assert matter.history is not None  # noqa: S101 - asked only where there is one
     settles = matter.settings.push_settles
     if matter.push.head or not settles:
@@ -189,7 +189,7 @@ def _superseded(matter: Matter) -> str | None:
     return f"{newer[:7]} is newer on {matter.change.branch}: a push is tested at its head" if newer else None
 
 
-def _shed(matter: Matter) -> str | None:
+def _shed(matter: TriageInput) -> str | None:
     assert matter.history is not None  # noqa: S101 - asked only where there is one
     own, change = matter.settings, matter.change
     mine, every = own.hourly_cap_per_package, own.hourly_cap

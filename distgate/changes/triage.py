@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from distgate.changes.change import Change
-from distgate.changes.rules import ACCEPTED, RULES, SETTLING, History, Matter, Rule, Unreadable, Verb
+from distgate.changes.rules import ACCEPTED, RULES, SETTLING, History, Rule, TriageInput, Unreadable, Verdict
 from distgate.pipelines import Pipeline
 from distgate.settings import Settings
 
@@ -34,7 +34,7 @@ class Decision:
     ``head`` is True when the message named the commit as the head of its push. ``trace`` has a step for every rule.
     """
 
-    decision: Verb
+    decision: Verdict
     reason: str
     rule: str
     pipeline: Pipeline = "allpackages"
@@ -68,7 +68,7 @@ def decide(
     ``conclude`` decides about it when its push has settled. Without one, what needs the ledger is not asked.
     Raises InfrastructureError when the ledger or a package list cannot be read.
     """
-    matter = Matter(topic, body, settings, pipeline, history)
+    matter = TriageInput(topic, body, settings, pipeline, history)
     trace = tuple(_ask(matter))
     last = next((step for step in trace if step.outcome == "objected"), None)
     if last is None:
@@ -103,7 +103,7 @@ def narrate(decision: Decision) -> Iterator[str]:
 
 def conclude(change: Change, settings: Settings, history: History, pipeline: Pipeline = "allpackages") -> Decision:
     """The decision about a change whose push has settled: queued, ignored as superseded, or shed."""
-    matter = Matter("", {"commit": change.model_dump()}, settings, pipeline, history)
+    matter = TriageInput("", {"commit": change.model_dump()}, settings, pipeline, history)
     for rule in RULES:
         reason = rule.objection(matter) if rule.asks == "push" else None
         if reason is not None:
@@ -111,7 +111,7 @@ def conclude(change: Change, settings: Settings, history: History, pipeline: Pip
     return _accepted(matter)
 
 
-def _ask(matter: Matter) -> Iterator[Step]:
+def _ask(matter: TriageInput) -> Iterator[Step]:
     reached = True
     for rule in RULES:
         unasked = _not_asked(rule, matter) if reached else None
@@ -124,7 +124,7 @@ def _ask(matter: Matter) -> Iterator[Step]:
         yield Step(rule.name, "passed" if reason is None else "objected", reason or rule.sentence)
 
 
-def _not_asked(rule: Rule, matter: Matter) -> str | None:
+def _not_asked(rule: Rule, matter: TriageInput) -> str | None:
     if rule.asks in ("ledger", "push") and matter.history is None:
         return "needs the ledger: "
     if rule.asks == "push" and _waits(matter):
@@ -132,17 +132,17 @@ def _not_asked(rule: Rule, matter: Matter) -> str | None:
     return None
 
 
-def _waits(matter: Matter) -> bool:
+def _waits(matter: TriageInput) -> bool:
     return matter.history is not None and not matter.push.head and matter.settings.push_settles > 0
 
 
-def _passed(matter: Matter) -> Decision:
+def _passed(matter: TriageInput) -> Decision:
     if not _waits(matter):
         return _accepted(matter)
     reason = f"{matter.change.title} waits {matter.settings.push_settles:g} s for a newer commit of its push"
     return Decision("queued", reason, SETTLING, matter.pipeline, matter.change)
 
 
-def _accepted(matter: Matter) -> Decision:
+def _accepted(matter: TriageInput) -> Decision:
     reason = f"{matter.change.title} is tested"
     return Decision("queued", reason, ACCEPTED, matter.pipeline, matter.change, matter.push.head)

@@ -19,7 +19,7 @@ from distgate.errors import ConfigurationError
 from distgate.text import format_size, parse_size, printable
 
 if TYPE_CHECKING:
-    from distgate.base_images.entries import BaseEntry, OddEntry, Shelf
+    from distgate.base_images.entries import BaseEntry, StoreListing, UnreadableEntry
     from distgate.base_images.prune import Pruned
     from distgate.base_images.store import BaseStore
     from distgate.settings import Settings
@@ -161,7 +161,7 @@ def _store_with_workshop() -> BaseStore:
     )
 
 
-def _chosen(shelf: Shelf, branch: str, again: bool) -> list[BaseEntry]:
+def _chosen(shelf: StoreListing, branch: str, again: bool) -> list[BaseEntry]:
     known = [entry for entry in shelf.entries if not branch or entry.facts.branch == branch]
     if branch and not known:
         raise ConfigurationError(
@@ -178,7 +178,7 @@ def _raise_for_refused(done: Sequence[BaseEntry]) -> None:
             raise refusal(entry)
 
 
-def _row(entry: BaseEntry, shelf: Shelf, now: float) -> list[str]:
+def _row(entry: BaseEntry, shelf: StoreListing, now: float) -> list[str]:
     from distgate.locks import leases
 
     current = " (current)" if _is_current(entry, shelf) else ""
@@ -205,12 +205,12 @@ def _verdict(entry: BaseEntry) -> str:
     return "qualified" if entry.qualified else f"refused: {'; '.join(entry.qualification.reasons)}"
 
 
-def _is_current(entry: BaseEntry, shelf: Shelf) -> bool:
+def _is_current(entry: BaseEntry, shelf: StoreListing) -> bool:
     serving = shelf.current.get((entry.facts.branch, entry.facts.name))
     return serving is not None and serving.identity == entry.identity
 
 
-def _shelf_as_json(store: BaseStore, shelf: Shelf) -> dict[str, Any]:
+def _shelf_as_json(store: BaseStore, shelf: StoreListing) -> dict[str, Any]:
     return {
         "root": str(store.root),
         "limit": store.limit,
@@ -220,7 +220,7 @@ def _shelf_as_json(store: BaseStore, shelf: Shelf) -> dict[str, Any]:
     }
 
 
-def _as_json(entry: BaseEntry, shelf: Shelf) -> dict[str, Any]:
+def _as_json(entry: BaseEntry, shelf: StoreListing) -> dict[str, Any]:
     from distgate.locks import leases
 
     facts, found = entry.facts, entry.qualification
@@ -245,7 +245,7 @@ def _as_json(entry: BaseEntry, shelf: Shelf) -> dict[str, Any]:
     }
 
 
-def _odd_as_json(odd: OddEntry) -> dict[str, Any]:
+def _odd_as_json(odd: UnreadableEntry) -> dict[str, Any]:
     return {"path": str(odd.directory), "problem": odd.problem, "size": odd.size}
 
 

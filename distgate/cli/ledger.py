@@ -73,13 +73,15 @@ def audit(
 ) -> None:
     """Hold every trigger, run and message against the contract; exit 0 when the books balance, 1 when not."""
     from distgate.operations.audit import audit as hold
-    from distgate.operations.ledger_queries import books
+    from distgate.operations.ledger_queries import ledger_snapshot
     from distgate.operations.ledger_text import tell_audit
 
     now = time.time()
     beginning = parse_since(since, now) if since else 0.0
     with open_ledger() as (ledger, own):
-        found = hold(books(ledger, beginning), now, patience=max(600.0, 10 * own.run_lease, 10 * own.sweep_after))
+        found = hold(
+            ledger_snapshot(ledger, beginning), now, patience=max(600.0, 10 * own.run_lease, 10 * own.sweep_after)
+        )
     if as_json:
         _print_json(found.as_json())
     else:

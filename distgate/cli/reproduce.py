@@ -16,8 +16,8 @@ import typer
 from distgate.text import printable
 
 if TYPE_CHECKING:
-    from distgate.guests.registry import HeldRecord
-    from distgate.runs.record import Capsule, SuiteRecord
+    from distgate.guests.registry import HeldGuest
+    from distgate.runs.record import RunRecord, SuiteRecord
     from distgate.runs.reproduction import Reproduced, Workbench
     from distgate.runs.search import FoundRun
     from distgate.settings import Settings
@@ -73,7 +73,7 @@ def reproduce(
     if found.capsule.build is None or not found.capsule.build.rpms:
         _tell_build(found, tell, as_json)
         raise typer.Exit(1)
-    held: list[HeldRecord] = []
+    held: list[HeldGuest] = []
     bench = _bench(own, (memory, cpus), base, 60.0 * minutes if keep else 0.0, held)
     place = _fresh(into, found.capsule)
     tell(f"working in {place}")
@@ -87,7 +87,7 @@ def reproduce(
 
 
 def _bench(
-    own: Settings, shape: tuple[int, int], base: Path | None, seconds: float, held: list[HeldRecord]
+    own: Settings, shape: tuple[int, int], base: Path | None, seconds: float, held: list[HeldGuest]
 ) -> Workbench:
     """How runs are done again here; a guest that is kept (for ``seconds``, if any) is appended to ``held``."""
     from distgate.guests.base import Guest
@@ -128,7 +128,7 @@ def _artifacts(own: Settings) -> list[Path]:
     return [path.resolve() for path in (known if "artifacts_dir" in own.model_fields_set else [*known, lab])]
 
 
-def _fresh(into: Path | None, capsule: Capsule) -> Path:
+def _fresh(into: Path | None, capsule: RunRecord) -> Path:
     from distgate.errors import ConfigurationError
 
     if into is None:
@@ -225,7 +225,7 @@ def _difference(seen: Reproduced) -> str:
     return f"another verdict: the run was {recorded}, here it is {seen.status}{where}"
 
 
-def _tell_held(held: Sequence[HeldRecord], tell: Tell) -> None:
+def _tell_held(held: Sequence[HeldGuest], tell: Tell) -> None:
     for one in held:
         until = time.strftime("%H:%M:%S", time.localtime(one.until))
         tell(f"guest {one.name} is up until {until}, {one.why}")
@@ -233,7 +233,7 @@ def _tell_held(held: Sequence[HeldRecord], tell: Tell) -> None:
         tell("\n".join(f"  distgate guests {verb} {one.name}" for verb in ("ssh", "console", "down")))
 
 
-def _as_json(seen: Reproduced, held: Sequence[HeldRecord]) -> dict[str, Any]:
+def _as_json(seen: Reproduced, held: Sequence[HeldGuest]) -> dict[str, Any]:
     def told(one: SuiteRecord | None) -> dict[str, Any] | None:
         return one.model_dump(mode="json", include={"verdict", "blame", "evidence", "tests"}) if one else None
 

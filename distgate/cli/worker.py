@@ -25,7 +25,7 @@ def worker(
 ) -> None:
     """Take runs while `distgate doctor` passes here; SIGTERM takes no more and ends after those in hand."""
     from distgate.settings import settings
-    from services.worker import Post, serve_runs
+    from services.worker import WorkerIdentity, serve_runs
 
-    post = Post(pool, name or socket.gethostname(), limit, tuple(queue or ("default",)))
+    post = WorkerIdentity(pool, name or socket.gethostname(), limit, tuple(queue or ("default",)))
     serve_runs(settings(), post, kind, with_healthcheck=with_healthcheck)

@@ -12,7 +12,7 @@ from typing import Literal
 from distgate.errors import Blame, TestsError
 from distgate.steps import Step
 from distgate.testing.junit_reader import JunitTests, read_junit
-from distgate.testing.log_excerpts import last_failure, last_running, refusal
+from distgate.testing.log_excerpts import last_failure, last_step, refusal
 from distgate.testing.results import TestOutcome, read_end
 from distgate.testing.verdict import ObservedSuite, RunVerdict, SuiteVerdict, run_verdict
 from distgate.text import printable
@@ -167,7 +167,7 @@ def _failed(run: ObservedSuite, what: str) -> tuple[Blame, str]:
 
 
 def _at(log: str) -> str:
-    step = last_running(log)
+    step = last_step(log)
     return f", at {step}" if step else ""
 
 

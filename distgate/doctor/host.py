@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
-from distgate.base_images.entries import read_shelf
+from distgate.base_images.entries import list_store
 from distgate.doctor.report import (
     Confinement,
     Seen,
@@ -134,7 +134,7 @@ def look_at_images(store: Path, watched: Sequence[str]) -> Seen:
         )
     if not os.access(store, os.R_OK | os.W_OK | os.X_OK):
         return Seen(False, f"{store} cannot be read and written", "runs lock and lease what they use of the store")
-    shelf = read_shelf(store.absolute() / "bases")
+    shelf = list_store(store.absolute() / "bases")
     return judge_bases([branch for branch, _ in shelf.current], watched, len(shelf.odd))
 
 

@@ -44,7 +44,7 @@ def panic(console: str) -> str:
 
 
 @dataclass(frozen=True)
-class Reached:
+class BootMilestone:
     """A condition that came true: ``seconds`` after power-on, and what showed it."""
 
     condition: str
@@ -69,7 +69,7 @@ class BootReport:
     """
 
     accelerator: str
-    reached: tuple[Reached, ...]
+    reached: tuple[BootMilestone, ...]
     state: str = ""
     failed_units: tuple[str, ...] = ()
     slowest_units: tuple[UnitTime, ...] = ()
@@ -207,7 +207,7 @@ _KINDS = "'*.service' '*.mount' '*.automount' '*.socket' '*.swap' '*.timer' '*.p
 
 
 @runtime_checkable
-class BootTold(Protocol):
+class ReportsBoot(Protocol):
     """A guest that knows how its boot went."""
 
     def boot_report(self, timeout: float) -> BootReport:
@@ -216,7 +216,7 @@ class BootTold(Protocol):
 
 def report_boot(guest: Guest, timeout: float) -> BootReport | None:
     """``boot_report`` of a guest that has one, such as those of LibvirtGuests; None of any other."""
-    return guest.boot_report(timeout) if isinstance(guest, BootTold) else None
+    return guest.boot_report(timeout) if isinstance(guest, ReportsBoot) else None
 
 
 def systemd_command(patience: float) -> str:
@@ -234,7 +234,7 @@ def systemd_command(patience: float) -> str:
 
 def collect(
     ask: Callable[[str, float], CommandResult],
-    reached: Sequence[Reached],
+    reached: Sequence[BootMilestone],
     powered_on: float,
     accelerator: str,
     timeout: float,
@@ -249,7 +249,7 @@ def collect(
     facts = read_systemd(answer.stdout)
     if not facts.state:
         raise InfrastructureError("the guest does not tell its systemd state", evidence=answer.stderr)
-    up = [Reached(SYSTEMD, round(time.monotonic() - powered_on, 3), facts.state)] if facts.state in UP else []
+    up = [BootMilestone(SYSTEMD, round(time.monotonic() - powered_on, 3), facts.state)] if facts.state in UP else []
     return BootReport(
         accelerator=accelerator,
         reached=(*reached, *up),

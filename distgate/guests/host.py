@@ -19,7 +19,7 @@ from distgate.errors import ConfigurationError, InfrastructureError
 from distgate.guests import boot, reboot, ssh
 from distgate.guests.accelerator import Accelerator, accelerator, find_qemu
 from distgate.guests.base import CommandResult, GuestStopped
-from distgate.guests.boot import BANNER, COMMAND, CONSOLE, EMULATOR, NETWORK, BootReport, Reached, panic
+from distgate.guests.boot import BANNER, COMMAND, CONSOLE, EMULATOR, NETWORK, BootMilestone, BootReport, panic
 from distgate.guests.domain_xml import EMPTY_DUMP, FIRST_PACKETS, DomainSpec, Wire, domain_xml
 from distgate.guests.libvirt_connection import EmbeddedLibvirt, embedded_libvirt
 from distgate.guests.libvirt_module import libvirt, libvirt_qemu
@@ -53,7 +53,7 @@ class LibvirtGuest:
     key: Path
     console: Path
     boot_seconds: float = 0.0
-    reached: tuple[Reached, ...] = ()
+    reached: tuple[BootMilestone, ...] = ()
     powered_on: float = 0.0
     accelerator: str = ""
     scale: float = 1.0
@@ -212,11 +212,11 @@ class _Start:
     ) -> None:
         self._guest, self._domain, self._driver, self._spec, self._scale = guest, domain, driver, spec, scale
         self._address = ssh.SshAddress(guest.port, guest.key)
-        self._reached: list[Reached] = []
+        self._reached: list[BootMilestone] = []
         self._silence = Deadline(_SILENCE * scale)
         self._last_words = ""
 
-    def await_shell(self, deadline: Deadline) -> tuple[Reached, ...]:
+    def await_shell(self, deadline: Deadline) -> tuple[BootMilestone, ...]:
         """Each condition that came true, up to a command over ssh. Raises TimedOut, GuestStopped, or
         InfrastructureError when the guest refuses the key."""
         guest = self._guest
@@ -233,7 +233,7 @@ class _Start:
     def _note(self, condition: str, evidence: str) -> None:
         if condition not in (one.condition for one in self._reached):
             seconds = round(time.monotonic() - self._guest.powered_on, 3)
-            self._reached.append(Reached(condition, seconds, evidence))
+            self._reached.append(BootMilestone(condition, seconds, evidence))
 
     def _greets(self) -> str | None:
         _check_alive(self._guest, self._domain, self._driver)

@@ -28,9 +28,9 @@ from distgate import errors
 from distgate.errors import ConfigurationError, DistgateError, InfrastructureError
 from distgate.guests.accelerator import Accelerator
 from distgate.guests.base import Guest, GuestStopped
-from distgate.guests.boot import Reached
+from distgate.guests.boot import BootMilestone
 from distgate.guests.host import LibvirtGuest, LibvirtGuests
-from distgate.guests.registry import GuestRecord, GuestRegistry, HeldRecord, RegisteredGuests
+from distgate.guests.registry import GuestRecord, GuestRegistry, HeldGuest, RegisteredGuests
 from distgate.guests.watchdog import start_time
 from distgate.process import spawn, tail_of
 from distgate.waiting import wait_for
@@ -110,7 +110,7 @@ class HeldGuests:
                 _end(holder)
                 shutil.rmtree(control, ignore_errors=True)
 
-    def keep(self, guest: Guest, why: str) -> HeldRecord:
+    def keep(self, guest: Guest, why: str) -> HeldGuest:
         """Leave the guest up, beyond the end of this process; how to get in.
 
         To be called while the guest runs. Raises InfrastructureError when its holder does not answer.
@@ -126,7 +126,7 @@ class HeldGuests:
 
         record = wait_for(f"guest {guest.name} to be kept", noted, END_SECONDS)
         self._kept.add(guest.name)
-        return HeldRecord(name=guest.name, host=platform.node(), ssh=record.ssh_line, until=until, why=why)
+        return HeldGuest(name=guest.name, host=platform.node(), ssh=record.ssh_line, until=until, why=why)
 
     def _specify(self, image: Path, key: Path, workdir: Path, timeout: float) -> HolderSpec:
         return HolderSpec(
@@ -198,7 +198,7 @@ def _await_guest(
     if "error" in answer:
         kind = _KINDS.get(answer["error"], InfrastructureError)
         raise kind(answer["message"], hint=answer["hint"], evidence=answer["evidence"])
-    reached = tuple(Reached(**one) for one in answer["reached"])
+    reached = tuple(BootMilestone(**one) for one in answer["reached"])
     # The same guest as in its holder: the clock that its times were read from is this host's, not a process's.
     return LibvirtGuest(**answer | {"key": key, "console": Path(answer["console"]), "reached": reached})
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from distgate.errors import InfrastructureError
 from distgate.guests import ssh
-from distgate.guests.boot import BANNER, COMMAND, Reached
+from distgate.guests.boot import BANNER, COMMAND, BootMilestone
 from distgate.waiting import Deadline, wait_for
 
 #: The kernel makes up another one at every boot.
@@ -26,7 +26,7 @@ def reboot(
     scale: float,
     check_alive: Callable[[], None],
     evidence: Callable[[], str],
-) -> tuple[float, tuple[Reached, ...]]:
+) -> tuple[float, tuple[BootMilestone, ...]]:
     """Restart a guest: the moment of the request by ``time.monotonic()``, and what was reached since.
 
     ``timeout`` is in seconds under KVM, as all waits here, and stretched by ``scale``. ``check_alive`` raises when
@@ -37,7 +37,7 @@ def reboot(
     before = _boot_id(address, min(_COMMAND * scale, deadline.remaining()))
     asked = time.monotonic()
     _ask(address, min(_COMMAND * scale, deadline.remaining()))
-    reached: list[Reached] = []
+    reached: list[BootMilestone] = []
 
     def another_boot() -> str | None:
         check_alive()
@@ -48,12 +48,12 @@ def reboot(
         with suppress(InfrastructureError):  # it was on its way down
             answer = _boot_id(address, max(1.0, min(_COMMAND * scale, deadline.remaining())))
             if answer != before:
-                reached.append(Reached(BANNER, round(seconds, 3), greeting))
+                reached.append(BootMilestone(BANNER, round(seconds, 3), greeting))
                 return answer
         return None
 
     boot = wait_for("another boot of the guest", another_boot, deadline, evidence=evidence, interval=_LOOK * scale)
-    reached.append(Reached(COMMAND, round(time.monotonic() - asked, 3), f"boot {boot}"))
+    reached.append(BootMilestone(COMMAND, round(time.monotonic() - asked, 3), f"boot {boot}"))
     return asked, tuple(reached)
 
 

@@ -202,7 +202,7 @@ def _read(path: Path) -> GuestRecord | None:
 
 
 @dataclass(frozen=True)
-class HeldRecord:
+class HeldGuest:
     """A guest that was kept after a failure: how to get in, on which host, until when (seconds since the epoch)."""
 
     name: str

@@ -36,7 +36,7 @@ _HOSTS_MARK = "# opened by distgate"
 
 
 @dataclass(frozen=True)
-class Address:
+class TunnelTarget:
     """Where a URL leads: ``host`` and ``port`` as seen from here, and the URL as the guest has to say it."""
 
     host: str
@@ -51,7 +51,7 @@ class Address:
         return f"localhost:{self.port}:{host}:{self.port}"
 
 
-def address_of(url: str) -> Address:
+def address_of(url: str) -> TunnelTarget:
     """What ``door`` opens for a URL.
 
     A loopback URL and one with a host name stay as they are (the guest learns that ``name`` is its door), so that
@@ -66,18 +66,18 @@ def address_of(url: str) -> Address:
     if parts.scheme not in _PORTS or not host:
         raise ConfigurationError(f"a guest can be let to http and https addresses, not to {url!r}")
     if host in _LOOPBACK:
-        return Address("127.0.0.1", port, url)
+        return TunnelTarget("127.0.0.1", port, url)
     if not _is_number(host):
         if not _HOST_NAME.fullmatch(host):
             raise ConfigurationError(f"{host!r} is no host name")
-        return Address(host, port, url, name=host)
+        return TunnelTarget(host, port, url, name=host)
     if parts.scheme == "https":
         raise ConfigurationError(
             f"a guest cannot be let to {url}: a certificate for a number fits no other",
             hint="use the server's name, or http",
         )
     user = f"{parts.netloc.rpartition('@')[0]}@" if "@" in parts.netloc else ""
-    return Address(host, port, urlunsplit(parts._replace(netloc=f"{user}127.0.0.1:{port}")))
+    return TunnelTarget(host, port, urlunsplit(parts._replace(netloc=f"{user}127.0.0.1:{port}")))
 
 
 @contextmanager
@@ -90,7 +90,7 @@ def door(guest: Guest, url: str, timeout: float = OPEN_SECONDS) -> Iterator[str]
     """
     where = address_of(url)
     control = Path(tempfile.mkdtemp(prefix="distgate-door-"))  # a socket's path must be short
-    link = _Link(ssh.SshAddress(guest.port, guest.key), control, where)
+    link = _Connection(ssh.SshAddress(guest.port, guest.key), control, where)
     try:
         link.open(timeout)
         with _named(guest, where, timeout), link.noticed():
@@ -100,10 +100,10 @@ def door(guest: Guest, url: str, timeout: float = OPEN_SECONDS) -> Iterator[str]
         shutil.rmtree(control, ignore_errors=True)
 
 
-class _Link:
+class _Connection:
     """The ssh connection that carries what the guest sends, as a process of its own."""
 
-    def __init__(self, address: ssh.SshAddress, control: Path, where: Address) -> None:
+    def __init__(self, address: ssh.SshAddress, control: Path, where: TunnelTarget) -> None:
         self._address, self._where = address, where
         self._socket, self._log = control / "s", control / "log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -172,7 +172,7 @@ class _Link:
 
 
 @contextmanager
-def _named(guest: Guest, where: Address, timeout: float) -> Iterator[None]:
+def _named(guest: Guest, where: TunnelTarget, timeout: float) -> Iterator[None]:
     """The guest finds its own loopback interface by the server's name meanwhile."""
     if not where.name:
         yield

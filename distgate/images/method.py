@@ -58,7 +58,7 @@ SHAPERS = (
 )
 
 
-def way_for(source_name: str, binary_names: Iterable[str], chosen: Choice = "auto") -> Way:
+def compose_method_for(source_name: str, binary_names: Iterable[str], chosen: Choice = "auto") -> Way:
     """How to make the image for a build of ``source_name`` that puts ``binary_names`` into it.
 
     A source in the table counts whatever it is called in the image, and so does each of its packages there.

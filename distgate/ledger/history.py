@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy import ColumnElement
 
 from distgate.changes.change import Change
-from distgate.changes.rules import ACCEPTED, SETTLING, Known
+from distgate.changes.rules import ACCEPTED, SETTLING, RecordedDecision
 from distgate.changes.triage import Decision
 from distgate.ledger.ledger import Ledger
 from distgate.ledger.tables import CHANGES
@@ -33,11 +33,11 @@ class LedgerHistory:
         self._ledger = ledger
         self._mine = CHANGES.c.pipeline == pipeline
 
-    def known(self, change: Change) -> Known | None:
+    def known(self, change: Change) -> RecordedDecision | None:
         query = sa.select(CHANGES.c.decision, CHANGES.c.rule, CHANGES.c.seen)
         with self._ledger.transaction() as connection:
             row = connection.execute(query.where(CHANGES.c.key == change.key, self._mine)).one_or_none()
-        return Known(row.decision, row.rule, row.seen) if row else None
+        return RecordedDecision(row.decision, row.rule, row.seen) if row else None
 
     def newer(self, change: Change, within: float) -> str | None:
         own = sa.select(CHANGES.c.accepted_at).where(CHANGES.c.key == change.key, self._mine)

@@ -37,7 +37,7 @@ AND pg_locks.database = (SELECT oid FROM pg_database WHERE datname = current_dat
 """
 
 
-class Seat(Protocol):
+class LeaderLock(Protocol):
     """The right to be the one process of a role at a ledger."""
 
     @property
@@ -59,16 +59,16 @@ class Seat(Protocol):
         ...
 
 
-def open_seat(url: str, role: str) -> Seat:
+def open_leader_lock(url: str, role: str) -> LeaderLock:
     """The seat of ``role`` at the ledger at ``url``, not taken yet. ConfigurationError when that is no URL."""
     if url.startswith("postgresql"):
-        return SessionSeat(url, role)
+        return SessionLeaderLock(url, role)
     file = file_of(url)
     # A ledger in memory has nobody else.
-    return FileSeat(file.with_name(f"{file.name}.{role}") if file else None, role)
+    return FileLeaderLock(file.with_name(f"{file.name}.{role}") if file else None, role)
 
 
-class FileSeat:
+class FileLeaderLock:
     """A seat by a lock on ``path``; None is always free."""
 
     def __init__(self, path: Path | None, role: str) -> None:
@@ -102,7 +102,7 @@ class FileSeat:
                 self._stream = None
 
 
-class SessionSeat:
+class SessionLeaderLock:
     """A seat by an advisory lock, which PostgreSQL gives back when the session that holds it ends."""
 
     def __init__(self, url: str, role: str) -> None:

@@ -22,12 +22,12 @@ from distgate.changes.change import Change
 from distgate.changes.rules import SETTLING
 from distgate.changes.triage import Decision
 from distgate.ledger.connections import unusable
-from distgate.ledger.runs import Letter, Run, RunLedger, Statements
+from distgate.ledger.runs import OutboxMessage, Run, RunLedger, Statements
 from distgate.ledger.tables import CHANGES, OUTBOX, RUNS, insert_new, open_engine
 from distgate.pipelines import Pipeline
 from distgate.text import printable
 
-__all__ = ["Acceptance", "Ledger", "Letter", "Run"]
+__all__ = ["Acceptance", "Ledger", "OutboxMessage", "Run"]
 
 
 @dataclass(frozen=True)

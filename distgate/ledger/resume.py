@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from distgate.errors import ConfigurationError
 from distgate.ledger.runs import Run
-from distgate.pipelines import STAGES, Pipeline, verdict_of
+from distgate.pipelines import STAGES, Pipeline, status_fact
 
 #: What later messages know by a stage: facts of a run, by the suffix of the stage's topic.
 FACTS: Mapping[str, tuple[str, ...]] = {
@@ -47,7 +47,7 @@ def taken_over(earlier: Run, start_from: str) -> dict[str, str]:
     facts: dict[str, str] = {}
     for suffix in stages_before(earlier.pipeline, start_from):
         facts[_origin(suffix)] = origin_of(earlier.facts, suffix, earlier.run_id)
-        names = (*FACTS.get(suffix, ()), verdict_of(suffix))
+        names = (*FACTS.get(suffix, ()), status_fact(suffix))
         facts |= {name: earlier.facts[name] for name in names if name in earlier.facts}
     return facts
 

@@ -62,7 +62,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Letter:
+class OutboxMessage:
     """A message in the outbox."""
 
     seq: int
@@ -151,7 +151,7 @@ class RunLedger(ABC):
         with self.statements() as ask:
             return [_run(*row) for row in ask.rows(mine, key=key, pipeline=pipeline)]
 
-    def learn(self, run_id: str, **facts: str) -> None:
+    def record_facts(self, run_id: str, **facts: str) -> None:
         """Keep facts of a run, such as its NVR, for every later message; of texts, what people can read."""
         # Strangers wrote some of them, and PostgreSQL reads no JSON with a NUL or half a character in it.
         told = {name: printable(fact) for name, fact in facts.items()}
@@ -195,13 +195,13 @@ class RunLedger(ABC):
                 ask.changed(f"{said} WHERE run_id = :run_id", **news)
             return True
 
-    def unsent(self, limit: int = 50) -> list[Letter]:
+    def unsent(self, limit: int = 50) -> list[OutboxMessage]:
         """The oldest messages that the broker has not confirmed, in their order."""
         with self.statements() as ask:
             found = ask.rows(f"{_LETTERS} WHERE sent_at IS NULL ORDER BY seq LIMIT :limit", limit=limit)
             return [_letter(*row) for row in found]
 
-    def letters_of(self, run_id: str) -> list[Letter]:
+    def messages_of(self, run_id: str) -> list[OutboxMessage]:
         """Every message of a run, in order."""
         with self.statements() as ask:
             found = ask.rows(f"{_LETTERS} WHERE run_id = :run_id ORDER BY seq", run_id=run_id)
@@ -252,5 +252,5 @@ def _run(
     return Run(run_id, known[0], build_url, attempt, status, open_stage, known[1], ended, pipeline)
 
 
-def _letter(seq: int, message_id: str, topic: str, body: str, *rest: Any) -> Letter:
-    return Letter(seq, message_id, topic, json.loads(body), *rest)
+def _letter(seq: int, message_id: str, topic: str, body: str, *rest: Any) -> OutboxMessage:
+    return OutboxMessage(seq, message_id, topic, json.loads(body), *rest)

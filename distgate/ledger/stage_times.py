@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from distgate.ledger.runs import Letter
-from distgate.pipelines import split_topic, verdict_of
+from distgate.ledger.runs import OutboxMessage
+from distgate.pipelines import split_topic, status_fact
 
 
 @dataclass(frozen=True)
@@ -38,20 +38,22 @@ class StageTime:
         }
 
 
-def stage_times(letters: Iterable[Letter], build_id: str, facts: Mapping[str, str] | None = None) -> list[StageTime]:
+def stage_times(
+    letters: Iterable[OutboxMessage], build_id: str, facts: Mapping[str, str] | None = None
+) -> list[StageTime]:
     """The stages that the messages of one build ID speak of, in their order, without the pipeline's own.
 
     The ``facts`` of the run say which stages that tested came to what.
     """
     before, times = "SUCCESS", []
     for one in _said_times(letters, build_id):
-        own = (facts or {}).get(verdict_of(one.suffix), "SUCCESS")
+        own = (facts or {}).get(status_fact(one.suffix), "SUCCESS")
         times.append(replace(one, status=own) if one.status == before else one)
         before = one.status
     return times
 
 
-def _said_times(letters: Iterable[Letter], build_id: str) -> list[StageTime]:
+def _said_times(letters: Iterable[OutboxMessage], build_id: str) -> list[StageTime]:
     found: dict[str, StageTime] = {}
     for letter in letters:
         suffix, _, state = split_topic(letter.topic)[1].rpartition(".")

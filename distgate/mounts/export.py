@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from distgate.errors import InfrastructureError
-from distgate.mounts.root import undone
+from distgate.mounts.root import cleanup_after
 from distgate.process import spawn, tail_of
 from distgate.steps import Steps
 from distgate.waiting import wait_for
@@ -38,7 +38,7 @@ def partition(image: Path, offset: int, workspace: Path, steps: Steps) -> Iterat
         with steps.step("close image"):
             end(daemon, "the export of the image", log)
 
-    with undone(close):
+    with cleanup_after(close):
         yield raw
     if "No space left on device" in tail_of(log):
         raise InfrastructureError("the host's disk was full while the image was written", evidence=tail_of(log))

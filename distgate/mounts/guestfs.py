@@ -15,7 +15,7 @@ from pathlib import Path
 from distgate.errors import InfrastructureError
 from distgate.guests.accelerator import accelerator
 from distgate.mounts.export import END_SECONDS, partition, wait_for_end
-from distgate.mounts.root import LATE_ATTRIBUTES, Place, undone
+from distgate.mounts.root import LATE_ATTRIBUTES, Place, cleanup_after
 from distgate.mounts.rootless import user_namespace_refusal
 from distgate.process import run, spawn, tail_of
 from distgate.steps import Steps
@@ -72,7 +72,7 @@ def mounted(
                 os.close(talk)
                 wait_for_end(fish, "the appliance", log)
 
-        with undone(unmount):
+        with cleanup_after(unmount):
             yield Place(root, binary_attributes=False)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from distgate.errors import InfrastructureError
 from distgate.mounts.export import partition
-from distgate.mounts.root import Place, undone
+from distgate.mounts.root import Place, cleanup_after
 from distgate.process import run
 from distgate.steps import Steps
 
@@ -40,5 +40,5 @@ def mounted(image: Path, offset: int, workspace: Path, steps: Steps) -> Iterator
             with steps.step("unmount"):
                 run(["umount", root], timeout=300, error=InfrastructureError)
 
-        with undone(unmount):
+        with cleanup_after(unmount):
             yield Place(root)

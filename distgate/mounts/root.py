@@ -64,7 +64,7 @@ def system_directories(place: Place, shared: Path) -> Iterator[None]:
         for directory in reversed(mounted):  # lazy: in a user namespace parts of /sys cannot be unmounted alone
             run(["umount", "--lazy", directory], timeout=60, error=InfrastructureError)
 
-    with undone(undo):
+    with cleanup_after(undo):
         yield
 
 
@@ -112,7 +112,7 @@ def _processes() -> set[int]:
 
 
 @contextmanager
-def undone(undo: Callable[[], None]) -> Iterator[None]:
+def cleanup_after(undo: Callable[[], None]) -> Iterator[None]:
     """Call ``undo`` afterwards; after a failure its own failure does not hide what failed first."""
     try:
         yield

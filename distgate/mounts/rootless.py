@@ -14,7 +14,7 @@ from pathlib import Path
 
 from distgate.errors import DistgateError, InfrastructureError
 from distgate.mounts.export import START_SECONDS, partition, wait_for_end
-from distgate.mounts.root import Place, undone
+from distgate.mounts.root import Place, cleanup_after
 from distgate.process import on_path, run, spawn, tail_of
 from distgate.steps import Steps
 from distgate.waiting import wait_for
@@ -72,7 +72,7 @@ def mounted(image: Path, offset: int, workspace: Path, steps: Steps) -> Iterator
                 run(["umount", root], timeout=300, error=InfrastructureError)
                 wait_for_end(daemon, "fuse2fs", log)
 
-        with undone(unmount):
+        with cleanup_after(unmount):
             yield Place(root)
 
 

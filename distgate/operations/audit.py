@@ -63,7 +63,7 @@ class RunEntry:
 
 
 @dataclass(frozen=True)
-class LetterEntry:
+class OutboxEntry:
     """A message of the outbox; ``seq`` is its place."""
 
     seq: int
@@ -80,13 +80,13 @@ class LetterEntry:
 
 
 @dataclass(frozen=True)
-class Books:
+class LedgerSnapshot:
     """What is audited: the ledger's records, and how often messages were rejected. ``whole`` is False for a part
     of the ledger, in which a message's run may be missing without fault."""
 
     triggers: Sequence[Trigger] = ()
     runs: Sequence[RunEntry] = ()
-    letters: Sequence[LetterEntry] = ()
+    letters: Sequence[OutboxEntry] = ()
     rejected: int = 0
     whole: bool = True
 
@@ -107,7 +107,7 @@ class Audit:
     triggers: Mapping[str, int]
     runs: Mapping[str, int]
     messages: Mapping[str, float]
-    queued: tuple[LetterEntry, ...] = ()
+    queued: tuple[OutboxEntry, ...] = ()
     problems: tuple[Problem, ...] = ()
     now: float = field(default=0.0)
 
@@ -137,35 +137,40 @@ class Audit:
         }
 
 
-def audit(books: Books, now: float, patience: float = 600.0) -> Audit:
+def audit(snapshot: LedgerSnapshot, now: float, patience: float = 600.0) -> Audit:
     """Hold the books against the rules at the time ``now``.
 
     ``patience`` is for how many seconds something may be on its way (an event, a heartbeat, an announcement) before
     it counts as lost.
     """
-    letters: dict[str, list[LetterEntry]] = defaultdict(list)
-    for letter in sorted(books.letters, key=lambda one: one.seq):
+    letters: dict[str, list[OutboxEntry]] = defaultdict(list)
+    for letter in sorted(snapshot.letters, key=lambda one: one.seq):
         letters[letter.run_id].append(letter)
-    queued = tuple(one for one in books.letters if one.sent_at is None)
-    problems = [*_triggers(books, letters, now - patience), *_runs(books, letters, now - patience)]
-    problems += _strangers(books) if books.whole else []
-    return Audit(_trigger_counts(books), _run_counts(books), _message_counts(books, queued, now), queued,
+    queued = tuple(one for one in snapshot.letters if one.sent_at is None)
+    problems = [
+        *_triggers(snapshot, letters, now - patience),
+        *_runs(snapshot, letters, now - patience),
+    ]
+    problems += _strangers(snapshot) if snapshot.whole else []
+    return Audit(_trigger_counts(snapshot), _run_counts(snapshot), _message_counts(snapshot, queued, now), queued,
                  tuple(problems), now)  # fmt: skip
 
 
 # -- triggers ----------------------------------------------------------------------------------------------------
 
 
-def _triggers(books: Books, letters: Mapping[str, Sequence[LetterEntry]], long_ago: float) -> Iterator[Problem]:
-    claimed = {run.claim for run in books.runs}
-    for trigger in books.triggers:
+def _triggers(
+    snapshot: LedgerSnapshot, letters: Mapping[str, Sequence[OutboxEntry]], long_ago: float
+) -> Iterator[Problem]:
+    claimed = {run.claim for run in snapshot.runs}
+    for trigger in snapshot.triggers:
         announced = letters.get(trigger.announced_as, ())
         fault = _trigger_fault(trigger, trigger.claim in claimed, announced, long_ago)
         if fault:
             yield Problem(trigger.key, fault, trigger.pipeline)
 
 
-def _trigger_fault(trigger: Trigger, claimed: bool, announced: Sequence[LetterEntry], long_ago: float) -> str | None:
+def _trigger_fault(trigger: Trigger, claimed: bool, announced: Sequence[OutboxEntry], long_ago: float) -> str | None:
     if trigger.decision not in DECISIONS:
         return f"the decision {trigger.decision!r} is none that triage makes"
     if len(announced) > 1:
@@ -186,13 +191,13 @@ def _trigger_fault(trigger: Trigger, claimed: bool, announced: Sequence[LetterEn
     return None
 
 
-def _trigger_counts(books: Books) -> dict[str, int]:
-    claimed = {run.claim for run in books.runs}
-    ends = Counter(_end_of(trigger, trigger.claim in claimed) for trigger in books.triggers)
-    duplicates = sum(trigger.seen - 1 for trigger in books.triggers)
+def _trigger_counts(snapshot: LedgerSnapshot) -> dict[str, int]:
+    claimed = {run.claim for run in snapshot.runs}
+    ends = Counter(_end_of(trigger, trigger.claim in claimed) for trigger in snapshot.triggers)
+    duplicates = sum(trigger.seen - 1 for trigger in snapshot.triggers)
     counts = {name: ends[name] for name in ("run", "waiting", "ignored", "shed")}
-    counts |= {"rejected": books.rejected, "duplicate": duplicates}
-    return {"total": sum(ends.values()) + books.rejected + duplicates, **counts}
+    counts |= {"rejected": snapshot.rejected, "duplicate": duplicates}
+    return {"total": sum(ends.values()) + snapshot.rejected + duplicates, **counts}
 
 
 def _end_of(trigger: Trigger, claimed: bool) -> str:
@@ -204,8 +209,10 @@ def _end_of(trigger: Trigger, claimed: bool) -> str:
 # -- runs --------------------------------------------------------------------------------------------------------
 
 
-def _runs(books: Books, letters: Mapping[str, Sequence[LetterEntry]], long_ago: float) -> Iterator[Problem]:
-    for run in books.runs:
+def _runs(
+    snapshot: LedgerSnapshot, letters: Mapping[str, Sequence[OutboxEntry]], long_ago: float
+) -> Iterator[Problem]:
+    for run in snapshot.runs:
         own = letters.get(run.run_id, ())
         for attempt in range(1, run.attempt + 1):
             said = [letter for letter in own if letter.attempt == attempt]
@@ -216,7 +223,7 @@ def _runs(books: Books, letters: Mapping[str, Sequence[LetterEntry]], long_ago: 
         yield from (Problem(run.run_id, fault, run.pipeline) for fault in _confirmation_faults(own))
 
 
-def _run_faults(run: RunEntry, attempt: int, said: Sequence[LetterEntry], long_ago: float) -> Iterator[str]:
+def _run_faults(run: RunEntry, attempt: int, said: Sequence[OutboxEntry], long_ago: float) -> Iterator[str]:
     latest = attempt == run.attempt
     ended = not latest or run.ended_at is not None
     yield from faults_of([Said(letter.topic, letter.status) for letter in said], ended, run.pipeline)
@@ -228,7 +235,7 @@ def _run_faults(run: RunEntry, attempt: int, said: Sequence[LetterEntry], long_a
         yield "it has no verdict and gives no sign of life: is the reconciler running?"
 
 
-def _confirmation_faults(said: Sequence[LetterEntry]) -> Iterator[str]:
+def _confirmation_faults(said: Sequence[OutboxEntry]) -> Iterator[str]:
     for before, after in itertools.pairwise(said):
         if after.sent_at is not None and (before.sent_at is None or before.sent_at > after.sent_at):
             yield f"{after.topic} was sent before {before.topic}"
@@ -238,33 +245,33 @@ def _build_id(run: RunEntry, attempt: int) -> str:
     return run.run_id if attempt == 1 else f"{run.run_id}.{attempt}"
 
 
-def _run_counts(books: Books) -> dict[str, int]:
+def _run_counts(snapshot: LedgerSnapshot) -> dict[str, int]:
     """Attempts are counted: after its last message a retry is a run of its own on the wire."""
-    known = {run.run_id for run in books.runs}
+    known = {run.run_id for run in snapshot.runs}
     verdicts = Counter(
-        letter.status for letter in books.letters if letter.run_id in known and Said(letter.topic, "").last
+        letter.status for letter in snapshot.letters if letter.run_id in known and Said(letter.topic, "").last
     )
     named = {status: verdicts[status] for status in ("SUCCESS", "UNSTABLE", "FAILURE", "ABORTED")}
-    running = sum(run.ended_at is None for run in books.runs)
-    return {"total": sum(run.attempt for run in books.runs), "running": running, **named}
+    running = sum(run.ended_at is None for run in snapshot.runs)
+    return {"total": sum(run.attempt for run in snapshot.runs), "running": running, **named}
 
 
 # -- messages ----------------------------------------------------------------------------------------------------
 
 
-def _strangers(books: Books) -> Iterator[Problem]:
-    known = {run.run_id for run in books.runs} | {trigger.announced_as for trigger in books.triggers}
-    for letter in books.letters:
+def _strangers(snapshot: LedgerSnapshot) -> Iterator[Problem]:
+    known = {run.run_id for run in snapshot.runs} | {trigger.announced_as for trigger in snapshot.triggers}
+    for letter in snapshot.letters:
         if letter.run_id not in known:
             lost = f"{letter.topic} belongs to no run and to no change"
             yield Problem(letter.message_id, lost, Said(letter.topic, letter.status).pipeline)
 
 
-def _message_counts(books: Books, queued: Sequence[LetterEntry], now: float) -> dict[str, float]:
+def _message_counts(snapshot: LedgerSnapshot, queued: Sequence[OutboxEntry], now: float) -> dict[str, float]:
     oldest = max((now - letter.created_at for letter in queued), default=0.0)
     return {
-        "total": len(books.letters),
-        "confirmed": len(books.letters) - len(queued),
+        "total": len(snapshot.letters),
+        "confirmed": len(snapshot.letters) - len(queued),
         "queued": len(queued),
         "oldest_queued_seconds": round(oldest, 1),
     }

@@ -13,13 +13,13 @@ from sqlalchemy.engine import Connection, Row
 from distgate.bus.announce import trigger_id
 from distgate.changes.change import Change
 from distgate.errors import ConfigurationError
-from distgate.ledger.ledger import Ledger, Letter, Run
+from distgate.ledger.ledger import Ledger, OutboxMessage, Run
 from distgate.ledger.tables import CHANGES, OUTBOX, REJECTIONS, RUNS
-from distgate.operations.audit import Books, LetterEntry, RunEntry, Trigger
+from distgate.operations.audit import LedgerSnapshot, OutboxEntry, RunEntry, Trigger
 from distgate.pipelines import Pipeline
 
 
-def books(ledger: Ledger, since: float = 0.0) -> Books:
+def ledger_snapshot(ledger: Ledger, since: float = 0.0) -> LedgerSnapshot:
     """The records since ``since`` (seconds since the epoch), all as they were at one moment.
 
     A change or a run that began before is left out with its messages; what waits for the broker never is.
@@ -37,7 +37,7 @@ def books(ledger: Ledger, since: float = 0.0) -> Books:
         for row in triggers
     ]
     own = {row.run_id for row in runs} | {one.announced_as for one in found}
-    return Books(
+    return LedgerSnapshot(
         triggers=found,
         runs=[
             RunEntry(row.run_id, row.key, row.attempt, row.status, row.beat_at, row.ended_at, row.pipeline)
@@ -55,9 +55,9 @@ def _rejected(connection: Connection, since: float) -> int:
     return int(connection.execute(total).scalar_one())
 
 
-def _letter(row: Row[Any]) -> LetterEntry:
+def _letter(row: Row[Any]) -> OutboxEntry:
     body = json.loads(row.body)
-    return LetterEntry(
+    return OutboxEntry(
         seq=row.seq,
         message_id=row.message_id,
         run_id=row.run_id,
@@ -85,8 +85,8 @@ class History:
     seen: int
     accepted_at: float
     offered_at: float | None
-    announced: tuple[Letter, ...]
-    runs: tuple[tuple[Run, tuple[Letter, ...]], ...]
+    announced: tuple[OutboxMessage, ...]
+    runs: tuple[tuple[Run, tuple[OutboxMessage, ...]], ...]
 
 
 def histories(ledger: Ledger, repo: str, rev: str) -> list[History]:
@@ -142,6 +142,6 @@ def _history(ledger: Ledger, row: Row[Any], change: Change) -> History:
         seen=row.seen,
         accepted_at=row.accepted_at,
         offered_at=row.offered_at,
-        announced=tuple(ledger.letters_of(trigger_id(change.key, row.pipeline))),
-        runs=tuple((run, tuple(ledger.letters_of(run.run_id))) for run in ledger.runs_of(change.key, row.pipeline)),
+        announced=tuple(ledger.messages_of(trigger_id(change.key, row.pipeline))),
+        runs=tuple((run, tuple(ledger.messages_of(run.run_id))) for run in ledger.runs_of(change.key, row.pipeline)),
     )

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from distgate.bus.order import Said
-from distgate.ledger.ledger import Letter, Run
+from distgate.ledger.ledger import OutboxMessage, Run
 from distgate.operations.audit import Audit
 from distgate.operations.ledger_queries import History
 
@@ -63,7 +63,7 @@ def moment(seconds: float | None) -> str | None:
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
-def _attempt_as_json(run: Run, number: int, letters: tuple[Letter, ...]) -> dict[str, Any]:
+def _attempt_as_json(run: Run, number: int, letters: tuple[OutboxMessage, ...]) -> dict[str, Any]:
     own = _of_attempt(run, number, letters)
     return {
         "build_id": run.run_id if number == 1 else f"{run.run_id}.{number}",
@@ -72,7 +72,7 @@ def _attempt_as_json(run: Run, number: int, letters: tuple[Letter, ...]) -> dict
     }
 
 
-def _letter_as_json(letter: Letter) -> dict[str, Any]:
+def _letter_as_json(letter: OutboxMessage) -> dict[str, Any]:
     return {
         "topic": letter.topic,
         "status": letter.body["status"],
@@ -100,17 +100,17 @@ def _lines(history: History) -> Iterator[str]:
             yield from (f"    {_letter_line(letter)}" for letter in own)
 
 
-def _letter_line(letter: Letter) -> str:
+def _letter_line(letter: OutboxMessage) -> str:
     sent = f"sent {moment(letter.sent_at)}" if letter.sent_at else f"not sent yet ({letter.error or 'in the outbox'})"
     return f"{Said(letter.topic, '').name:<34} {letter.body['status']:<9} {sent}"
 
 
-def _of_attempt(run: Run, number: int, letters: tuple[Letter, ...]) -> list[Letter]:
+def _of_attempt(run: Run, number: int, letters: tuple[OutboxMessage, ...]) -> list[OutboxMessage]:
     build_id = run.run_id if number == 1 else f"{run.run_id}.{number}"
     return [letter for letter in letters if letter.body["build_id"] == build_id]
 
 
-def _verdict(letters: list[Letter]) -> str | None:
+def _verdict(letters: list[OutboxMessage]) -> str | None:
     last = [letter.body["status"] for letter in letters if Said(letter.topic, "").last]
     return last[-1] if last else None
 

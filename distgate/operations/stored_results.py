@@ -16,7 +16,7 @@ from typing import Any
 from distgate.ledger.ledger import Ledger
 from distgate.ledger.run_ends import ends_of_runs
 from distgate.operations.clean_up import DAY, Freed
-from distgate.runs.remote_files import FarFiles
+from distgate.runs.remote_files import RemoteFiles
 
 #: A stage's result is called by its run and its task, other results by 32 digits of Prefect's (tasks.run.stage).
 _OF_RUN = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})-.+")
@@ -85,7 +85,7 @@ class ResultStorage:
 
     def __init__(self, url: str, options: Mapping[str, Any] | None = None) -> None:
         hint = "PREFECT_DEFAULT_RESULT_STORAGE_BLOCK or PREFECT_LOCAL_STORAGE_PATH names it"
-        self._files = FarFiles("the storage of results", url, options, hint)
+        self._files = RemoteFiles("the storage of results", url, options, hint)
 
     def results(self) -> list[StoredResult]:
         """Every result that is there; none where nothing was ever stored."""

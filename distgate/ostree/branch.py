@@ -19,7 +19,7 @@ from pathlib import Path
 from distgate.errors import InfrastructureError, PackageError
 from distgate.locks import unleased
 from distgate.ostree.base import ComposedTree, TreeComposer, TreeRequest
-from distgate.ostree.branch_directory import BranchPlace, Unaccepted
+from distgate.ostree.branch_directory import BranchPlace, PendingTree
 from distgate.ostree.commit_packages import installed_in_commit
 from distgate.ostree.repository import OstreeRepository, SigningKey
 from distgate.ostree.tested_packages import TestedPackages, source_name
@@ -74,7 +74,7 @@ class BranchTrees:
         """The commit that the branch's ref points to; None before the first."""
         return self._served.head(self.ref)
 
-    def unaccepted(self) -> Unaccepted | None:
+    def unaccepted(self) -> PendingTree | None:
         """The tree at the head as long as nobody accepted it."""
         return self.place.unaccepted.read()
 
@@ -151,16 +151,16 @@ class BranchTrees:
         with self.place.locked():
             unaccepted = self.unaccepted()
             if unaccepted and unaccepted.rev == tree.rev:
-                self._take_back(unaccepted)
+                self._restore_parent(unaccepted)
 
-    def withdraw_abandoned(self, ended: Callable[[str], bool]) -> Unaccepted | None:
+    def withdraw_abandoned(self, ended: Callable[[str], bool]) -> PendingTree | None:
         """Let the ref go back from a tree that nobody will accept: nobody leases it, and ``ended`` says so of whoever
         it was made for. Returns that tree, and None when there is none, or when somebody works here just now."""
         if self._is_abandoned(ended):
             with self.place.locked_now() as alone:
                 unaccepted = self.unaccepted()
                 if alone and unaccepted and self._is_abandoned(ended):
-                    self._take_back(unaccepted)
+                    self._restore_parent(unaccepted)
                     return unaccepted
         return None
 
@@ -168,7 +168,7 @@ class BranchTrees:
         unaccepted = self.unaccepted()
         return unaccepted is not None and not self.place.testers() and ended(unaccepted.holder)
 
-    def put_forward(self, tree: ComposedTree) -> None:
+    def republish(self, tree: ComposedTree) -> None:
         """Let the ref point to ``tree`` once more, for tests that are run again after it was withdrawn.
 
         A tree that was accepted stays where it is, at the head or behind it. Raises InfrastructureError when it was
@@ -183,7 +183,7 @@ class BranchTrees:
                     f"tree {tree.version} ({tree.rev[:12]}) was withdrawn, and the branch has moved on since",
                     hint="run the change again",
                 )
-            self.place.unaccepted.write(Unaccepted(tree.rev, tree.parent, self.holder))
+            self.place.unaccepted.write(PendingTree(tree.rev, tree.parent, self.holder))
             self._served.set_ref(self.ref, tree.rev)
             self._served.write_summary(self.signing)
 
@@ -244,7 +244,7 @@ class BranchTrees:
         if self.signing:
             with steps.step("sign"):
                 self._served.sign(rev, self.signing)
-        self.place.unaccepted.write(Unaccepted(rev, parent, self.holder))
+        self.place.unaccepted.write(PendingTree(rev, parent, self.holder))
         with steps.step("ref"):
             self._served.set_ref(self.ref, rev)
         with steps.step("summary"):
@@ -257,7 +257,7 @@ class BranchTrees:
         self.place.create()
         if unaccepted := self.unaccepted():
             progress(f"tree {unaccepted.rev[:12]} was never accepted: the ref goes back to the tree before")
-            self._take_back(unaccepted)
+            self._restore_parent(unaccepted)
         if self.place.unfinished.exists():
             self.place.clean()
             self._served.write_summary(self.signing)
@@ -276,7 +276,7 @@ class BranchTrees:
                 return True
         return False
 
-    def _take_back(self, unaccepted: Unaccepted) -> None:
+    def _restore_parent(self, unaccepted: PendingTree) -> None:
         if self.head() == unaccepted.rev:
             self._served.set_ref(self.ref, unaccepted.parent)
         self._served.write_summary(self.signing)

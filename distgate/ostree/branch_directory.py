@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from distgate.errors import InfrastructureError
-from distgate.locks import GUARD, Holder, exclusive, leases, take
+from distgate.locks import GUARD, LockOwner, exclusive, leases, take
 from distgate.locks import lease as hold
 from distgate.ostree.repository import OstreeRepository, full
 from distgate.ostree.tested_packages import TestedPackages
@@ -61,9 +61,9 @@ class BranchPlace:
         return TreeVersions(self.directory / "versions.json")
 
     @property
-    def unaccepted(self) -> UnacceptedTree:
+    def unaccepted(self) -> PendingTreeFile:
         """The tree whose tests have not ended."""
-        return UnacceptedTree(self.directory / "unaccepted.json")
+        return PendingTreeFile(self.directory / "unaccepted.json")
 
     @property
     def unfinished(self) -> Path:
@@ -98,7 +98,7 @@ class BranchPlace:
     def locked(self, progress: Progress = lambda _line: None) -> Iterator[None]:
         """Alone with the branch's repositories. A full disk is said to be one, whoever met it."""
 
-        def tell(holder: Holder | None) -> None:
+        def tell(holder: LockOwner | None) -> None:
             progress(f"waiting for {holder or 'somebody'}, who works on the trees of {self.directory.name}")
 
         condition = f"the lock of the trees of {self.directory.name}"
@@ -149,13 +149,13 @@ class BranchPlace:
         """The directory of the leases of a commit."""
         return self._leases / rev
 
-    def testers(self) -> tuple[Holder, ...]:
+    def testers(self) -> tuple[LockOwner, ...]:
         """Who leases the tree at the head, while it is not accepted."""
         unaccepted = self.unaccepted.read()
         return leases(self.lease_of(unaccepted.rev)) if unaccepted else ()
 
     def _tests_told(self, progress: Progress) -> Callable[[], bool]:
-        told: set[Holder] = set()
+        told: set[LockOwner] = set()
 
         def ended() -> bool:
             holders = self.testers()
@@ -222,7 +222,7 @@ def next_version(prefix: str, before: Iterable[str]) -> str:
 
 
 @dataclass(frozen=True)
-class Unaccepted:
+class PendingTree:
     """The tree whose tests have not ended: its commit, where the ref was before, and for whom it was made (a run)."""
 
     rev: str
@@ -230,21 +230,21 @@ class Unaccepted:
     holder: str = ""
 
 
-class UnacceptedTree:
+class PendingTreeFile:
     """The note in the file ``path``; it is written whole or not at all."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def read(self) -> Unaccepted | None:
+    def read(self) -> PendingTree | None:
         """What it says; None when every tree is accepted or withdrawn."""
         try:
             facts = json.loads(self._path.read_text())
         except FileNotFoundError:
             return None
-        return Unaccepted(facts["rev"], facts["parent"], facts.get("holder", ""))
+        return PendingTree(facts["rev"], facts["parent"], facts.get("holder", ""))
 
-    def write(self, tree: Unaccepted) -> None:
+    def write(self, tree: PendingTree) -> None:
         """Note a tree in the place of any other."""
         draft = self._path.with_suffix(".new")
         draft.write_text(json.dumps(asdict(tree)))

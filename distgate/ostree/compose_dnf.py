@@ -17,7 +17,7 @@ from distgate.ostree.treefile import Treefile
 from distgate.process import ProcessFailed, run
 from distgate.rpm.nevra import Nevra
 from distgate.rpm.transaction import Outcome, RepositorySource, Script, Transaction, perform
-from distgate.sandbox.bubblewrap_rpm import confined
+from distgate.sandbox.bubblewrap_rpm import bwrap_for_scriptlets
 from distgate.sandbox.sandbox import python_paths
 from distgate.steps import Progress, Steps
 
@@ -107,7 +107,7 @@ class DnfTreeComposer:
             removed=treefile.removed,
         )
         facts.write_text(shape.to_json())
-        words = confined(root, [facts, *python_paths(Path(sys.executable))])
+        words = bwrap_for_scriptlets(root, [facts, *python_paths(Path(sys.executable))])
         command: list[str | Path] = [*words, sys.executable, "-m", root_to_tree.__name__, root, facts]
         try:
             run(command, timeout=_SHAPING, env={"PYTHONDONTWRITEBYTECODE": "1"})

@@ -8,8 +8,8 @@ from typing import Protocol
 from distgate.reports.dist_git_flag import DistGitFlags
 from distgate.reports.mail import Mail, MailServer
 from distgate.reports.matrix import Matrix
-from distgate.reports.notice import Notice
-from distgate.reports.reporter import Speaker
+from distgate.reports.notice import RunEvent
+from distgate.reports.reporter import ReporterIdentity
 from distgate.reports.resultsdb import ResultsDb
 from distgate.settings import Channel, Settings
 
@@ -20,7 +20,7 @@ class ReportChannel(Protocol):
     @property
     def name(self) -> str: ...
 
-    def deliver(self, notice: Notice) -> bool:
+    def deliver(self, notice: RunEvent) -> bool:
         """Tell the other side; False when this notice is nothing to it.
 
         Raises InfrastructureError when it is away, ConfigurationError when the site has to mend something (nothing
@@ -38,11 +38,11 @@ def _build_tests(own: Settings) -> ReportChannel:
     from distgate.bus.amqp import Publisher
     from distgate.reports.ci_messages import BuildTestBus
 
-    return BuildTestBus(Publisher(own.amqp_url, own.exchange), Speaker.of(own))
+    return BuildTestBus(Publisher(own.amqp_url, own.exchange), ReporterIdentity.of(own))
 
 
 def _resultsdb(own: Settings) -> ReportChannel:
-    speaker = Speaker.of(own)
+    speaker = ReporterIdentity.of(own)
     return ResultsDb(own.resultsdb_url, speaker, user=own.resultsdb_user, secret_file=own.resultsdb_secret)
 
 

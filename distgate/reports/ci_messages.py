@@ -17,8 +17,8 @@ from fedora_messaging.message import INFO, WARNING
 from distgate.bus.amqp import Publisher
 from distgate.errors import ConfigurationError, DistgateError, InfrastructureError
 from distgate.reports.http import required
-from distgate.reports.notice import Notice, Refused
-from distgate.reports.reporter import Speaker
+from distgate.reports.notice import Refused, RunEvent
+from distgate.reports.reporter import ReporterIdentity
 from distgate_messages.ci_test import CLASSES
 
 #: The version of the dialect's description that the bodies follow.
@@ -32,7 +32,7 @@ _STATES = {
 }
 
 
-def ci_message(notice: Notice, speaker: Speaker) -> tuple[str, dict[str, Any]] | None:
+def ci_message(notice: RunEvent, speaker: ReporterIdentity) -> tuple[str, dict[str, Any]] | None:
     """The state and the body to send for a notice; None when this dialect has no words for it."""
     state = _state_of(notice)
     if state is None or not notice.nvr or notice.task_id is None:
@@ -60,7 +60,7 @@ def topic_of(main_topic: str, state: str) -> str:
     return f"{main_topic}.ci.koji-build.test.{state}"
 
 
-def _state_of(notice: Notice) -> str | None:
+def _state_of(notice: RunEvent) -> str | None:
     if notice.last:
         theirs = notice.status == "FAILURE" and notice.blame in ("package", "tests")
         return "complete" if theirs or notice.status in ("SUCCESS", "UNSTABLE") else "error"
@@ -68,13 +68,13 @@ def _state_of(notice: Notice) -> str | None:
     return state if notice.status in ("SUCCESS", "UNSTABLE") else None
 
 
-def _result(notice: Notice) -> str:
+def _result(notice: RunEvent) -> str:
     if notice.status == "SUCCESS":
         return "passed" if notice.tested else "not_applicable"
     return "failed"
 
 
-def _artifact(notice: Notice, task_id: int) -> dict[str, Any]:
+def _artifact(notice: RunEvent, task_id: int) -> dict[str, Any]:
     return {
         "type": "koji-build",
         "id": task_id,
@@ -99,12 +99,12 @@ class BuildTestBus:
 
     name = "ci-messages"
 
-    def __init__(self, publisher: Publisher, speaker: Speaker) -> None:
+    def __init__(self, publisher: Publisher, speaker: ReporterIdentity) -> None:
         required(speaker.email, "report_email")
         required(speaker.docs, "report_docs")
         self._publisher, self._speaker = publisher, speaker
 
-    def deliver(self, notice: Notice) -> bool:
+    def deliver(self, notice: RunEvent) -> bool:
         """Publish the message, if the dialect has one for this notice; its ID is the same whenever it is sent."""
         said = ci_message(notice, self._speaker)
         if said is None:

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from distgate.bus.announce import asked_of
+from distgate.bus.announce import trigger_key
 from distgate.pipelines import STAGES
 from distgate.reports.http import ReportClient, required, secret
-from distgate.reports.notice import Notice, colour_of
+from distgate.reports.notice import RunEvent, colour_of
 
 #: Names the IDs of our flags apart from everybody else's; never to be changed.
 _FLAGS = uuid.UUID("3d0b1a52-8a60-4d59-a6a8-51f0a6c0d1f7")
@@ -34,7 +34,7 @@ class Flag:
     percent: int
 
 
-def flag_of(notice: Notice) -> Flag | None:
+def flag_of(notice: RunEvent) -> Flag | None:
     """The flag to set for a notice; None when the notice changes nothing, or its run holds the commit no more."""
     if not notice.current or not (notice.last or notice.state == "running"):
         return None
@@ -45,12 +45,12 @@ def flag_of(notice: Notice) -> Flag | None:
         comment=comment if len(comment) <= LONGEST else f"{comment[: LONGEST - 3]}...",
         url=notice.build_url,
         status=_status(notice) if notice.last else "pending",
-        uid=uuid.uuid5(_FLAGS, asked_of(notice.pipeline, notice.key)).hex,
+        uid=uuid.uuid5(_FLAGS, trigger_key(notice.pipeline, notice.key)).hex,
         percent=100 if notice.last else _percent(notice),
     )
 
 
-def _status(notice: Notice) -> str:
+def _status(notice: RunEvent) -> str:
     if notice.status == "SUCCESS":
         return "success"
     if notice.status == "ABORTED":
@@ -58,7 +58,7 @@ def _status(notice: Notice) -> str:
     return "failure" if colour_of(notice.status, notice.blame) == "red" else "error"
 
 
-def _percent(notice: Notice) -> int:
+def _percent(notice: RunEvent) -> int:
     stages = list(STAGES[notice.pipeline])
     return 100 * stages.index(notice.suffix) // len(stages)
 
@@ -73,7 +73,7 @@ class DistGitFlags:
         word = secret(token, "dist_git_flags_token")
         self._client = ReportClient("dist-git", {"Authorization": f"token {word}"})
 
-    def deliver(self, notice: Notice) -> bool:
+    def deliver(self, notice: RunEvent) -> bool:
         """Set the commit's flag, or change it: safe to repeat, as its ID stays the same."""
         flag = flag_of(notice)
         if flag is None:

@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from distgate.errors import ConfigurationError, InfrastructureError
 from distgate.reports.http import HINT, required, secret
-from distgate.reports.notice import News, Notice, Refused, news_of
+from distgate.reports.notice import Refused, RunEvent, VerdictChange, news_of
 
 ANSWER_SECONDS = 30.0
 
@@ -50,7 +50,7 @@ class Mail:
                 "DISTGATE_MAIL_USER needs DISTGATE_MAIL_TLS: no password in the clear", hint=HINT
             )
 
-    def deliver(self, notice: Notice) -> bool:
+    def deliver(self, notice: RunEvent) -> bool:
         """Send what has changed, if anything has. The same mail has the same Message-ID whenever it is sent."""
         news = news_of(notice)
         if news is None:
@@ -62,7 +62,7 @@ class Mail:
             self._explain(error)
         return True
 
-    def _mail(self, notice: Notice, news: News) -> EmailMessage:
+    def _mail(self, notice: RunEvent, news: VerdictChange) -> EmailMessage:
         mail = EmailMessage()
         mail["From"] = self._sender
         mail["To"] = [_filled(one, notice) for one in self._recipients]
@@ -100,7 +100,7 @@ def _date(seconds: float) -> str:
     return format_datetime(datetime.fromtimestamp(seconds, UTC))
 
 
-def _filled(address: str, notice: Notice) -> str:
+def _filled(address: str, notice: RunEvent) -> str:
     # Not format(): an address is a site's text, and no program.
     return address.replace("{repo}", notice.repo).replace("{branch}", notice.branch)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from distgate.reports.http import ReportClient, required, secret
-from distgate.reports.notice import Notice, news_of
+from distgate.reports.notice import RunEvent, news_of
 
 
 class Matrix:
@@ -21,7 +21,7 @@ class Matrix:
             "the Matrix homeserver", {"Authorization": f"Bearer {secret(token, 'matrix_token')}"}
         )
 
-    def deliver(self, notice: Notice) -> bool:
+    def deliver(self, notice: RunEvent) -> bool:
         """Say what has changed, if anything has; the homeserver takes the same transaction for one message."""
         news = news_of(notice)
         if news is None:

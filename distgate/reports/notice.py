@@ -11,8 +11,8 @@ from typing import Literal
 
 from distgate.bus.order import Said
 from distgate.errors import DistgateError
-from distgate.ledger.ledger import Letter, Run
-from distgate.pipelines import Pipeline, verdict_of
+from distgate.ledger.ledger import OutboxMessage, Run
+from distgate.pipelines import Pipeline, status_fact
 from distgate.text import printable
 
 #: A verdict on the package, for those who want to hear of changes alone; None is no verdict on it at all.
@@ -35,7 +35,7 @@ class Refused(DistgateError):
 
 
 @dataclass(frozen=True)
-class Notice:
+class RunEvent:
     """One letter of a run. ``status`` is the run's so far, ``own_status`` the stage's own; times are epoch seconds.
 
     ``blame`` and ``sentence`` are the verdict's, empty before the last message or where nobody wrote them down.
@@ -88,25 +88,25 @@ class Notice:
 
 
 def notice_of(
-    letter: Letter,
+    letter: OutboxMessage,
     run: Run,
     *,
     verdict: tuple[str, str] = ("", ""),
     before: Colour = None,
     current: bool = True,
     repeated: bool = False,
-) -> Notice:
+) -> RunEvent:
     """The notice for a letter of ``run``; ``verdict`` is who is to blame and the sentence, told with the last one."""
     said = Said(letter.topic, letter.body["status"])
     last = said.last
     blame, sentence = verdict if last else ("", "")
-    return Notice(
+    return RunEvent(
         message_id=letter.message_id,
         pipeline=run.pipeline,
         suffix=said.suffix,
         state=said.state,
         status=said.status,
-        own_status=run.facts.get(verdict_of(said.suffix)) or said.status,
+        own_status=run.facts.get(status_fact(said.suffix)) or said.status,
         namespace=run.change.namespace,
         repo=run.change.repo,
         branch=run.change.branch,
@@ -119,7 +119,7 @@ def notice_of(
         created_at=letter.created_at,
         nvr=letter.body.get("nvr", "").strip("'"),
         task_id=_task_of(run),
-        tested=verdict_of(FUNCTIONAL) in run.facts,
+        tested=status_fact(FUNCTIONAL) in run.facts,
         blame=blame,
         sentence=sentence,
         before=before,
@@ -143,14 +143,14 @@ def _task_of(run: Run) -> int | None:
 
 
 @dataclass(frozen=True)
-class News:
+class VerdictChange:
     """A changed verdict: one line, and a text with where to look."""
 
     subject: str
     text: str
 
 
-def news_of(notice: Notice) -> News | None:
+def news_of(notice: RunEvent) -> VerdictChange | None:
     """The news in a notice; None when the verdict on this package, branch and pipeline is what it was."""
     colour = colour_of(notice.status, notice.blame) if notice.last else None
     if colour is None or colour == (notice.before or "green"):
@@ -164,4 +164,4 @@ def news_of(notice: Notice) -> News | None:
         *([f"Build: {notice.nvr}"] if notice.nvr else []),
         f"Run: {notice.build_url}",
     ]
-    return News(printable(subject, newlines=False), "\n".join(lines) + "\n")
+    return VerdictChange(printable(subject, newlines=False), "\n".join(lines) + "\n")

@@ -21,9 +21,9 @@ from sqlalchemy.engine import Connection, Row
 from distgate.bus.order import NO_RUN, Said
 from distgate.errors import ConfigurationError
 from distgate.files import RUN_RECORD
-from distgate.ledger.ledger import Ledger, Letter, Run
+from distgate.ledger.ledger import Ledger, OutboxMessage, Run
 from distgate.ledger.tables import CHANGES, META, OUTBOX, RUNS
-from distgate.reports.notice import Colour, Notice, colour_of, notice_of
+from distgate.reports.notice import Colour, RunEvent, colour_of, notice_of
 from distgate.runs.record import load
 from distgate.text import printable
 
@@ -45,7 +45,7 @@ _WORDS = 500
 class Due:
     """A report to be tried now: the letter with its run, and how often it was tried before."""
 
-    letter: Letter
+    letter: OutboxMessage
     run_id: str
     tries: int
 
@@ -157,7 +157,7 @@ class ReportOutbox:
             waiting = {"state": "waiting", "due_at": 0.0, "settled_at": None, "error": None}
             return connection.execute(REPORTS.update().where(mine).values(**waiting)).rowcount
 
-    def notice(self, due: Due) -> Notice | None:
+    def notice(self, due: Due) -> RunEvent | None:
         """All that a channel needs to know of a letter; None when it is not of a run."""
         said = Said(due.letter.topic, "")
         run = None if said.state in NO_RUN else self._ledger.run(due.run_id)
@@ -257,7 +257,7 @@ def _unsettled(channel: str) -> sa.Select[Any]:
     return found.outerjoin(REPORTS, mine).where(OUTBOX.c.seq > through, waits).order_by(OUTBOX.c.seq)
 
 
-def _colour_before(connection: Connection, run: Run, letter: Letter) -> Colour:
+def _colour_before(connection: Connection, run: Run, letter: OutboxMessage) -> Colour:
     """What the last verdict before ``letter`` said of the same package, branch and pipeline."""
     prefix = run.change.key.rpartition("#")[0] + "#"
     same = sa.and_(RUNS.c.pipeline == run.pipeline, sa.func.substr(RUNS.c.key, 1, len(prefix)) == prefix)
@@ -286,8 +286,8 @@ def _body(text: str) -> dict[str, str]:
     return found
 
 
-def _letter(row: Row[Any]) -> Letter:
-    return Letter(
+def _letter(row: Row[Any]) -> OutboxMessage:
+    return OutboxMessage(
         row.seq, row.message_id, row.topic, _body(row.body), row.created_at, row.sent_at, row.tries, row.error
     )
 

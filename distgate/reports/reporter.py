@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from distgate.reports.notice import Notice
+from distgate.reports.notice import RunEvent
 from distgate.settings import Settings
 
 
 @dataclass(frozen=True)
-class Speaker:
+class ReporterIdentity:
     """The first part of the tests' names, the team with its address and page, and where artifacts are served."""
 
     namespace: str
@@ -19,11 +19,11 @@ class Speaker:
     artifacts_url: str = ""
 
     @classmethod
-    def of(cls, own: Settings) -> Speaker:
+    def of(cls, own: Settings) -> ReporterIdentity:
         """As the settings say."""
         return cls(own.report_namespace, own.report_team, own.report_email, own.report_docs, own.artifacts_url)
 
-    def log_of(self, notice: Notice) -> str:
+    def log_of(self, notice: RunEvent) -> str:
         """Where the logs of a run are: its directory, when artifacts are served over http, else its page."""
         run_id = notice.build_id.partition(".")[0]
         return f"{self.artifacts_url.rstrip('/')}/{run_id}/" if self.artifacts_url else notice.build_url

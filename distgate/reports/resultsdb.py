@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 
 from distgate.reports.http import ReportClient, required, secret
-from distgate.reports.notice import TESTS, Notice, colour_of
-from distgate.reports.reporter import Speaker
+from distgate.reports.notice import TESTS, RunEvent, colour_of
+from distgate.reports.reporter import ReporterIdentity
 
 #: The data field by which a result that may have arrived is looked for before it is posted again.
 MARK = "distgate_message"
@@ -20,7 +20,7 @@ MARK = "distgate_message"
 _OUTCOMES = {"SUCCESS": "PASSED", "UNSTABLE": "FAILED"}
 
 
-def result_of(notice: Notice, speaker: Speaker) -> dict[str, Any] | None:
+def result_of(notice: RunEvent, speaker: ReporterIdentity) -> dict[str, Any] | None:
     """The result to post for a notice (API v2.0); None when the notice is no result.
 
     Of an end that says nothing about the package somebody must look: NEEDS_INSPECTION. A run without tests of the
@@ -42,14 +42,14 @@ def result_of(notice: Notice, speaker: Speaker) -> dict[str, Any] | None:
     }
 
 
-def _verdict(notice: Notice) -> str:
+def _verdict(notice: RunEvent) -> str:
     if notice.status == "SUCCESS":
         return "PASSED" if notice.tested else "INFO"
     judged = notice.status == "UNSTABLE" or (notice.blame and colour_of(notice.status, notice.blame) == "red")
     return "FAILED" if judged else "NEEDS_INSPECTION"
 
 
-def _data(notice: Notice, speaker: Speaker) -> dict[str, str]:
+def _data(notice: RunEvent, speaker: ReporterIdentity) -> dict[str, str]:
     built = notice.nvr.removesuffix(".src")
     commit = f"{notice.namespace}/{notice.repo}#{notice.rev}"
     known = {
@@ -72,7 +72,9 @@ class ResultsDb:
 
     name = "resultsdb"
 
-    def __init__(self, url: str, speaker: Speaker, *, user: str = "", secret_file: Path | None = None) -> None:
+    def __init__(
+        self, url: str, speaker: ReporterIdentity, *, user: str = "", secret_file: Path | None = None
+    ) -> None:
         self._url = required(url, "resultsdb_url").rstrip("/")
         self._speaker = speaker
         word = secret(secret_file, "resultsdb_secret") if user or secret_file else ""
@@ -81,7 +83,7 @@ class ResultsDb:
             "ResultsDB", {"Authorization": f"Bearer {word}"} if word and not user else None, basic
         )
 
-    def deliver(self, notice: Notice) -> bool:
+    def deliver(self, notice: RunEvent) -> bool:
         """Post the result, if the notice is one. Posting makes a new result each time: one whose earlier try may
         have arrived is looked for first."""
         result = result_of(notice, self._speaker)

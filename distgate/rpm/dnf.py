@@ -23,7 +23,7 @@ from distgate.rpm.dnf_output import (
 from distgate.rpm.installable import Refusal
 from distgate.rpm.nevra import QUERY
 from distgate.rpm.transaction import TRANSCRIPT_NAME, RepositorySource, Transaction
-from distgate.sandbox.bubblewrap_rpm import confined
+from distgate.sandbox.bubblewrap_rpm import bwrap_for_scriptlets
 from distgate.steps import Steps
 
 TIMEOUT = 3600.0  # the caller's deadline is shorter
@@ -56,7 +56,7 @@ class Dnf:
         database = next((path for path in _DATABASES if (root / path.lstrip("/")).is_dir()), _DATABASES[-1])
         (self.home / ".rpmmacros").write_text(f"%_dbpath {database}\n")
         local = [source.directory for source in transaction.repositories if source.is_local]
-        self.confined = confined(writable=root, readable=[workspace, *local])
+        self.bwrap_for_scriptlets = bwrap_for_scriptlets(writable=root, readable=[workspace, *local])
         self.configuration.write_text(self._main(workspace) + "".join(sections(transaction.repositories)))
 
     def query(self) -> list[str]:
@@ -115,7 +115,7 @@ class Dnf:
         solved = self._solving()
         timer = Steps()
         with timer.step("dnf"):
-            done, said = self._dnf(self.confined, *options, verb, *requests)
+            done, said = self._dnf(self.bwrap_for_scriptlets, *options, verb, *requests)
         solving = self._solving() - solved
         if timed:
             steps.add("solve", solving)

@@ -55,13 +55,13 @@ def clock_of(root: Path) -> int:
         stamp.unlink()
 
 
-def labels(root: Path, policy: Path, since: int, confined: Sequence[str]) -> list[Attribute]:
+def labels(root: Path, policy: Path, since: int, bwrap_for_scriptlets: Sequence[str]) -> list[Attribute]:
     """The labels, by ``policy``, of everything that changed since ``since`` (as ``clock_of`` told it)."""
     wanted = {str(path) for path in _changed(root, since)}
     if not wanted:
         return []
     said = run(
-        [*confined, "setfiles", "-n", "-v", "-F", "-m", "-r", root, "-f", "-", policy],
+        [*bwrap_for_scriptlets, "setfiles", "-n", "-v", "-F", "-m", "-r", root, "-f", "-", policy],
         timeout=600,
         stdin="".join(f"{path}\n" for path in sorted(wanted)),
         error=InfrastructureError,

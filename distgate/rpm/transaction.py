@@ -21,7 +21,7 @@ from distgate.mounts.choice import DriverName
 from distgate.process import ProcessTimedOut, run, tail_of
 from distgate.rpm.dnf_output import running_scriptlet
 from distgate.rpm.nevra import Nevra
-from distgate.sandbox.child import heard, in_namespaces
+from distgate.sandbox.child import in_namespaces, progress_pipe
 from distgate.steps import Progress, Step
 
 TRANSCRIPT = 20_000
@@ -134,7 +134,7 @@ def perform(
         task, answer, log = workspace / "task.json", workspace / "answer.json", workspace / TRANSCRIPT_NAME
         task.write_text(json.dumps(asdict(transaction), default=str))
         try:
-            with heard(progress) as told:
+            with progress_pipe(progress) as told:
                 run(
                     in_namespaces(_CHILD, task, told),
                     timeout=timeout,

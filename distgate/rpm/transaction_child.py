@@ -55,7 +55,7 @@ def carry_out(transaction: Transaction, workspace: Path, steps: Steps) -> dict[s
             with system_directories(place, dnf.shared):
                 choice = _install(dnf, before)
                 for script in transaction.scripts:
-                    _run_script(dnf.confined, place.root, script)
+                    _run_script(dnf.bwrap_for_scriptlets, place.root, script)
             _finish_attributes(dnf, before, since, workspace)
             with steps.step("read back"):
                 installed = dnf.query()
@@ -125,7 +125,7 @@ def _finish_attributes(dnf: Dnf, before: Sequence[str], since: int, workspace: P
     policy = policy_of(place.root)
     if policy:
         with dnf.steps.step("label"):
-            wanted += labels(place.root, policy, since, dnf.confined)
+            wanted += labels(place.root, policy, since, dnf.bwrap_for_scriptlets)
     apply(place, wanted)
 
 

@@ -17,7 +17,7 @@ import ansible_runner
 import yaml
 
 from distgate.runners.inventory import merged
-from distgate.runners.legacy_playbook import Refused, modernise
+from distgate.runners.legacy_playbook import Refused, port_playbook
 from distgate.sandbox.kernel import hide_from_own_user
 
 #: Events of ansible-runner that tell how one task went on one host.
@@ -77,7 +77,7 @@ def _package_prepared(spec: dict[str, Any]) -> bool:
 
 def _modernised(playbook: Path, tree: Path, artifacts: Path) -> bool:
     try:
-        rewrites = modernise(playbook, tree)
+        rewrites = port_playbook(playbook, tree)
     except Refused as error:
         print(f"ERROR! {error}", flush=True)
         return False

@@ -165,7 +165,7 @@ class Reader:
         return Refused(f"{self.name}:{node.start_mark.line + 1}: {what}")
 
 
-def modernise(playbook: Path, tree: Path) -> list[Rewrite]:
+def port_playbook(playbook: Path, tree: Path) -> list[Rewrite]:
     """Change ``playbook`` and the files it brings in, inside ``tree``, in place; the changes, in order.
 
     Files that are no YAML are left for ansible to complain about. Raises Refused, with file and line.

@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import quote
 from uuid import uuid4
 
-from distgate.runs.remote_files import FarFiles
+from distgate.runs.remote_files import RemoteFiles
 
 #: The list of what is kept of a run: in the store for everybody, in the run's directory for this host.
 LIST = ".kept.json"
@@ -55,7 +55,7 @@ class ArtifactStore:
 
     def __init__(self, url: str, options: Mapping[str, Any] | None = None) -> None:
         hint = "the block artifact-store of the site says where it is and how to log in"
-        self._files = FarFiles("the artifact store", url, options, hint)
+        self._files = RemoteFiles("the artifact store", url, options, hint)
         self.url = self._files.url
 
     def keep(self, room: Path) -> int:

@@ -22,7 +22,7 @@ from distgate.errors import ConfigurationError, DistgateError, InfrastructureErr
 from distgate.files import sha256_of
 from distgate.images.base import BaseImage
 from distgate.rpm.repository import make_repository
-from distgate.runs.record import BaseRecord, BuildRecord, Capsule, RpmRecord
+from distgate.runs.record import BaseRecord, BuildRecord, RpmRecord, RunRecord
 from distgate.steps import Progress
 
 Said = Callable[[str], None]
@@ -33,7 +33,7 @@ Said = Callable[[str], None]
 class RecordedInputs:
     """What the run in ``directory`` worked with; ``differs`` gets whatever is not the same here."""
 
-    capsule: Capsule
+    capsule: RunRecord
     directory: Path
     progress: Progress
     differs: Said

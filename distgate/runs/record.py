@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from distgate.changes.change import Change
 from distgate.errors import Blame, ConfigurationError, InfrastructureError
 from distgate.files import RUN_RECORD, sha256_of
-from distgate.guests.registry import HeldRecord
+from distgate.guests.registry import HeldGuest
 from distgate.pipelines import Pipeline
 from distgate.rpm.nevra import Nevra, RpmFile
 
@@ -172,7 +172,7 @@ class VerdictRecord(_Record):
     blame: str = ""
 
 
-class Capsule(_Record):
+class RunRecord(_Record):
     """All that is known of one run; what is None was not reached."""
 
     version: int = VERSION
@@ -186,7 +186,7 @@ class Capsule(_Record):
     compose: ComposeRecord | None = None
     smoke: SmokeRecord | None = None
     tests: TestsRecord | None = None
-    held: HeldRecord | None = None
+    held: HeldGuest | None = None
     verdict: VerdictRecord | None = None
 
     @field_validator("version")
@@ -205,17 +205,17 @@ class Capsule(_Record):
 
 
 @dataclass(frozen=True)
-class CapsuleFile:
+class RunRecordFile:
     """The capsule on disk. One process writes it, step by step; readers see a whole one at any moment."""
 
     path: Path
 
     def begin(
         self, run_id: str, build_id: str, site: str, change: Change, pipeline: Pipeline = "allpackages"
-    ) -> Capsule:
+    ) -> RunRecord:
         """Start the record of a run. A retry of it keeps what its earlier stages said, but for the verdict."""
         own = {"run_id": run_id, "build_id": build_id, "site": site, "change": change, "pipeline": pipeline}
-        fresh = Capsule(**own, tools=tool_versions())
+        fresh = RunRecord(**own, tools=tool_versions())
         try:
             known = load(self.path)
         except ConfigurationError:  # there is none yet, or nobody can read it
@@ -225,18 +225,18 @@ class CapsuleFile:
         kept = {name: getattr(known, name) for name in ("build", "compose", "smoke", "tests")}
         return self._save(fresh.model_copy(update=kept))
 
-    def note(self, **learnt: _Record | HeldRecord | None) -> Capsule:
+    def note(self, **learnt: _Record | HeldGuest | None) -> RunRecord:
         """Write down what was learnt, such as ``note(build=...)``; what is there under the same name is replaced.
 
         Raises ConfigurationError when the file cannot be read, InfrastructureError when it cannot be written.
         """
         return self._save(load(self.path).model_copy(update=learnt))
 
-    def read(self) -> Capsule:
+    def read(self) -> RunRecord:
         """What was written so far; see ``load``."""
         return load(self.path)
 
-    def _save(self, capsule: Capsule) -> Capsule:
+    def _save(self, capsule: RunRecord) -> RunRecord:
         draft = self.path.with_name(f".{self.path.name}.new")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -249,7 +249,7 @@ class CapsuleFile:
         return capsule
 
 
-def load(path: Path) -> Capsule:
+def load(path: Path) -> RunRecord:
     """The capsule in the file ``path``. Raises ConfigurationError that names the field which is wrong."""
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
@@ -260,7 +260,7 @@ def load(path: Path) -> Capsule:
     except (ValueError, RecursionError) as error:
         raise ConfigurationError(f"{path} is no JSON: {error}", hint="was it cut off when it was copied?") from error
     try:
-        return Capsule.model_validate(known)
+        return RunRecord.model_validate(known)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         field = ".".join(map(str, first["loc"])) or "the whole"

@@ -23,7 +23,7 @@ _note_retry = before_sleep_log(log, logging.WARNING)
 _TYPE_OPTION = {"s3": "ContentType", "s3a": "ContentType", "gs": "content_type", "gcs": "content_type"}
 
 
-class FarFiles:
+class RemoteFiles:
     """The files below ``url``, a directory or a URL of fsspec's; ``options`` go to its file system.
 
     ``what`` they are, and ``hint`` where they are configured, is for errors: ConfigurationError for a URL that no

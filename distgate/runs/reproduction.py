@@ -16,9 +16,9 @@ from distgate.runners.session import NONE_ENABLED, RunnerFor, SuiteSession, fail
 from distgate.runs.inputs import RecordedInputs
 from distgate.runs.record import (
     BuildRecord,
-    Capsule,
-    CapsuleFile,
     ComposeRecord,
+    RunRecord,
+    RunRecordFile,
     SmokeRecord,
     SuiteRecord,
     TestsRecord,
@@ -59,8 +59,8 @@ class Workbench:
 class Reproduced:
     """The recorded run and the one here, both as capsules; ``differences`` tell of inputs that are not the same."""
 
-    recorded: Capsule
-    here: Capsule
+    recorded: RunRecord
+    here: RunRecord
     directory: Path
     differences: tuple[str, ...] = ()
 
@@ -113,7 +113,7 @@ class Reproduction:
         build = recorded.build
         if build is None or not build.rpms:
             raise ConfigurationError(f"run {recorded.run_id} built no packages that could be tested")
-        file = CapsuleFile(self.into / RUN_RECORD)
+        file = RunRecordFile(self.into / RUN_RECORD)
         file.begin(recorded.run_id, recorded.build_id, recorded.site, recorded.change)
         file.note(build=build)
         try:
@@ -124,7 +124,7 @@ class Reproduction:
         here = file.note(verdict=verdict)
         return Reproduced(recorded, here, self.into, tuple(self.differences))
 
-    def _stages(self, build: BuildRecord, file: CapsuleFile) -> VerdictRecord:
+    def _stages(self, build: BuildRecord, file: RunRecordFile) -> VerdictRecord:
         steps = Steps(self.progress)
         inputs = RecordedInputs(self.found.capsule, self.found.directory, self.progress, self._differs)
         base = self._base(inputs)
@@ -190,7 +190,7 @@ class Reproduction:
         self.progress(report.sentence)
         return SmokeRecord(passed=report.passed, sentence=report.sentence)
 
-    def _tests(self, plan: _Plan, image: ComposedImage, base: BaseImage, file: CapsuleFile) -> VerdictRecord:
+    def _tests(self, plan: _Plan, image: ComposedImage, base: BaseImage, file: RunRecordFile) -> VerdictRecord:
         session = SuiteSession(
             host=self.bench.host,
             base=base,

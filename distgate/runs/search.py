@@ -14,7 +14,7 @@ from distgate.changes.change import normalise, unwrap
 from distgate.errors import ConfigurationError
 from distgate.files import RUN_RECORD
 from distgate.pipelines import PIPELINES, Pipeline
-from distgate.runs.record import Capsule, load
+from distgate.runs.record import RunRecord, load
 from distgate.text import printable
 
 #: A flow run's ID or its beginning, with the number that later attempts have on the wire.
@@ -27,7 +27,7 @@ class FoundRun:
     """A run's directory and its capsule."""
 
     directory: Path
-    capsule: Capsule
+    capsule: RunRecord
 
 
 def run_named(text: str) -> str | None:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from distgate.sandbox.file_system import Stage
-from distgate.sandbox.sandbox import KeeperSpec
+from distgate.sandbox.sandbox import MonitorSpec
 
 #: What programs need of /etc to start, to find their libraries and to make TLS keys: no name, no key, no password.
 _CONFIGURATION = (
@@ -24,7 +24,7 @@ _NAMESPACES = (
 _DEV_SHM = 64 << 20
 
 
-def bubblewrap(spec: KeeperSpec, stage: Stage, user: int) -> tuple[list[str], Path | None]:
+def bubblewrap(spec: MonitorSpec, stage: Stage, user: int) -> tuple[list[str], Path | None]:
     """The whole command line, and where the artifacts' file system can be read from outside.
 
     The words STATUS and REPORT in it are to be replaced.
@@ -42,7 +42,7 @@ def bubblewrap(spec: KeeperSpec, stage: Stage, user: int) -> tuple[list[str], Pa
     return ["bwrap", *_NAMESPACES, *who, *told, *binds, *ending, *_limited(spec), *spec.argv], artifacts
 
 
-def _system(spec: KeeperSpec, stage: Stage, user: int, group: int) -> list[str]:
+def _system(spec: MonitorSpec, stage: Stage, user: int, group: int) -> list[str]:
     words = ["--ro-bind", "/usr", "/usr"]
     for name in _MERGED:
         path = Path("/", name)
@@ -67,7 +67,7 @@ def _system(spec: KeeperSpec, stage: Stage, user: int, group: int) -> list[str]:
     return words
 
 
-def _listed(spec: KeeperSpec, stage: Stage) -> list[str]:
+def _listed(spec: MonitorSpec, stage: Stage) -> list[str]:
     words: list[str] = []
     for path in spec.readable:
         words += ["--ro-bind", str(stage.show(Path(path))), path]
@@ -77,7 +77,7 @@ def _listed(spec: KeeperSpec, stage: Stage) -> list[str]:
     return words
 
 
-def _limited(spec: KeeperSpec) -> list[str]:
+def _limited(spec: MonitorSpec) -> list[str]:
     """prlimit runs inside: there the processes of this user are counted for this sandbox alone."""
     limits = spec.limits
     wanted = {

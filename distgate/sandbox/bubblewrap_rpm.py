@@ -19,7 +19,7 @@ _CONFIGURATION = (
 )
 
 
-def confined(writable: Path, readable: Sequence[Path]) -> list[str]:
+def bwrap_for_scriptlets(writable: Path, readable: Sequence[Path]) -> list[str]:
     """The words before a command that may change ``writable`` (with the mounts and devices in it) and read
     ``readable``, and has no network. For root in a mount namespace of its own, also in a user namespace."""
     capabilities = [word for name in _KEPT for word in ("--cap-add", f"CAP_{name}")]

@@ -31,7 +31,7 @@ def in_namespaces(module: str, task: Path, told: int) -> list[str | Path]:
 
 
 @contextmanager
-def heard(progress: Progress) -> Iterator[int]:
+def progress_pipe(progress: Progress) -> Iterator[int]:
     """A file to write lines for ``progress`` to, for children; they are all told when this ends."""
     reading, writing = os.pipe()
 

@@ -25,7 +25,7 @@ from distgate.sandbox.artifacts import Export, export
 from distgate.sandbox.bubblewrap import REPORT, STATUS, bubblewrap
 from distgate.sandbox.file_system import Stage
 from distgate.sandbox.relay import GuestRelay
-from distgate.sandbox.sandbox import CANNOT, KeeperSpec, SandboxRun
+from distgate.sandbox.sandbox import CANNOT, MonitorSpec, SandboxRun
 
 #: systemd's range for users that exist for one service only: no file of this host is theirs.
 _FIRST_USER, _LAST_USER = 61184, 65519
@@ -37,7 +37,7 @@ _CHILD, _EXIT_CODE = (re.compile(rb'"%s": (\d+)\D' % name) for name in (b"child-
 class Keeper:
     """One run of one program."""
 
-    def __init__(self, spec: KeeperSpec) -> None:
+    def __init__(self, spec: MonitorSpec) -> None:
         self._spec = spec
         self._user = _own_user()
         self._over = threading.Event()
@@ -187,7 +187,7 @@ def _ended(pidfd: int, timeout: float | None) -> bool:
 
 def main(orders: Path) -> int:
     """Keep the sandbox that ``orders`` describes; the answer, a SandboxRun as JSON, goes to standard output."""
-    spec = KeeperSpec.from_json(orders.read_text())
+    spec = MonitorSpec.from_json(orders.read_text())
     Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE))
     try:
         ended = Keeper(spec).run()

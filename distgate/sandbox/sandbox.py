@@ -79,7 +79,7 @@ class Way:
 
 
 @dataclass(frozen=True)
-class KeeperSpec:
+class MonitorSpec:
     """What a keeper is told, as JSON."""
 
     argv: list[str]
@@ -96,7 +96,7 @@ class KeeperSpec:
     not_copied: list[str] = field(default_factory=lambda: list(_NOT_COPIED))
 
     @classmethod
-    def from_json(cls, text: str) -> KeeperSpec:
+    def from_json(cls, text: str) -> MonitorSpec:
         """What ``json.dumps(dataclasses.asdict(spec))`` wrote."""
         record = json.loads(text)
         ways = [Way(**way) for way in record["ways"]]
@@ -135,7 +135,7 @@ class Sandbox:
 
         Raises ConfigurationError for a path that is not there, InfrastructureError when it could not be started.
         """
-        spec = KeeperSpec(
+        spec = MonitorSpec(
             argv=[os.fspath(word) for word in argv],
             env=dict(env),
             cwd=str(cwd.resolve()) if cwd else "/tmp",  # noqa: S108 - the sandbox's own
@@ -181,7 +181,7 @@ def _outermost(paths: Sequence[Path]) -> list[str]:
     return [str(path) for path in unique if not any(path != other and path.is_relative_to(other) for other in unique)]
 
 
-def _check(spec: KeeperSpec) -> None:
+def _check(spec: MonitorSpec) -> None:
     for path in (*spec.readable, *spec.copies, *([spec.artifacts] if spec.artifacts else [])):
         if not os.path.exists(path):
             raise ConfigurationError(f"{path} was to be shown to a sandbox and is not there")

@@ -20,7 +20,7 @@ _MOST_BYTES = 1 << 13
 
 
 @dataclass(frozen=True)
-class GrowingLog:
+class LiveLog:
     """A log, its size in bytes and when it was last written to (nanoseconds since the epoch)."""
 
     path: Path
@@ -28,22 +28,22 @@ class GrowingLog:
     at: int
 
 
-def newest_log(directory: Path) -> GrowingLog | None:
+def newest_log(directory: Path) -> LiveLog | None:
     """The log below ``directory`` that was written to last; None while there is none with anything in it."""
     return max(_logs(directory), key=lambda log: log.at, default=None)
 
 
-def last_words(log: GrowingLog, beside: Path) -> str:
+def tail_text(log: LiveLog, beside: Path) -> str:
     """The log's path relative to ``beside``, its size, and its last lines, as printable text."""
     lines = [shortened(line.rstrip()) for line in printable(read_end(log.path, _MOST_BYTES)).splitlines()]
     shown = [line for line in lines if line][-MOST_LINES:]
     return "\n".join([f"{log.path.relative_to(beside)}, {log.size / 1000:.1f} kB:", *shown])
 
 
-def _logs(directory: Path) -> Iterator[GrowingLog]:
+def _logs(directory: Path) -> Iterator[LiveLog]:
     for folder, _, files in os.walk(directory):
         for name in NAMES.intersection(files):
             with contextlib.suppress(OSError):  # it may be gone already
                 found = (Path(folder) / name).lstat()  # a link is a suite's, and may lead anywhere
                 if stat.S_ISREG(found.st_mode) and found.st_size:
-                    yield GrowingLog(Path(folder) / name, found.st_size, found.st_mtime_ns)
+                    yield LiveLog(Path(folder) / name, found.st_size, found.st_mtime_ns)

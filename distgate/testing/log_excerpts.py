@@ -27,7 +27,7 @@ _WORDS = {"PLAY": "play", "TASK": "task", "RUNNING HANDLER": "handler"}
 _LONGEST = 200
 
 
-def last_running(log: str) -> str:
+def last_step(log: str) -> str:
     """The last step that ``log`` tells of, in words: ``task 'Install it' of play 'localhost'``, ``test /smoke``.
 
     ``log`` is what ansible-playbook or tmt wrote (its log or its output), or the end of it; the answer is empty when
@@ -48,7 +48,7 @@ def last_failure(log: str) -> str:
     tells most, cut at 200 characters; empty without one."""
     said = _fatal(log)
     words = next((str(said[name]) for name in ("stderr", "stdout") if str(said.get(name, "")).strip()), "")
-    return ": ".join(filter(None, (_message(said), telling_line(words))))[:_LONGEST]
+    return ": ".join(filter(None, (_message(said), key_line(words))))[:_LONGEST]
 
 
 def missing_packages(log: str) -> str:
@@ -117,7 +117,7 @@ _RANKS = (
 _FAILS = re.compile(r"\b(FAIL(ED)?|ERROR|not ok)\b|:: \[ *FAIL", re.IGNORECASE)
 
 
-def telling_line(text: str) -> str:
+def key_line(text: str) -> str:
     """The line of ``text`` that names the reason, else its last one, as printable text of at most MOST characters.
 
     Empty when ``text`` has no line with a word in it.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, Protocol, TypeVar
 
 from distgate.errors import Blame, TestsError
-from distgate.testing.log_excerpts import last_failure, last_running, missing_packages, refusal, tmt_failure
+from distgate.testing.log_excerpts import last_failure, last_step, missing_packages, refusal, tmt_failure
 from distgate.testing.results import (
     LOG,
     RESULTS,
@@ -97,7 +97,7 @@ def judge(run: ObservedSuite, console: str = "") -> SuiteVerdict:
 
 def _stopped_at(run: ObservedSuite, log: str, evidence: str) -> str:
     text = read_end(run.artifacts / log)
-    step, said = last_running(text), "" if run.timed_out else last_failure(text)
+    step, said = last_step(text), "" if run.timed_out else last_failure(text)
     return f"{step}: {said}" if step and said and printable(said, newlines=False) not in evidence else step
 
 
@@ -238,7 +238,7 @@ def _decide_playbook(run: ObservedSuite) -> tuple[Verdict, Blame | None, tuple[T
     passed, failed = run.tasks.get("ok", 0), run.tasks.get("failed", 0)
     if run.returncode and failed:
         why = last_failure(read_end(run.artifacts / "ansible.txt"))
-        said = f"{last_running(read_end(run.artifacts / 'ansible.txt'))}: {why}"
+        said = f"{last_step(read_end(run.artifacts / 'ansible.txt'))}: {why}"
         return "FAIL", "package", (), printable(said, newlines=False)
     if run.returncode:
         verdict, blame, evidence = _silent(run)

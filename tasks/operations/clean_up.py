@@ -17,7 +17,7 @@ from distgate.operations.clean_up import DAY, Freed, expired_copies, expired_roo
 from distgate.operations.prune_ledger import forget
 from distgate.operations.stored_results import ResultStorage, expired_results
 from distgate.settings import settings
-from tasks.operations.ledger import whole_ledger
+from tasks.operations.ledger import open_ledger
 from tasks.run.artifacts import artifacts_dir, store_of
 
 #: Where forgotten lines of the ledger are kept, below the directory of artifacts.
@@ -28,7 +28,7 @@ ARCHIVE = "ledger-archive"
 def remove_artifacts(dry_run: bool) -> list[Freed]:
     """Remove the artifacts of runs that ended DISTGATE_KEEP_DAYS ago."""
     directory = artifacts_dir()
-    found = expired_rooms(whole_ledger(), directory, time.time(), settings().keep_days * DAY)
+    found = expired_rooms(open_ledger(), directory, time.time(), settings().keep_days * DAY)
     if not dry_run:
         remove_rooms(directory, found)
     return found
@@ -40,7 +40,7 @@ def remove_stored(site: str, dry_run: bool) -> list[Freed]:
     store = store_of(site)
     if store is None:
         return []
-    found = expired_copies(whole_ledger(), store.runs(), time.time(), settings().keep_days * DAY)
+    found = expired_copies(open_ledger(), store.runs(), time.time(), settings().keep_days * DAY)
     for one in [] if dry_run else found:
         store.drop(one.what)
     return found
@@ -51,7 +51,7 @@ def remove_results(dry_run: bool) -> list[Freed]:
     """Remove from Prefect's storage the results of stages of runs that ended DISTGATE_KEEP_DAYS ago; they can be
     retried, and begin anew."""
     storage = result_storage()
-    found = expired_results(whole_ledger(), storage.results(), time.time(), settings().keep_days * DAY)
+    found = expired_results(open_ledger(), storage.results(), time.time(), settings().keep_days * DAY)
     if not dry_run:
         storage.remove(name for one in found for name in one.names)
     return [one.freed for one in found]
@@ -78,7 +78,7 @@ def forget_runs(dry_run: bool) -> list[Freed]:
     """Move what ended DISTGATE_KEEP_LEDGER_DAYS ago from the ledger to its archive."""
     days = settings().keep_ledger_days
     archive = artifacts_dir() / ARCHIVE
-    gone = forget(whole_ledger(), time.time() - days * DAY, archive, dry_run=dry_run)
+    gone = forget(open_ledger(), time.time() - days * DAY, archive, dry_run=dry_run)
     if not gone.changes:
         return []
     what = f"{gone.changes} changes, {gone.runs} runs, {gone.messages} messages"
@@ -135,7 +135,7 @@ def withdraw_abandoned_trees(site: str) -> list[str]:
     said = []
     for branch in _branches(repository):
         trees = repository.trees(branch, "reconciler")
-        tree = trees.withdraw_abandoned(lambda holder: holder_has_ended(whole_ledger(), holder))
+        tree = trees.withdraw_abandoned(lambda holder: holder_has_ended(open_ledger(), holder))
         if tree is not None:
             said.append(f"{branch}: tree {tree.rev[:12]} was never accepted, and its {tree.holder} has ended")
     for line in said:

@@ -9,6 +9,6 @@ from distgate.settings import settings
 
 
 @lru_cache(maxsize=1)
-def whole_ledger() -> Ledger:
+def open_ledger() -> Ledger:
     """All of the ledger of this process; a run uses tasks.run.stage.ledger, which costs less to open."""
     return Ledger(settings().ledger_url)

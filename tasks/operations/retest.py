@@ -14,13 +14,13 @@ from blocks import DistGit
 from distgate.branches import RAWHIDE
 from distgate.builds.heads import CommitBook, heads
 from distgate.changes.change import Change
-from distgate.changes.retest import Candidate, Choice, Wish, choose, named, rows_of, sentence_of, window_key
+from distgate.changes.retest import Candidate, Choice, RetestFilter, choose, named, rows_of, sentence_of, window_key
 from distgate.errors import ConfigurationError
 from distgate.ledger.last_runs import known_packages, last_runs
 from distgate.pipelines import Pipeline
 from distgate.prefect_api import PrefectApi
 from distgate.settings import settings
-from tasks.operations.ledger import whole_ledger
+from tasks.operations.ledger import open_ledger
 
 #: What was found out about commits stands here, below the directory of artifacts.
 BOOK = "commits.json"
@@ -29,7 +29,7 @@ _RAWHIDE_NAMES = ("rawhide", "main", "master")
 
 
 @dataclass(frozen=True)
-class Ask:
+class RetestScope:
     """Where to look for packages: the branch of a namespace, the pipeline to test with, and ``names``, a file with
     one package's name per line beside those that the ledger knows."""
 
@@ -45,9 +45,9 @@ class Ask:
 
 
 @task(name="Choose packages", retries=2, retry_delay_seconds=10)
-def choose_packages(ask: Ask, wish: Wish, start: datetime) -> list[Choice]:
+def choose_packages(ask: RetestScope, wish: RetestFilter, start: datetime) -> list[Choice]:
     """What becomes of each package that the wish is about, when the window opens at ``start``."""
-    known = known_packages(whole_ledger(), ask.namespace)
+    known = known_packages(open_ledger(), ask.namespace)
     known |= _names_in(ask.names) if ask.names else set()
     repos = named(wish, known)
     get_run_logger().info("%d of %d known packages are looked at", len(repos), len(known))
@@ -57,7 +57,7 @@ def choose_packages(ask: Ask, wish: Wish, start: datetime) -> list[Choice]:
     return choices
 
 
-def candidates(ask: Ask, wish: Wish, repos: Sequence[str]) -> list[Candidate]:
+def candidates(ask: RetestScope, wish: RetestFilter, repos: Sequence[str]) -> list[Candidate]:
     """The packages with their latest commits and last runs; their commits are fetched only if the wish needs it."""
     site = DistGit.of(ask.site)
     addresses = {repo: site.address(_change(ask, repo, "0" * 40, ask.branch)) for repo in repos}
@@ -65,7 +65,7 @@ def candidates(ask: Ask, wish: Wish, repos: Sequence[str]) -> list[Candidate]:
     commits = {repo: (addresses[repo], head.rev) for repo, head in found.items() if head.rev}
     book = CommitBook(settings().artifacts_dir / BOOK)
     facts = book.facts(commits) if wish.needs_commits else {}
-    last = last_runs(whole_ledger(), ask.namespace, ask.branch, ask.pipeline)
+    last = last_runs(open_ledger(), ask.namespace, ask.branch, ask.pipeline)
     return [
         Candidate(repo, head.rev, head.branch, head.problem, facts.get(repo), last.get(repo))
         for repo, head in found.items()
@@ -73,7 +73,7 @@ def candidates(ask: Ask, wish: Wish, repos: Sequence[str]) -> list[Candidate]:
 
 
 @task(name="Start runs", retries=2, retry_delay_seconds=10)
-def start_runs(ask: Ask, wish: Wish, choices: Sequence[Choice], start: datetime) -> int:
+def start_runs(ask: RetestScope, wish: RetestFilter, choices: Sequence[Choice], start: datetime) -> int:
     """Start a re-run of each chosen package at its time, and count them; none of this window is repeated."""
     chosen = [one for one in choices if one.at]
     deployment = settings().manual_deployment_of(ask.pipeline)
@@ -91,7 +91,7 @@ def start_runs(ask: Ask, wish: Wish, choices: Sequence[Choice], start: datetime)
     return len(chosen)
 
 
-def _change(ask: Ask, repo: str, rev: str, branch: str) -> Change:
+def _change(ask: RetestScope, repo: str, rev: str, branch: str) -> Change:
     return Change(namespace=ask.namespace, repo=repo, rev=rev, branch=branch, username="distgate", summary="retest")
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from distgate.images.base import ComposedImage
 from distgate.images.smoke import SmokeReport
 from distgate.text import inline
-from tasks.page.report import Judged, Report
+from tasks.page.report import Report, StageResult
 
 
 @dataclass
@@ -18,7 +18,7 @@ class ImageReport(Report):
     image: ComposedImage | None = None
     smoke: SmokeReport | None = None
 
-    def judged(self) -> Sequence[Judged]:
+    def judged(self) -> Sequence[StageResult]:
         return [self.verdict] if self.verdict else []
 
     def passed(self) -> str:
@@ -28,7 +28,7 @@ class ImageReport(Report):
 
     def rows(self) -> Iterator[tuple[str, str]]:
         if self.image:
-            yield "image", self.job.room.link(self.image.path, self.image.path.name)
+            yield "image", self.job.run_dir.link(self.image.path, self.image.path.name)
             yield "packages under test", inline(", ".join(map(str, self.image.requested)))
         if self.smoke:
             yield "smoke test", inline(self.smoke.sentence)

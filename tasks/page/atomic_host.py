@@ -12,7 +12,7 @@ from distgate.testing.verdict import worst_first
 from distgate.text import fenced, inline
 from tasks.integration import IntegrationReport
 from tasks.page.markdown import table
-from tasks.page.report import Judged, Report
+from tasks.page.report import Report, StageResult
 from tasks.page.tests import MOST_ROWS
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class HostReport(Report):
     no_image: str = ""
     no_e2e: str = ""
 
-    def judged(self) -> Sequence[Judged]:
+    def judged(self) -> Sequence[StageResult]:
         found = (self.verdict, self.integration, self.conformance)
         return [one for one in found if one is not None]
 
@@ -76,7 +76,7 @@ class HostReport(Report):
     def _suites(self, report: IntegrationReport) -> Iterator[str]:
         lines = [
             f"- **{inline(one.verdict.suite)}**: {one.verdict.verdict}{_blame(one.verdict.blame)}."
-            f" {inline(one.verdict.evidence)}, {self.job.room.link(one.artifacts / 'ansible.txt', 'ansible.txt')}"
+            f" {inline(one.verdict.evidence)}, {self.job.run_dir.link(one.artifacts / 'ansible.txt', 'ansible.txt')}"
             for one in report.judged
         ]
         if lines:
@@ -87,7 +87,7 @@ class HostReport(Report):
         notes = "\n".join(f"- {inline(test.name)}: {inline(test.note)}" for test in tests if test.note)
         rows = [(inline(test.name), test.result) for test in tests]
         nodes = ", ".join(
-            self.job.room.link(log, f"{node.name}: {log.name}") for node in report.nodes for log in node.logs
+            self.job.run_dir.link(log, f"{node.name}: {log.name}") for node in report.nodes for log in node.logs
         )
         parts = ["## e2e conformance", notes, table(("test", "result"), rows) if rows else "", f"Nodes: {nodes}"]
         yield "\n\n".join(part for part in parts if part)

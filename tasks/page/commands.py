@@ -6,14 +6,14 @@ import json
 import shlex
 import time
 
-from distgate.guests.registry import HeldRecord
+from distgate.guests.registry import HeldGuest
 from distgate.runs.directory import RunDirectory
-from distgate.runs.record import Capsule
+from distgate.runs.record import RunRecord
 from distgate.settings import settings
 from distgate.text import fenced, inline
 
 
-def by_hand(capsule: Capsule, room: RunDirectory) -> str:
+def by_hand(capsule: RunRecord, room: RunDirectory) -> str:
     """How to see it with one's own eyes: the guest that is held, and the command that does the run again."""
     parts = [*_held(capsule.held)] if capsule.held else []
     if capsule.build:
@@ -25,7 +25,7 @@ def by_hand(capsule: Capsule, room: RunDirectory) -> str:
     return "\n\n".join(["## Reproduce it", *parts]) if parts else ""
 
 
-def _held(held: HeldRecord) -> list[str]:
+def _held(held: HeldGuest) -> list[str]:
     until = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(held.until))
     return [
         f"A guest is held until **{until}** on `{inline(held.host)}` ({inline(held.why)}):",
@@ -33,7 +33,7 @@ def _held(held: HeldRecord) -> list[str]:
     ]
 
 
-def run_again(status: str, capsule: Capsule, stage: str) -> str:
+def run_again(status: str, capsule: RunRecord, stage: str) -> str:
     """How to have the change tested again: from the stage on that did not pass, or all of it; each by a command."""
     parts = ["## Test it again"]
     if status in ("FAILURE", "ABORTED"):
@@ -46,7 +46,7 @@ def run_again(status: str, capsule: Capsule, stage: str) -> str:
     return "\n\n".join(parts)
 
 
-def _manual(capsule: Capsule, parameter: str) -> str:
+def _manual(capsule: RunRecord, parameter: str) -> str:
     """A run of the change that is started by hand, in lines that a page shows whole. ``distgate replay`` starts the
     same, on hosts with the ledger."""
     known, change = settings(), capsule.change

@@ -9,12 +9,12 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from distgate.errors import BLAMED, DistgateError
-from distgate.ledger.runs import Letter, Run
+from distgate.ledger.runs import OutboxMessage, Run
 from distgate.ledger.stage_times import StageTime
 from distgate.pipelines import split_topic, topic_of
 from distgate.runs.directory import RunDirectory
-from distgate.runs.record import Capsule
-from distgate.testing.log_excerpts import telling_line
+from distgate.runs.record import RunRecord
+from distgate.testing.log_excerpts import key_line
 from distgate.text import fenced, inline
 from tasks.page.commands import by_hand, run_again
 from tasks.page.markdown import facts, table
@@ -36,15 +36,15 @@ ROOMS: Mapping[str, tuple[str, ...]] = {
     "compose.test.e2e": ("e2e",),
 }
 MOST_LOGS = 6
-_TELLING = re.compile(r"(build\..*|test|transaction|console)\.log$|(ansible|tmt|upgrade)\.txt$")
+_KEY_LOGS = re.compile(r"(build\..*|test|transaction|console)\.log$|(ansible|tmt|upgrade)\.txt$")
 
 
 def summary_page(
-    report: Report, capsule: Capsule, run: Run | None, times: Sequence[StageTime], letters: Sequence[Letter]
+    report: Report, capsule: RunRecord, run: Run | None, times: Sequence[StageTime], letters: Sequence[OutboxMessage]
 ) -> str:
     """The markdown of a run's summary; ``capsule`` holds what the run wrote down, whatever ended it, ``letters`` are
     the messages about it so far."""
-    room = report.job.room
+    room = report.job.run_dir
     failed = [one.suffix for one in times if one.status != "SUCCESS"]
     # An error ends the run: it is of the last one. Tests that did not pass end nothing: the first one counts.
     bad = failed[-1 if report.error else 0] if failed else ""
@@ -64,7 +64,7 @@ def summary_page(
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _verdict(report: Report, capsule: Capsule) -> str:
+def _verdict(report: Report, capsule: RunRecord) -> str:
     """The verdict in one sentence, who is to blame, and the evidence: in lines first, then as it was said."""
     error, blame = report.error, report.blame
     said = report.why.removesuffix(f" (blame: {blame})")
@@ -73,12 +73,12 @@ def _verdict(report: Report, capsule: Capsule) -> str:
         parts += [f"**Blame: {blame}.** That is {BLAMED[blame]}."]
     if isinstance(error, DistgateError):
         said = error.evidence.strip()
-        line = telling_line(said)
+        line = key_line(said)
         parts += [f"**Evidence:** {inline(line)}"] if line and line not in report.why else []
         parts += [f"**Hint:** {inline(error.hint)}"] if error.hint else []
         parts += [fenced(said[-MOST_EVIDENCE:])] if "\n" in said else []
     elif report.status == "UNSTABLE":
-        parts += [failing_tests(capsule, report.job.room)]
+        parts += [failing_tests(capsule, report.job.run_dir)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -87,7 +87,7 @@ def _logs_of(stage: str, room: RunDirectory) -> str:
     failed."""
     places = [room.root / name for name in ROOMS.get(stage, ())]
     found = [path for path in room.logs() if any(path.is_relative_to(place) for place in places)]
-    latest = sorted(found, key=lambda path: (not _TELLING.match(path.name), -path.stat().st_mtime_ns))[:MOST_LOGS]
+    latest = sorted(found, key=lambda path: (not _KEY_LOGS.match(path.name), -path.stat().st_mtime_ns))[:MOST_LOGS]
     links = ", ".join(room.link(path, str(path.relative_to(room.root))) for path in latest)
     return f"**Logs of `{stage}`:** {links}" if links else ""
 
@@ -105,7 +105,7 @@ def _facts(report: Report) -> str:
     return "## What was tested\n\n" + facts([*known, *report.rows()])
 
 
-def messages_section(report: Report, run: Run | None, letters: Sequence[Letter]) -> str:
+def messages_section(report: Report, run: Run | None, letters: Sequence[OutboxMessage]) -> str:
     """The messages of the run's current set, and the one that will end it."""
     if run is None:
         return ""

@@ -18,7 +18,7 @@ from tasks.functional import Plan, TestReport
 from tasks.run.job import Job
 
 
-class Judged(Protocol):
+class StageResult(Protocol):
     """What a stage says of the change when it worked: its status, and why in one sentence."""
 
     @property
@@ -45,7 +45,7 @@ class Report(ABC):
     error: BaseException | None = None
 
     @abstractmethod
-    def judged(self) -> Sequence[Judged]:
+    def judged(self) -> Sequence[StageResult]:
         """The results that have a status of their own, in the order of the stages."""
 
     @abstractmethod
@@ -121,5 +121,5 @@ class Report(ABC):
         bad = self._bad()
         return bad[0].sentence if bad else self.passed()
 
-    def _bad(self) -> list[Judged]:
+    def _bad(self) -> list[StageResult]:
         return [one for one in self.judged() if one.status != "SUCCESS"]

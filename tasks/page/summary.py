@@ -16,7 +16,7 @@ from distgate.ledger.stage_times import stage_times
 from distgate.text import inline
 from tasks.page.page import summary_page
 from tasks.page.report import Report
-from tasks.run.artifacts import keep_or_say
+from tasks.run.artifacts import upload_or_log
 from tasks.run.stage import ledger
 
 R = TypeVar("R", bound="Report")
@@ -46,18 +46,18 @@ def _publish_or_say(report: Report) -> None:
     except Exception:  # noqa: BLE001 - a rung of the ladder
         # The verdict stands whether its page could be written or not.
         get_run_logger().exception("%s: the summary could not be written", report.job.change.title)
-    keep_or_say(report.job.site, report.job.room.root)
+    upload_or_log(report.job.site, report.job.run_dir.root)
 
 
 def _publish(report: Report) -> None:
     run = ledger().run(report.job.run_id)
-    letters = ledger().letters_of(report.job.run_id)
+    letters = ledger().messages_of(report.job.run_id)
     found = stage_times(letters, run.build_id, run.facts) if run else []
     # A stage that is broken off says so after us.
     times = [one.closed(time.time(), report.status) for one in found]
     get_run_logger().info("%s %s", report.status, report.sentence())
     verdict = report.record()
-    ledger().learn(report.job.run_id, blame=verdict.blame, sentence=verdict.sentence)
+    ledger().record_facts(report.job.run_id, blame=verdict.blame, sentence=verdict.sentence)
     capsule = report.job.capsule.note(verdict=verdict)
     if capsule.held:
         # Its time is counted from the end of the run, which is now but for seconds.
@@ -66,6 +66,6 @@ def _publish(report: Report) -> None:
     page = summary_page(report, capsule, run, times, letters)
     create_markdown_artifact(page, key="summary", description=inline(report.brief))
     create_table_artifact([time.row() for time in times], key="stages", description="Stages, durations, statuses")
-    room = report.job.room
+    room = report.job.run_dir
     if room.base_url:
         create_link_artifact(room.url(room.root), key="artifacts", link_text="logs and artifacts of this run")

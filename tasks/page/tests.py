@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from distgate.runs.directory import RunDirectory
-from distgate.runs.record import Capsule, SuiteRecord, TestRecord
+from distgate.runs.record import RunRecord, SuiteRecord, TestRecord
 from distgate.testing.log_excerpts import excerpt
 from distgate.testing.results import read_end
 from distgate.testing.verdict import worst_first
@@ -22,7 +22,7 @@ MOST_LINKS = 5
 _FINE = ("pass", "info", "skip")
 
 
-def suites_section(capsule: Capsule, room: RunDirectory) -> str:
+def suites_section(capsule: RunRecord, room: RunDirectory) -> str:
     """The suites with their verdicts, and a row for each test; empty when it is not known which there are."""
     tests = capsule.tests
     if tests is None or not tests.suites:
@@ -39,7 +39,7 @@ def suites_section(capsule: Capsule, room: RunDirectory) -> str:
     return "\n\n".join(part for part in ("## Tests", lines, details, every, f"As JUnit XML: {results}") if part)
 
 
-def failing_tests(capsule: Capsule, room: RunDirectory) -> str:
+def failing_tests(capsule: RunRecord, room: RunDirectory) -> str:
     """The first tests that did not pass, each with what its log says and a link to it; empty when there is none."""
     found = _failing(capsule)
     quoted = "\n\n".join(_quoted(suite, test, room) for suite, test in found[:MOST_QUOTED])
@@ -47,7 +47,7 @@ def failing_tests(capsule: Capsule, room: RunDirectory) -> str:
     return quoted + more
 
 
-def _failing(capsule: Capsule) -> list[tuple[SuiteRecord, TestRecord]]:
+def _failing(capsule: RunRecord) -> list[tuple[SuiteRecord, TestRecord]]:
     suites = capsule.tests.suites if capsule.tests else ()
     return [(suite, test) for suite in suites for test in suite.tests if test.result not in _FINE]
 

@@ -39,7 +39,7 @@ def keep(site: str, room: Path) -> None:
         store.keep(room)
 
 
-def keep_or_say(site: str, room: Path) -> None:
+def upload_or_log(site: str, room: Path) -> None:
     """``keep``, for when the outcome of a run must stand whether its artifacts can be copied or not."""
     try:
         keep(site, room)
@@ -63,9 +63,9 @@ def kept(stage: Callable[P, R]) -> Callable[P, R]:
         try:
             made = stage(*args, **kwargs)
         except Exception:
-            keep_or_say(job.site, job.room.root)
+            upload_or_log(job.site, job.run_dir.root)
             raise
-        keep(job.site, job.room.root)
+        keep(job.site, job.run_dir.root)
         return made
 
     return and_kept

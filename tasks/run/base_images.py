@@ -24,7 +24,7 @@ _held: dict[str, _Held] = {}
 
 
 @contextmanager
-def bases_held(job: Job) -> Iterator[None]:
+def hold_base_images(job: Job) -> Iterator[None]:
     """The bases that the run's stages ask for stay in the store until the block ends."""
     with ExitStack() as leases:
         _held[job.run_id] = _Held(leases)
@@ -47,7 +47,7 @@ def store_of(job: Job) -> str:
     return ImageStore.of(job.site).identity()
 
 
-def base_under(job: Job, image: ComposedImage) -> BaseImage:
+def base_of_image(job: Job, image: ComposedImage) -> BaseImage:
     """The base image that ``image`` was composed with, held. Raises Gone when it was removed since."""
     held = _held[job.run_id]
     if image.base not in held.bases:  # a run that is resumed after its image was made

@@ -8,7 +8,7 @@ from distgate.changes.change import Change
 from distgate.files import RUN_RECORD
 from distgate.pipelines import Pipeline
 from distgate.runs.directory import RunDirectory
-from distgate.runs.record import CapsuleFile
+from distgate.runs.record import RunRecordFile
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Job:
     attempt: int
     change: Change
     site: str
-    room: RunDirectory
+    run_dir: RunDirectory
     reserve: int = 0
     rerun_failed: bool = False
     pipeline: Pipeline = "allpackages"
@@ -35,6 +35,6 @@ class Job:
         return f"run {self.run_id}, {self.change.title}"
 
     @property
-    def capsule(self) -> CapsuleFile:
+    def capsule(self) -> RunRecordFile:
         """Where it is written down what the run would need to be done again by hand."""
-        return CapsuleFile(self.room.root / RUN_RECORD)
+        return RunRecordFile(self.run_dir.root / RUN_RECORD)

@@ -13,7 +13,7 @@ from threading import Event, Thread
 from prefect import get_run_logger
 from prefect.context import SyncClientContext
 
-from distgate.testing.live_log import last_words, newest_log
+from distgate.testing.live_log import newest_log, tail_text
 from tasks.run.job import Job
 from tasks.run.live_text import LiveText
 
@@ -73,7 +73,7 @@ class LiveLogs:
 
     def _look(self) -> None:
         log, lasts = newest_log(self._room), f"... at work for {time.monotonic() - self._began:.0f} s"
-        said = last_words(log, self._room) if log else ""
+        said = tail_text(log, self._room) if log else ""
         self._show("\n\n".join(part for part in ("\n".join([*self._lines, lasts]), said) if part))
 
     def _show(self, text: str) -> None:

@@ -10,7 +10,7 @@ from distgate.files import RUN_RECORD
 from distgate.ledger.resume import earlier_run, is_resumed, origins, stages_before, taken_over
 from distgate.ledger.runs import Run, RunLedger
 from distgate.pipelines import Pipeline
-from distgate.runs.record import CapsuleFile
+from distgate.runs.record import RunRecordFile
 from tasks.run.artifacts import artifacts_dir, bring
 
 
@@ -31,7 +31,7 @@ def find_earlier(
     return earlier
 
 
-def take_over(ledger: RunLedger, run_id: str, capsule: CapsuleFile, earlier: Run, start_from: str) -> None:
+def take_over(ledger: RunLedger, run_id: str, capsule: RunRecordFile, earlier: Run, start_from: str) -> None:
     """Let the run know what the earlier one found out; a retry of it keeps what it took the first time."""
     own = ledger.run(run_id)
     if own is not None and is_resumed(own.facts):
@@ -46,9 +46,9 @@ def take_over(ledger: RunLedger, run_id: str, capsule: CapsuleFile, earlier: Run
         "package.test.functional": "tests",
     }
     capsule.note(**{name: getattr(known, name) for suffix, name in records.items() if suffix in before})
-    ledger.learn(run_id, **facts)
+    ledger.record_facts(run_id, **facts)
     get_run_logger().info("starting from %s with the results of run %s: %s", start_from, earlier.run_id, before)
 
 
-def _capsule_of(run: Run) -> CapsuleFile:
-    return CapsuleFile(artifacts_dir() / run.run_id / RUN_RECORD)
+def _capsule_of(run: Run) -> RunRecordFile:
+    return RunRecordFile(artifacts_dir() / run.run_id / RUN_RECORD)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from blocks import GuestMachine
 from distgate.errors import Blame
 from distgate.images.base import BaseImage
-from distgate.pipelines import verdict_of
+from distgate.pipelines import status_fact
 from distgate.rpm.nevra import Nevra
 from distgate.settings import settings
 from distgate.steps import Progress
@@ -39,7 +39,7 @@ class JudgedSuites:
         return next((suite.blame for suite in self.suites if suite.verdict != "PASS"), None)
 
 
-def session_on(
+def suite_session(
     job: Job,
     base: BaseImage,
     image: Path,
@@ -83,7 +83,7 @@ def write_junit(judged: Sequence[JudgedSuite], room: Path) -> None:
     (room / "junit.xml").write_text(junit([one.verdict for one in judged]), encoding="utf-8")
 
 
-def settled_status(job: Job, suffix: str, judged: Sequence[JudgedSuite]) -> str:
+def stage_status(job: Job, suffix: str, judged: Sequence[JudgedSuite]) -> str:
     """The status of the stage ``suffix`` by its suites, SUCCESS or UNSTABLE, for its last message to say.
 
     Raises TestsError or GaveUp when a suite could not be run.
@@ -93,5 +93,5 @@ def settled_status(job: Job, suffix: str, judged: Sequence[JudgedSuite]) -> str:
     status = status_of(judged)
     if status == "FAILURE":
         raise failure_of(judged)
-    ledger().learn(job.run_id, **{verdict_of(suffix): status})
+    ledger().record_facts(job.run_id, **{status_fact(suffix): status})
     return status

@@ -10,7 +10,7 @@ import pytest
 
 from distgate.atomic.disk import DiskDeployer
 from distgate.atomic.disk_cache import DeployedDisks
-from distgate.atomic.image_methods import booted_before
+from distgate.atomic.image_methods import reference_image
 from distgate.atomic.images import TreeImages
 from distgate.ostree.base import ComposedTree
 
@@ -52,5 +52,5 @@ def test_an_image_is_compared_with_one_made_in_the_same_way_without_the_change(
     (tmp_path / "disks").mkdir()
     disks = DeployedDisks(tmp_path / "disks", cast(DiskDeployer, PaperDeployer()))
     key = tmp_path / "key"
-    with booted_before(images, disks, way, tree, tmp_path, remote_url="http://here/ostree", key=key) as found:
+    with reference_image(images, disks, way, tree, tmp_path, remote_url="http://here/ostree", key=key) as found:
         assert (found.read_text() if found else None) == control

@@ -22,7 +22,7 @@ from distgate.base_images.store import BaseStore, RefusedBase
 from distgate.errors import ConfigurationError, InfrastructureError
 from distgate.files import disk_usage
 from distgate.images.base import BaseImage
-from distgate.locks import Gone, Holder, leases
+from distgate.locks import Gone, LockOwner, leases
 from distgate.process import run
 
 
@@ -254,7 +254,7 @@ def test_a_record_that_names_another_image_is_not_believed(bench: Bench) -> None
 
 
 def test_a_holder_s_line_that_is_no_record_is_no_holder() -> None:
-    assert Holder.parse('{"name": "run-1"') is Holder.parse("[]") is Holder.parse("{}") is None
+    assert LockOwner.parse('{"name": "run-1"') is LockOwner.parse("[]") is LockOwner.parse("{}") is None
 
 
 @pytest.fixture

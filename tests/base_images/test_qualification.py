@@ -12,9 +12,9 @@ from tiny_bases import BASH, EMULATED, KERNEL, OFFLINE, SAID, ToldGuests, failin
 from distgate.base_images.qualification import (
     FAILED_UNITS_COMMAND,
     STATE_COMMAND,
+    GuestState,
     Qualification,
-    Statement,
-    complaints,
+    findings,
     qualify,
 )
 from distgate.errors import ConfigurationError, DistgateError, InfrastructureError, TimedOut
@@ -28,7 +28,7 @@ from distgate.rpm.nevra import QUERY, Nevra
 
 BASE = BaseImage(Path("/images/base.qcow2"), "0123456789abcdef", 0, Path("/images/key"))
 LISTED = SAID[INSTALLED_COMMAND]
-GOOD = Statement("running", (), LISTED, "6.11.4-301.fc41.x86_64")
+GOOD = GuestState("running", (), LISTED, "6.11.4-301.fc41.x86_64")
 NEWER = replace(BASH, release="2.fc41")
 
 
@@ -36,7 +36,7 @@ def rpm(*packages: Nevra) -> CommandResult:
     return CommandResult(0, "".join(f"{line(package)}\n" for package in packages), "")
 
 
-CASES: list[tuple[str, Statement, tuple[Nevra, ...], list[str]]] = [
+CASES: list[tuple[str, GuestState, tuple[Nevra, ...], list[str]]] = [
     ("all is well", GOOD, OFFLINE, []),
     ("the order and the source do not matter", GOOD, (KERNEL, replace(BASH, source_rpm="")), []),
     (
@@ -103,9 +103,9 @@ CASES: list[tuple[str, Statement, tuple[Nevra, ...], list[str]]] = [
 
 @pytest.mark.parametrize(("case", "said", "offline", "expected"), CASES, ids=[case[0] for case in CASES])
 def test_what_a_guest_says_decides(
-    case: str, said: Statement, offline: tuple[Nevra, ...], expected: list[str]
+    case: str, said: GuestState, offline: tuple[Nevra, ...], expected: list[str]
 ) -> None:
-    assert list(complaints(said, offline)) == expected
+    assert list(findings(said, offline)) == expected
 
 
 def test_a_good_guest_qualifies_its_base_and_the_record_reads_back(tmp_path: Path) -> None:
@@ -180,13 +180,15 @@ def test_a_host_at_fault_is_no_verdict_on_the_base(tmp_path: Path, fault: Distga
 @pytest.mark.guest
 def test_the_lab_s_base_is_qualified_by_a_real_boot(base_image: BaseImage, tmp_path: Path) -> None:
     offline = on_disk(base_image, tmp_path)
-    heard: list[str] = []
-    outcome = qualify(base_image, offline, LibvirtGuests(tmp_path), accelerator(), tmp_path / "w", 60, heard.append)
+    progress_pipe: list[str] = []
+    outcome = qualify(
+        base_image, offline, LibvirtGuests(tmp_path), accelerator(), tmp_path / "w", 60, progress_pipe.append
+    )
     assert outcome.reasons == ()
     assert outcome.passed
     assert outcome.packages == len(offline)
     assert (tmp_path / "w/console.log").exists()
-    assert any("questioned" in text for text in heard)
+    assert any("questioned" in text for text in progress_pipe)
 
 
 def on_disk(base: BaseImage, scratch: Path) -> list[Nevra]:

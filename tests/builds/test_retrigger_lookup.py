@@ -9,7 +9,7 @@ import pytest
 from koji_world import KojiWorld, koji_world, spec
 
 from distgate.builds.lookup import SiteLookup
-from distgate.changes.retrigger import Named, change_of
+from distgate.changes.retrigger import RunRequest, change_of
 from distgate.errors import ConfigurationError
 from distgate.settings import Settings
 from distgate.waiting import wait_for
@@ -31,7 +31,7 @@ def test_a_build_says_its_commit_and_branch(world: KojiWorld, lookup: SiteLookup
     client, source = world.client(), world.commit(spec())
     task = client.submit(source, "f41", "x86_64")
     try:
-        asked = change_of(Named(koji_task=task), lookup, Settings())
+        asked = change_of(RunRequest(koji_task=task), lookup, Settings())
     finally:
         client.cancel(task)
     assert asked.koji_task == task
@@ -55,6 +55,6 @@ def test_a_task_that_does_not_exist_is_told(lookup: SiteLookup) -> None:
 
 def test_the_head_of_a_branch_is_tested_where_no_commit_is_named(world: KojiWorld, lookup: SiteLookup) -> None:
     rev = push(create_repository(world.root, "heady"), "rawhide", {"heady.spec": ""}, "Import")
-    assert change_of(Named(repo="heady"), lookup, Settings()).change.rev == rev
+    assert change_of(RunRequest(repo="heady"), lookup, Settings()).change.rev == rev
     with pytest.raises(ConfigurationError, match="rpms/heady on f99: it has no branch f99"):
         lookup.head("rpms", "heady", "f99")

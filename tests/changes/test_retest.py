@@ -11,7 +11,7 @@ from distgate.changes.retest import (
     Candidate,
     CommitFacts,
     Ended,
-    Wish,
+    RetestFilter,
     choose,
     named,
     offset_of,
@@ -37,7 +37,7 @@ NAMES: list[tuple[str, dict[str, object], list[str]]] = [
 
 @pytest.mark.parametrize(("wish", "found"), [case[1:] for case in NAMES], ids=[case[0] for case in NAMES])
 def test_a_wish_names_packages(wish: dict[str, object], found: list[str]) -> None:
-    assert named(Wish.model_validate(wish), {"bash", "python-six", "python-attrs"}) == found
+    assert named(RetestFilter.model_validate(wish), {"bash", "python-six", "python-attrs"}) == found
 
 
 #: The wish beyond its defaults, the candidate, and why it is tested ("+") or not ("-").
@@ -72,13 +72,13 @@ CASES: list[tuple[dict[str, object], Candidate, str]] = [
 def test_a_package_is_tested_again_or_it_is_said_why_not(
     wish: dict[str, object], candidate: Candidate, said: str
 ) -> None:
-    [choice] = choose(Wish.model_validate(wish), [candidate], START)
+    [choice] = choose(RetestFilter.model_validate(wish), [candidate], START)
     assert ("+" if choice.at else "-") + choice.reason[: len(said) - 1] == said
 
 
 def test_runs_are_spread_over_the_window_and_always_begin_at_the_same_time_of_it() -> None:
     candidates = [Candidate(f"package-{number}", REV) for number in range(400)]
-    choices = choose(Wish(window_minutes=240), candidates, START)
+    choices = choose(RetestFilter(window_minutes=240), candidates, START)
     moments = [one.at for one in choices if one.at]
     assert len(moments) == 400
     assert moments == sorted(moments)
@@ -89,12 +89,12 @@ def test_runs_are_spread_over_the_window_and_always_begin_at_the_same_time_of_it
     assert min(hours) > 70
     assert offset_of("bash", 240) == offset_of("bash", 240)
     assert offset_of("bash", 0) == timedelta(0)
-    again = choose(Wish(window_minutes=240), candidates[:1], START + timedelta(days=1))
+    again = choose(RetestFilter(window_minutes=240), candidates[:1], START + timedelta(days=1))
     assert again[0].at == next(one.at for one in choices if one.repo == "package-0" and one.at) + timedelta(days=1)
 
 
 def test_no_more_than_the_most_are_started_and_the_rest_is_told() -> None:
-    choices = choose(Wish(most=2), [Candidate(f"p{number}", REV) for number in range(5)], START)
+    choices = choose(RetestFilter(most=2), [Candidate(f"p{number}", REV) for number in range(5)], START)
     assert [bool(one.at) for one in choices] == [True, True, False, False, False]
     assert choices[-1].reason == "2 runs are enough for once"
     assert sentence_of(choices).startswith("2 of 5 packages are tested again, from 2026-11-22")
@@ -102,15 +102,15 @@ def test_no_more_than_the_most_are_started_and_the_rest_is_told() -> None:
 
 
 def test_a_window_that_is_planned_twice_has_one_run_of_each_commit() -> None:
-    [choice] = choose(Wish(), [Candidate("bash", REV)], START)
+    [choice] = choose(RetestFilter(), [Candidate("bash", REV)], START)
     key = window_key(choice, START, 360)
     assert key == window_key(choice, START + timedelta(minutes=5), 360)
     assert key != window_key(choice, START + timedelta(days=1), 360)
-    [newer] = choose(Wish(), [Candidate("bash", OLD)], START)
+    [newer] = choose(RetestFilter(), [Candidate("bash", OLD)], START)
     assert key != window_key(newer, START, 360)
 
 
 @pytest.mark.parametrize("wrong", [{"package": ["x"]}, {"last_verdict": ["GREEN"]}, {"packages": []}, {"most": 0}])
 def test_a_wish_with_a_mistake_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
-        Wish.model_validate(wrong)
+        RetestFilter.model_validate(wrong)

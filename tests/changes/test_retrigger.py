@@ -8,12 +8,12 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from distgate.changes.change import Change
-from distgate.changes.retrigger import Asked, Named, Source, branch_of_target, change_of
+from distgate.changes.retrigger import Asked, RunRequest, Source, branch_of_target, change_of
 from distgate.errors import ConfigurationError
 from distgate.settings import Settings
 
 #: What the parameter of the flows takes.
-ANY: TypeAdapter[Change | Named] = TypeAdapter(Change | Named)
+ANY: TypeAdapter[Change | RunRequest] = TypeAdapter(Change | RunRequest)
 REV, HEAD = "a" * 40, "b" * 40
 BASH = {"namespace": "rpms", "repo": "bash", "rev": REV, "branch": "f44"}
 PUSH = {"topic": "org.fedoraproject.prod.git.receive", "msg": {"commit": {**BASH, "username": "jane"}}}
@@ -27,7 +27,7 @@ SOURCES = {
 }
 
 
-class Known:
+class RecordedDecision:
     """Stands for dist-git and Koji."""
 
     def head(self, namespace: str, repo: str, branch: str) -> str:
@@ -40,7 +40,7 @@ class Known:
 
 
 def asked(**named: object) -> Asked:
-    return change_of(ANY.validate_python(named), Known(), Settings())
+    return change_of(ANY.validate_python(named), RecordedDecision(), Settings())
 
 
 #: What is named; namespace/repo@branch#rev of the change that is meant; the pipeline; the build to reuse.

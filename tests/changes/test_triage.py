@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from distgate.changes.change import Change
-from distgate.changes.rules import RULES, Known
+from distgate.changes.rules import RULES, RecordedDecision
 from distgate.changes.triage import conclude, decide
 from distgate.errors import InfrastructureError
 from distgate.pipelines import Pipeline
@@ -170,12 +170,12 @@ def test_a_package_list_that_cannot_be_read_ignores_nothing(tmp_path: Path) -> N
 class Past:
     """A history that is what a case says."""
 
-    stands: Known | None = None
+    stands: RecordedDecision | None = None
     later: str | None = None
     package: int = 0
     every: int = 0
 
-    def known(self, change: Change) -> Known | None:
+    def known(self, change: Change) -> RecordedDecision | None:
         return self.stands
 
     def newer(self, change: Change, within: float) -> str | None:
@@ -185,8 +185,8 @@ class Past:
         return self.package if like else self.every
 
 
-TESTED, WAITS = Known("queued", "accepted", 1), Known("queued", "settling", 1)
-PASSED_OVER = Known("ignored", "superseded", 1)
+TESTED, WAITS = RecordedDecision("queued", "accepted", 1), RecordedDecision("queued", "settling", 1)
+PASSED_OVER = RecordedDecision("ignored", "superseded", 1)
 CAPS = {"hourly_cap": 10, "hourly_cap_per_package": 2}
 
 # name, topic, past, settings, decision, rule
@@ -200,9 +200,9 @@ PASTS: list[tuple[str, str, Past, dict[str, Any], str, str]] = [
     ("what waits is the head", PAGURE, Past(WAITS), {}, "queued", "accepted"),
     ("passed over", TOPIC, Past(PASSED_OVER), {}, "ignored", "duplicate"),
     ("passed over, and the head", PAGURE, Past(PASSED_OVER), {}, "queued", "accepted"),
-    ("a fork's commit is merged", PAGURE, Past(Known("ignored", "fork", 3)), {}, "queued", "accepted"),
-    ("nobody watched it then", TOPIC, Past(Known("ignored", "branch", 1)), {}, "queued", "settling"),
-    ("shed is no delay", PAGURE, Past(Known("shed", "shed", 1)), {}, "ignored", "duplicate"),
+    ("a fork's commit is merged", PAGURE, Past(RecordedDecision("ignored", "fork", 3)), {}, "queued", "accepted"),
+    ("nobody watched it then", TOPIC, Past(RecordedDecision("ignored", "branch", 1)), {}, "queued", "settling"),
+    ("shed is no delay", PAGURE, Past(RecordedDecision("shed", "shed", 1)), {}, "ignored", "duplicate"),
     ("a head has nothing newer", PAGURE, Past(later="cd" * 20), {}, "queued", "accepted"),
     ("room under the caps", PAGURE, Past(package=1, every=9), CAPS, "queued", "accepted"),
     ("the package's cap", PAGURE, Past(package=2, every=2), CAPS, "shed", "shed"),

@@ -52,7 +52,7 @@ def written(url: str) -> str:
     announcer.ignored(IGNORED)
     ledger.claim(TESTED, RUN, "http://ui/run")
     announcer.stage(RUN, "package", "queued")
-    ledger.sent(ledger.letters_of(RUN)[0].seq)
+    ledger.sent(ledger.messages_of(RUN)[0].seq)
     announcer.close(RUN, "FAILURE")
     ledger.claim(TESTED, RUN, "http://ui/run")
     ledger.close()

@@ -160,7 +160,7 @@ def test_of_two_commits_on_one_branch_one_at_a_time_is_composed_and_tested(secon
     turns: list[tuple[float, float]] = []
     for commit, last in ((second, "compose.test.integration"), (refused, "compose")):
         build_id = commit.bodies[0]["build_id"]
-        times = {one.suffix: one for one in stage_times(ledger.letters_of(build_id), build_id)}
+        times = {one.suffix: one for one in stage_times(ledger.messages_of(build_id), build_id)}
         turns.append((times["compose"].began, times[last].ended or math.inf))
     (_, earlier), (later, _) = sorted(turns)
     assert earlier <= later

@@ -141,7 +141,7 @@ def a_package_that_is_named_is_tested_at_its_head_and_its_run_is_called_after_th
     (rev,) = {tag for tag in known["tags"] if len(tag) == 40}
     assert known["name"] == f"{BROKEN} rawhide {rev[:7]}"
     assert (known["state_type"], known["work_queue_name"]) == ("FAILED", "default")
-    assert [one.body["status"] for one in Ledger(lab.ledger_url).letters_of(known["id"])][-2:] == ["FAILURE"] * 2
+    assert [one.body["status"] for one in Ledger(lab.ledger_url).messages_of(known["id"])][-2:] == ["FAILURE"] * 2
 
 
 @shows("atomic-host/production")
@@ -157,7 +157,7 @@ def a_host_s_package_is_tested_again_from_a_stage_on(lab: World) -> None:
     first = runs_of(lab, "atomic-host/production")[0]
     known = ended(lab, start(lab, "atomic-host/manual", change=named, start_from="compose.test.integration"), LONG)
     assert known["state_name"] == "Completed", known["state"]["message"]
-    before, after = (Ledger(lab.ledger_url).letters_of(one) for one in (first.id, known["id"]))
+    before, after = (Ledger(lab.ledger_url).messages_of(one) for one in (first.id, known["id"]))
     assert after[-1].body["status"] == "SUCCESS"
     assert after[-1].body["compose_rev"] == before[-1].body["compose_rev"]
 
@@ -237,7 +237,7 @@ def a_run_without_an_end_is_ended_though_the_reconciler_is_not_there(lab: World)
         assert said_by(completed(lab, "reconciler/every-hour")) == "1 things were mended or told of"
     finally:
         supervisor.release(lab.state, "reconciler")
-    assert [one.body["status"] for one in ledger.letters_of(lost)] == ["ABORTED"]
+    assert [one.body["status"] for one in ledger.messages_of(lost)] == ["ABORTED"]
 
 
 def described() -> list[str]:

@@ -17,7 +17,7 @@ from distgate.files import RUN_RECORD
 from distgate.guests.monitor import end_held
 from distgate.guests.registry import GuestRegistry
 from distgate.guests.watchdog import start_time
-from distgate.runs.record import Capsule, load
+from distgate.runs.record import RunRecord, load
 from lab.world import World
 
 pytestmark = [pytest.mark.lab, pytest.mark.guest]
@@ -72,7 +72,7 @@ def test_an_unstable_run_has_the_same_verdict_elsewhere_and_its_guest_can_be_kep
             end_held(guests, left)
 
 
-def check(found: dict[str, Any], recorded: Capsule, into: Path) -> None:
+def check(found: dict[str, Any], recorded: RunRecord, into: Path) -> None:
     assert (found["recorded"]["status"], found["here"]["status"], found["same"]) == ("UNSTABLE", "UNSTABLE", True)
     assert found["run"] == recorded.run_id
     assert found["differences"] == []
@@ -100,6 +100,6 @@ def test_a_run_that_was_not_built_says_how_to_build_it_by_hand(lab: World, tmp_p
     assert "build.x86_64.log" in said
 
 
-def not_built(capsule: Capsule) -> bool:
+def not_built(capsule: RunRecord) -> bool:
     ended = capsule.verdict is not None and capsule.verdict.status == "FAILURE"
     return ended and capsule.build is not None and not capsule.build.rpms and capsule.change.repo == "dos2unix"

@@ -4,7 +4,7 @@ import pytest
 
 from distgate.ledger.ledger import Ledger
 from distgate.operations.audit import Audit, audit
-from distgate.operations.ledger_queries import books
+from distgate.operations.ledger_queries import ledger_snapshot
 from distgate.waiting import wait_for
 from lab.world import World
 
@@ -15,7 +15,7 @@ def test_the_books_of_the_lab_balance_and_every_message_was_confirmed(lab: World
     ledger = Ledger(lab.ledger_url)
 
     def settled() -> Audit | None:
-        found = audit(books(ledger), 0.0)
+        found = audit(ledger_snapshot(ledger), 0.0)
         quiet = not found.runs["running"] and not found.triggers["waiting"] and not found.messages["queued"]
         return found if quiet else None
 

@@ -16,13 +16,13 @@ from distgate.waiting import wait_for
 from tasks.build import BuiltPackage
 from tasks.claim import claim_change
 from tasks.run.stage import end_of_run
-from tasks.tree import branch_held, compose_tree, on_trial
+from tasks.tree import branch_held, candidate, compose_tree
 
 SITE = "turns"
-LAST_WORD = [end_of_run]
+RUN_HOOKS = [end_of_run]
 
 
-@flow(name="turns", on_completion=LAST_WORD, on_failure=LAST_WORD, on_cancellation=LAST_WORD, on_crashed=LAST_WORD)
+@flow(name="turns", on_completion=RUN_HOOKS, on_failure=RUN_HOOKS, on_cancellation=RUN_HOOKS, on_crashed=RUN_HOOKS)
 def turns(room: Path, name: str, number: int) -> State[Any]:
     """One run: it is on trial until somebody writes ``NAME.passed`` or ``NAME.failed``."""
     change = Change(namespace="rpms", repo="tiny", rev=f"{number:040x}", branch="f41", username="jane")
@@ -32,7 +32,7 @@ def turns(room: Path, name: str, number: int) -> State[Any]:
     built = BuiltPackage(number, f"{name}-3", tuple(packages), repository)
     with branch_held(job):
         tree = compose_tree(job, built)
-        with on_trial(job, built, tree) as trial:
+        with candidate(job, built, tree) as trial:
             (room / f"{name}.tree").write_text(f"{tree.rev} {tree.parent or ''}")
             words = (room / f"{name}.passed", room / f"{name}.failed")
             wait_for("the end of the tests", lambda: any(word.exists() for word in words), 300)

@@ -24,7 +24,7 @@ def on_the_page(key: str, *words: str) -> bool:
 
 @task
 def boot_slowly(job: Job) -> None:
-    room = job.room.stage("slow")
+    room = job.run_dir.stage("slow")
     with LiveLogs(job, "slow", "What it does", room) as live:
         thread = Thread(target=live, args=("it began",))  # as nodes of a cluster boot
         thread.start()
@@ -39,7 +39,7 @@ def boot_slowly(job: Job) -> None:
 
 @task
 def boot_at_once(job: Job) -> None:
-    with LiveLogs(job, "quick", "What it does", job.room.stage("quick")) as live:
+    with LiveLogs(job, "quick", "What it does", job.run_dir.stage("quick")) as live:
         live("it began and ended")
 
 

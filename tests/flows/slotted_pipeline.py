@@ -12,7 +12,7 @@ from prefect.states import Completed
 from distgate.changes.change import Change
 from distgate.waiting import wait_for
 from tasks.claim import claim_change
-from tasks.hooks import LAST_WORD
+from tasks.hooks import RUN_HOOKS
 from tasks.run.job import Job
 from tasks.run.slots import slot
 from tasks.run.stage import stage
@@ -31,7 +31,7 @@ def build(job: Job) -> None:
     wait_for("the end", lambda: (WORLD / f"{NAME}.end").exists(), 240)
 
 
-@flow(name="slotted", **LAST_WORD)
+@flow(name="slotted", **RUN_HOOKS)
 def slotted() -> State[Any]:
     job = claim_change(CHANGE, "slotted", False)
     assert job is not None

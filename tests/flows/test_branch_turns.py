@@ -48,7 +48,7 @@ class Branch:
             f"{name} to wait", lambda: "waits for its turn" in self.log(name), LONG, evidence=lambda: self.log(name)
         )
 
-    def on_trial(self, name: str) -> tuple[str, str]:
+    def candidate(self, name: str) -> tuple[str, str]:
         """The commit of the run's tree and its parent, once it is tested."""
         tree = self.room / f"{name}.tree"
         wait_for(f"{name}'s tree", lambda: tree.exists() and tree.read_text(), LONG, evidence=lambda: self.log(name))
@@ -98,7 +98,7 @@ def branch(tmp_path: Path, prefect_server: PrefectServer) -> Iterator[Branch]:
 @pytest.mark.lab
 def test_runs_take_turns_and_build_on_what_passed(branch: Branch) -> None:
     branch.start("tool-2.0")
-    first, parent = branch.on_trial("tool-2.0")
+    first, parent = branch.candidate("tool-2.0")
     assert (parent, branch.head()) == ("", first)
     for name in ("tool-3.0", "extra-1.0"):
         branch.start(name)
@@ -106,18 +106,18 @@ def test_runs_take_turns_and_build_on_what_passed(branch: Branch) -> None:
     branch.signal("extra-1.0", signal.SIGTERM)  # as a worker ends a run that somebody cancelled
     assert branch.end("tool-2.0", "passed") == 0
 
-    second, parent = branch.on_trial("tool-3.0")
+    second, parent = branch.candidate("tool-3.0")
     assert (parent, branch.head()) == (first, second)
     assert branch.end("tool-3.0", "failed") == 0
     assert branch.head() == first
 
     branch.start("tool-4.0")
-    third, parent = branch.on_trial("tool-4.0")
+    third, parent = branch.candidate("tool-4.0")
     assert (parent, branch.head()) == (first, third)
     branch.start("tool-0.5")
     branch.waits("tool-0.5")
     branch.signal("tool-4.0", signal.SIGKILL)  # its slot is free again when its lease runs out
-    fourth, parent = branch.on_trial("tool-0.5")
+    fourth, parent = branch.candidate("tool-0.5")
     assert (parent, branch.head()) == (first, fourth)
     branch.signal("tool-0.5", signal.SIGTERM)
     assert branch.head() == first

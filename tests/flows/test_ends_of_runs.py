@@ -56,7 +56,7 @@ def test_each_end_of_the_whole_pipeline_is_told_apart_in_the_list_on_the_bus_and
         for word, *_, words in ENDS:
             (held,) = ledger.runs_of(change_of(word).key)
             (one,) = prefect.flow_runs(ids=[held.run_id])
-            *_, stage, last = ledger.letters_of(held.run_id)
+            *_, stage, last = ledger.messages_of(held.run_id)
             said = f"{stage.topic.partition('allpackages.')[2].removesuffix('.complete')} {stage.body['status']}"
             assert last.topic.endswith("allpackages.complete")
             assert last.body["status"] == stage.body["status"]

@@ -52,7 +52,7 @@ def report(tmp_path: Path) -> HostReport:
 
 
 def integrated(report: HostReport, status: str, verdict: SuiteVerdict) -> IntegrationReport:
-    place = report.job.room.root / "integration/suites/host"
+    place = report.job.run_dir.root / "integration/suites/host"
     return IntegrationReport(status, UPGRADE, (JudgedSuite(Suite("host.yml", kind="playbook"), verdict, place),))
 
 

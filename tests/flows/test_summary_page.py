@@ -8,12 +8,12 @@ import pytest
 
 from distgate.changes.change import Change
 from distgate.errors import Cancelled, ConfigurationError, InfrastructureError, PackageError
-from distgate.guests.registry import HeldRecord
-from distgate.ledger.ledger import Letter, Run
+from distgate.guests.registry import HeldGuest
+from distgate.ledger.ledger import OutboxMessage, Run
 from distgate.ledger.stage_times import stage_times
 from distgate.process import run
 from distgate.runs.directory import RunDirectory
-from distgate.runs.record import BuildRecord, Capsule, RerunRecord, SuiteRecord, TestRecord, TestsRecord
+from distgate.runs.record import BuildRecord, RerunRecord, RunRecord, SuiteRecord, TestRecord, TestsRecord
 from tasks.functional import TestReport
 from tasks.page.all_packages import ImageReport
 from tasks.page.commands import by_hand, run_again
@@ -23,8 +23,8 @@ from tasks.run.job import Job
 
 CHANGE = Change(namespace="rpms", repo="dos2unix", rev="a" * 40, branch="f41")
 BUILD = BuildRecord(server="http://hub", topurl="http://top", task_id=7, source="git+http://dist-git#x")
-CAPSULE = Capsule(run_id="run-1", build_id="run-1", site="lab", change=CHANGE, build=BUILD)
-HELD = HeldRecord(name="guest-1", host="worker", ssh="ssh -p 2222 root@127.0.0.1", until=0.0, why="tests.yml: a | b")
+CAPSULE = RunRecord(run_id="run-1", build_id="run-1", site="lab", change=CHANGE, build=BUILD)
+HELD = HeldGuest(name="guest-1", host="worker", ssh="ssh -p 2222 root@127.0.0.1", until=0.0, why="tests.yml: a | b")
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def room(tmp_path: Path) -> RunDirectory:
     return RunDirectory(tmp_path / "run-1", "http://artifacts")
 
 
-def with_suite(*tests: TestRecord, **other: object) -> Capsule:
+def with_suite(*tests: TestRecord, **other: object) -> RunRecord:
     known = {"suite": "tests/tests.yml", "kind": "sti", "verdict": "FAIL", "blame": "package", "tests": tests}
     suite = SuiteRecord.model_validate({**known, "directory": "tests/tests", "evidence": "a (fail)", **other})
     return CAPSULE.model_copy(update={"tests": TestsRecord(kind="sti", suites=(suite,))})
@@ -161,9 +161,9 @@ def job_in(room: RunDirectory) -> Job:
     return Job("run-1", 1, CHANGE, "lab", room)
 
 
-def letter(suffix: str, state: str, status: str = "SUCCESS", at: float = 0.0) -> Letter:
+def letter(suffix: str, state: str, status: str = "SUCCESS", at: float = 0.0) -> OutboxMessage:
     body = {"build_id": "run-1", "status": status}
-    return Letter(1, f"{suffix}{state}", f"{PREFIX}{suffix}{state}", body, at, None, 0, None)
+    return OutboxMessage(1, f"{suffix}{state}", f"{PREFIX}{suffix}{state}", body, at, None, 0, None)
 
 
 @pytest.mark.parametrize(("status", "error", "sentence", "blamed", "words"), ENDS)
@@ -211,7 +211,7 @@ def test_the_messages_so_far_and_the_last_one_are_listed(room: RunDirectory) -> 
     assert "| 00:00:00 | package.queued | SUCCESS |\n| 01:00:00 | package.complete | UNSTABLE |" in page
 
 
-STAGES: list[tuple[list[Letter], list[tuple[str, str, str]]]] = [
+STAGES: list[tuple[list[OutboxMessage], list[tuple[str, str, str]]]] = [
     (
         [letter("package.", "running", at=1), letter("package.", "complete", at=3)],
         [("package", "SUCCESS", "2.0")],
@@ -234,7 +234,7 @@ STAGES: list[tuple[list[Letter], list[tuple[str, str, str]]]] = [
 
 @pytest.mark.parametrize(("letters", "rows"), STAGES)
 def test_each_stage_has_its_own_status_and_duration_also_one_that_was_broken_off(
-    letters: list[Letter], rows: list[tuple[str, str, str]]
+    letters: list[OutboxMessage], rows: list[tuple[str, str, str]]
 ) -> None:
     times = [one.closed(10.0, "ABORTED") for one in stage_times(letters, "run-1", RUN.facts)]
     assert [tuple(one.row().values()) for one in times] == rows

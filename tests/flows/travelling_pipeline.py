@@ -11,7 +11,7 @@ from prefect.states import Completed
 from distgate.changes.change import Change
 from distgate.errors import PackageError
 from tasks.claim import claim_change
-from tasks.hooks import LAST_WORD
+from tasks.hooks import RUN_HOOKS
 from tasks.run.base_images import store_of
 from tasks.run.job import Job
 from tasks.run.stage import stage
@@ -28,7 +28,7 @@ def note(word: str, job: Job) -> None:
 @stage("package", "Build package")
 def build(job: Job) -> Path:
     note("built", job)
-    made = job.room.stage("build") / "tiny.rpm"
+    made = job.run_dir.stage("build") / "tiny.rpm"
     made.write_text("tiny")
     return made
 
@@ -36,20 +36,20 @@ def build(job: Job) -> Path:
 @stage("image", "Compose image", store_of)
 def compose(job: Job, built: Path) -> Path:
     note("composed", job)
-    made = job.room.stage("image") / "tiny.qcow2"
+    made = job.run_dir.stage("image") / "tiny.qcow2"
     made.write_text(f"{built.read_text()} on the base of {store_of(job)}")
     return made
 
 
 @stage("image.test.smoke", "Smoke test", store_of)
 def boot(job: Job, image: Path) -> None:
-    (job.room.stage("smoke") / "console.log").write_text(image.read_text())
+    (job.run_dir.stage("smoke") / "console.log").write_text(image.read_text())
     if (WORLD / "broken").exists():
         raise PackageError("it does not boot")
     note("booted", job)
 
 
-@flow(name="travelling", **LAST_WORD)
+@flow(name="travelling", **RUN_HOOKS)
 def travelling(site: str, start_from: str) -> State[Any]:
     job = claim_change(CHANGE, site, False, start_from=start_from)
     if job is None:

@@ -9,8 +9,8 @@ from distgate.guests.boot import (
     BANNER,
     COMMAND,
     MOST_SHOWN,
+    BootMilestone,
     BootReport,
-    Reached,
     UnitTime,
     judge_units,
     panic,
@@ -109,7 +109,7 @@ def test_a_unit_that_fails_in_the_image_and_not_in_the_base_is_the_packages_faul
 
 
 def test_a_report_shows_conditions_with_their_evidence_and_names_what_failed() -> None:
-    reached = (Reached(BANNER, 7.25, "SSH-2.0-OpenSSH_9.2"), Reached(COMMAND, 8.0, "true"))
+    reached = (BootMilestone(BANNER, 7.25, "SSH-2.0-OpenSSH_9.2"), BootMilestone(COMMAND, 8.0, "true"))
     report = BootReport("tcg", reached, "degraded", ("broken.service",), (UnitTime("slow.service", 3.0),), 4.0)
     shown = "\n".join(report.lines())
     for words in ("tcg", "degraded", "7.25 s", "SSH-2.0-OpenSSH_9.2", "FAILED: broken.service", "slow.service"):
@@ -117,7 +117,7 @@ def test_a_report_shows_conditions_with_their_evidence_and_names_what_failed() -
 
 
 def test_the_steps_of_a_boot_add_up_to_its_last_condition() -> None:
-    report = BootReport("kvm", (Reached("one", 1.5), Reached("two", 1.5), Reached("three", 4.0)))
+    report = BootReport("kvm", (BootMilestone("one", 1.5), BootMilestone("two", 1.5), BootMilestone("three", 4.0)))
     assert [(step.name, step.seconds) for step in report.steps] == [("one", 1.5), ("two", 0.0), ("three", 2.5)]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from distgate.errors import ConfigurationError
-from distgate.images.method import Choice, Way, way_for
+from distgate.images.method import Choice, Way, compose_method_for
 
 LAYERED = ("layered", "so a base takes it")
 FULL = ("full", "so the image is installed anew")
@@ -54,13 +54,13 @@ CASES: tuple[tuple[str, tuple[str, ...], Choice, str, str], ...] = (
     ("source", "binaries", "chosen", "way", "words"), CASES, ids=[f"{c[0]} {'+'.join(c[1])} {c[2]}" for c in CASES]
 )
 def test_the_way_and_why(source: str, binaries: tuple[str, ...], chosen: Choice, way: str, words: str) -> None:
-    found = way_for(source, binaries, chosen)
+    found = compose_method_for(source, binaries, chosen)
     assert found.way == way
     assert words in found.reason
 
 
 def test_the_reason_is_a_sentence_for_the_record() -> None:
-    assert way_for("dracut", ["dracut"]) == Way(
+    assert compose_method_for("dracut", ["dracut"]) == Way(
         "full", "dracut makes the initramfs while the kernel is installed, so the image is installed anew."
     )
 
@@ -68,4 +68,4 @@ def test_the_reason_is_a_sentence_for_the_record() -> None:
 def test_a_choice_that_does_not_exist_is_refused() -> None:
     unknown: Any = "quick"
     with pytest.raises(ConfigurationError, match="there is no way 'quick' to make an image"):
-        way_for("bash", ["bash"], unknown)
+        compose_method_for("bash", ["bash"], unknown)

@@ -16,7 +16,7 @@ from distgate.ledger.ledger import Ledger
 from distgate.ledger.open import run_ledger
 from distgate.ledger.tables import SCHEMAS
 from distgate.operations.ledger_queries import histories
-from distgate.pipelines import PIPELINES, STAGES, Pipeline, verdict_of
+from distgate.pipelines import PIPELINES, STAGES, Pipeline, status_fact
 from distgate.settings import Settings
 
 CHANGE = Change(namespace="rpms", repo="dos2unix", rev="ab" * 20, branch="f41", username="jane")
@@ -69,11 +69,11 @@ def test_messages_carry_the_status_so_far_and_the_nvr_once_it_is_known(ledger: L
     ledger.claim(CHANGE, "run-1", URL)
     announcer.stage("run-1", "package", "queued")
     announcer.stage("run-1", "package", "running")
-    ledger.learn("run-1", nvr="dos2unix-7.5-1.fc41", original_spec_nvr="dos2unix-7.5-1.fc41")
+    ledger.record_facts("run-1", nvr="dos2unix-7.5-1.fc41", original_spec_nvr="dos2unix-7.5-1.fc41")
     announcer.stage("run-1", "package", "complete")
     announcer.stage("run-1", "package.test.functional", "complete", "UNSTABLE")
     announcer.close("run-1")
-    said = [(x.topic.split("allpackages.")[1], x.body["status"], x.body["nvr"]) for x in ledger.letters_of("run-1")]
+    said = [(x.topic.split("allpackages.")[1], x.body["status"], x.body["nvr"]) for x in ledger.messages_of("run-1")]
     assert said == [
         ("package.queued", "SUCCESS", ""),
         ("package.running", "SUCCESS", ""),
@@ -90,9 +90,9 @@ def test_what_the_ledger_refused_for_a_moment_is_said_before_the_next_stage(
     for suffix in ("package", "image.test.smoke"):  # and no complete: the hook that says it failed
         announcer.stage("run-1", suffix, "queued")
         announcer.stage("run-1", suffix, "running")
-    ledger.learn("run-1", **{verdict_of("image.test.smoke"): "UNSTABLE"})
+    ledger.record_facts("run-1", **{status_fact("image.test.smoke"): "UNSTABLE"})
     announcer.stage("run-1", "package.test.functional", "queued")
-    said = [(letter.topic.split("allpackages.")[1], letter.body["status"]) for letter in ledger.letters_of("run-1")]
+    said = [(letter.topic.split("allpackages.")[1], letter.body["status"]) for letter in ledger.messages_of("run-1")]
     assert said == [
         ("package.queued", "SUCCESS"),
         ("package.running", "SUCCESS"),
@@ -109,9 +109,9 @@ def test_a_last_stage_that_could_not_say_so_is_no_success_when_the_run_ends(
 ) -> None:
     ledger.claim(CHANGE, "run-1", URL)
     announcer.stage("run-1", "package.test.functional", "running")
-    ledger.learn("run-1", **{verdict_of("package.test.functional"): "UNSTABLE"})
+    ledger.record_facts("run-1", **{status_fact("package.test.functional"): "UNSTABLE"})
     announcer.close("run-1")
-    said = [(letter.topic.split("allpackages.")[1], letter.body["status"]) for letter in ledger.letters_of("run-1")]
+    said = [(letter.topic.split("allpackages.")[1], letter.body["status"]) for letter in ledger.messages_of("run-1")]
     assert said[1:] == [("package.test.functional.complete", "UNSTABLE"), ("complete", "UNSTABLE")]
 
 
@@ -123,7 +123,7 @@ def test_a_run_that_was_killed_in_a_stage_comes_by_the_earlier_ones_again(
         announcer.stage("run-1", suffix, state)
     ledger.claim(CHANGE, "run-1", URL)
     announcer.stage("run-1", "package", "queued")
-    assert [letter.topic.split("allpackages.")[1] for letter in ledger.letters_of("run-1")][-1] == "image.queued"
+    assert [letter.topic.split("allpackages.")[1] for letter in ledger.messages_of("run-1")][-1] == "image.queued"
 
 
 def test_nothing_is_said_twice_and_nothing_after_the_last_word(ledger: Ledger, announcer: Announcer) -> None:
@@ -133,21 +133,21 @@ def test_nothing_is_said_twice_and_nothing_after_the_last_word(ledger: Ledger, a
     assert announcer.close("run-1", "ABORTED")
     assert not announcer.close("run-1")
     assert not announcer.stage("run-1", "image", "queued")
-    said = [(letter.topic.split("allpackages.")[1], letter.body["status"]) for letter in ledger.letters_of("run-1")]
+    said = [(letter.topic.split("allpackages.")[1], letter.body["status"]) for letter in ledger.messages_of("run-1")]
     assert said == [("package.queued", "SUCCESS"), ("package.complete", "ABORTED"), ("complete", "ABORTED")]
 
 
 def test_a_retry_after_the_last_word_is_a_run_of_its_own_on_the_wire(ledger: Ledger, announcer: Announcer) -> None:
     ledger.claim(CHANGE, "run-1", URL)
-    ledger.learn("run-1", koji_task="7", nvr="dos2unix-7.5-1.fc41")
+    ledger.record_facts("run-1", koji_task="7", nvr="dos2unix-7.5-1.fc41")
     announcer.close("run-1", "ABORTED")
     again = ledger.claim(CHANGE, "run-1", URL)
     assert again is not None
     assert (again.build_id, again.status, again.facts["koji_task"]) == ("run-1.2", "SUCCESS", "7")
     announcer.stage("run-1", "package", "running")
-    assert ledger.letters_of("run-1")[-1].body["nvr"] == ""
+    assert ledger.messages_of("run-1")[-1].body["nvr"] == ""
     assert announcer.close("run-1")
-    ids = [letter.message_id for letter in ledger.letters_of("run-1")]
+    ids = [letter.message_id for letter in ledger.messages_of("run-1")]
     assert len(set(ids)) == 4
 
 
@@ -222,12 +222,12 @@ def test_runs_of_both_pipelines_speak_each_in_its_own_words(ledger: Ledger, anno
         announcer.stage(pipeline, "image.test.smoke", "running")
         announcer.close(pipeline, "ABORTED")
         assert announcer.ignored(CHANGE, pipeline)
-    said = {name: [x.topic.partition(".ci.pipeline.")[2] for x in ledger.letters_of(name)] for name in PIPELINES}
+    said = {name: [x.topic.partition(".ci.pipeline.")[2] for x in ledger.messages_of(name)] for name in PIPELINES}
     both = ["package.queued", "package.running", "package.complete", "image.running", "image.complete"]
     end = ["image.test.smoke.running", "image.test.smoke.complete", "complete"]
     assert said["atomic"] == [*both, *end]
     assert said["allpackages"] == [f"allpackages.{name}" for name in (*both[:3], "image.queued", *both[3:], *end)]
-    assert {x.body["username"] for x in ledger.letters_of("atomic")} == {"fedora-atomic"}
+    assert {x.body["username"] for x in ledger.messages_of("atomic")} == {"fedora-atomic"}
     ignored = [letter for letter in ledger.unsent(100) if letter.topic.endswith(".ignored")]
     assert [one.topic.partition(".ci.")[2] for one in ignored] == [
         "pipeline.allpackages.package.ignored",
@@ -246,7 +246,7 @@ def test_every_stage_of_atomic_host_may_be_entered_and_broken_off(
         assert announcer.stage("run-1", suffix, "running")
     assert announcer.close("run-1", "FAILURE")
     last = [f"{suffix}.complete FAILURE".lstrip("."), "complete FAILURE"] if suffix else ["complete FAILURE"]
-    said = [f"{x.topic.partition('.pipeline.')[2]} {x.body['status']}" for x in ledger.letters_of("run-1")]
+    said = [f"{x.topic.partition('.pipeline.')[2]} {x.body['status']}" for x in ledger.messages_of("run-1")]
     assert said[-len(last) :] == last
 
 

@@ -12,32 +12,32 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from distgate.errors import InfrastructureError
-from distgate.ledger.leader import FileSeat, Seat, SessionSeat, open_seat
+from distgate.ledger.leader import FileLeaderLock, LeaderLock, SessionLeaderLock, open_leader_lock
 from distgate.ledger.ledger import Ledger
 from distgate.process import spawn, tail_of
 from distgate.waiting import wait_for
 from lab.servers.postgresql import Postgresql
-from services.leadership import await_turn
+from services.leadership import wait_for_leadership
 
-SeatAt = Callable[[str], Seat]
+SeatAt = Callable[[str], LeaderLock]
 #: Takes the seat of a relay, says so, and keeps it.
 HOLDER = """
 import sys, time
-from distgate.ledger.leader import open_seat
-seat = open_seat(sys.argv[1], "relay")
+from distgate.ledger.leader import open_leader_lock
+seat = open_leader_lock(sys.argv[1], "relay")
 print("taken", seat.take(), flush=True)
 time.sleep(600)
 """
 
 
 @pytest.fixture
-def seat_at(ledger_url: str) -> Iterator[SeatAt]:
+def lock_at(ledger_url: str) -> Iterator[SeatAt]:
     """Opens seats at a ledger."""
     Ledger(ledger_url).close()
-    opened: list[Seat] = []
+    opened: list[LeaderLock] = []
 
-    def seat(role: str) -> Seat:
-        opened.append(open_seat(ledger_url, role))
+    def seat(role: str) -> LeaderLock:
+        opened.append(open_leader_lock(ledger_url, role))
         return opened[-1]
 
     yield seat
@@ -45,21 +45,21 @@ def seat_at(ledger_url: str) -> Iterator[SeatAt]:
         one.close()
 
 
-def test_one_has_the_seat_and_the_others_hear_who(seat_at: SeatAt) -> None:
-    first, second = seat_at("relay"), seat_at("relay")
+def test_one_has_the_seat_and_the_others_hear_who(lock_at: SeatAt) -> None:
+    first, second = lock_at("relay"), lock_at("relay")
     assert [first.take(), second.take(), first.take(), second.take()] == [True, False, True, False]
     assert second.holder().startswith("relay on ")
     first.close()
     wait_for("the seat to be free", second.take, 30)
 
 
-def test_each_role_has_a_seat_of_its_own(seat_at: SeatAt) -> None:
-    assert seat_at("relay").take()
-    assert seat_at("reporter").take()
+def test_each_role_has_a_seat_of_its_own(lock_at: SeatAt) -> None:
+    assert lock_at("relay").take()
+    assert lock_at("reporter").take()
 
 
-def test_whoever_is_killed_leaves_the_seat(seat_at: SeatAt, ledger_url: str, tmp_path: Path) -> None:
-    log, mine = tmp_path / "holder.log", seat_at("relay")
+def test_whoever_is_killed_leaves_the_seat(lock_at: SeatAt, ledger_url: str, tmp_path: Path) -> None:
+    log, mine = tmp_path / "holder.log", lock_at("relay")
     holder = spawn([sys.executable, "-c", HOLDER, ledger_url], log_to=log, cwd=Path(__file__).parents[2])
     try:
         wait_for(
@@ -75,7 +75,7 @@ def test_whoever_is_killed_leaves_the_seat(seat_at: SeatAt, ledger_url: str, tmp
 
 def test_a_seat_that_the_database_has_taken_away_is_asked_for_anew(database_server: Postgresql) -> None:
     url = database_server.url("distgate")
-    first, second = SessionSeat(url, "relay"), SessionSeat(url, "relay")
+    first, second = SessionLeaderLock(url, "relay"), SessionLeaderLock(url, "relay")
     assert first.take()
     engine = create_engine(url)
     with engine.begin() as connection:
@@ -93,32 +93,32 @@ def test_a_seat_that_the_database_has_taken_away_is_asked_for_anew(database_serv
 
 
 def test_a_ledger_in_memory_has_nobody_else() -> None:
-    assert open_seat("sqlite://", "relay").take()
-    assert open_seat("sqlite://", "relay").take()
+    assert open_leader_lock("sqlite://", "relay").take()
+    assert open_leader_lock("sqlite://", "relay").take()
 
 
 def test_a_seat_that_cannot_be_asked_for_is_no_seat(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InfrastructureError, match="cannot be had"):
-        FileSeat(tmp_path / "file/ledger.db.relay", "relay").take()
+        FileLeaderLock(tmp_path / "file/ledger.db.relay", "relay").take()
 
 
 def test_whoever_waits_says_once_for_whom_and_begins_when_it_is_free(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    first, second = (FileSeat(tmp_path / "ledger.db.relay", "relay") for _ in range(2))
+    first, second = (FileLeaderLock(tmp_path / "ledger.db.relay", "relay") for _ in range(2))
     assert first.take()
     threading.Timer(3, first.close).start()
-    assert await_turn(second, threading.Event())
+    assert wait_for_leadership(second, threading.Event())
     waited, began = (record.getMessage() for record in caplog.records if record.name == "services.leadership")
     assert "another relay works for this ledger (relay on " in waited
     assert began == "it is our turn: this relay works from now on"
 
 
 def test_whoever_is_asked_to_end_waits_no_longer(tmp_path: Path) -> None:
-    first, second = (FileSeat(tmp_path / "ledger.db.relay", "relay") for _ in range(2))
+    first, second = (FileLeaderLock(tmp_path / "ledger.db.relay", "relay") for _ in range(2))
     assert first.take()
     asked = threading.Event()
     threading.Timer(0.2, asked.set).start()
-    assert not await_turn(second, asked)
+    assert not wait_for_leadership(second, asked)

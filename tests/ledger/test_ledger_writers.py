@@ -48,7 +48,7 @@ def test_texts_of_strangers_are_kept_as_people_can_read_them(ledger: Ledger) -> 
     channel = ReportOutbox(ledger, "mail")
     announcer = Announcer(ledger, Settings())
     ledger.claim(CHANGE, "run-1", "http://ui/run")
-    ledger.learn("run-1", blame="bug", sentence=f"dos2unix f41: {WILD}")
+    ledger.record_facts("run-1", blame="bug", sentence=f"dos2unix f41: {WILD}")
     announcer.close("run-1", "FAILURE")
     (letter,) = ledger.unsent()
     ledger.unsendable(letter.seq, WILD)

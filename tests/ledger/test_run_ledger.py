@@ -33,13 +33,13 @@ def own(ledger: Ledger, ledger_url: str) -> Iterator[RunLedger]:
 def test_what_a_run_writes_services_read_and_the_other_way_round(own: RunLedger, ledger: Ledger) -> None:
     claimed = own.claim(CHANGE, "run-1", URL)
     assert claimed == ledger.run("run-1") == own.run("run-1")
-    ledger.learn("run-1", nvr="dos2unix-7.5-1.fc41")
-    own.learn("run-1", koji_task="7")
+    ledger.record_facts("run-1", nvr="dos2unix-7.5-1.fc41")
+    own.record_facts("run-1", koji_task="7")
     assert own.runs_of(CHANGE.key) == ledger.runs_of(CHANGE.key) == ledger.silent(-1) == own.silent(-1)
     assert (found := own.run("run-1")) is not None
     assert found.facts == {"nvr": "dos2unix-7.5-1.fc41", "koji_task": "7"}
     assert [Announcer(one, Settings()).stage("run-1", "package", "queued") for one in (own, ledger)] == [True, False]
-    assert own.letters_of("run-1") == ledger.letters_of("run-1") == own.unsent() == ledger.unsent()
+    assert own.messages_of("run-1") == ledger.messages_of("run-1") == own.unsent() == ledger.unsent()
     assert ledger.counts() == {"queued": 1, "runs": 1, "sent": 0, "unsent": 1}
 
 
@@ -112,7 +112,7 @@ def test_a_transaction_that_fails_leaves_nothing_and_the_next_one_works(own: Run
     assert (found := own.run("run-1")) is not None
     assert found.status == "SUCCESS"
     with pytest.raises(LookupError, match="no run nobody"):
-        own.learn("nobody", nvr="x")
+        own.record_facts("nobody", nvr="x")
     with ledger.transaction() as connection:
         OUTBOX.drop(connection)
     with pytest.raises(InfrastructureError, match="the ledger cannot be used"):
@@ -123,10 +123,10 @@ def test_a_transaction_that_fails_leaves_nothing_and_the_next_one_works(own: Run
 def test_threads_of_a_run_do_not_wait_for_each_others_connections(own: RunLedger) -> None:
     own.claim(CHANGE, "run-1", URL)
 
-    def learn(number: int) -> Callable[[], None]:
-        return lambda: [own.learn("run-1", **{f"{number}-{turn}": "x"}) for turn in range(20)] and None
+    def record_facts(number: int) -> Callable[[], None]:
+        return lambda: [own.record_facts("run-1", **{f"{number}-{turn}": "x"}) for turn in range(20)] and None
 
-    threads = [threading.Thread(target=learn(number)) for number in range(4)]
+    threads = [threading.Thread(target=record_facts(number)) for number in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:

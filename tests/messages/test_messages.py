@@ -11,7 +11,7 @@ from jsonschema import ValidationError  # type: ignore[import-untyped]
 from distgate.bus.message import as_message, class_of
 from distgate.bus.render import Facts, render
 from distgate.cli.pages.messages import page
-from distgate.ledger.ledger import Letter
+from distgate.ledger.ledger import OutboxMessage
 from distgate.pipelines import STAGES, Pipeline
 from distgate_messages import allpackages, atomic
 from distgate_messages.stage import StageMessage
@@ -39,8 +39,8 @@ def rendered(pipeline: Pipeline, **more: str) -> list[dict[str, str]]:
     ]
 
 
-def letter_of(body: dict[str, str]) -> Letter:
-    return Letter(1, "an-id", body["topic"], body, created_at=0.0, sent_at=None, tries=0, error=None)
+def letter_of(body: dict[str, str]) -> OutboxMessage:
+    return OutboxMessage(1, "an-id", body["topic"], body, created_at=0.0, sent_at=None, tries=0, error=None)
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: f"{path.parent.name}:{path.stem}")

@@ -14,7 +14,7 @@ from distgate.changes.triage import Decision
 from distgate.ledger.ledger import Ledger
 from distgate.ledger.rejections import note_dead, reject, rejections, requeued
 from distgate.operations.audit import Audit, audit
-from distgate.operations.ledger_queries import books
+from distgate.operations.ledger_queries import ledger_snapshot
 from distgate.pipelines import Pipeline, Status
 from distgate.settings import Settings
 
@@ -71,7 +71,7 @@ def cook(ledger: Ledger, sql: str) -> None:
 
 
 def look(ledger: Ledger, later: float = 0.0, since: float = 0.0) -> Audit:
-    return audit(books(ledger, since), time.time() + later)
+    return audit(ledger_snapshot(ledger, since), time.time() + later)
 
 
 def problems(ledger: Ledger, later: float = 0.0) -> list[str]:

@@ -19,14 +19,14 @@ from distgate.ledger.ledger import Ledger
 from distgate.ledger.tables import CHANGES, OUTBOX, RUNS
 from distgate.operations.audit import audit
 from distgate.operations.clean_up import DAY, Freed, expired_copies, expired_rooms, freed_sentence, remove_rooms
-from distgate.operations.ledger_queries import books
+from distgate.operations.ledger_queries import ledger_snapshot
 from distgate.operations.prune_ledger import Forgotten, forget
 from distgate.settings import Settings
 
 NOW = time.time()
 
 
-class Books:
+class LedgerSnapshot:
     """A ledger whose runs ended when a test wants them to have."""
 
     def __init__(self, url: str) -> None:
@@ -73,11 +73,11 @@ class Books:
 
 
 @pytest.fixture
-def kept(ledger_url: str) -> Books:
-    return Books(ledger_url)
+def kept(ledger_url: str) -> LedgerSnapshot:
+    return LedgerSnapshot(ledger_url)
 
 
-def test_rows_go_when_nothing_can_happen_to_their_change_any_more(kept: Books, tmp_path: Path) -> None:
+def test_rows_go_when_nothing_can_happen_to_their_change_any_more(kept: LedgerSnapshot, tmp_path: Path) -> None:
     old = kept.run("old", 200)
     kept.ignored("ignored", 200)
     kept.run("young", 10)
@@ -104,7 +104,7 @@ def test_rows_go_when_nothing_can_happen_to_their_change_any_more(kept: Books, t
     assert [len(line["runs"]) + len(line["messages"]) for line in lines if "old" in line["change"]["key"]] == [4]
 
 
-def test_no_more_rows_go_at_once_than_asked_and_the_rest_the_next_time(kept: Books) -> None:
+def test_no_more_rows_go_at_once_than_asked_and_the_rest_the_next_time(kept: LedgerSnapshot) -> None:
     for number in range(7):
         kept.ignored(f"p{number}", 200)
     assert forget(kept.ledger, NOW - DAY, None, most=5).changes == 5
@@ -112,15 +112,15 @@ def test_no_more_rows_go_at_once_than_asked_and_the_rest_the_next_time(kept: Boo
     assert kept.left() == []
 
 
-def test_the_books_balance_after_rows_have_gone(kept: Books) -> None:
+def test_the_books_balance_after_rows_have_gone(kept: LedgerSnapshot) -> None:
     kept.run("old", 200)
     kept.run("young", 1)
-    balanced = audit(books(kept.ledger), NOW, patience=600).balanced
+    balanced = audit(ledger_snapshot(kept.ledger), NOW, patience=600).balanced
     forget(kept.ledger, NOW - 180 * DAY, None)
-    assert audit(books(kept.ledger), NOW, patience=600).balanced is balanced
+    assert audit(ledger_snapshot(kept.ledger), NOW, patience=600).balanced is balanced
 
 
-def test_directories_of_runs_go_by_the_end_of_their_run_and_others_stay(kept: Books, tmp_path: Path) -> None:
+def test_directories_of_runs_go_by_the_end_of_their_run_and_others_stay(kept: LedgerSnapshot, tmp_path: Path) -> None:
     artifacts = tmp_path / "artifacts"
     old, young = kept.run("old", 40), kept.run("young", 3)
     running = kept.run("running", 40, ended=False)
@@ -146,7 +146,7 @@ def test_directories_of_runs_go_by_the_end_of_their_run_and_others_stay(kept: Bo
     assert expired_rooms(kept.ledger, tmp_path / "nowhere", NOW, 0) == []
 
 
-def test_copies_of_runs_that_the_ledger_does_not_know_are_somebody_elses(kept: Books) -> None:
+def test_copies_of_runs_that_the_ledger_does_not_know_are_somebody_elses(kept: LedgerSnapshot) -> None:
     old, young = kept.run("old", 40), kept.run("young", 3)
     running, strange = kept.run("running", 50, ended=False), str(uuid.uuid4())
     found = expired_copies(kept.ledger, [old, young, running, strange, "lost+found"], NOW, 30 * DAY)

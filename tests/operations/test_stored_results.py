@@ -27,7 +27,7 @@ def run_of(ledger: Ledger, days_ago: float | None, takes: str = "") -> str:
     change = Change(namespace="rpms", repo="bash", rev=(run_id.replace("-", "") * 2)[:40], branch="f41", username="j")
     ledger.claim(change, run_id, "http://x")
     if takes:
-        ledger.learn(run_id, **{"result of package": takes})
+        ledger.record_facts(run_id, **{"result of package": takes})
     if days_ago is not None:
         Announcer(ledger, Settings()).close(run_id, "FAILURE")
         with ledger.transaction() as connection:

@@ -10,7 +10,7 @@ from tiny_trees import REF, TREEFILE, Packages, composed, installed, summary_of,
 
 from distgate.errors import ConfigurationError, DistgateError, InfrastructureError, PackageError
 from distgate.ostree.branch import chosen
-from distgate.ostree.branch_directory import TreeVersions, Unaccepted, next_version
+from distgate.ostree.branch_directory import PendingTree, TreeVersions, next_version
 from distgate.ostree.repository import OstreeRepository
 from distgate.process import run
 from distgate.rpm.diff import diff_text
@@ -146,13 +146,13 @@ def test_a_withdrawn_tree_is_put_forward_again_unless_the_branch_has_moved_on(
     bad = composed(trees, packages, "tool-3.0", accepted=False)
     trees.withdraw(bad)
     for _ in range(2):  # a second time changes nothing
-        trees.put_forward(bad)
+        trees.republish(bad)
         assert (trees.head(), summary_of(trees.published)) == (bad.rev, {REF: bad.rev})
     trees.withdraw(bad)
     assert trees.head() == good.rev
     following = composed(trees, packages, "extra-1.0")
     with pytest.raises(InfrastructureError, match="the branch has moved on since"):
-        trees.put_forward(bad)
+        trees.republish(bad)
     assert trees.head() == following.rev
 
 
@@ -178,9 +178,9 @@ def test_an_accepted_tree_stays_accepted_behind_the_head(tmp_path: Path, package
     trees, first = packages.branch(tmp_path / "f41")
     composed(trees, packages, "extra-1.0")
     last = composed(trees, packages, "tool-4.0", accepted=False)
-    trees.put_forward(first)  # a run that is retried in a later stage
+    trees.republish(first)  # a run that is retried in a later stage
     trees.accept(first, *packages.change("tool-2.0"))
-    assert (trees.head(), trees.unaccepted()) == (last.rev, Unaccepted(last.rev, last.parent, "a test"))
+    assert (trees.head(), trees.unaccepted()) == (last.rev, PendingTree(last.rev, last.parent, "a test"))
     assert [str(rpm.nevra) for rpm in trees.tested.rpms()] == ["extra-1.0-3.noarch", "tool-2.0-3.noarch"]
 
 

@@ -18,7 +18,7 @@ import tiny_trees
 from tiny_trees import REF, Packages, composed, installed, summary_of
 
 from distgate.errors import InfrastructureError
-from distgate.ostree.branch_directory import Unaccepted
+from distgate.ostree.branch_directory import PendingTree
 from distgate.ostree.repository import OstreeRepository
 from distgate.process import run
 
@@ -113,7 +113,7 @@ def test_a_tree_whose_run_was_killed_is_withdrawn_once_the_run_has_ended_and_nob
     busy.result(PATIENCE)
     assert trees.head() == left
 
-    assert trees.withdraw_abandoned(lambda _: True) == Unaccepted(str(left), good.rev, "a test")
+    assert trees.withdraw_abandoned(lambda _: True) == PendingTree(str(left), good.rev, "a test")
     assert (trees.head(), summary_of(trees.published)) == (good.rev, {REF: good.rev})
     assert trees.withdraw_abandoned(lambda _: True) is None
     assert composed(trees, packages, "extra-1.0").parent == good.rev
@@ -123,23 +123,23 @@ def test_a_second_compose_waits_and_says_for_whom(
     tmp_path: Path, packages: Packages, pool: ThreadPoolExecutor
 ) -> None:
     trees, good = packages.branch(tmp_path / "f41", holder="run 1", patience=PATIENCE)
-    on, heard = threading.Event(), threading.Event()
+    on, progress_pipe = threading.Event(), threading.Event()
     lines: list[str] = []
 
     def first(line: str) -> None:
         if line == "commit ...":
             on.set()
-            assert heard.wait(PATIENCE)
+            assert progress_pipe.wait(PATIENCE)
 
     def second(line: str) -> None:
         lines.append(line)
         if line.startswith("waiting for run 1 (process "):
-            heard.set()
+            progress_pipe.set()
 
     one = pool.submit(composed, trees, packages, "tool-3.0", first)
     assert on.wait(PATIENCE)
     other = pool.submit(composed, replace(trees, holder="run 2"), packages, "extra-1.0", second)
-    assert heard.wait(PATIENCE)
+    assert progress_pipe.wait(PATIENCE)
     assert one.result(PATIENCE).parent == good.rev
     assert other.result(PATIENCE).version == "41.3", "whether the first was accepted before or not"
     assert "who works on the trees of f41" in lines[0]
@@ -149,18 +149,18 @@ def test_a_tree_that_is_being_tested_is_waited_for(
     tmp_path: Path, packages: Packages, pool: ThreadPoolExecutor
 ) -> None:
     trees, _ = packages.branch(tmp_path / "f41", holder="run 1", patience=PATIENCE)
-    heard = threading.Event()
+    progress_pipe = threading.Event()
     lines: list[str] = []
 
     def listen(line: str) -> None:
         lines.append(line)
-        heard.set()
+        progress_pipe.set()
 
     repository, under_test = packages.change("tool-3.0")
     with ExitStack() as keep:
         tree = trees.compose(repository, under_test, keep=keep)
         other = pool.submit(composed, replace(trees, holder="run 2"), packages, "extra-1.0", listen)
-        assert heard.wait(PATIENCE)
+        assert progress_pipe.wait(PATIENCE)
         trees.accept(tree, repository, under_test)
     following = other.result(PATIENCE)
     assert lines[0].startswith("waiting for run 1 (process ")

@@ -12,11 +12,11 @@ from report_stand_ins import ROOM, TOKEN, USER, MailStandIn, StandIn, mail_stand
 
 from distgate.errors import ConfigurationError, DistgateError, InfrastructureError
 from distgate.reports.channels import ReportChannel, open_channel
-from distgate.reports.notice import Notice, Refused
+from distgate.reports.notice import Refused, RunEvent
 from distgate.settings import Channel, Settings
 
 REV = "ab" * 20
-END = Notice(
+END = RunEvent(
     message_id="0d1f3c9a-1111-4222-8333-444455556666",
     pipeline="allpackages",
     suffix="",
@@ -38,7 +38,7 @@ END = Notice(
     blame="package",
     sentence="bash f41 abababa: it does not boot (blame: package)",
 )
-NOTHING = Notice(**{**vars(END), "suffix": "image", "state": "complete"})
+NOTHING = RunEvent(**{**vars(END), "suffix": "image", "state": "complete"})
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_resultsdb_has_one_result_even_when_a_try_ended_in_the_dark(site: Settin
     server.faults = [None]
     with pytest.raises(InfrastructureError, match="ResultsDB"):
         channel.deliver(END)
-    assert channel.deliver(Notice(**{**vars(END), "repeated": True}))
+    assert channel.deliver(RunEvent(**{**vars(END), "repeated": True}))
     (result,) = server.results
     assert (result["outcome"], result["data"]["item"], result["ref_url"]) == ("FAILED", END.nvr, END.build_url)
     assert [status for *_, status in server.requests] == [201, 200]
@@ -104,7 +104,7 @@ def test_resultsdb_takes_a_password_as_well_as_a_token(site: Settings, server: S
 
 def test_a_flag_is_changed_and_not_doubled(site: Settings, server: StandIn) -> None:
     channel = opened(site, "dist-git-flag")
-    running = Notice(**{**vars(END), "suffix": "package", "state": "running", "status": "SUCCESS"})
+    running = RunEvent(**{**vars(END), "suffix": "package", "state": "running", "status": "SUCCESS"})
     assert [channel.deliver(one) for one in (running, END, END)] == [True, True, True]
     ((rev, _), flag), *more = server.flags.items()
     assert more == []

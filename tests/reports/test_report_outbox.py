@@ -12,7 +12,7 @@ from distgate.files import RUN_RECORD
 from distgate.ledger.ledger import Ledger
 from distgate.reports import outbox as report_outbox
 from distgate.reports.outbox import Due, ReportOutbox, channel_states
-from distgate.runs.record import CapsuleFile, VerdictRecord
+from distgate.runs.record import RunRecordFile, VerdictRecord
 from distgate.settings import Settings
 
 CHANGE = Change(namespace="rpms", repo="bash", rev="ab" * 20, branch="f41", username="jane")
@@ -25,7 +25,7 @@ def write(ledger: Ledger, run: str, status: str = "SUCCESS", *, change: Change =
     ledger.claim(change, run, f"http://ui/{run}", again=True)
     for suffix, state in STAGES:
         announcer.stage(run, suffix, state)
-    ledger.learn(run, **facts)
+    ledger.record_facts(run, **facts)
     announcer.close(run, status)  # type: ignore[arg-type]
 
 
@@ -181,11 +181,11 @@ def test_a_verdict_knows_the_one_before_it(
 
 def test_the_capsule_says_who_is_to_blame_when_the_ledger_does_not(ledger: Ledger, tmp_path: Path) -> None:
     outbox = ReportOutbox(ledger, "matrix", tmp_path)
-    capsule = CapsuleFile(tmp_path / "a" / RUN_RECORD)
+    capsule = RunRecordFile(tmp_path / "a" / RUN_RECORD)
     capsule.begin("a", "a", "lab", CHANGE)
     capsule.note(verdict=VerdictRecord(status="FAILURE", sentence="the hub is away", blame="infrastructure"))
     write(ledger, "a", "FAILURE")
-    *_, last = ledger.letters_of("a")
+    *_, last = ledger.messages_of("a")
     notice = outbox.notice(Due(last, "a", 0))
     assert notice is not None
     assert (notice.blame, notice.sentence) == ("infrastructure", "the hub is away")

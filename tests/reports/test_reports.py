@@ -11,12 +11,12 @@ from jsonschema import ValidationError  # type: ignore[import-untyped]
 from distgate.pipelines import PIPELINES, STAGES, Pipeline
 from distgate.reports.ci_messages import ci_message, topic_of
 from distgate.reports.dist_git_flag import LONGEST, flag_of
-from distgate.reports.notice import Colour, Notice, colour_of, news_of
-from distgate.reports.reporter import Speaker
+from distgate.reports.notice import Colour, RunEvent, colour_of, news_of
+from distgate.reports.reporter import ReporterIdentity
 from distgate.reports.resultsdb import result_of
 from distgate_messages import ci_test
 
-SPEAKER = Speaker("fedora-ci", "the team", "team@example.org", "https://example.org/docs", "http://logs")
+SPEAKER = ReporterIdentity("fedora-ci", "the team", "team@example.org", "https://example.org/docs", "http://logs")
 RUN: dict[str, Any] = {
     "message_id": "m-1",
     "pipeline": "allpackages",
@@ -36,22 +36,22 @@ RUN: dict[str, Any] = {
 }
 
 
-def notice(suffix: str, state: str, status: str = "SUCCESS", own: str = "", **more: Any) -> Notice:
-    return Notice(**{**RUN, "suffix": suffix, "state": state, "status": status, "own_status": own or status} | more)
+def notice(suffix: str, state: str, status: str = "SUCCESS", own: str = "", **more: Any) -> RunEvent:
+    return RunEvent(**{**RUN, "suffix": suffix, "state": state, "status": status, "own_status": own or status} | more)
 
 
-def end(status: str, blame: str = "", **more: Any) -> Notice:
+def end(status: str, blame: str = "", **more: Any) -> RunEvent:
     sentence = more.pop("sentence", f"bash f41 abababa: it ended as {status}")
     return notice("", "complete", status, blame=blame, sentence=sentence, **more)
 
 
 def named(value: Any) -> str | None:
     """The ID of a row: its notice."""
-    return f"{value.suffix}.{value.state} {value.status} {value.blame}" if isinstance(value, Notice) else None
+    return f"{value.suffix}.{value.state} {value.status} {value.blame}" if isinstance(value, RunEvent) else None
 
 
 # the notice, and the state that the dialect has for it, with the result
-CI: list[tuple[Notice, tuple[str, str] | None]] = [
+CI: list[tuple[RunEvent, tuple[str, str] | None]] = [
     (notice("package", "queued"), None),
     (notice("package", "running", nvr="", task_id=None), None),
     (notice("package", "complete"), ("queued", "")),
@@ -74,7 +74,7 @@ CI: list[tuple[Notice, tuple[str, str] | None]] = [
 
 @pytest.mark.parametrize(("told", "said"), CI, ids=named)
 def test_the_dialect_of_builds_has_one_state_for_the_whole_pipeline(
-    told: Notice, said: tuple[str, str] | None
+    told: RunEvent, said: tuple[str, str] | None
 ) -> None:
     found = ci_message(told, SPEAKER)
     if said is None:
@@ -142,7 +142,7 @@ def test_the_classes_of_the_dialect_are_registered() -> None:
 
 
 # the notice, and the test and outcome that ResultsDB gets
-RESULTS: list[tuple[Notice, tuple[str, str] | None]] = [
+RESULTS: list[tuple[RunEvent, tuple[str, str] | None]] = [
     (notice("package", "complete"), None),
     (notice("image.test.smoke", "running"), None),
     (notice("image.test.smoke", "complete"), ("smoke", "PASSED")),
@@ -161,7 +161,7 @@ RESULTS: list[tuple[Notice, tuple[str, str] | None]] = [
 
 
 @pytest.mark.parametrize(("told", "said"), RESULTS, ids=named)
-def test_a_stage_that_tests_and_the_pipeline_are_results(told: Notice, said: tuple[str, str] | None) -> None:
+def test_a_stage_that_tests_and_the_pipeline_are_results(told: RunEvent, said: tuple[str, str] | None) -> None:
     result = result_of(told, SPEAKER)
     if said is None:
         assert result is None
@@ -180,7 +180,7 @@ def test_a_commit_that_does_not_build_is_an_item_of_its_own() -> None:
 
 
 # the notice, and the flag's status and percentage
-FLAGS: list[tuple[Notice, tuple[str, int] | None]] = [
+FLAGS: list[tuple[RunEvent, tuple[str, int] | None]] = [
     (notice("package", "queued"), None),
     (notice("package", "running"), ("pending", 0)),
     (notice("image.test.smoke", "running"), ("pending", 40)),
@@ -195,7 +195,7 @@ FLAGS: list[tuple[Notice, tuple[str, int] | None]] = [
 
 
 @pytest.mark.parametrize(("told", "said"), FLAGS, ids=named)
-def test_a_flag_is_pending_until_the_end(told: Notice, said: tuple[str, int] | None) -> None:
+def test_a_flag_is_pending_until_the_end(told: RunEvent, said: tuple[str, int] | None) -> None:
     flag = flag_of(told)
     assert (flag and (flag.status, flag.percent)) == said
 
@@ -223,7 +223,7 @@ def test_every_stage_has_a_flag_while_it_runs(pipeline: Pipeline) -> None:
 
 
 # the colour before, the end, and whether that is news
-NEWS: list[tuple[Colour, Notice, str]] = [
+NEWS: list[tuple[Colour, RunEvent, str]] = [
     (None, end("SUCCESS"), ""),
     (None, end("FAILURE", "package"), "fails"),
     ("green", end("UNSTABLE", "package"), "fails"),
@@ -238,8 +238,8 @@ NEWS: list[tuple[Colour, Notice, str]] = [
 
 
 @pytest.mark.parametrize(("before", "told", "said"), NEWS, ids=named)
-def test_only_a_changed_verdict_is_news(before: Colour, told: Notice, said: str) -> None:
-    news = news_of(Notice(**{**vars(told), "before": before}))
+def test_only_a_changed_verdict_is_news(before: Colour, told: RunEvent, said: str) -> None:
+    news = news_of(RunEvent(**{**vars(told), "before": before}))
     assert (f"bash f41 {said} (allpackages, abababa by jane)" if said else None) == (news and news.subject)
     assert news is None or told.build_url in news.text
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from distgate.runners.legacy_playbook import Refused, modernise
+from distgate.runners.legacy_playbook import Refused, port_playbook
 
 #: What a suite says, what it says afterwards, and the lines that are told.
 REWRITTEN = {
@@ -97,7 +97,7 @@ def playbook(tmp_path: Path) -> Path:
 def test_an_old_construct_is_rewritten_and_its_line_told(playbook: Path, case: str) -> None:
     before, after, lines = REWRITTEN[case]
     playbook.write_text(before)
-    assert [rewrite.line for rewrite in modernise(playbook, playbook.parent)] == lines
+    assert [rewrite.line for rewrite in port_playbook(playbook, playbook.parent)] == lines
     if after is not None:
         assert playbook.read_text() == after
     assert len(playbook.read_text().splitlines()) == len(before.splitlines())
@@ -105,14 +105,14 @@ def test_an_old_construct_is_rewritten_and_its_line_told(playbook: Path, case: s
 
 def test_variables_of_a_list_are_those_of_the_mapping(playbook: Path) -> None:
     playbook.write_text(REWRITTEN["an indented list"][0])
-    modernise(playbook, playbook.parent)
+    port_playbook(playbook, playbook.parent)
     assert yaml.safe_load(playbook.read_text()) == [{"hosts": "all", "vars": {"a": 1, "b": ["x"]}}]
 
 
 @pytest.mark.parametrize("case", UNTOUCHED)
 def test_what_is_current_or_unclear_is_left_as_it_is(playbook: Path, case: str) -> None:
     playbook.write_text(UNTOUCHED[case])
-    assert modernise(playbook, playbook.parent) == []
+    assert port_playbook(playbook, playbook.parent) == []
     assert playbook.read_text() == UNTOUCHED[case]
 
 
@@ -121,7 +121,7 @@ def test_what_cannot_be_rewritten_is_refused_with_its_line(playbook: Path, case:
     text, said = REFUSED[case]
     playbook.write_text(text)
     with pytest.raises(Refused, match=said):
-        modernise(playbook, playbook.parent)
+        port_playbook(playbook, playbook.parent)
 
 
 def test_files_that_a_suite_brings_in_and_its_own_roles_are_rewritten_too(playbook: Path) -> None:
@@ -133,7 +133,7 @@ def test_files_that_a_suite_brings_in_and_its_own_roles_are_rewritten_too(playbo
     (tree / "parts").mkdir()
     (tree / "parts/one.yml").write_text("- include: two.yml\n")
     (tree / "parts/two.yml").write_text("- shell: ls warn=no\n")
-    told = [str(rewrite) for rewrite in modernise(playbook, tree)]
+    told = [str(rewrite) for rewrite in port_playbook(playbook, tree)]
     assert told == [
         "more.yml:3: include is now import_tasks",
         "parts/one.yml:1: include is now import_tasks",
@@ -148,5 +148,5 @@ def test_a_link_out_of_the_tree_is_not_followed(tmp_path: Path) -> None:
     tree.mkdir()
     elsewhere.write_text("- include: x.yml\n")
     (tree / "tests.yml").symlink_to(elsewhere)
-    assert modernise(tree / "tests.yml", tree) == []
+    assert port_playbook(tree / "tests.yml", tree) == []
     assert elsewhere.read_text() == "- include: x.yml\n"

@@ -11,8 +11,8 @@ from distgate.errors import ConfigurationError
 from distgate.rpm.nevra import Nevra
 from distgate.runs.record import (
     BuildRecord,
-    CapsuleFile,
     RpmRecord,
+    RunRecordFile,
     SmokeRecord,
     SuiteRecord,
     TestsRecord,
@@ -34,8 +34,8 @@ BUILD = BuildRecord(
 )
 
 
-def begun(tmp_path: Path) -> CapsuleFile:
-    file = CapsuleFile(tmp_path / "run/run.json")
+def begun(tmp_path: Path) -> RunRecordFile:
+    file = RunRecordFile(tmp_path / "run/run.json")
     file.begin("run-1", "run-1", "lab", CHANGE)
     return file
 

@@ -15,7 +15,7 @@ from distgate.changes.change import Change
 from distgate.errors import ConfigurationError, InfrastructureError
 from distgate.rpm.nevra import read_rpms
 from distgate.runs.inputs import RecordedInputs
-from distgate.runs.record import BaseRecord, BuildRecord, Capsule, record_rpms
+from distgate.runs.record import BaseRecord, BuildRecord, RunRecord, record_rpms
 
 
 @dataclass
@@ -24,7 +24,7 @@ class Run:
 
     directory: Path
     build: BuildRecord
-    capsule: Capsule
+    capsule: RunRecord
     said: list[str] = field(default_factory=list)
     differences: list[str] = field(default_factory=list)
 
@@ -66,7 +66,7 @@ def run(world: KojiWorld, built: tuple[str, int, Path], tmp_path: Path) -> Run:
         rpms=record_rpms(read_rpms(sorted((directory / "build").glob("*.rpm")))),
     )
     change = Change(namespace="rpms", repo="tiny", rev=source.partition("#")[2], branch="f41")
-    return Run(directory, build, Capsule(run_id="r", build_id="r", site="lab", change=change))
+    return Run(directory, build, RunRecord(run_id="r", build_id="r", site="lab", change=change))
 
 
 def unreachable(build: BuildRecord) -> BuildRecord:

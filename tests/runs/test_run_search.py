@@ -9,7 +9,7 @@ import pytest
 from distgate.changes.change import Change
 from distgate.errors import ConfigurationError
 from distgate.pipelines import Pipeline
-from distgate.runs.record import CapsuleFile
+from distgate.runs.record import RunRecordFile
 from distgate.runs.search import find_run
 
 ONE, TWO = "11111111-aaaa-4bbb-8ccc-dddddddddddd", "11112222-aaaa-4bbb-8ccc-dddddddddddd"
@@ -23,7 +23,7 @@ def artifacts(tmp_path: Path) -> Path:
     """Two runs of one commit, the second one later, and a directory that is none."""
     place = tmp_path / "artifacts"
     for number, run_id in enumerate((ONE, TWO)):
-        file = CapsuleFile(place / run_id / "run.json")
+        file = RunRecordFile(place / run_id / "run.json")
         file.begin(run_id, run_id, "lab", CHANGE)
         os.utime(file.path, (1000 + number, 1000 + number))
     (place / "33333333-empty").mkdir()
@@ -67,7 +67,7 @@ def test_a_run_is_found_by_a_message_about_it(
 def test_of_a_push_the_newest_run_of_either_pipeline_is_meant_or_that_of_one(
     artifacts: Path, tmp_path: Path, pipeline: Pipeline | None, run_id: str
 ) -> None:
-    CapsuleFile(artifacts / TWO / "run.json").begin(TWO, TWO, "lab", CHANGE, "atomic")
+    RunRecordFile(artifacts / TWO / "run.json").begin(TWO, TWO, "lab", CHANGE, "atomic")
     push = write(tmp_path / "message.json", PUSH)
     assert find_run(push, [artifacts], pipeline).capsule.run_id == run_id
 

@@ -17,7 +17,7 @@ from distgate.bus.amqp import Publisher
 from distgate.bus.queues import consumers_of, messages_in
 from distgate.errors import DistgateError
 from distgate.ledger.ledger import Ledger
-from distgate.operations.ledger_queries import books
+from distgate.operations.ledger_queries import ledger_snapshot
 from distgate.process import environment, tail_of
 from distgate.waiting import wait_for
 from lab.servers.prefect_server import PrefectServer
@@ -50,7 +50,7 @@ class Bench:
                 publisher.publish_plain(TOPIC, body)
 
     def _written(self) -> int:
-        return sum(trigger.seen for trigger in books(self.ledger).triggers)
+        return sum(trigger.seen for trigger in ledger_snapshot(self.ledger).triggers)
 
     def settle(self, known: int) -> dict[str, int]:
         """The ledger's counts once ``known`` messages stand in it.

@@ -53,7 +53,7 @@ def write(ledger: Ledger, name: str, status: str, **facts: str) -> None:
     ledger.claim(change, name, f"http://ui/{name}")
     for suffix, state in STAGES:
         announcer.stage(name, suffix, state)
-    ledger.learn(name, **facts)
+    ledger.record_facts(name, **facts)
     announcer.close(name, status)  # type: ignore[arg-type]
     later = sa.case((OUTBOX.c.topic.endswith(".image.complete"), 40), else_=0)
     with ledger.transaction() as connection:

@@ -22,7 +22,7 @@ from distgate.errors import ConfigurationError
 from distgate.ledger.ledger import Ledger
 from distgate.ledger.rejections import rejections
 from distgate.operations.audit import audit
-from distgate.operations.ledger_queries import books
+from distgate.operations.ledger_queries import ledger_snapshot
 from distgate.pipelines import Pipeline
 from distgate.prefect_api import FlowRun, PrefectApi
 from distgate.settings import Settings
@@ -97,7 +97,7 @@ class Bench:
         return change, run_id
 
     def said(self, run_id: str) -> list[str]:
-        return [f"{x.topic.split('allpackages.')[1]} {x.body['status']}" for x in self.ledger.letters_of(run_id)]
+        return [f"{x.topic.split('allpackages.')[1]} {x.body['status']}" for x in self.ledger.messages_of(run_id)]
 
     def runs_of(self, change: Change) -> list[FlowRun]:
         found = self.prefect.flow_runs(deployment=self.own.deployment)
@@ -106,7 +106,7 @@ class Bench:
     def balanced(self) -> bool:
         """Looks once more: nothing is left to do, and the books balance."""
         assert self.reconciler.look() == []
-        found = audit(books(self.ledger), 0.0)
+        found = audit(ledger_snapshot(self.ledger), 0.0)
         assert found.problems == ()
         return found.balanced
 
@@ -318,7 +318,7 @@ def test_a_change_that_nobody_claimed_gets_a_run_of_each_pipeline_that_accepted_
     (did,) = bench.reconciler.look()
     assert run.id in did
     (claimed,) = bench.ledger.runs_of(change.key, "atomic")
-    (letter,) = bench.ledger.letters_of(claimed.run_id)
+    (letter,) = bench.ledger.messages_of(claimed.run_id)
     assert (letter.topic, letter.body["status"]) == ("org.centos.prod.ci.pipeline.complete", "ABORTED")
     assert bench.ledger.runs_of(change.key) == []
     assert bench.balanced()
@@ -340,7 +340,7 @@ def test_a_run_of_atomic_host_without_an_end_is_ended_in_its_own_words(bench: Be
     ):
         bench.announcer.stage(run.id, suffix, state)
     bench.reconciler.look()
-    said = [letter.topic.partition(".ci.pipeline.")[2] for letter in bench.ledger.letters_of(run.id)]
+    said = [letter.topic.partition(".ci.pipeline.")[2] for letter in bench.ledger.messages_of(run.id)]
     assert said[-2:] == ["compose.complete", "complete"]
     assert bench.balanced()
 

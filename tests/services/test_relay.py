@@ -91,7 +91,7 @@ def test_messages_arrive_in_order_with_the_ids_of_the_outbox(
         for run in "12":
             write_run(ledger, topic, run)
         read = [bus.receive(30) for _ in range(12)]
-    letters = [letter for run in "12" for letter in ledger.letters_of(run)]
+    letters = [letter for run in "12" for letter in ledger.messages_of(run)]
     assert [(x.topic, x.message_id, x.body) for x in read if x] == [(x.topic, x.message_id, x.body) for x in letters]
     assert {x.headers["fedora_messaging_schema"] for x in read if x} == {"distgate.allpackages.StageV1"}
     wait_for("all to be marked as sent", lambda: not ledger.unsent(), 10)
@@ -104,7 +104,7 @@ def check_all_said(ledger: Ledger, bus: Subscription) -> None:
     """Every message was sent, in order, and at most the one that was confirmed and not yet marked a second time."""
     read = [x for x in iter(lambda: bus.receive(1), None) if x]
     ids = list(dict.fromkeys(x.message_id for x in read))
-    assert ids == [letter.message_id for run in RUNS for letter in ledger.letters_of(run)]
+    assert ids == [letter.message_id for run in RUNS for letter in ledger.messages_of(run)]
     assert len(read) - len(ids) <= 1
 
 

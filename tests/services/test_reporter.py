@@ -93,9 +93,9 @@ class Desk:
         self.ledger.claim(change, name, f"http://ui/{name}")
         for suffix, state in STAGES:
             if (suffix, state) == ("package", "complete"):
-                self.ledger.learn(name, nvr=f"bash-5.{number}-1.fc41", koji_task=f"http://hub {number + 1}")
+                self.ledger.record_facts(name, nvr=f"bash-5.{number}-1.fc41", koji_task=f"http://hub {number + 1}")
             announcer.stage(name, suffix, state)
-        self.ledger.learn(name, blame="package", sentence=f"bash f41: commit {number}")
+        self.ledger.record_facts(name, blame="package", sentence=f"bash f41: commit {number}")
         announcer.close(name, status)  # type: ignore[arg-type]
         return change.rev
 

@@ -20,7 +20,7 @@ from distgate.process import run, spawn, tail_of
 from distgate.waiting import wait_for
 from lab.servers import prefect_server as lab_prefect
 from lab.servers.prefect_server import PrefectServer
-from services.worker import Gate, Post
+from services.worker import PollGate, WorkerIdentity
 
 SOON = 120.0
 
@@ -66,7 +66,7 @@ class Room:
         parameters = {"scratch": str(self.project), "name": name}
         return self.api.create_flow_run("hold/here", parameters, idempotency_key=uuid.uuid4().hex, queue=queue)
 
-    def let_go(self, name: str) -> None:
+    def forget_message(self, name: str) -> None:
         (self.project / f"{name}.end").touch()
 
     def await_begun(self, name: str) -> None:
@@ -149,25 +149,25 @@ def test_an_unfit_worker_takes_no_new_run_and_ends_none_and_takes_runs_when_it_i
     room.await_begun("own")
     assert room.state_of(second) in ("SCHEDULED", "LATE")
     assert room.state_of(first) == "RUNNING"
-    room.let_go("first")
+    room.forget_message("first")
     room.await_completed(first)
     asking = room.start("asking", queue=ASKING_QUEUE)
     room.await_begun("asking")
     assert room.state_of(second) in ("SCHEDULED", "LATE")
-    room.let_go("asking")
+    room.forget_message("asking")
     room.await_completed(asking)
 
     room.mend_host()
     room.await_health(True)
     room.await_begun("second")
-    room.let_go("own")
+    room.forget_message("own")
     room.await_completed(own)
 
     # Asked to end, it waits for what it has in hand.
     os.kill(worker, signal.SIGTERM)
     wait_for("the drain", lambda: "in hand are awaited" in room.log(), SOON, evidence=room.log)
     third = room.start("third")
-    room.let_go("second")
+    room.forget_message("second")
     room.await_completed(second)
     wait_for("the worker's end", lambda: ended(worker), SOON, evidence=room.log)
     assert room.state_of(third) in ("SCHEDULED", "LATE")
@@ -202,7 +202,7 @@ GATES: list[tuple[bool | None, bool, bool, set[str]]] = [
 def test_a_gate_lets_in_what_the_health_allows(
     tmp_path: Path, fit: bool | None, stale: bool, draining: bool, queues: set[str]
 ) -> None:
-    gate = Gate(Post("distgate", "kvm01", 2), tmp_path / "health.json")
+    gate = PollGate(WorkerIdentity("distgate", "kvm01", 2), tmp_path / "health.json")
     if fit is not None:
         write_health(tmp_path / "health.json", Health(fit, "", 0.0))
     gate.stale, gate.draining = stale, draining

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from distgate.testing.live_log import MOST_LINES, last_words, newest_log
+from distgate.testing.live_log import MOST_LINES, newest_log, tail_text
 
 
 def write(path: Path, text: str, at: int) -> Path:
@@ -37,6 +37,6 @@ def test_the_end_of_a_log_is_shown_as_text(tmp_path: Path) -> None:
     write(tmp_path / "guest/console.log", "".join(lines), 1)
     found = newest_log(tmp_path)
     assert found
-    head, *shown = last_words(found, tmp_path).splitlines()
+    head, *shown = tail_text(found, tmp_path).splitlines()
     assert head == f"guest/console.log, {found.size / 1000:.1f} kB:"
     assert shown == [f"line {number}" for number in range(99 - MOST_LINES, 99)]

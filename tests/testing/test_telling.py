@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from distgate.testing.log_excerpts import MOST, MOST_LINES, excerpt, telling_line
+from distgate.testing.log_excerpts import MOST, MOST_LINES, excerpt, key_line
 
 COMPILER = """\
 cc -O2 -include unixconv.h -c querycp.c -o querycp.o
@@ -54,7 +54,7 @@ CASES: list[tuple[str, str]] = [
 
 @pytest.mark.parametrize(("text", "line"), CASES)
 def test_the_evidence_is_the_line_that_names_the_reason(text: str, line: str) -> None:
-    assert telling_line(text) == line
+    assert key_line(text) == line
 
 
 LOG = """\

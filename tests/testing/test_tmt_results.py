@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from distgate.errors import TestsError
-from distgate.testing.log_excerpts import last_failure, last_running, tmt_failure
+from distgate.testing.log_excerpts import last_failure, last_step, tmt_failure
 from distgate.testing.results import TestOutcome, read_tmt_results
 from distgate.testing.verdict import SuiteRun, judge
 
@@ -201,7 +201,7 @@ RUNNING = [
 
 @pytest.mark.parametrize(("log", "step"), RUNNING)
 def test_the_end_of_a_log_names_what_was_running(log: str, step: str) -> None:
-    assert last_running(log) == step
+    assert last_step(log) == step
 
 
 FAILURES = [
