@@ -70,7 +70,7 @@ def checkout_of_site(url: str, rev: str, into: Path) -> Path:
 
 
 @dataclass(frozen=True)
-class History:
+class CommitCount:
     """What led to a commit: ``commits`` counts all of it, merged branches too (``git rev-list --count``).
 
     ``releases`` is the number that rpmautospec gives to the commit's release: of the branch's own commits, those
@@ -81,7 +81,7 @@ class History:
     releases: int = 0
 
 
-def history(
+def commit_count(
     url: str,
     rev: str,
     *,
@@ -89,7 +89,7 @@ def history(
     timeout: float = 300.0,
     size_limit: int = 512 << 20,
     scratch: Path | None = None,
-) -> History:
+) -> CommitCount:
     """What led to the commit ``rev`` of the repository at ``url``; ``spec`` names the spec file to count releases of.
 
     From a server that serves parts, commits alone are fetched, unless there is a ``spec``. Nothing is kept below
@@ -105,7 +105,7 @@ def history(
             git(["init", "--quiet", "--bare", "--template=", repository], timeout)
             git(["-C", repository, "fetch", "--quiet", "--no-tags", wanted, url, rev], timeout)
             commits = int(git(["-C", repository, "rev-list", "--count", rev], timeout))
-            return History(commits, _releases(repository, rev, spec, timeout) if spec else 0)
+            return CommitCount(commits, _releases(repository, rev, spec, timeout) if spec else 0)
 
 
 def _releases(repository: Path, rev: str, spec: str, timeout: float) -> int:

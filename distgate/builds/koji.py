@@ -20,6 +20,7 @@ import requests
 
 from distgate.builds.base import BuildTask, KojiAuth, TaskLost
 from distgate.builds.koji_files import HubFile, ReleasedFile, TaskFile, fetch, released, wanted
+from distgate.changes.retrigger import Source
 from distgate.errors import Cancelled, ConfigurationError, DistgateError, InfrastructureError, PackageError, TimedOut
 from distgate.files import sha256_of
 from distgate.steps import Progress
@@ -32,6 +33,8 @@ UPLOAD_CHUNK = 1 << 20
 _PASSING = (koji.AuthExpired, koji.AuthLockError, koji.SequenceError, koji.RetryError, koji.ServerOffline)
 #: What a failed task says when not the package but the builder, its root or dist-git was in trouble.
 _BUILDER_TROUBLE = re.compile(r"BuildrootError|ServerOffline|hub was restarted|refusing task|\"git (clone|fetch)")
+#: States of a build task that ended without packages.
+_WITHOUT_PACKAGES = {koji.TASK_STATES["CANCELED"]: "was cancelled", koji.TASK_STATES["FAILED"]: "failed"}
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class KojiProfile:
 
 
 class KojiClient:
-    """A BuildHub (drivers/base.py) on a real Koji. Every call has its own session, so threads may share one."""
+    """A BuildHub on a real Koji. Every call has its own session, so threads may share one."""
 
     def __init__(self, profile: KojiProfile) -> None:
         self.profile = profile
@@ -140,6 +143,25 @@ class KojiClient:
             if root is None:
                 raise ConfigurationError(f"the hub {self.profile.server} has no task {task_id}")
             return _as_tree(root, session.getTaskDescendents(task_id))
+
+    def source(self, task_id: int) -> Source:
+        """The commit and the target of a build task.
+
+        Raises ConfigurationError for a task that is no build or has no packages, InfrastructureError when the hub
+        cannot be reached.
+        """
+        with self._session(login=False) as session:
+            task = session.getTaskInfo(task_id, request=True)
+        where = f"Koji task {task_id} on {self.profile.server}"
+        if not task or task["method"] != "build":
+            problem = f"is a {task['method']}" if task else "does not exist"
+            raise ConfigurationError(
+                f"{where} {problem}", hint="koji_task is the ID of the build, not of a part of it"
+            )
+        if end := _WITHOUT_PACKAGES.get(task["state"]):
+            raise ConfigurationError(f"{where} {end}: it has no packages", hint="name the commit to build it anew")
+        source, target, *_ = task["request"]
+        return Source(str(source), str(target))
 
     def cancel(self, task_id: int) -> None:
         """Cancel a task and its descendants; one that has ended already stays as it is."""

@@ -1,4 +1,4 @@
-"""What dist-git and Koji are asked when somebody starts a run by hand."""
+"""What a run that is started by hand looks up: a branch's latest commit in dist-git, a build's source in Koji."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from distgate.builds.heads import heads
 from distgate.builds.koji import KojiClient, KojiProfile
 from distgate.changes.retrigger import Source
 from distgate.errors import ConfigurationError
-
-_ENDED_BADLY = {3: "was cancelled", 5: "failed"}
 
 
 class SiteLookup:
@@ -21,30 +19,14 @@ class SiteLookup:
 
     def head(self, namespace: str, repo: str, branch: str) -> str:
         """The latest commit of a branch. Raises ConfigurationError when it cannot be had."""
-        found = heads({repo: self._address(namespace, repo)}, [branch])[repo]
-        if found.problem:
+        latest = heads({repo: self._address(namespace, repo)}, [branch])[repo]
+        if latest.problem:
             raise ConfigurationError(
-                f"{namespace}/{repo} on {branch}: {found.problem}",
+                f"{namespace}/{repo} on {branch}: {latest.problem}",
                 hint="are its name and branch as dist-git has them?",
             )
-        return found.rev
+        return latest.rev
 
     def source(self, koji_task: int) -> Source:
-        """What a build task was asked to build. Raises ConfigurationError for a task that is none or has no packages,
-        InfrastructureError when the hub is away."""
-        return _Sources(self._koji).source(koji_task)
-
-
-class _Sources(KojiClient):
-    def source(self, task_id: int) -> Source:
-        with self._session(login=False) as session:
-            known = session.getTaskInfo(task_id, request=True)
-        where = f"Koji task {task_id} on {self.profile.server}"
-        if not known or known["method"] != "build":
-            said = f"is a {known['method']}" if known else "does not exist"
-            raise ConfigurationError(f"{where} {said}", hint="koji_task is the ID of the build, not of a part of it")
-        if known["state"] in _ENDED_BADLY:
-            said = _ENDED_BADLY[known["state"]]
-            raise ConfigurationError(f"{where} {said}: it has no packages", hint="name the commit to build it anew")
-        source, target, *_ = known["request"]
-        return Source(str(source), str(target))
+        """The commit and the target of a build task; see ``KojiClient.source``."""
+        return KojiClient(self._koji).source(koji_task)

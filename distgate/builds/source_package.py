@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from distgate.builds.checkout import checkout as check_out
-from distgate.builds.checkout import history
+from distgate.builds.checkout import commit_count
 from distgate.builds.lookaside import Lookaside
 from distgate.builds.release import mark_of, original, uses_autorelease, with_commit
 from distgate.errors import DistgateError, PackageError
@@ -47,7 +47,7 @@ class SourcePackage:
 @dataclass(frozen=True)
 class Commit:
     """The commit to make a package of. ``count`` counts all commits that led to ``rev``, ``releases`` those that
-    rpmautospec counts (distgate.builds.checkout.History)."""
+    rpmautospec counts (distgate.builds.checkout.CommitCount)."""
 
     namespace: str
     repo: str
@@ -69,16 +69,16 @@ class SourcePackager:
     scratch: Path | None = None
 
     def package(self, url: str, namespace: str, repo: str, rev: str, dist: str, into: Path) -> SourcePackage:
-        """The SRPM of the commit ``rev`` of the repository at ``url``; see ``make``, ``checkout`` and ``history``.
+        """The SRPM of the commit ``rev`` of the repository at ``url``, alone in the directory ``into``.
 
-        Only what ``make`` leaves is left in the directory ``into``.
+        See ``make``, ``checkout`` and ``commit_count``.
         """
         into.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".tree-", dir=into) as private:
             tree = check_out(url, rev, Path(private) / repo)
             spec = find_spec(tree)
             counted = spec.name if uses_autorelease(read_spec(spec)) else ""
-            led = history(url, rev, spec=counted, scratch=self.scratch)
+            led = commit_count(url, rev, spec=counted, scratch=self.scratch)
             commit = Commit(namespace, repo, rev, led.commits, led.releases or 1)
             return self.make(tree, commit, dist, into)
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -56,14 +55,14 @@ def judge_suite(
 ) -> None:
     """Say what a suite's run means, and who is to blame. Exit 0 for every verdict."""
     from distgate.testing.results import read_end
-    from distgate.testing.verdict import judge
+    from distgate.testing.verdict import SuiteRun, judge
 
     if not artifacts.is_dir():
         raise ConfigurationError(
             f"{artifacts} is no directory", hint="name what the suite left, results.yml is in it"
         )
     seen = judge(
-        _Observed(str(artifacts), rc, artifacts, unreachable, timed_out, kind=kind),
+        SuiteRun(str(artifacts), rc, artifacts, unreachable, timed_out, kind=kind),
         read_end(console, 2000) if console else "",
     )
     if as_json:
@@ -73,19 +72,6 @@ def judge_suite(
     print(printable(f"{seen.verdict}{blame}: {seen.evidence}", newlines=False))
     for test in seen.tests:
         print(printable(f"{test.result} {test.name}{_aside(test.note)}", newlines=False))
-
-
-@dataclass(frozen=True)
-class _Observed:
-    """What the caller saw; distgate.testing.verdict.ObservedSuite."""
-
-    suite: str
-    returncode: int
-    artifacts: Path
-    unreachable: bool
-    timed_out: bool
-    tasks: Mapping[str, int] = field(default_factory=dict[str, int])
-    kind: Kind = "sti"
 
 
 def _aside(text: Any) -> str:

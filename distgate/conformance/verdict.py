@@ -14,7 +14,7 @@ from distgate.steps import Step
 from distgate.testing.junit_reader import JunitTests, read_junit
 from distgate.testing.log_excerpts import last_failure, last_step, refusal
 from distgate.testing.results import TestOutcome, read_end
-from distgate.testing.verdict import ObservedSuite, RunVerdict, SuiteVerdict, run_verdict
+from distgate.testing.verdict import RunVerdict, SuiteRun, SuiteVerdict, run_verdict
 from distgate.text import printable
 
 Phase = Literal["provision", "install", "conformance"]
@@ -80,7 +80,7 @@ def counts(tests: Sequence[TestOutcome]) -> dict[str, int]:
     return {"passed": passed, "failed": len(tests) - passed - seen["skip"], "skipped": seen["skip"]}
 
 
-def judge_install(name: str, run: ObservedSuite, console: str = "") -> SuiteVerdict | None:
+def judge_install(name: str, run: SuiteRun, console: str = "") -> SuiteVerdict | None:
     """The verdict on an installation that did not end well; None when the cluster stands.
 
     ``console`` is the end of the consoles of nodes that were lost.
@@ -92,7 +92,7 @@ def judge_install(name: str, run: ObservedSuite, console: str = "") -> SuiteVerd
     return SuiteVerdict(name, "ERROR", blame, (), said, printable(console))
 
 
-def judge_conformance(name: str, run: ObservedSuite, least: int = 1, console: str = "") -> SuiteVerdict:
+def judge_conformance(name: str, run: SuiteRun, least: int = 1, console: str = "") -> SuiteVerdict:
     """The verdict on the conformance tests by the JUnit files in ``run.artifacts``.
 
     ``least`` is how many tests have to pass for their run to count: a filter that matches nothing is no success.
@@ -115,7 +115,7 @@ def status_of(verdict: SuiteVerdict) -> RunVerdict:
 _Decision = tuple[Literal["PASS", "FAIL", "ERROR", "NOTHING_RUN"], Blame | None, str]
 
 
-def _decide(run: ObservedSuite, found: JunitTests, least: int) -> _Decision:
+def _decide(run: SuiteRun, found: JunitTests, least: int) -> _Decision:
     bad = [test for test in found.tests if test.result in ("fail", "error")]
     number = counts(found.tests)
     summary = f"{number['passed']} passed, {number['failed']} failed, {number['skipped']} skipped"
@@ -135,7 +135,7 @@ def _decide(run: ObservedSuite, found: JunitTests, least: int) -> _Decision:
     return "PASS", None, summary
 
 
-def _broken_off(run: ObservedSuite, what: str) -> tuple[Blame, str] | None:
+def _broken_off(run: SuiteRun, what: str) -> tuple[Blame, str] | None:
     """Why a playbook did not get to its end by itself; None when it did."""
     log = _log(run)
     if run.unreachable:
@@ -147,7 +147,7 @@ def _broken_off(run: ObservedSuite, what: str) -> tuple[Blame, str] | None:
     return None
 
 
-def _failed(run: ObservedSuite, what: str) -> tuple[Blame, str]:
+def _failed(run: SuiteRun, what: str) -> tuple[Blame, str]:
     """Who is to blame for a playbook that ended with a status, and what it said.
 
     A task that fails on a node speaks about the image, which is what changed. Everything before the first task, and
@@ -171,7 +171,7 @@ def _at(log: str) -> str:
     return f", at {step}" if step else ""
 
 
-def _log(run: ObservedSuite) -> str:
+def _log(run: SuiteRun) -> str:
     return next((text for name in _LOGS if (text := read_end(run.artifacts / name))), "")
 
 

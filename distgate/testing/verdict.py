@@ -40,23 +40,21 @@ _LOGS: Mapping[str, tuple[str, ...]] = {
 _FINE = ("pass", "info", "skip")
 
 
-class ObservedSuite(Protocol):
-    """One run of a suite as its runner saw it: a SuiteRun."""
+@dataclass(frozen=True)
+class SuiteRun:
+    """What was observed when one test suite ran: the input of the verdict.
 
-    @property
-    def suite(self) -> str: ...
-    @property
-    def returncode(self) -> int: ...
-    @property
-    def artifacts(self) -> Path: ...
-    @property
-    def unreachable(self) -> bool: ...
-    @property
-    def timed_out(self) -> bool: ...
-    @property
-    def tasks(self) -> Mapping[str, int]: ...
-    @property
-    def kind(self) -> Literal["sti", "tmt", "playbook"]: ...
+    ``kind`` says whose ``returncode`` and files in ``artifacts`` they are: those of ansible-playbook and the Standard
+    Test Interface, tmt's, or those of a playbook whose tasks are the tests.
+    """
+
+    suite: str
+    returncode: int
+    artifacts: Path
+    unreachable: bool = False
+    timed_out: bool = False
+    tasks: Mapping[str, int] = field(default_factory=dict)
+    kind: Literal["sti", "tmt", "playbook"] = "sti"
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,7 @@ class SuiteVerdict:
         return self.verdict == "ERROR" and self.blame == "infrastructure"
 
 
-def judge(run: ObservedSuite, console: str = "") -> SuiteVerdict:
+def judge(run: SuiteRun, console: str = "") -> SuiteVerdict:
     """The verdict on one suite; ``console`` is the end of its guest's serial console, evidence of a hang.
 
     A suite that left results or a log was run, whatever its exit status: older suites exit non-zero when a test
@@ -95,7 +93,7 @@ def judge(run: ObservedSuite, console: str = "") -> SuiteVerdict:
     return replace(seen, evidence=evidence, details=printable(console) if broken_off else "")
 
 
-def _stopped_at(run: ObservedSuite, log: str, evidence: str) -> str:
+def _stopped_at(run: SuiteRun, log: str, evidence: str) -> str:
     text = read_end(run.artifacts / log)
     step, said = last_step(text), "" if run.timed_out else last_failure(text)
     return f"{step}: {said}" if step and said and printable(said, newlines=False) not in evidence else step
@@ -146,7 +144,7 @@ def worst_first(tests: Sequence[_T], most: int) -> Sequence[_T]:
 _Decision = tuple[Verdict, Blame | None, str]
 
 
-def _judge_sti(run: ObservedSuite) -> SuiteVerdict:
+def _judge_sti(run: SuiteRun) -> SuiteVerdict:
     try:
         results = read_results(run.artifacts)
     except TestsError as error:
@@ -157,7 +155,7 @@ def _judge_sti(run: ObservedSuite) -> SuiteVerdict:
 
 
 def _malformed(
-    run: ObservedSuite, malformed: TestsError, blame: Blame
+    run: SuiteRun, malformed: TestsError, blame: Blame
 ) -> tuple[Verdict, Blame, tuple[TestOutcome, ...], str]:
     if run.unreachable:  # the file may be the half of one
         return "ERROR", "infrastructure", (), f"{_UNREACHABLE}; {malformed.message}"
@@ -168,7 +166,7 @@ _UNREACHABLE = "the guest could not be reached while the suite ran"
 
 
 def _decide(
-    run: ObservedSuite, results: tuple[TestOutcome, ...] | None, logged: tuple[TestOutcome, ...] | None
+    run: SuiteRun, results: tuple[TestOutcome, ...] | None, logged: tuple[TestOutcome, ...] | None
 ) -> _Decision:
     if run.unreachable:
         return "ERROR", "infrastructure", _UNREACHABLE
@@ -201,14 +199,14 @@ def _late(left: Sequence[str], bad: Sequence[TestOutcome], named: str) -> _Decis
     return "ERROR", "tests", f"the suite was killed at its deadline and left no {LOG}"
 
 
-def _missing(run: ObservedSuite) -> str:
+def _missing(run: SuiteRun) -> str:
     """The packages that a suite asked for and the guest could not get: a fresh guest has the same ones."""
     found = (missing_packages(read_end(run.artifacts / log)) for log in _LOGS["sti"])
     said = next((one for one in found if one), "")
     return f"not to be had in the guest: {printable(said, newlines=False)}" if said else ""
 
 
-def _silent(run: ObservedSuite) -> _Decision:
+def _silent(run: SuiteRun) -> _Decision:
     if run.returncode == 0:
         ran = run.tasks.get("ok", 0)
         count = f", {ran} tasks ran" if ran else ""
@@ -222,7 +220,7 @@ def _silent(run: ObservedSuite) -> _Decision:
     return "ERROR", "infrastructure", said
 
 
-def _judge_playbook(run: ObservedSuite) -> SuiteVerdict:
+def _judge_playbook(run: SuiteRun) -> SuiteVerdict:
     """A playbook without results: each task is a test, and the first that fails ends it. One that leaves results or
     a log is judged by them, as any suite."""
     if any((run.artifacts / name).exists() for name in (RESULTS, LOG)):
@@ -230,7 +228,7 @@ def _judge_playbook(run: ObservedSuite) -> SuiteVerdict:
     return SuiteVerdict(run.suite, *_decide_playbook(run))
 
 
-def _decide_playbook(run: ObservedSuite) -> tuple[Verdict, Blame | None, tuple[TestOutcome, ...], str]:
+def _decide_playbook(run: SuiteRun) -> tuple[Verdict, Blame | None, tuple[TestOutcome, ...], str]:
     if run.unreachable:
         return "ERROR", "infrastructure", (), _UNREACHABLE
     if run.timed_out:
@@ -248,7 +246,7 @@ def _decide_playbook(run: ObservedSuite) -> tuple[Verdict, Blame | None, tuple[T
     return "PASS", None, (TestOutcome(run.suite, "pass"),), f"all {passed} tasks passed"
 
 
-def _judge_tmt(run: ObservedSuite) -> SuiteVerdict:
+def _judge_tmt(run: SuiteRun) -> SuiteVerdict:
     try:
         tests = read_tmt_results(run.artifacts)
     except TestsError as error:  # tmt writes that file, on our side
@@ -257,7 +255,7 @@ def _judge_tmt(run: ObservedSuite) -> SuiteVerdict:
     return SuiteVerdict(run.suite, verdict, blame, tests or (), evidence)
 
 
-def _decide_tmt(run: ObservedSuite, tests: tuple[TestOutcome, ...]) -> _Decision:
+def _decide_tmt(run: SuiteRun, tests: tuple[TestOutcome, ...]) -> _Decision:
     if run.unreachable:
         return "ERROR", "infrastructure", _UNREACHABLE
     bad = [test for test in tests if test.result not in (*_FINE, "pending")]
@@ -288,7 +286,7 @@ def _late_tmt(tests: Sequence[TestOutcome], bad: Sequence[TestOutcome]) -> _Deci
     return "ERROR", "tests", f"{late} before any of its tests was done"
 
 
-def _silent_tmt(run: ObservedSuite) -> _Decision:
+def _silent_tmt(run: SuiteRun) -> _Decision:
     said = f"tmt ended with status {run.returncode} and left no results"
     output = read_end(run.artifacts / "tmt.txt")
     if run.returncode in (0, _TMT_NO_RESULTS, _TMT_ALL_SKIPPED) or "No plans found." in output:
@@ -324,20 +322,3 @@ def _names(tests: Sequence[TestOutcome]) -> str:
 
 
 _JUDGES = {"sti": _judge_sti, "tmt": _judge_tmt, "playbook": _judge_playbook}
-
-
-@dataclass(frozen=True)
-class SuiteRun:
-    """What was observed when one test suite ran: the input of the verdict (distgate.testing.verdict).
-
-    ``kind`` says whose words ``returncode`` and the files in ``artifacts`` are: those of ansible-playbook and the
-    Standard Test Interface, tmt's, or those of a playbook whose tasks are the tests.
-    """
-
-    suite: str
-    returncode: int
-    artifacts: Path
-    unreachable: bool = False
-    timed_out: bool = False
-    tasks: Mapping[str, int] = field(default_factory=dict)
-    kind: Literal["sti", "tmt", "playbook"] = "sti"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from distgate.builds.checkout import History, checkout, history
+from distgate.builds.checkout import CommitCount, checkout, commit_count
 from distgate.errors import ConfigurationError, DistgateError, InfrastructureError, PackageError
 from lab.dist_git.repository import create_repository, git, push
 from lab.dist_git.server import DistGitServer
@@ -122,9 +122,9 @@ def test_all_commits_are_counted_and_the_releases_of_one_version(
     server: DistGitServer, root: Path, grown: list[str], parts: str
 ) -> None:
     git("-C", root / "repositories/rpms/grown.git", "config", "uploadpack.allowFilter", parts)
-    found = [history(f"{server.url}/rpms/grown.git", rev, spec="grown.spec") for rev in grown]
-    assert found == [History(1, 1), History(2, 2), History(5, 3), History(6, 1), History(7, 2)]
-    assert history(f"{server.url}/rpms/grown.git", grown[-1]) == History(7)
+    found = [commit_count(f"{server.url}/rpms/grown.git", rev, spec="grown.spec") for rev in grown]
+    assert found == [CommitCount(1, 1), CommitCount(2, 2), CommitCount(5, 3), CommitCount(6, 1), CommitCount(7, 2)]
+    assert commit_count(f"{server.url}/rpms/grown.git", grown[-1]) == CommitCount(7)
 
 
 @pytest.mark.parametrize(("url", "rev", "kind", "words"), REFUSED)
@@ -132,7 +132,7 @@ def test_a_history_that_cannot_be_had_is_told_as_a_checkout_is(
     server: DistGitServer, revs: list[str], tmp_path: Path, url: str, rev: str, kind: type[DistgateError], words: str
 ) -> None:
     with pytest.raises(kind, match=words):
-        history(url.replace("{url}", server.url), rev, scratch=tmp_path)
+        commit_count(url.replace("{url}", server.url), rev, scratch=tmp_path)
     assert not list(tmp_path.iterdir())
 
 
