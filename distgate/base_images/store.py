@@ -188,11 +188,17 @@ class BaseStore:
             else:
                 stack.enter_context(self._locked(order.identity, order.title, progress))
             entry = self._built(order, asked - (RETRY_BUILD_AFTER if instead else 0), progress)
-            if entry.qualification is None:
+            if self._is_unproved(entry):
                 entry = self._qualified(entry, progress)
         if not entry.qualified:
             raise refusal(entry)
         return entry
+
+    def _is_unproved(self, entry: BaseEntry) -> bool:
+        """Whether it was not booted yet, or was refused under an accelerator that may have been at fault itself."""
+        if entry.qualification is None or self.workshop is None:
+            return entry.qualification is None
+        return entry.refused and entry.qualification.accelerator != self.workshop.accelerated_by().name
 
     def _built(self, order: BuildRequest, since: float, progress: Progress) -> BaseEntry:
         """The entry, built when it is absent, unless a build of it has failed after ``since``."""

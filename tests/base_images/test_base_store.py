@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 import tiny_bases
-from tiny_bases import OFFLINE, SAID, Bench, TinyBuilder, failing
+from tiny_bases import EMULATED, OFFLINE, SAID, Bench, TinyBuilder, failing
 
 from distgate.base_images.store import BaseStore, RefusedBase
 from distgate.errors import ConfigurationError, InfrastructureError, PackageError, TimedOut
+from distgate.guests.accelerator import Accelerator
 from distgate.images.base import BaseImage
 from distgate.waiting import wait_for
 
@@ -112,6 +113,16 @@ def test_a_refused_base_can_be_tried_again_and_serves_when_it_passes(bench: Benc
     assert not left.exists(), "what a killed qualification left"
     assert bench.store.base(bench.definition()).identity == identity
     assert len(bench.builder.builds) == 1
+
+
+def test_a_base_that_was_refused_under_another_accelerator_is_booted_again(bench: Bench) -> None:
+    bench.accelerator = Accelerator("kvm", "it ran a boot sector", 0.01)
+    bench.guests.said = failing()
+    with pytest.raises(RefusedBase):
+        bench.store.base(bench.definition())
+    bench.accelerator, bench.guests.said = EMULATED, SAID
+    assert bench.store.base(bench.definition()).path.exists()
+    assert (len(bench.builder.builds), bench.guests.boots) == (1, 2)
 
 
 def test_a_host_that_cannot_boot_guests_says_nothing_of_the_base(bench: Bench) -> None:
