@@ -8,14 +8,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import json
 import os
-import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from distgate.errors import InfrastructureError
 
@@ -84,16 +82,10 @@ def directory() -> Path:
 
 
 def keep(path: Path, content: bytes) -> None:
-    """Write a file that is whole or absent at any moment; a cache that cannot be written is no error."""
+    """Write a file of the cache; one that cannot be written is no error."""
     with contextlib.suppress(OSError):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with open(descriptor, "wb") as stream:
-                stream.write(content)
-            Path(draft).replace(path)
-        finally:
-            Path(draft).unlink(missing_ok=True)
+        write_whole(path, content, mode=0o600)
 
 
 def boot_id() -> str:
@@ -109,17 +101,44 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that readers see the old text or the new one, whatever happens to us."""
-    writing = path.with_name(f".{path.name}.{os.getpid()}.new")
-    try:
-        with writing.open("w") as stream:
-            stream.write(text)
+def write_whole(path: Path, content: str | bytes, *, mode: int | None = None) -> None:
+    """Write a file, to the disk, so that readers see the old content or the new one, whatever happens to us.
+
+    Several writers do not disturb each other: the last one to finish wins. The file's permissions are ``mode``, or
+    those of any new file. Raises OSError, and leaves nothing then.
+    """
+    with draft_of(path) as draft:
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666 if mode is None else 0o600)
+        with open(descriptor, "wb") as stream:
+            if mode is not None:
+                os.fchmod(descriptor, mode)
+            stream.write(content.encode() if isinstance(content, str) else content)
             stream.flush()
-            os.fsync(stream.fileno())
-        writing.rename(path)
+            os.fsync(descriptor)
+
+
+@contextmanager
+def draft_of(path: Path) -> Iterator[Path]:
+    """The name beside ``path`` under which the block makes the file, or the link, that takes its place at the end.
+
+    No other process drafts under that name, and nothing is left of it when the block fails.
+    """
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.new")
+    try:
+        yield draft
+        draft.replace(path)
+        _sync_directory(path.parent)
     finally:
-        writing.unlink(missing_ok=True)
+        draft.unlink(missing_ok=True)
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # there are file systems that cannot
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def disk_usage(path: Path) -> int:
@@ -132,8 +151,3 @@ def disk_usage(path: Path) -> int:
             continue
         seen[(status.st_dev, status.st_ino)] = status.st_blocks * 512
     return sum(seen.values())
-
-
-def as_json(record: Any) -> str:
-    """A record as the files of an entry hold it."""
-    return json.dumps(record, default=str, indent=1) + "\n"

@@ -33,6 +33,13 @@ FAILURES: Mapping[str, str] = {
     "cancelled": "Aborted",
 }
 
+#: What our global limits in Prefect are called: each name begins with one of these, and goes on with whose it is.
+KOJI_LIMIT = "koji-"
+GUESTS_LIMIT = "guests-"
+OSTREE_LIMIT = "ostree-"
+#: A server may have others, which are none of ours.
+LIMITS = (KOJI_LIMIT, GUESTS_LIMIT, OSTREE_LIMIT)
+
 
 def status_fact(suffix: str) -> str:
     """The name of the run's fact that holds a stage's own status, when it is not SUCCESS."""

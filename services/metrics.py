@@ -19,7 +19,6 @@ from distgate.base_images.entries import list_store
 from distgate.errors import ConfigurationError, DistgateError
 from distgate.guests.registry import GuestRegistry
 from distgate.ledger.ledger import Ledger
-from distgate.limits import OURS
 from distgate.operations.figures import StageEnds, figures
 from distgate.operations.metrics import (
     BaseFigures,
@@ -33,6 +32,7 @@ from distgate.operations.metrics import (
     about_slots,
     about_up,
 )
+from distgate.pipelines import LIMITS
 from distgate.prefect_api import PrefectApi
 from distgate.reports.outbox import channel_states
 from distgate.settings import Settings, settings
@@ -94,7 +94,7 @@ class Figures(Collector):
 
     def _of_slots(self) -> list[Metric]:
         with PrefectApi(self._own.prefect_api_url, patience=0) as prefect:
-            known = {one.name: (one.slots, one.taken) for one in prefect.limits() if one.name.startswith(OURS)}
+            known = {one.name: (one.slots, one.taken) for one in prefect.limits() if one.name.startswith(LIMITS)}
         return list(about_slots(known))
 
     def _of_guests(self) -> list[Metric]:

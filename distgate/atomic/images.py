@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 from distgate.errors import InfrastructureError
-from distgate.files import unfinished
+from distgate.files import draft_of, unfinished
 from distgate.ostree.base import ComposedTree
+from distgate.records import write_record
 
 LATEST = "latest"
 LATEST_JSON = "latest.json"
@@ -73,7 +73,7 @@ class TreeImages:
                 "rev": tree.rev, "version": tree.version, "ref": tree.ref, "size": path.stat().st_size,
                 "made": self.clock(),
             }  # fmt: skip
-            _write(_record_of(path), facts)
+            write_record(_record_of(path), facts)
         except OSError as error:
             raise InfrastructureError(f"the image {path.name} cannot be placed: {error}") from error
         return self._read(path) or _vanished(path)
@@ -105,15 +105,13 @@ class TreeImages:
         current = self._read(image.path) or _vanished(image.path)
         when = self.clock()
         try:
-            _write(_record_of(image.path), json.loads(_record_of(image.path).read_text()) | {"promoted": when})
-            draft = self.directory / f".{LATEST}.{os.getpid()}.new"
-            draft.unlink(missing_ok=True)
-            draft.symlink_to(current.name)
-            draft.replace(self.directory / LATEST)
+            write_record(_record_of(image.path), json.loads(_record_of(image.path).read_text()) | {"promoted": when})
+            with draft_of(self.directory / LATEST) as link:
+                link.symlink_to(current.name)
         except OSError as error:
             raise InfrastructureError(f"{image.name} cannot be made the latest: {error}") from error
         promoted = self._read(image.path) or _vanished(image.path)
-        _write(self.directory / LATEST_JSON, {k: v for k, v in asdict(promoted).items() if k != "path"})
+        write_record(self.directory / LATEST_JSON, {k: v for k, v in asdict(promoted).items() if k != "path"})
         return promoted
 
     @contextmanager
@@ -191,12 +189,6 @@ def _move(source: Path, into: Path) -> None:
                 shutil.copyfileobj(stream, target, 1 << 20)
             copy.publish(into)
         source.unlink()
-
-
-def _write(path: Path, facts: dict[str, Any]) -> None:
-    draft = path.with_name(f".{path.name}.{os.getpid()}.new")
-    draft.write_text(json.dumps(facts, indent=1) + "\n")
-    draft.replace(path)
 
 
 def _remove(path: Path, *, dry_run: bool = False) -> bool:

@@ -24,13 +24,14 @@ from distgate.base_images.entries import (
 )
 from distgate.base_images.prune import MAKING
 from distgate.errors import DistgateError, InfrastructureError, PackageError
-from distgate.files import as_json, disk_usage
+from distgate.files import disk_usage
 from distgate.guests.accelerator import Accelerator, accelerator
 from distgate.guests.base import GuestHost
 from distgate.images.base import BaseImage
 from distgate.kickstart.base import BuiltImage, ImageBuilder
 from distgate.locks import GUARD
 from distgate.process import tail_of
+from distgate.records import write_record
 from distgate.rpm.nevra import Nevra
 from distgate.steps import Progress, Steps
 from distgate.text import format_size
@@ -135,7 +136,7 @@ def _fill(order: BuildRequest, making: Path, entry: Path, workshop: BuildTools, 
         steps=(*built.steps, *steps.taken),
         packages=packages,
     )
-    (making / RECORD).write_text(as_json(facts.as_record()))
+    write_record(making / RECORD, facts.as_record())
 
 
 def _keep_log(built: BuiltImage, log: Path) -> None:

@@ -12,7 +12,7 @@ import shutil
 import time
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,8 +31,9 @@ from distgate.base_images.entries import (
 from distgate.base_images.prune import Pruned, lock_of, prune
 from distgate.base_images.qualification import Qualification, qualify
 from distgate.errors import ConfigurationError, GaveUp, InfrastructureError
-from distgate.files import as_json, disk_usage, write_whole
+from distgate.files import disk_usage
 from distgate.images.base import BaseImage
+from distgate.records import write_record
 from distgate.steps import Progress
 
 if TYPE_CHECKING:
@@ -242,7 +243,7 @@ class BaseStore:
                 workshop.boot_timeout,
                 progress,
             )
-            write_whole(entry.directory / QUALIFICATION, as_json(asdict(outcome)))
+            write_record(entry.directory / QUALIFICATION, outcome)
         progress(f"{entry.title} {'is qualified' if outcome.passed else 'is refused'} after {outcome.seconds:.1f} s")
         return read_entry(entry.directory)
 
@@ -310,4 +311,4 @@ def _remember_failure(failed: InfrastructureError, memory: Path) -> None:
     record = {"at": time.time(), "message": failed.message, "hint": failed.hint, "evidence": failed.evidence}
     with suppress(OSError):  # a full disk is a reason to fail, not to fail differently
         memory.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(memory, as_json(record))
+        write_record(memory, record)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from distgate.builds.checkout import checkout, git
 from distgate.changes.retest import CommitFacts
-from distgate.errors import DistgateError
+from distgate.errors import ConfigurationError, DistgateError
+from distgate.records import read_record, write_record
 from distgate.testing.discovery import discover
 
 #: git's processes at the same time; they wait for the server most of the time.
@@ -64,15 +64,13 @@ class CommitBook:
         with self._turn:
             self._known |= found
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            draft = self._path.with_name(f".{self._path.name}.new")
-            draft.write_text(json.dumps({rev: asdict(facts) for rev, facts in self._known.items()}))
-            draft.replace(self._path)
+            write_record(self._path, self._known)
 
 
 def _read(path: Path) -> dict[str, CommitFacts]:
     try:
-        return {rev: CommitFacts(**known) for rev, known in json.loads(path.read_text()).items()}
-    except (OSError, ValueError, TypeError, AttributeError):
+        return read_record(path, dict[str, CommitFacts])
+    except (OSError, ConfigurationError):
         return {}
 
 

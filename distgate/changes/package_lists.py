@@ -5,8 +5,6 @@ People write lines, and so does a refresh: its names stand between two marks, an
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,6 +12,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from distgate.errors import ConfigurationError, InfrastructureError
+from distgate.files import write_whole
 
 #: One branch under three names: Rawhide's list may be called after any of them.
 RAWHIDE = ("rawhide", "main", "master")
@@ -107,17 +106,7 @@ def _with_block(path: Path, text: str, block: Sequence[str]) -> str:
 def _replace(path: Path, text: str) -> None:
     path = path.resolve()  # a link stays one
     mode = path.stat().st_mode & 0o777 if path.exists() else 0o644
-    descriptor, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(descriptor)
-        os.chmod(draft, mode)
-        os.replace(draft, path)
-    except BaseException:
-        os.unlink(draft)
-        raise
+    write_whole(path, text, mode=mode)
 
 
 def _places(directory: Path, branch: str) -> Iterator[Path]:

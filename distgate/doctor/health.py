@@ -5,13 +5,14 @@ Whoever looks writes it (the worker itself, a health run); the worker reads it e
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from distgate.doctor.report import Report
+from distgate.errors import ConfigurationError
+from distgate.records import read_record, write_record
 
 #: The work queue of one host begins like this: what must run on that very host waits in it.
 QUEUE_PREFIX = "host-"
@@ -59,15 +60,12 @@ def health_of(report: Report, at: float) -> Health:
 def read_health(path: Path) -> Health | None:
     """What stands in the file; None when nobody has looked yet, or nobody can read it."""
     try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-        return Health(known["fit"] is True, str(known["sentence"]), float(known["at"]))
-    except (OSError, ValueError, KeyError, TypeError):
+        return read_record(path, Health)
+    except (OSError, ConfigurationError):
         return None
 
 
 def write_health(path: Path, health: Health) -> None:
     """Write it, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.new")
-    draft.write_text(json.dumps(asdict(health), indent=1), encoding="utf-8")
-    draft.replace(path)
+    write_record(path, health)

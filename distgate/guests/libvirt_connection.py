@@ -25,6 +25,7 @@ from distgate.errors import ConfigurationError, InfrastructureError
 from distgate.guests import watchdog
 from distgate.guests.libvirt_module import libvirt
 from distgate.process import spawn
+from distgate.records import write_record
 
 log = logging.getLogger(__name__)
 
@@ -190,7 +191,5 @@ def _record_in(state: Path, root: Path) -> Path:
         record.parent.mkdir(parents=True, exist_ok=True)
         owner = {"pid": os.getpid(), "started": watchdog.start_time(os.getpid()), "root": str(root)}
         # Whole or absent: reap may look at any moment.
-        draft = record.with_suffix(".new")
-        draft.write_text(json.dumps(owner))
-        draft.replace(record)
+        write_record(record, owner)
     return record.resolve()

@@ -33,6 +33,7 @@ from distgate.guests.host import LibvirtGuest, LibvirtGuests
 from distgate.guests.registry import GuestRecord, GuestRegistry, HeldGuest, RegisteredGuests
 from distgate.guests.watchdog import start_time
 from distgate.process import spawn, tail_of
+from distgate.records import write_record
 from distgate.waiting import wait_for
 
 log = logging.getLogger(__name__)
@@ -96,7 +97,7 @@ class HeldGuests:
         """See distgate.guests.base.GuestHost; raises what LibvirtGuests raises."""
         workdir.mkdir(parents=True, exist_ok=True)
         control = _new_control(self._state)
-        _write(control / "spec.json", asdict(self._specify(image, key, workdir, timeout)))
+        write_record(control / "spec.json", asdict(self._specify(image, key, workdir, timeout)))
         words = [sys.executable, "-m", "distgate.guests.monitor", str(control)]
         holder = spawn(words, log_to=workdir / "holder.log")
         name = ""
@@ -117,7 +118,7 @@ class HeldGuests:
         """
         until = time.time() + self._seconds
         order = {"seconds": self._seconds, "after_owner": self._after_owner, "why": why}
-        _write(self._controls[guest.name] / "keep.json", order)
+        write_record(self._controls[guest.name] / "keep.json", order)
         registry = GuestRegistry(self._state)
 
         def noted() -> GuestRecord | None:
@@ -212,12 +213,6 @@ def _end(holder: subprocess.Popen[bytes]) -> None:
         holder.wait()
 
 
-def _write(path: Path, value: dict[str, Any]) -> None:
-    draft = path.with_suffix(".new")
-    draft.write_text(json.dumps(value))
-    draft.replace(path)
-
-
 # -- the holder's own side ----------------------------------------------------------------------------------------
 
 
@@ -233,12 +228,12 @@ def hold(control: Path) -> None:
     try:
         with _host(spec).boot(Path(spec.image), Path(spec.key), Path(spec.workdir), spec.timeout) as guest:
             record = GuestRegistry(Path(spec.state)).amend(guest.name, control=control)
-            _write(control / "answer.json", _answer(guest))
+            write_record(control / "answer.json", _answer(guest))
             _watch(spec, record, control, kept)
     except DistgateError as error:
         asked_in_vain = True  # whoever asked reads the answer, and removes it
         words = {"message": error.message, "hint": error.hint, "evidence": error.evidence}
-        _write(control / "answer.json", {"error": type(error).__name__, **words})
+        write_record(control / "answer.json", {"error": type(error).__name__, **words})
         raise
     finally:
         if not asked_in_vain:

@@ -17,12 +17,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
 from distgate.errors import ConfigurationError
 from distgate.files import RUN_RECORD
 from distgate.guests.base import Guest, GuestHost
 from distgate.guests.watchdog import start_time
+from distgate.records import read_record, write_record
 
 log = logging.getLogger(__name__)
 
@@ -66,9 +65,6 @@ class GuestRecord:
         return shlex.join(ssh_words(self))
 
 
-_ADAPTER: TypeAdapter[GuestRecord] = TypeAdapter(GuestRecord)
-
-
 def ssh_words(record: GuestRecord) -> list[str]:
     """The argument list of an interactive ssh into the guest."""
     known = ("StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "IdentitiesOnly=yes", "LogLevel=ERROR")
@@ -85,9 +81,7 @@ class GuestRegistry:
     def enter(self, record: GuestRecord) -> None:
         """Write a record, whole or not at all; one of the same name is replaced."""
         self.directory.mkdir(parents=True, exist_ok=True)
-        draft = self.directory / f".{record.name}.new"
-        draft.write_bytes(_ADAPTER.dump_json(record, indent=1))
-        draft.replace(self._path(record.name))
+        write_record(self._path(record.name), record)
 
     def amend(self, name: str, **changes: Any) -> GuestRecord:
         """Change a record. Raises ConfigurationError when there is none of this name."""
@@ -193,10 +187,10 @@ def _run_of(workdir: Path) -> str:
 
 def _read(path: Path) -> GuestRecord | None:
     try:
-        return _ADAPTER.validate_json(path.read_bytes())
+        return read_record(path, GuestRecord)
     except FileNotFoundError:  # its guest has just ended
         return None
-    except (OSError, ValidationError) as error:
+    except (OSError, ConfigurationError) as error:
         log.warning("%s is not read: %s", path, error)
         return None
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from subprocess import Popen, TimeoutExpired
 
 from distgate.errors import DistgateError, InfrastructureError, PackageError, TimedOut
+from distgate.files import draft_of
 from distgate.kickstart.base import BuiltImage
 from distgate.kickstart.imagefactory_workspace import Resources, Watched, Workspace
 from distgate.kickstart.tdl import install_tree, template
@@ -145,13 +146,9 @@ class ImageFactory:
         keeper.wait()
 
     def _convert(self, body: Path, into: Path) -> None:
-        partial = into.with_name(f".{into.name}.partial")
         words = ["setpriv", "--pdeathsig", "KILL", "--", "qemu-img", "convert", "-f", "raw", "-O", "qcow2"]
-        try:
-            run([*words, *(["-c"] if self.compressed else []), body, partial], timeout=CONVERT_SECONDS)
-            os.replace(partial, into)
-        finally:
-            partial.unlink(missing_ok=True)
+        with draft_of(into) as draft:
+            run([*words, *(["-c"] if self.compressed else []), body, draft], timeout=CONVERT_SECONDS)
 
 
 _FAILED = re.compile(r"Image build FAILED with error: (.*)")

@@ -8,13 +8,12 @@ The note of a tree at the head that nobody has accepted: it outlives whoever was
 from __future__ import annotations
 
 import errno
-import json
 import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from distgate.errors import InfrastructureError
@@ -22,6 +21,7 @@ from distgate.locks import GUARD, LockOwner, exclusive, leases, take
 from distgate.locks import lease as hold
 from distgate.ostree.repository import OstreeRepository, full
 from distgate.ostree.tested_packages import TestedPackages
+from distgate.records import read_record, write_record
 from distgate.steps import Progress
 from distgate.waiting import Deadline, wait_for
 
@@ -200,9 +200,7 @@ class TreeVersions:
     def publish(self, version: str) -> None:
         """Note that a tree with this version is about to be published: the version is never given out again."""
         prefix, _, number = version.rpartition(".")
-        draft = self._path.with_suffix(".new")
-        draft.write_text(json.dumps(self._read() | {prefix: int(number)}))
-        draft.replace(self._path)
+        write_record(self._path, self._read() | {prefix: int(number)})
 
     def remembers(self) -> bool:
         """Whether there is such a file; trees that are older than it have only their own versions."""
@@ -210,7 +208,7 @@ class TreeVersions:
 
     def _read(self) -> dict[str, int]:
         try:
-            return {str(prefix): int(number) for prefix, number in json.loads(self._path.read_text()).items()}
+            return read_record(self._path, dict[str, int])
         except FileNotFoundError:
             return {}
 
@@ -239,16 +237,13 @@ class PendingTreeFile:
     def read(self) -> PendingTree | None:
         """What it says; None when every tree is accepted or withdrawn."""
         try:
-            facts = json.loads(self._path.read_text())
+            return read_record(self._path, PendingTree)
         except FileNotFoundError:
             return None
-        return PendingTree(facts["rev"], facts["parent"], facts.get("holder", ""))
 
     def write(self, tree: PendingTree) -> None:
         """Note a tree in the place of any other."""
-        draft = self._path.with_suffix(".new")
-        draft.write_text(json.dumps(asdict(tree)))
-        draft.replace(self._path)
+        write_record(self._path, tree)
 
     def remove(self) -> None:
         """Forget it: it was accepted or withdrawn."""

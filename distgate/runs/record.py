@@ -6,7 +6,6 @@ another machine. A reader ignores fields that it does not know.
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 from collections.abc import Iterable
@@ -15,13 +14,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from distgate.changes.change import Change
 from distgate.errors import Blame, ConfigurationError, InfrastructureError
 from distgate.files import RUN_RECORD, sha256_of
 from distgate.guests.registry import HeldGuest
 from distgate.pipelines import Pipeline
+from distgate.records import read_record, write_record
 from distgate.rpm.nevra import Nevra, RpmFile
 
 VERSION = 1
@@ -237,11 +237,9 @@ class RunRecordFile:
         return load(self.path)
 
     def _save(self, capsule: RunRecord) -> RunRecord:
-        draft = self.path.with_name(f".{self.path.name}.new")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            draft.write_text(capsule.model_dump_json(indent=1) + "\n", encoding="utf-8")
-            draft.replace(self.path)
+            write_record(self.path, capsule)
         except OSError as error:
             raise InfrastructureError(
                 f"cannot write {self.path}: {error.strerror}", hint="is the disk full?"
@@ -252,21 +250,10 @@ class RunRecordFile:
 def load(path: Path) -> RunRecord:
     """The capsule in the file ``path``. Raises ConfigurationError that names the field which is wrong."""
     try:
-        known = json.loads(path.read_text(encoding="utf-8"))
+        return read_record(path, RunRecord, hint="see docs/reproduce.md")
     except OSError as error:
         raise ConfigurationError(
             f"cannot read {path}: {error.strerror}", hint=f"a run's directory holds a {RUN_RECORD}"
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise ConfigurationError(f"{path} is no JSON: {error}", hint="was it cut off when it was copied?") from error
-    try:
-        return RunRecord.model_validate(known)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(map(str, first["loc"])) or "the whole"
-        said = first["msg"].removeprefix("Value error, ")
-        raise ConfigurationError(
-            f"{path}: the field {field} is wrong: {said}", hint="see docs/reproduce.md"
         ) from error
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 from pathlib import Path, PurePosixPath
 
 from distgate.errors import ConfigurationError
+from distgate.files import draft_of
 
 
 def relative_path(namespace: str, package: str, filename: str, hash_type: str, digest: str) -> PurePosixPath:
@@ -33,7 +33,6 @@ def upload(root: Path, package: str, source: Path, *, filename: str = "", namesp
     target = root / relative_path(namespace, package, name, "sha512", digest)
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{name}.{os.getpid()}")
-        shutil.copyfile(source, partial)
-        partial.rename(target)
+        with draft_of(target) as draft:
+            shutil.copyfile(source, draft)
     return f"SHA512 ({name}) = {digest}\n"

@@ -9,6 +9,7 @@ import kickstarts
 from distgate.base_images.definition import BaseDefinition
 from distgate.base_images.open import definition_of, open_store
 from distgate.base_images.store import BaseStore
+from distgate.files import write_whole
 from distgate.guests.host import LibvirtGuests
 from distgate.images.base import BaseImage
 from distgate.kickstart import definition as reader
@@ -87,9 +88,7 @@ def write_kickstart(cache: Path, repository: Repository, kickstart: Path = KICKS
     if not written.exists():
         written.parent.mkdir(exist_ok=True)
         with exclusive(cache / "kickstarts.lock"):
-            draft = written.with_suffix(".new")
-            draft.write_text(text)
-            draft.replace(written)
+            write_whole(written, text)
     return written
 
 

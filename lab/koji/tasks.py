@@ -11,6 +11,8 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
+from distgate.records import write_record
+
 
 class State(IntEnum):
     """Koji's task states."""
@@ -139,10 +141,7 @@ class TaskStore:
         return f"tasks/{task_id % 10000}/{task_id}"
 
     def _keep(self, task: Task) -> Task:
-        path = self._records / f"{task.id}.json"
-        fresh = path.with_suffix(".new")
-        fresh.write_text(json.dumps(asdict(task)))
-        fresh.rename(path)
+        write_record(self._records / f"{task.id}.json", task)
         self._tasks[task.id] = task
         return task
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import socket
 import struct
 from collections.abc import Callable, Mapping
@@ -14,6 +13,7 @@ from typing import Any, Literal
 
 from distgate.doctor.health import read_health
 from distgate.errors import ConfigurationError, DistgateError
+from distgate.files import write_whole
 from lab.servers.process_table import ProcessId
 
 PROBE_SECONDS = 2.0
@@ -131,10 +131,7 @@ def last_start(state: Path, name: str) -> Running | None:
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
     """Replace ``path`` in one step; only its owner may read it, for URLs carry passwords."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as stream:
-        json.dump(data, stream, indent=1)
-    draft.replace(path)
+    write_whole(path, json.dumps(data, indent=1), mode=0o600)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -16,7 +16,7 @@ from prefect.concurrency.sync import concurrency
 from prefect.exceptions import ObjectAlreadyExists
 from prefect.states import Running
 
-from distgate.limits import GUESTS, KOJI, OSTREE
+from distgate.pipelines import GUESTS_LIMIT, KOJI_LIMIT, OSTREE_LIMIT
 from distgate.settings import settings
 from tasks.run.job import Job
 
@@ -53,7 +53,7 @@ def slot(job: Job, name: str, limit: int, purpose: str) -> Iterator[None]:
 @contextmanager
 def build_slot(job: Job) -> Iterator[None]:
     """One of DISTGATE_KOJI_SLOTS, for a scratch build."""
-    with slot(job, f"{KOJI}{job.site}", settings().koji_slots, "to build in Koji"):
+    with slot(job, f"{KOJI_LIMIT}{job.site}", settings().koji_slots, "to build in Koji"):
         yield
 
 
@@ -61,14 +61,14 @@ def build_slot(job: Job) -> Iterator[None]:
 def guest_slot(job: Job) -> Iterator[None]:
     """One of DISTGATE_GUEST_SLOTS of this host, for a stage that boots."""
     host = settings().host_name
-    with slot(job, f"{GUESTS}{host}", settings().guest_slots, f"for a guest on {host}"):
+    with slot(job, f"{GUESTS_LIMIT}{host}", settings().guest_slots, f"for a guest on {host}"):
         yield
 
 
 @contextmanager
 def branch_slot(job: Job) -> Iterator[None]:
     """The only one of the branch's trees."""
-    with slot(job, f"{OSTREE}{job.change.branch}", 1, f"to compose {job.change.branch}"):
+    with slot(job, f"{OSTREE_LIMIT}{job.change.branch}", 1, f"to compose {job.change.branch}"):
         yield
 
 
