@@ -35,32 +35,34 @@ _CONTROL = (
 
 
 def command_line_of(log: Path) -> list[str]:
-    """The words of the last qemu that libvirt's ``log`` says was started. Raises InfrastructureError without any."""
+    """The command line of the last qemu in libvirt's ``log``. Raises InfrastructureError without any."""
     starts = re.findall(r"^LC_ALL=C \\\n((?:.*\\\n)*.*)$", log.read_text(), re.MULTILINE)
     if not starts:
         raise InfrastructureError(f"libvirt logged no command line in {log}", evidence=tail_of(log))
-    words = shlex.split(starts[-1].replace("\\\n", ""))
-    first = next(number for number, word in enumerate(words) if word.startswith("/"))
-    return words[first:]
+    argv = shlex.split(starts[-1].replace("\\\n", ""))
+    first = next(number for number, argument in enumerate(argv) if argument.startswith("/"))
+    return argv[first:]
 
 
-def _options(words: list[str]) -> list[tuple[str, str]]:
-    found, rest = [], list(words)
+def _options(arguments: list[str]) -> list[tuple[str, str]]:
+    options, rest = [], list(arguments)
     while rest:
         option = rest.pop(0)
-        found.append((option, "" if option in _ALONE else rest.pop(0)))
-    return found
+        options.append((option, "" if option in _ALONE else rest.pop(0)))
+    return options
 
 
 @contextmanager
-def bare_guest(words: list[str], base: BaseImage, room: Path, patience: Patience, timeout: float) -> Iterator[int]:
-    """The process ID of a qemu like ``words``, entered once a command over ssh worked, killed on exit."""
-    room.mkdir(parents=True)
-    overlay, packets, console = room / "overlay.qcow2", room / "first.pcap", room / "console.log"
+def bare_guest(
+    example: list[str], base: BaseImage, directory: Path, patience: Patience, timeout: float
+) -> Iterator[int]:
+    """The process ID of a qemu started as ``example`` was, entered once a command over ssh worked, killed on exit."""
+    directory.mkdir(parents=True)
+    overlay, packets, console = directory / "overlay.qcow2", directory / "first.pcap", directory / "console.log"
     run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", base.path, overlay], timeout=60)
     port = free_ports(1)[0]
-    argv = _argv(words, overlay, packets, console, port)
-    qemu = spawn(argv, log_to=room / "qemu.log")
+    argv = _argv(example, overlay, packets, console, port)
+    qemu = spawn(argv, log_to=directory / "qemu.log")
     try:
         address = ssh.SshAddress(port, base.ssh_key)
         deadline = Deadline(timeout)
@@ -75,9 +77,9 @@ def bare_guest(words: list[str], base: BaseImage, room: Path, patience: Patience
         overlay.unlink()
 
 
-def _argv(words: list[str], overlay: Path, packets: Path, console: Path, port: int) -> list[str]:
-    argv = [words[0]]
-    for option, value in _options(words[1:]):
+def _argv(example: list[str], overlay: Path, packets: Path, console: Path, port: int) -> list[str]:
+    argv = [example[0]]
+    for option, value in _options(example[1:]):
         if any(option == name and part in value for name, part in _CONTROL):
             continue
         text = re.sub(r"[^\",]*/guest-[0-9a-f]{8}\.qcow2", str(overlay), value)

@@ -53,30 +53,30 @@ def measure(progress: Callable[[str], None]) -> dict[str, Any]:
         fresh = _fresh_process(base, scratch)
         progress(f"a new process, from its start to ssh: {fresh:.1f} s")
         for number in range(ROUNDS):
-            room = scratch / f"round-{number}"
-            rounds["distgate"].append(_by_distgate(base, scratch / "state", room))
-            words = command_line_of(room / "qemu.log")
-            rounds["bare"].append(_by_qemu(words, base, room / "bare", "quiet"))
+            directory = scratch / f"round-{number}"
+            rounds["distgate"].append(_by_distgate(base, scratch / "state", directory))
+            example = command_line_of(directory / "qemu.log")
+            rounds["bare"].append(_by_qemu(example, base, directory / "bare", "quiet"))
             if number < LOOP_ROUNDS:
-                rounds["bare_ssh_loop"].append(_by_qemu(words, base, room / "loop", "ssh loop"))
+                rounds["bare_ssh_loop"].append(_by_qemu(example, base, directory / "loop", "ssh loop"))
             progress(", ".join(f"{way}: {boots[-1].to_ssh:.1f} s" for way, boots in rounds.items()))
         report = _report(base, scratch, progress)
     return _summary(rounds, fresh, report)
 
 
-def _by_distgate(base: BaseImage, state: Path, room: Path) -> Boot:
+def _by_distgate(base: BaseImage, state: Path, directory: Path) -> Boot:
     began = time.monotonic()
-    with LibvirtGuests(state).boot(base.path, base.ssh_key, room, BOOT_SECONDS) as guest:
+    with LibvirtGuests(state).boot(base.path, base.ssh_key, directory, BOOT_SECONDS) as guest:
         took = time.monotonic() - began
         cpu = sum(cpu_seconds_of(pid) for pid in watchdog.guests_of(embedded_libvirt(state).root))
-        seen = {one.condition: one.seconds for one in guest.reached}
+        seen = {milestone.condition: milestone.seconds for milestone in guest.reached}
     times = [seen.get(condition, 0.0) for condition in (EMULATOR, CONSOLE, NETWORK, BANNER)]
     return Boot(round(took, 3), round(cpu, 2), *times)
 
 
-def _by_qemu(words: list[str], base: BaseImage, room: Path, patience: Patience) -> Boot:
+def _by_qemu(example: list[str], base: BaseImage, directory: Path, patience: Patience) -> Boot:
     began = time.monotonic()
-    with bare_guest(words, base, room, patience, BOOT_SECONDS * accelerator().scale) as pid:
+    with bare_guest(example, base, directory, patience, BOOT_SECONDS * accelerator().scale) as pid:
         return Boot(round(time.monotonic() - began, 3), round(cpu_seconds_of(pid), 2))
 
 
@@ -114,7 +114,7 @@ def _summary(rounds: dict[str, list[Boot]], fresh: float, report: dict[str, Any]
 
     def ratio(other: str, value: Callable[[Boot], float]) -> float:
         pairs = zip(rounds["distgate"], rounds[other], strict=True)
-        return round(median(value(ours) / value(theirs) for ours, theirs in pairs), 3)
+        return round(median(value(boot) / value(other_boot) for boot, other_boot in pairs), 3)
 
     return {
         "benchmark": "boot",

@@ -76,7 +76,7 @@ def measure(progress: Callable[[str], None]) -> dict[str, Any]:
             for way, compose in ways.items():
                 if number < SLOW_ROUNDS or not _is_slow(way):
                     costs[way].append(_one(bench, way, number, compose))
-            progress(", ".join(f"{way}: {own[-1].wall:.2f} s" for way, own in costs.items()))
+            progress(", ".join(f"{way}: {rounds[-1].wall:.2f} s" for way, rounds in costs.items()))
         steps = _steps_of_one(bench, progress)
         cold = _cold_base(cache.resolve(), scratch / "cache", progress)
     return _summary(costs, cold, steps)
@@ -93,13 +93,13 @@ def _ways(bench: Bench, progress: Callable[[str], None]) -> dict[str, Callable[[
 
 def _installers(kernel: Path | None, cache: Path, progress: Callable[[str], None]) -> dict[str, OfflineInstaller]:
     """The composers that this host supports, by the name of their driver."""
-    found = {}
+    installers = {}
     for name, usable, reason in supported_drivers(kernel):
         if usable:
-            found[name] = OfflineInstaller(driver=name, appliance_kernel=kernel, appliance_cache=cache)
+            installers[name] = OfflineInstaller(driver=name, appliance_kernel=kernel, appliance_cache=cache)
         else:
             progress(f"layered {name} is left out: {reason}")
-    return {str(name): installer for name, installer in found.items()}
+    return {str(name): installer for name, installer in installers.items()}
 
 
 def _by(bench: Bench, installer: OfflineInstaller) -> Callable[[Path], None]:
@@ -112,7 +112,7 @@ def _by(bench: Bench, installer: OfflineInstaller) -> Callable[[Path], None]:
 def _bare(bench: Bench, overlay: Path) -> None:
     base, package = bench.base, bench.package
     # In a mount namespace of its own: one that somebody else makes meanwhile would hold a copy of its mount.
-    words: list[str | Path] = [
+    argv: list[str | Path] = [
         *("unshare", "--mount", "sh"),
         BARE,
         base.path,
@@ -121,7 +121,7 @@ def _bare(bench: Bench, overlay: Path) -> None:
         bench.repository,
         package.nevra.name,
     ]
-    run([*words, *base.repositories], timeout=120, error=InfrastructureError)
+    run([*argv, *base.repositories], timeout=120, error=InfrastructureError)
 
 
 def _one(bench: Bench, way: str, number: int, compose: Callable[[Path], None]) -> Cost:
@@ -162,8 +162,8 @@ def _package(directory: Path) -> RpmFile:
     directory.mkdir()
     spec = directory / "bench.spec"
     spec.write_text(_SPEC)
-    words = ["rpmbuild", "-bb", "--define", f"_topdir {directory}/build", "--define", f"_rpmdir {directory}"]
-    run([*words, spec], timeout=60, error=InfrastructureError)
+    argv = ["rpmbuild", "-bb", "--define", f"_topdir {directory}/build", "--define", f"_rpmdir {directory}"]
+    run([*argv, spec], timeout=60, error=InfrastructureError)
     built = next(directory.glob("noarch/*.rpm"))
     rpm = built.rename(directory / built.name)
     make_repository(directory)
@@ -171,27 +171,27 @@ def _package(directory: Path) -> RpmFile:
 
 
 def _summary(costs: dict[str, list[Cost]], cold: Cost, steps: dict[str, float]) -> dict[str, Any]:
-    wall = {way: round(median(cost.wall for cost in own), 3) for way, own in costs.items()}
-    cpu = {way: round(median(cost.cpu for cost in own), 3) for way, own in costs.items()}
+    wall = {way: round(median(cost.wall for cost in rounds), 3) for way, rounds in costs.items()}
+    cpu = {way: round(median(cost.cpu for cost in rounds), 3) for way, rounds in costs.items()}
     layered = min((way for way in wall if way.startswith("layered ")), key=lambda way: wall[way])
-    ours = next((way for way in ("layered loop", "layered rootless") if way in wall), layered)
+    default = next((way for way in ("layered loop", "layered rootless") if way in wall), layered)
 
     def ratios(other: str) -> dict[str, float]:
         stem = f"layered_over_{other.replace('-', '_')}"
         drivers = [way for way in wall if way.startswith("layered ")]
-        found = {stem: round(wall[ours] / wall[other], 4), f"{stem}_cpu": round(cpu[ours] / cpu[other], 4)}
+        by_name = {stem: round(wall[default] / wall[other], 4), f"{stem}_cpu": round(cpu[default] / cpu[other], 4)}
         for way in drivers:
-            found[f"{way.replace(' ', '_')}_over_{other.replace('-', '_')}"] = round(wall[way] / wall[other], 4)
-        return found
+            by_name[f"{way.replace(' ', '_')}_over_{other.replace('-', '_')}"] = round(wall[way] / wall[other], 4)
+        return by_name
 
     return {
         "benchmark": "compose",
-        "driver": ours.removeprefix("layered "),
+        "driver": default.removeprefix("layered "),
         **ratios("bare"),
         **ratios("virt-customize"),
-        "layered_over_cold_base": round(wall[ours] / cold.wall, 4),
+        "layered_over_cold_base": round(wall[default] / cold.wall, 4),
         "seconds": wall | {"cold base": cold.wall},
         "cpu_seconds": cpu | {"cold base": cold.cpu},
         "steps_of_one": steps,
-        "rounds": {way: [asdict(cost) for cost in own] for way, own in costs.items()},
+        "rounds": {way: [asdict(cost) for cost in rounds] for way, rounds in costs.items()},
     }

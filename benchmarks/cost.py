@@ -30,8 +30,8 @@ def measured() -> Iterator[Cost]:
 
 def cpu_seconds_of(pid: int) -> float:
     """User and system time of one running process, without its children."""
-    words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _spent() -> float:

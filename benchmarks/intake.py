@@ -66,7 +66,7 @@ class Round:
 
 
 def measure(progress: Callable[[str], None]) -> dict[str, Any]:
-    """Floods of SIZES through the intake and through a bare consumer; see docs/reliability.md for the words."""
+    """Floods of SIZES through the intake and through a bare consumer; see docs/reliability.md for what they mean."""
     with tempfile.TemporaryDirectory(prefix="distgate-bench-") as scratch:
         progress("starting a broker and a Prefect server")
         with entrance(Path(scratch) / "entrance") as gate:
@@ -115,13 +115,13 @@ def drain_bare(gate: Entrance, messages: Flood, scratch: Path) -> Drained:
 
 def counts_of(ledger: Path) -> dict[str, int]:
     """What the ledger says of a flood; a repeat of a change is a duplicate."""
-    known = Ledger(f"sqlite:///{ledger}")
-    with known.transaction() as connection:
+    opened = Ledger(f"sqlite:///{ledger}")
+    with opened.transaction() as connection:
         query = sa.select(CHANGES.c.decision, sa.func.count(), sa.func.sum(CHANGES.c.seen)).group_by(
             CHANGES.c.decision
         )
         rows = connection.execute(query).all()
-    known.close()
+    opened.close()
     counts = {str(decision): int(count) for decision, count, _ in rows}
     return counts | {"duplicates": sum(int(seen) - int(count) for _, count, seen in rows)}
 
@@ -136,8 +136,8 @@ def server_mb(gate: Entrance) -> float:
     """Resident memory of the Prefect server in MB."""
     started = last_start(gate.state, SERVER)
     status = Path(f"/proc/{started.pid}/status").read_text() if started else ""
-    found = [line.split()[1] for line in status.splitlines() if line.startswith("VmRSS")]
-    return round(int(found[0]) / 1024, 1) if found else 0.0
+    kilobytes = [line.split()[1] for line in status.splitlines() if line.startswith("VmRSS")]
+    return round(int(kilobytes[0]) / 1024, 1) if kilobytes else 0.0
 
 
 @contextmanager
@@ -171,9 +171,9 @@ def _drain(gate: Entrance, queue: str, process: subprocess.Popen[bytes], message
     spent, began = _cpu_of(process.pid), time.monotonic()
     with blocking_channel(url) as channel:
         for body in messages.bodies:
-            known = {"fedora_messaging_schema": "base.message", "fedora_messaging_severity": 20}
+            headers = {"fedora_messaging_schema": "base.message", "fedora_messaging_severity": 20}
             channel.basic_publish(
-                EXCHANGE, TOPIC, body, pika.BasicProperties(message_id=uuid.uuid4().hex, headers=known)
+                EXCHANGE, TOPIC, body, pika.BasicProperties(message_id=uuid.uuid4().hex, headers=headers)
             )
         # Not yet with those in the consumer's hands: these are four at most, or ten.
         wait_for(
@@ -193,51 +193,51 @@ def _consumed(url: str, queue: str) -> bool:
         return False
 
 
-def _wait_for_runs(gate: Entrance, had: int, wanted: int) -> int:
-    stalled, known = Deadline(STALLED_SECONDS), 0
-    while known < wanted and not stalled.passed:
-        found = runs_of(gate) - had
-        if found > known:
+def _wait_for_runs(gate: Entrance, had: int, expected: int) -> int:
+    stalled, started = Deadline(STALLED_SECONDS), 0
+    while started < expected and not stalled.passed:
+        count = runs_of(gate) - had
+        if count > started:
             stalled.reset(STALLED_SECONDS)
-        known = found
+        started = count
         time.sleep(0.25)
-    return known
+    return started
 
 
 def _start_missing(gate: Entrance, ledger: Path) -> int:
     """Prefect's events may be lost; what the reconciler does about it a minute later in real life."""
-    own = Settings(sweep_after=0.01)
+    settings = Settings(sweep_after=0.01)
     with PrefectApi(gate.prefect.api_url) as prefect:
-        return len(Reconciler(Ledger(f"sqlite:///{ledger}"), prefect, own).look())
+        return len(Reconciler(Ledger(f"sqlite:///{ledger}"), prefect, settings).look())
 
 
 def _cpu_of(pid: int) -> float:
-    words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _line(done: Round) -> str:
-    ours, theirs = (done.size / one.seconds for one in (done.intake, done.consumer))
+    intake, consumer = (done.size / drained.seconds for drained in (done.intake, done.consumer))
     runs = f"{done.runs} runs at {done.runs_per_second}/s ({done.lost_events} by the reconciler)"
-    rates = f"{done.size} pushes: {ours:.0f}/s, a bare consumer {theirs:.0f}/s"
+    rates = f"{done.size} pushes: {intake:.0f}/s, a bare consumer {consumer:.0f}/s"
     return f"{rates}; {runs}; the server has {done.server_mb} MB; {done.counts}"
 
 
 def _summary(rounds: list[Round], before: float) -> dict[str, Any]:
     def of_size(size: int, value: Callable[[Round], float]) -> float:
-        return round(median(value(one) for one in rounds if one.size == size), 2)
+        return round(median(value(done) for done in rounds if done.size == size), 2)
 
     def ratio(value: Callable[[Drained], float]) -> float:
         # Of the largest floods: a small one is over before the first push has settled and Prefect is asked.
-        return of_size(max(SIZES), lambda one: value(one.intake) / value(one.consumer))
+        return of_size(max(SIZES), lambda done: value(done.intake) / value(done.consumer))
 
     sizes = {
         str(size): {
-            "intake_per_second": of_size(size, lambda one: one.size / one.intake.seconds),
-            "consumer_per_second": of_size(size, lambda one: one.size / one.consumer.seconds),
-            "intake_over_consumer": of_size(size, lambda one: one.intake.seconds / one.consumer.seconds),
-            "runs_per_second": of_size(size, lambda one: one.runs_per_second),
-            "server_mb": of_size(size, lambda one: one.server_mb),
+            "intake_per_second": of_size(size, lambda done: done.size / done.intake.seconds),
+            "consumer_per_second": of_size(size, lambda done: done.size / done.consumer.seconds),
+            "intake_over_consumer": of_size(size, lambda done: done.intake.seconds / done.consumer.seconds),
+            "runs_per_second": of_size(size, lambda done: done.runs_per_second),
+            "server_mb": of_size(size, lambda done: done.server_mb),
         }
         for size in sorted(set(SIZES))
     }
@@ -245,7 +245,7 @@ def _summary(rounds: list[Round], before: float) -> dict[str, Any]:
         "benchmark": "intake",
         "sizes": sizes,
         "server_mb_before": before,
-        "intake_over_consumer": ratio(lambda one: one.seconds),
-        "intake_over_consumer_cpu": ratio(lambda one: one.cpu_seconds),
-        "rounds": [asdict(one) for one in rounds],
+        "intake_over_consumer": ratio(lambda drained: drained.seconds),
+        "intake_over_consumer_cpu": ratio(lambda drained: drained.cpu_seconds),
+        "rounds": [asdict(done) for done in rounds],
     }

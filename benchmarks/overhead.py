@@ -1,6 +1,6 @@
 """What the pipeline costs beyond Prefect: a run with idle drivers beside a bare flow of as many tasks.
 
-Everything of a run is real (claim, ledger on SQLite, hooks, capsule, results, artifacts, a Prefect server), but for
+Everything is real (claim, ledger on SQLite, hooks, run record, results, artifacts, a Prefect server), but for
 what the drivers do: the block documents of the site ``idle`` name classes that stand in for our blocks and open
 drivers that do nothing (benchmarks.idle); the edit of the kickstart counts as a driver's work. Of programs, rpm and
 createrepo_c look at one small package. Each run is a new process, started as Prefect's worker starts it, the two
@@ -33,8 +33,8 @@ from distgate.rpm.nevra import QUERY
 from distgate.waiting import Deadline, wait_for
 from lab import teardown
 from lab.servers import prefect_server, supervisor
-from lab.servers import service as services
 from lab.servers.prefect_server import PrefectServer
+from lab.servers.service import save_service
 from lab.world import PROJECT
 
 ROUNDS = 7
@@ -62,7 +62,7 @@ Nothing.
 
 
 @dataclass(frozen=True)
-class Ground:
+class IdleSite:
     """A Prefect server with both deployments and no worker, and what a run of either kind has in its environment."""
 
     state: Path
@@ -71,14 +71,14 @@ class Ground:
 
 
 def measure(progress: Callable[[str], None]) -> dict[str, Any]:
-    """ROUNDS of both, in turn; medians of the rounds' ratios. See benchmarks/README.md for the words."""
-    found = {"benchmark": "overhead", "import_seconds": _imports()}
+    """ROUNDS of both, in turn; medians of the rounds' ratios. See benchmarks/README.md for what they mean."""
+    report = {"benchmark": "overhead", "import_seconds": _imports()}
     with tempfile.TemporaryDirectory(prefix="distgate-bench-") as scratch:
         progress("starting a Prefect server")
-        with _ground(Path(scratch).resolve()) as ground, PrefectApi(ground.server.api_url) as prefect:
-            found |= _rounds(ground, prefect, progress)
-            found |= _events(ground, prefect, progress)
-    return found
+        with _idle_site(Path(scratch).resolve()) as site, PrefectApi(site.server.api_url) as prefect:
+            report |= _rounds(site, prefect, progress)
+            report |= _events(site, prefect, progress)
+    return report
 
 
 def _imports() -> dict[str, dict[str, float]]:
@@ -95,37 +95,37 @@ def _imports() -> dict[str, dict[str, float]]:
 # -- one run after another, each in a process as a worker would start it ---------------------------------------------
 
 
-def _rounds(ground: Ground, prefect: PrefectApi, progress: Callable[[str], None]) -> dict[str, Any]:
+def _rounds(site: IdleSite, prefect: PrefectApi, progress: Callable[[str], None]) -> dict[str, Any]:
     costs: dict[str, list[Cost]] = {OURS: [], THEIRS: []}
     for kind in costs:  # what is done once, such as the tables of the ledger
-        _one_run(ground, prefect, kind)
+        _one_run(site, prefect, kind)
     for number in range(1, ROUNDS + 1):
         for kind, spent in costs.items():
-            spent.append(_one_run(ground, prefect, kind))
-        ours, theirs = costs[OURS][-1], costs[THEIRS][-1]
+            spent.append(_one_run(site, prefect, kind))
+        pipeline, bare = costs[OURS][-1], costs[THEIRS][-1]
         progress(
-            f"round {number}: pipeline {ours.wall:.2f} s, CPU {ours.cpu:.2f}; "
-            f"bare flow {theirs.wall:.2f} s, CPU {theirs.cpu:.2f}"
+            f"round {number}: pipeline {pipeline.wall:.2f} s, CPU {pipeline.cpu:.2f}; "
+            f"bare flow {bare.wall:.2f} s, CPU {bare.cpu:.2f}"
         )
     pairs = list(zip(costs[OURS], costs[THEIRS], strict=True))
     return {
-        "rounds": {kind: [[one.wall, one.cpu] for one in spent] for kind, spent in costs.items()},
+        "rounds": {kind: [[cost.wall, cost.cpu] for cost in spent] for kind, spent in costs.items()},
         "seconds": {"pipeline": _medians(costs[OURS]), "prefect": _medians(costs[THEIRS])},
-        "pipeline_over_prefect_wall": round(median(ours.wall / theirs.wall for ours, theirs in pairs), 2),
-        "pipeline_over_prefect_cpu": round(median(ours.cpu / theirs.cpu for ours, theirs in pairs), 2),
+        "pipeline_over_prefect_wall": round(median(pipeline.wall / bare.wall for pipeline, bare in pairs), 2),
+        "pipeline_over_prefect_cpu": round(median(pipeline.cpu / bare.cpu for pipeline, bare in pairs), 2),
     }
 
 
-def _one_run(ground: Ground, prefect: PrefectApi, kind: str) -> Cost:
+def _one_run(site: IdleSite, prefect: PrefectApi, kind: str) -> Cost:
     """What one run costs. Raises InfrastructureError when it did not do what it should."""
-    made = prefect.create_flow_run(kind, {"change": _change()}, idempotency_key=uuid4().hex)
+    flow_run = prefect.create_flow_run(kind, {"change": _change()}, idempotency_key=uuid4().hex)
     # As prefect.runner's EngineCommandStarter has it.
-    own = {"PREFECT__FLOW_RUN_ID": made.id, "PREFECT__ENABLE_CANCELLATION_AND_CRASHED_HOOKS": "false"}
-    log = ground.state / f"{made.id}.log"
+    engine = {"PREFECT__FLOW_RUN_ID": flow_run.id, "PREFECT__ENABLE_CANCELLATION_AND_CRASHED_HOOKS": "false"}
+    log = site.state / f"{flow_run.id}.log"
     with measured() as cost:
         argv = [sys.executable, "-m", "prefect.engine"]
-        run(argv, timeout=RUN_SECONDS, env={**ground.environment, **own}, cwd=ground.state, log_to=log)
-    _check(prefect, kind, made.id, log)
+        run(argv, timeout=RUN_SECONDS, env={**site.environment, **engine}, cwd=site.state, log_to=log)
+    _check(prefect, kind, flow_run.id, log)
     return cost
 
 
@@ -140,14 +140,14 @@ def _check(prefect: PrefectApi, kind: str, run_id: str, log: Path) -> None:
 # -- from the event to the first stage, through automation and worker ------------------------------------------------
 
 
-def _events(ground: Ground, prefect: PrefectApi, progress: Callable[[str], None]) -> dict[str, Any]:
-    worker = ground.server.worker(ground.environment, ground.state)
-    services.save(ground.state, worker)
-    supervisor.wait_healthy(ground.state, [worker.name], Deadline(START_SECONDS))
+def _events(site: IdleSite, prefect: PrefectApi, progress: Callable[[str], None]) -> dict[str, Any]:
+    worker = site.server.worker(site.environment, site.state)
+    save_service(site.state, worker)
+    supervisor.wait_healthy(site.state, [worker.name], Deadline(START_SECONDS))
     seconds: dict[str, list[float]] = {OURS: [], THEIRS: []}
     for number in range(1, EVENTS + 1):
         for kind, took in seconds.items():
-            took.append(_one_event(ground, prefect, kind))
+            took.append(_one_event(site, prefect, kind))
         progress(f"event {number}: pipeline {seconds[OURS][-1]:.1f} s, bare flow {seconds[THEIRS][-1]:.1f} s")
     return {
         "event_to_first_stage_seconds": round(median(seconds[OURS]), 2),
@@ -155,41 +155,48 @@ def _events(ground: Ground, prefect: PrefectApi, progress: Callable[[str], None]
     }
 
 
-def _one_event(ground: Ground, prefect: PrefectApi, kind: str) -> float:
-    known = {one.id for one in prefect.flow_runs(deployment=kind)}
+def _one_event(site: IdleSite, prefect: PrefectApi, kind: str) -> float:
+    earlier = {flow_run.id for flow_run in prefect.flow_runs(deployment=kind)}
     resource = {"prefect.resource.id": f"distgate.idle.{uuid4().hex}"}
     began = time.time()
     prefect.post_event({"event": EVENT[kind], "resource": resource, "payload": {"change": _change()}})
-    ended = wait_for(f"a run of {kind}", lambda: _ended(prefect, kind, known), RUN_SECONDS, interval=0.5)
+    ended = wait_for(f"a run of {kind}", lambda: _ended(prefect, kind, earlier), RUN_SECONDS, interval=0.5)
     started = wait_for(
         f"the record of the task {FIRST[kind]}",
-        lambda: _started(ground.server.api_url, ended.id, FIRST[kind]),
+        lambda: _started(site.server.api_url, ended.id, FIRST[kind]),
         RUN_SECONDS,
         interval=0.5,
     )
     return started - began
 
 
-def _ended(prefect: PrefectApi, kind: str, known: set[str]) -> FlowRun | None:
+def _ended(prefect: PrefectApi, kind: str, earlier: set[str]) -> FlowRun | None:
     """The new run of ``kind``, once it has ended: the next event is not to find a busy machine."""
-    return next((one for one in prefect.flow_runs(deployment=kind) if one.id not in known and one.finished), None)
+    return next(
+        (
+            flow_run
+            for flow_run in prefect.flow_runs(deployment=kind)
+            if flow_run.id not in earlier and flow_run.finished
+        ),
+        None,
+    )
 
 
 def _started(api_url: str, run_id: str, name: str) -> float | None:
-    wish = {"flow_runs": {"id": {"any_": [run_id]}}}
-    answer = httpx.post(f"{api_url}/task_runs/filter", json=wish, timeout=60, trust_env=False)
+    query = {"flow_runs": {"id": {"any_": [run_id]}}}
+    answer = httpx.post(f"{api_url}/task_runs/filter", json=query, timeout=60, trust_env=False)
     tasks = answer.raise_for_status().json()
-    found = (one["start_time"] for one in tasks if one["name"].startswith(name) and one["start_time"])
-    return next((datetime.fromisoformat(time).timestamp() for time in found), None)
+    starts = (task["start_time"] for task in tasks if task["name"].startswith(name) and task["start_time"])
+    return next((datetime.fromisoformat(time).timestamp() for time in starts), None)
 
 
-# -- the ground ------------------------------------------------------------------------------------------------------
+# -- the site ------------------------------------------------------------------------------------------------------
 
 
 @contextmanager
-def _ground(state: Path) -> Iterator[Ground]:
+def _idle_site(state: Path) -> Iterator[IdleSite]:
     server = prefect_server.prepare(state / "prefect")
-    own = {
+    settings = {
         "DISTGATE_LEDGER_URL": f"sqlite:///{state}/ledger.db",
         "DISTGATE_ARTIFACTS_DIR": str(state / "artifacts"),
         "DISTGATE_ARTIFACTS_URL": "http://artifacts.example",
@@ -197,16 +204,16 @@ def _ground(state: Path) -> Iterator[Ground]:
         "DISTGATE_STAND_INS": '["benchmarks.idle.places"]',
         "PYTHONPATH": str(PROJECT),
     }
-    environment = {**server.environment, **own}
+    environment = {**server.environment, **settings}
     try:
-        services.save(state, server.server())
+        save_service(state, server.server())
         supervisor.start_supervisor(state)
         supervisor.wait_healthy(state, [prefect_server.SERVER], Deadline(START_SECONDS))
         write_packages(state)
         run([sys.executable, "-m", "benchmarks.idle.places", state], timeout=RUN_SECONDS, env=environment)
         prefect_server.ensure_pool(server)
         prefect_server.deploy(server, PROJECT / "benchmarks/idle", environment)
-        yield Ground(state, server, environment)
+        yield IdleSite(state, server, environment)
     finally:
         teardown.down(state, lambda _: None)
 
@@ -216,23 +223,26 @@ def write_packages(state: Path) -> None:
     ``installed``, what rpm says where that is."""
     spec, packages = state / "idle.spec", state / "packages"
     spec.write_text(_SPEC)
-    places = ["--define", f"_topdir {state}/rpmbuild", "--define", f"_rpmdir {packages}"]
+    defines = ["--define", f"_topdir {state}/rpmbuild", "--define", f"_rpmdir {packages}"]
     names = [
         "--define",
         f"_srcrpmdir {packages}",
         "--define",
         "_rpmfilename %{NAME}-%{VERSION}-%{RELEASE}.%{ARCH}.rpm",
     ]
-    run(["rpmbuild", "-ba", "--quiet", *places, *names, spec], timeout=RUN_SECONDS)
+    run(["rpmbuild", "-ba", "--quiet", *defines, *names, spec], timeout=RUN_SECONDS)
     binary = packages / "idle-1-1.noarch.rpm"
-    said = run(["rpm", "-qp", "--nosignature", "--qf", QUERY, binary], timeout=60, split_errors=True)
-    (state / "installed").write_text(said.output)
+    listing = run(["rpm", "-qp", "--nosignature", "--qf", QUERY, binary], timeout=60, split_errors=True)
+    (state / "installed").write_text(listing.output)
 
 
 def _change() -> dict[str, str]:
-    own = Change(namespace="rpms", repo="idle", rev=uuid4().hex + "0" * 8, branch="f44", username="idle")
-    return own.model_dump()
+    change = Change(namespace="rpms", repo="idle", rev=uuid4().hex + "0" * 8, branch="f44", username="idle")
+    return change.model_dump()
 
 
 def _medians(costs: list[Cost]) -> dict[str, float]:
-    return {"wall": round(median(one.wall for one in costs), 2), "cpu": round(median(one.cpu for one in costs), 2)}
+    return {
+        "wall": round(median(cost.wall for cost in costs), 2),
+        "cpu": round(median(cost.cpu for cost in costs), 2),
+    }

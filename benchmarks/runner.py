@@ -12,7 +12,7 @@ import typer
 
 from distgate.errors import ConfigurationError
 
-#: Each is a module of this room with a function ``measure(progress)``: it returns medians, and ratios that are named
+#: Each is a module here with a function ``measure(progress)``: it returns medians, and ratios that are named
 #: ``<ours>_over_<theirs>``.
 BENCHMARKS = ("intake", "boot", "compose", "suite", "overhead")
 
@@ -25,9 +25,9 @@ def bench(
     if name not in BENCHMARKS:
         raise ConfigurationError(f"there is no benchmark {name}", hint=f"one of: {', '.join(BENCHMARKS)}")
     measure: Callable[[Callable[[str], None]], dict[str, Any]] = import_module(f"benchmarks.{name}").measure
-    found = measure(lambda line: print(line, file=sys.stderr, flush=True))
-    print(json.dumps(found, sort_keys=True) if as_json else "\n".join(_lines(found)))
+    report = measure(lambda line: print(line, file=sys.stderr, flush=True))
+    print(json.dumps(report, sort_keys=True) if as_json else "\n".join(_lines(report)))
 
 
-def _lines(found: dict[str, Any]) -> list[str]:
-    return [f"{name}: {json.dumps(value)}" for name, value in found.items()]
+def _lines(report: dict[str, Any]) -> list[str]:
+    return [f"{name}: {json.dumps(value)}" for name, value in report.items()]

@@ -42,34 +42,45 @@ def measure(progress: Callable[[str], None]) -> dict[str, Any]:
     """ROUNDS of the suite both ways, in turn, on one guest whose boot is not counted."""
     base = ensure_base(settings().cache, progress)
     with tempfile.TemporaryDirectory(prefix="distgate-bench-") as scratch:
-        room = Path(scratch)
-        (room / "tests").mkdir()
-        (room / "tests/tests.yml").write_text(SUITE)
-        with LibvirtGuests(room / "state").boot(base.path, base.ssh_key, room / "guest", 120) as guest:
+        directory = Path(scratch)
+        (directory / "tests").mkdir()
+        (directory / "tests/tests.yml").write_text(SUITE)
+        with LibvirtGuests(directory / "state").boot(base.path, base.ssh_key, directory / "guest", 120) as guest:
             guest.run("true", 120)
-            ours, theirs = [], []
+            suite, plain = [], []
             for number in range(ROUNDS):
-                ours.append(_seconds(lambda n=number: _by_us(room, guest, n)))  # type: ignore[misc]
-                theirs.append(_seconds(lambda n=number: _by_ansible(room, guest, n)))  # type: ignore[misc]
-                progress(f"round {number + 1}: distgate {ours[-1]:.1f} s, ansible-playbook {theirs[-1]:.1f} s")
-    return _summary(ours, theirs)
+                suite.append(_seconds(lambda n=number: _by_us(directory, guest, n)))  # type: ignore[misc]
+                plain.append(_seconds(lambda n=number: _by_ansible(directory, guest, n)))  # type: ignore[misc]
+                progress(f"round {number + 1}: distgate {suite[-1]:.1f} s, ansible-playbook {plain[-1]:.1f} s")
+    return _summary(suite, plain)
 
 
-def _by_us(room: Path, guest: Guest, number: int) -> None:
-    place = room / f"ours-{number}"
-    verdict = judge(AnsibleSuites().run(room / "tests/tests.yml", guest, place, {"git_branch": "rawhide"}, 600))
+def _by_us(directory: Path, guest: Guest, number: int) -> None:
+    artifacts = directory / f"ours-{number}"
+    verdict = judge(
+        AnsibleSuites().run(directory / "tests/tests.yml", guest, artifacts, {"git_branch": "rawhide"}, 600)
+    )
     if verdict.verdict != "PASS":
         raise InfrastructureError(f"the suite did not pass: {verdict.evidence}")
 
 
-def _by_ansible(room: Path, guest: Guest, number: int) -> None:
-    place = room / f"theirs-{number}"
-    place.mkdir()
-    inventory = room / "inventory.yml"
+def _by_ansible(directory: Path, guest: Guest, number: int) -> None:
+    artifacts = directory / f"theirs-{number}"
+    artifacts.mkdir()
+    inventory = directory / "inventory.yml"
     inventory.write_text(yaml.safe_dump(inventory_of(guest)))
-    words = ["ansible-playbook", "-i", str(inventory), "--tags", "classic", "-e", f"artifacts={place}", "tests.yml"]
-    run(words, timeout=600, cwd=room / "tests", env=_plain_environment(place), error=InfrastructureError)
-    if not (place / "results.yml").is_file():
+    argv = [
+        "ansible-playbook",
+        "-i",
+        str(inventory),
+        "--tags",
+        "classic",
+        "-e",
+        f"artifacts={artifacts}",
+        "tests.yml",
+    ]
+    run(argv, timeout=600, cwd=directory / "tests", env=_plain_environment(artifacts), error=InfrastructureError)
+    if not (artifacts / "results.yml").is_file():
         raise InfrastructureError("plain ansible-playbook left no results")
 
 
@@ -86,11 +97,14 @@ def _seconds(work: Callable[[], None]) -> float:
     return cost.wall
 
 
-def _summary(ours: list[float], theirs: list[float]) -> dict[str, Any]:
-    suite, plain = median(ours), median(theirs)
+def _summary(suite_seconds: list[float], plain_seconds: list[float]) -> dict[str, Any]:
+    suite, plain = median(suite_seconds), median(plain_seconds)
     return {
         "benchmark": "suite",
-        "rounds": {"suite": [round(one, 2) for one in ours], "ansible_playbook": [round(one, 2) for one in theirs]},
+        "rounds": {
+            "suite": [round(seconds, 2) for seconds in suite_seconds],
+            "ansible_playbook": [round(seconds, 2) for seconds in plain_seconds],
+        },
         "seconds": {"suite": round(suite, 2), "ansible_playbook": round(plain, 2)},
         "suite_over_ansible": round(suite / plain, 2),
     }

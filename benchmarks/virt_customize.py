@@ -24,12 +24,12 @@ class Appliance:
     @property
     def kernel(self) -> Path | None:
         """The directory of the appliance's kernel and modules; None: this host's own."""
-        place = self.environment.get("SUPERMIN_MODULES")
-        return Path(place) if place else None
+        modules = self.environment.get("SUPERMIN_MODULES")
+        return Path(modules) if modules else None
 
     @classmethod
     def prepare(cls, base: BaseImage, scratch: Path, progress: Callable[[str], None]) -> Appliance:
-        """Make the appliance from this host's kernel, or the lab's where there is none; nobody's time counts it.
+        """Make the appliance from this host's kernel, or the lab's where there is none, outside of the measured time.
 
         Raises ConfigurationError without libguestfs-tools.
         """
@@ -57,32 +57,12 @@ class Appliance:
         By the guest's own rpm: --install would have the guest's dnf download it, and the lab's has neither dnf nor a
         network; so this costs less than --install does.
         """
-        create: list[str | Path] = [
-            "qemu-img",
-            "create",
-            "-q",
-            "-f",
-            "qcow2",
-            "-F",
-            "qcow2",
-            "-b",
-            base.path,
-            overlay,
-        ]
+        create = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", str(base.path), str(overlay)]
         run(create, timeout=60, error=InfrastructureError)
-        words: list[str | Path] = [
-            "virt-customize",
-            "--quiet",
-            "--no-network",
-            "--no-logfile",
-            "--smp",
-            "1",
-            "-a",
-            overlay,
-        ]
-        words += ["--copy-in", f"{rpm.path}:/var", "--run-command", f"rpm -U /var/{rpm.path.name}"]
-        words += ["--delete", f"/var/{rpm.path.name}"]
-        run(words, timeout=_SECONDS, env=self.environment, error=InfrastructureError)
+        argv = ["virt-customize", "--quiet", "--no-network", "--no-logfile", "--smp", "1", "-a", str(overlay)]
+        argv += ["--copy-in", f"{rpm.path}:/var", "--run-command", f"rpm -U /var/{rpm.path.name}"]
+        argv += ["--delete", f"/var/{rpm.path.name}"]
+        run(argv, timeout=_SECONDS, env=self.environment, error=InfrastructureError)
 
 
 def _kernel(base: BaseImage, scratch: Path) -> dict[str, str]:
@@ -90,23 +70,13 @@ def _kernel(base: BaseImage, scratch: Path) -> dict[str, str]:
     Path("/lib/modules").mkdir(exist_ok=True)  # supermin looks there first, and gives up without it
     if any(Path("/boot").glob("vmlinuz-*")):
         return {}
-    found = [rpm for place in base.repositories for rpm in Path(place).glob("kernel-core-*.rpm")]
-    if not found:
+    kernels = [rpm for repository in base.repositories for rpm in Path(repository).glob("kernel-core-*.rpm")]
+    if not kernels:
         raise InfrastructureError("neither this host nor the base's repositories have a kernel for libguestfs")
     root = scratch / "kernel"
     root.mkdir()
-    words: list[str | Path] = [
-        "rpm",
-        "--root",
-        root,
-        "--dbpath",
-        "/rpmdb",
-        "--nodeps",
-        "--noscripts",
-        "--nosignature",
-        "-i",
-        found[0],
-    ]
-    run(words, timeout=120, error=InfrastructureError)
+    options = ["--nodeps", "--noscripts", "--nosignature"]
+    argv = ["rpm", "--root", str(root), "--dbpath", "/rpmdb", *options, "-i", str(kernels[0])]
+    run(argv, timeout=120, error=InfrastructureError)
     modules = next((root / "usr/lib/modules").iterdir())
     return {"SUPERMIN_KERNEL": str(modules / "vmlinuz"), "SUPERMIN_MODULES": str(modules)}

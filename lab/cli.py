@@ -22,25 +22,25 @@ lab = typer.Typer(
     no_args_is_help=True, help="A whole world on this machine: broker, Prefect, dist-git, Koji, images."
 )
 
-BREAK = "a commit that fails in just that stage: lab/packages/dos2unix/breaks.yml has them"
+BREAK = "a commit that fails in just that stage: lab/dist_git/packages/dos2unix/breaks.yml has them"
 State = Annotated[Path | None, typer.Option(help="State directory of the lab  [default: .lab]")]
 
 
-def _state(given: Path | None) -> Path:
-    return (given or settings().lab_state).resolve()
+def _state(directory: Path | None) -> Path:
+    return (directory or settings().lab_state).resolve()
 
 
-def _say(text: str) -> None:
+def _report(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
 @contextmanager
-def _saying_what_stays(state: Path) -> Iterator[None]:
-    """Whoever breaks off the demo hears that the lab, and the run in it, go on."""
+def _hint_when_interrupted(state: Path) -> Iterator[None]:
+    """Tell a user who breaks off the demo that the lab, and the run in it, go on."""
     try:
         yield
     except (KeyboardInterrupt, SystemExit):
-        _say(f"no longer following; the lab in {state} is still up\nhint: ./run lab down ends it")
+        _report(f"no longer following; the lab in {state} is still up\nhint: ./run lab down ends it")
         raise
 
 
@@ -61,9 +61,9 @@ def up(state: State = None) -> None:
     from lab.world import up as start
 
     _unwind_when_ended()
-    world = start(_state(state), settings().cache, _say)
-    places = ("Prefect UI", world.prefect_ui_url), ("broker", world.amqp_url), ("dist-git", world.dist_git_url)
-    for what, url in (*places, ("metrics", world.metrics_url)):
+    world = start(_state(state), settings().cache, _report)
+    addresses = ("Prefect UI", world.prefect_ui_url), ("broker", world.amqp_url), ("dist-git", world.dist_git_url)
+    for what, url in (*addresses, ("metrics", world.metrics_url)):
         print(f"{what:11} {url}")
 
 
@@ -72,24 +72,26 @@ def down(state: State = None) -> None:
     """End every service and everything they started."""
     from lab.world import down as end
 
-    end(_state(state), _say)
+    end(_state(state), _report)
 
 
 @lab.command()
 def status(state: State = None) -> None:
     """Show every service, its health and its log; exit status 1 when one is not healthy."""
-    from lab.servers.supervisor import status as look
+    from lab.servers.supervisor import status as service_status
 
-    services = look(_state(state))
+    services = service_status(_state(state))
     if not services:
         raise ConfigurationError(f"no lab is up in {_state(state)}", hint="./run lab up starts one")
     table = Table("service", "pid", "healthy", "restarts", Column("log", overflow="fold"), box=None, pad_edge=False)
-    for one in services:
-        table.add_row(one.name, str(one.pid or ""), "yes" if one.healthy else "NO", str(one.restarts), str(one.log))
+    for service in services:
+        healthy = "yes" if service.healthy else "NO"
+        table.add_row(service.name, str(service.pid or ""), healthy, str(service.restarts), str(service.log))
     console = Console()
     # A log's path is there to be copied: never cut it, whatever the terminal's width.
-    console.print(table, width=max(console.width, 60 + max(len(str(one.log)) for one in services)), crop=False)
-    raise typer.Exit(0 if all(one.healthy for one in services) else 1)
+    longest = max(len(str(service.log)) for service in services)
+    console.print(table, width=max(console.width, 60 + longest), crop=False)
+    raise typer.Exit(0 if all(service.healthy for service in services) else 1)
 
 
 @lab.command()
@@ -97,8 +99,8 @@ def env(state: State = None) -> None:
     """Print what a shell needs to work in the lab, as bare `prefect` and `distgate` do: eval "$(./run lab env)"."""
     from lab.world import World
 
-    known = World.load(_state(state)).environment
-    print("\n".join(f"export {name}={shlex.quote(value)}" for name, value in sorted(known.items())))
+    environment = World.load(_state(state)).environment
+    print("\n".join(f"export {name}={shlex.quote(value)}" for name, value in sorted(environment.items())))
 
 
 @lab.command()
@@ -131,12 +133,12 @@ def demo(
         raise ConfigurationError(f"no stage is called {stage}", hint=f"one of {', '.join(breaks())}")
     _unwind_when_ended()
     try:
-        world = start(_state(state), settings().cache, _say)
-        with _saying_what_stays(world.state):
+        world = start(_state(state), settings().cache, _report)
+        with _hint_when_interrupted(world.state):
             code = follow(world, stage, Console(), pipeline)
     except DistgateError as error:
         error_text = f"the lab broke: {error.message}"
-        _say(
+        _report(
             "\n".join(
                 part for part in (error_text, error.evidence, f"hint: {error.hint}" if error.hint else "") if part
             )

@@ -31,7 +31,7 @@ BRANCHES: dict[Pipeline, str] = {"allpackages": "f41", "atomic": ATOMIC_BRANCH}
 #: Seconds after which a demo that does not end is given up: the lab is broken then.
 PATIENCE = 2400.0
 #: Seconds between looks at Prefect for the log line and the task tree.
-LOOK = 2.0
+REFRESH_SECONDS = 2.0
 #: What a run shows of its work, by the artifact's key, and the stage that does it.
 _LIVE = (
     ("image", "image"),
@@ -57,7 +57,7 @@ class Row:
 
 
 @dataclass
-class Followed:
+class FollowedRun:
     """What was seen of one run so far."""
 
     rev: str
@@ -132,7 +132,7 @@ def demo(world: World, stage: str, console: Console, pipeline: Pipeline = "allpa
             _age_latest_image(world.trees_dir / branch / "images")
         rev = push_change(world.demo_repository, branch, stage)
         console.print(f"pushed {NAME} {branch} {rev[:7]}" + (f", which breaks {stage}" if stage else ""))
-        followed = _follow(world, bus, Followed(rev, branch), console, pipeline)
+        followed = _follow(world, bus, FollowedRun(rev, branch), console, pipeline)
     _close(world, followed, console)
     return EXIT[followed.verdict or "ABORTED"]
 
@@ -144,17 +144,19 @@ def _age_latest_image(images: Path) -> None:
         record.write_text(json.dumps(facts | {"promoted": 0.0} if facts.get("promoted") else facts))
 
 
-def _follow(world: World, bus: Subscription, followed: Followed, console: Console, pipeline: Pipeline) -> Followed:
-    deadline, looked = Deadline(PATIENCE), 0.0
+def _follow(
+    world: World, bus: Subscription, followed: FollowedRun, console: Console, pipeline: Pipeline
+) -> FollowedRun:
+    deadline, refreshed = Deadline(PATIENCE), 0.0
     with Live(console=console, refresh_per_second=4, transient=True, get_renderable=followed.picture) as live:
         while followed.verdict is None:
             delivery = bus.receive(0.3)
             if delivery and delivery.body.get("rev") == followed.rev and split_topic(delivery.topic)[0] == pipeline:
                 followed.see(delivery.body)
                 live.console.print(_line(delivery), soft_wrap=True, highlight=False)
-            if followed.run_id and time.monotonic() - looked > LOOK:
-                looked = time.monotonic()
-                _look(world.prefect_api_url, followed)
+            if followed.run_id and time.monotonic() - refreshed > REFRESH_SECONDS:
+                refreshed = time.monotonic()
+                _refresh(world.prefect_api_url, followed)
             if deadline.passed:
                 raise InfrastructureError(
                     f"the run did not end within {PATIENCE:g} s", hint="./run lab status shows what is wrong"
@@ -170,46 +172,49 @@ def _line(delivery: Delivery) -> Text:
     return text.append(f" nvr={body['nvr']}" if body.get("nvr") else "", "dim")
 
 
-def _look(api_url: str, followed: Followed) -> None:
+def _refresh(api_url: str, followed: FollowedRun) -> None:
     followed.log_line = last_log_line(api_url, followed.run_id) or followed.log_line
     followed.koji = latest_artifact(api_url, followed.run_id, "koji-tasks").strip("`\n") or followed.koji
     followed.work = next(filter(None, (_live(api_url, followed, key) for key, at in _LIVE if followed.at(at))), "")
 
 
-def _live(api_url: str, followed: Followed, key: str) -> str:
+def _live(api_url: str, followed: FollowedRun, key: str) -> str:
     return latest_artifact(api_url, followed.run_id, key).strip("`\n")
 
 
-def _close(world: World, followed: Followed, console: Console) -> None:
+def _close(world: World, followed: FollowedRun, console: Console) -> None:
     console.print(followed.table())
     total = time.monotonic() - followed.pushed
     verdict = followed.verdict or "ABORTED"
     console.print(Text(f"{verdict} after {total:.1f} s, {len(followed.bodies)} messages", STYLES.get(verdict, "")))
-    room = world.artifacts_dir / followed.run_id
-    for what, sentence in _shares(room):
+    run_dir = world.artifacts_dir / followed.run_id
+    for what, sentence in _shares(run_dir):
         console.print(f"{what:10} {sentence}", soft_wrap=True, highlight=False)
-    for what, where in _places(world, followed, room):
+    for what, where in _addresses(world, followed, run_dir):
         console.print(f"{what:10} {where}", soft_wrap=True, highlight=False)
 
 
-def _places(world: World, followed: Followed, room: Path) -> Sequence[tuple[str, str]]:
-    images = sorted(room.glob("image/*.qcow2"))
+def _addresses(world: World, followed: FollowedRun, run_dir: Path) -> Sequence[tuple[str, str]]:
+    images = sorted(run_dir.glob("image/*.qcow2"))
     return [
         ("run page", followed.bodies[0]["build_url"]),
         ("logs", f"{world.artifacts_url}/{followed.run_id}/"),
-        ("files", str(room)),
+        ("files", str(run_dir)),
         *(("image", str(image)) for image in images),
         ("lab", "still up; ./run lab down ends it"),
     ]
 
 
-def _shares(room: Path) -> Iterator[tuple[str, str]]:
+def _shares(run_dir: Path) -> Iterator[tuple[str, str]]:
     """Where the time of the image and of its boot went, as the run's own records say."""
     with suppress(OSError, ValueError, KeyError):
-        made = json.loads((room / "image/image.json").read_text())["steps"]
-        yield "image", share_sentence([Step(one["name"], one["seconds"]) for one in made])
+        image_steps = json.loads((run_dir / "image/image.json").read_text())["steps"]
+        yield "image", share_sentence([Step(step["name"], step["seconds"]) for step in image_steps])
     with suppress(OSError, ValueError, KeyError):
-        reached = json.loads((room / "smoke/boot.json").read_text())["reached"]
-        ends = [0.0, *(one["seconds"] for one in reached)]
-        steps = [Step(one["condition"], one["seconds"] - before) for one, before in zip(reached, ends, strict=False)]
+        reached = json.loads((run_dir / "smoke/boot.json").read_text())["reached"]
+        ends = [0.0, *(milestone["seconds"] for milestone in reached)]
+        steps = [
+            Step(milestone["condition"], milestone["seconds"] - before)
+            for milestone, before in zip(reached, ends, strict=False)
+        ]
         yield "boot", share_sentence(steps)

@@ -1,4 +1,4 @@
-"""Prints messages as they are read from a queue bound to the exchange: what the bus says, not what we meant."""
+"""Prints messages as they are read from a queue bound to the exchange: the messages as sent."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from distgate.text import printable
 def line_of(delivery: Delivery, *, as_json: bool = False) -> str:
     """One line about a message: its topic, status and package; or the whole of it as JSON."""
     if as_json:
-        known = {"topic": delivery.topic, "id": delivery.message_id, "headers": delivery.headers}
-        return json.dumps({**known, "body": delivery.body}, sort_keys=True, default=str)
+        envelope = {"topic": delivery.topic, "id": delivery.message_id, "headers": delivery.headers}
+        return json.dumps({**envelope, "body": delivery.body}, sort_keys=True, default=str)
     facts = [str(delivery.body[key]) for key in ("status", "repo", "branch", "nvr") if delivery.body.get(key)]
     return printable("  ".join([delivery.topic, *facts]), newlines=False)
 
@@ -32,12 +32,14 @@ def main() -> int:
     """``python -m lab.follower [TOPIC...]``: print messages of DISTGATE_AMQP_URL until interrupted."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("topics", nargs="*", default=["#"], help="topic patterns, as the broker knows them")
-    parser.add_argument("--queue", default="", help="durable queue that keeps messages while nobody reads")
+    parser.add_argument("--queue", default="", help="durable queue that keeps messages while there is no reader")
     parser.add_argument("--json", action="store_true", help="whole messages, one JSON object a line")
-    words = parser.parse_args()
+    options = parser.parse_args()
     try:
-        known = settings()
-        for line in lines(known.amqp_url, known.exchange, words.topics, queue=words.queue, as_json=words.json):
+        configured = settings()
+        for line in lines(
+            configured.amqp_url, configured.exchange, options.topics, queue=options.queue, as_json=options.json
+        ):
             print(line, flush=True)
     except KeyboardInterrupt:
         return 0

@@ -14,27 +14,27 @@ SECONDS = 5.0
 
 def last_log_line(api_url: str, run_id: str) -> str:
     """The newest line of the run's log, or nothing: a view must not fail because the server is busy."""
-    wish = {"logs": {"flow_run_id": {"any_": [run_id]}}, "sort": "TIMESTAMP_DESC", "limit": 1}
-    found = _ask(f"{api_url}/logs/filter", wish)
-    lines = printable(str(found[0]["message"])).splitlines() if found else []
+    query = {"logs": {"flow_run_id": {"any_": [run_id]}}, "sort": "TIMESTAMP_DESC", "limit": 1}
+    entries = _query(f"{api_url}/logs/filter", query)
+    lines = printable(str(entries[0]["message"])).splitlines() if entries else []
     return lines[0] if lines else ""
 
 
 def latest_artifact(api_url: str, run_id: str, key: str) -> str:
     """The text of the run's newest artifact with this key, or nothing."""
-    wish = {
+    query = {
         "artifacts": {"flow_run_id": {"any_": [run_id]}, "key": {"any_": [key]}},
         "sort": "CREATED_DESC",
         "limit": 1,
     }
-    found = _ask(f"{api_url}/artifacts/filter", wish)
-    return printable(str(found[0]["data"])) if found else ""
+    artifacts = _query(f"{api_url}/artifacts/filter", query)
+    return printable(str(artifacts[0]["data"])) if artifacts else ""
 
 
-def _ask(url: str, wish: dict[str, Any]) -> list[dict[str, Any]]:
+def _query(url: str, query: dict[str, Any]) -> list[dict[str, Any]]:
     with contextlib.suppress(httpx.HTTPError, ValueError):
-        answer = httpx.post(url, json=wish, timeout=SECONDS, trust_env=False)
+        answer = httpx.post(url, json=query, timeout=SECONDS, trust_env=False)
         if answer.is_success:
-            found: list[dict[str, Any]] = answer.json()
-            return found
+            rows: list[dict[str, Any]] = answer.json()
+            return rows
     return []

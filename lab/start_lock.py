@@ -1,4 +1,4 @@
-"""Who may start a lab, and where: one at a time, in directories that can be written to, where none is half up."""
+"""What must hold before a lab is started: no other start, directories that can be written, none half up."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def ensure_writable(directory: Path, setting: str, mode: int) -> None:
 
 def refuse_half_up(state: Path) -> None:
     """Raise ConfigurationError when things of a lab are in ``state`` that is neither up nor down."""
-    left = teardown.leftovers(state)
-    if left:
+    leftovers = teardown.leftovers(state)
+    if leftovers:
         raise ConfigurationError(
-            f"the lab in {state} is half up: {len(left)} things of it are there",
+            f"the lab in {state} is half up: {len(leftovers)} things of it are there",
             hint="./run lab down ends them",
-            evidence="\n".join(left),
+            evidence="\n".join(leftovers),
         )
 
 
@@ -46,14 +46,14 @@ def starting(state: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise ConfigurationError(
-                f"somebody else is starting the lab in {state}", hint="./run lab down ends that, too"
+                f"another process is starting the lab in {state}", hint="./run lab down ends that, too"
             ) from error
         before = os.environ.get(MARKER)
         os.environ[MARKER] = str(state)
         try:
             yield
         finally:
-            teardown.note_started(state)
+            teardown.forget_starter(state)
             os.environ.pop(MARKER)
             if before is not None:
                 os.environ[MARKER] = before

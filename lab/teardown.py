@@ -13,31 +13,31 @@ from distgate.errors import InfrastructureError
 from distgate.process import run
 from distgate.steps import Progress
 from distgate.waiting import Deadline
-from lab.servers import service as services
 from lab.servers.process_table import ProcessId, ancestry, members
+from lab.servers.service import last_start, read_json, start_levels, wanted_services, write_json
 from lab.servers.supervisor import end, supervisor_of
 
 log = logging.getLogger(__name__)
 
 SWEEP_SECONDS = 15.0
-_TOLD_UP_TO = "up.json"
+_STARTER = "up.json"
 
 
-def note_starting(state: Path, process: ProcessId) -> None:
-    """Record who is starting the lab, so that its end can be told to stop starting things."""
-    services.write_json(state / _TOLD_UP_TO, {"pid": process.pid, "started": process.started})
+def record_starter(state: Path, process: ProcessId) -> None:
+    """Record which process is starting the lab: ``down`` ends it first, so that nothing more is started."""
+    write_json(state / _STARTER, {"pid": process.pid, "started": process.started})
 
 
 def starting(state: Path) -> ProcessId | None:
     """The process that is starting the lab at this moment."""
-    found = services.read_json(state / _TOLD_UP_TO)
-    process = ProcessId(**found) if found else None
+    record = read_json(state / _STARTER)
+    process = ProcessId(**record) if record else None
     return process if process and process.alive else None
 
 
-def note_started(state: Path) -> None:
-    """Nobody is starting the lab any more."""
-    (state / _TOLD_UP_TO).unlink(missing_ok=True)
+def forget_starter(state: Path) -> None:
+    """No process is starting the lab any more."""
+    (state / _STARTER).unlink(missing_ok=True)
 
 
 def down(state: Path, progress: Progress = log.info, *, remove: bool = False) -> None:
@@ -58,7 +58,7 @@ def down(state: Path, progress: Progress = log.info, *, remove: bool = False) ->
     for name in ("services", "running", "held"):
         shutil.rmtree(state / name, ignore_errors=True)
     (state / "supervisor.json").unlink(missing_ok=True)
-    note_started(state)
+    forget_starter(state)
     if remove:
         shutil.rmtree(state, ignore_errors=True)
     progress("the lab is down")
@@ -84,13 +84,13 @@ def mounts_below(state: Path) -> list[Path]:
 
 def loops_below(state: Path) -> list[tuple[str, Path]]:
     """Loop devices whose backing file lies below ``state``."""
-    found = []
+    loops = []
     for entry in Path("/sys/block").glob("loop*/loop/backing_file"):
         with contextlib.suppress(OSError):  # detached while we look
             backing = Path(entry.read_text().strip().removesuffix(" (deleted)"))
             if backing.is_relative_to(state):
-                found.append((f"/dev/{entry.parents[1].name}", backing))
-    return found
+                loops.append((f"/dev/{entry.parents[1].name}", backing))
+    return loops
 
 
 def _end_starter(state: Path) -> None:
@@ -100,45 +100,45 @@ def _end_starter(state: Path) -> None:
 
 
 def _end_services(state: Path, progress: Progress) -> None:
-    for level in reversed(services.levels(services.wanted(state))):
-        starts = {one.name: services.last_start(state, one.name) for one in level}
+    for level in reversed(start_levels(wanted_services(state))):
+        starts = {service.name: last_start(state, service.name) for service in level}
         running = {name: start.process for name, start in starts.items() if start and start.process.alive}
         if running:
             progress(f"ending {', '.join(running)}")
-            end(list(running.values()), max(one.grace for one in level))
+            end(list(running.values()), max(service.grace for service in level))
 
 
 def _sweep(state: Path, progress: Progress) -> None:
     # What dies may still be starting children, so look again until nothing is found.
     deadline = Deadline(SWEEP_SECONDS)
-    asked: set[ProcessId] = set()
-    while left := members(state):
+    signalled: set[ProcessId] = set()
+    while remaining := members(state):
         if deadline.passed:
-            raise InfrastructureError(f"processes of the lab would not end: {[one.pid for one in left]}")
-        if new := set(left) - asked:
-            progress(f"ending {len(new)} more: {', '.join(sorted({_command(one)[:40] for one in new}))}")
-        for process in left:
+            raise InfrastructureError(f"processes of the lab would not end: {[process.pid for process in remaining]}")
+        if new := set(remaining) - signalled:
+            progress(f"ending {len(new)} more: {', '.join(sorted({_command(process)[:40] for process in new}))}")
+        for process in remaining:
             # The second look is three quarters of a second later: long enough for what cleans up after itself.
-            process.signal(signal.SIGKILL if process in asked else signal.SIGTERM)
-        asked |= set(left)
+            process.signal(signal.SIGKILL if process in signalled else signal.SIGTERM)
+        signalled |= set(remaining)
         time.sleep(0.75)
 
 
 def _unmount(state: Path, progress: Progress) -> None:
     for point in mounts_below(state):
         progress(f"unmounting {point}")
-        run(["umount", "--lazy", point], timeout=30, hint="somebody has to unmount it by hand")
+        run(["umount", "--lazy", point], timeout=30, hint="unmount it by hand")
 
 
 def _detach(state: Path, progress: Progress) -> None:
     for device, backing in loops_below(state):
         progress(f"detaching {device} from {backing}")
-        run(["losetup", "--detach", device], timeout=30, hint="somebody has to detach it by hand")
+        run(["losetup", "--detach", device], timeout=30, hint="detach it by hand")
 
 
 def _command(process: ProcessId) -> str:
     with contextlib.suppress(OSError):
-        words = Path(f"/proc/{process.pid}/cmdline").read_bytes().split(b"\0")
-        # A process that is gone but not reaped yet has no words any more.
-        return " ".join(word.decode("utf-8", "replace") for word in words).strip() or "(gone)"
+        argv = Path(f"/proc/{process.pid}/cmdline").read_bytes().split(b"\0")
+        # A process that is gone but not reaped yet has no command line any more.
+        return " ".join(argument.decode("utf-8", "replace") for argument in argv).strip() or "(gone)"
     return "(gone)"

@@ -25,12 +25,11 @@ from lab.dist_git.repository import install_hook, repository_path
 from lab.distribution.rpm_repository import ensure_repository
 from lab.images.base_image import LIMIT, ensure_base, key_of, store_root, write_kickstart
 from lab.servers import prefect_server, rabbitmq
-from lab.servers import service as services
 from lab.servers.ports import free_ports
 from lab.servers.prefect_server import RUNS, PrefectServer
 from lab.servers.process_table import identify
 from lab.servers.rabbitmq import Broker
-from lab.servers.service import Health, Service
+from lab.servers.service import Health, Service, read_json, save_service, wanted_services, write_json
 from lab.servers.supervisor import start_supervisor, supervisor_of, wait_healthy
 from lab.start_lock import ensure_writable, refuse_half_up, starting
 
@@ -100,7 +99,7 @@ class World:
             "DISTGATE_RUN_LEASE": "30",
             # One commit is the business of one pipeline here: two cores are enough for one run at a time.
             "DISTGATE_PIPELINES": '["allpackages", "atomic"]',
-            "DISTGATE_BRANCHES": json.dumps([one for one in demo_package.BRANCHES if one != ATOMIC_BRANCH]),
+            "DISTGATE_BRANCHES": json.dumps([branch for branch in demo_package.BRANCHES if branch != ATOMIC_BRANCH]),
             "DISTGATE_ATOMIC_BRANCHES": json.dumps([ATOMIC_BRANCH]),
             "DISTGATE_PACKAGE_LISTS": str(self.package_lists),
             "DISTGATE_IMAGE_STORE": str(self.images_dir),
@@ -109,7 +108,7 @@ class World:
             "DISTGATE_WORKER_STATE": str(self.state / "workers"),
             "DISTGATE_FREE_DISK": "500M",
             "DISTGATE_METRICS_LISTEN": self.metrics_url.removeprefix("http://").partition("/")[0],
-            # What whoever starts the lab wants to try.
+            # What the caller's own settings try out.
             "DISTGATE_COMPOSE_WAY": settings().compose_way,
             "DISTGATE_COMPOSE_DRIVER": settings().compose_driver,
             "DISTGATE_LAB_STATE": str(self.state),
@@ -131,30 +130,30 @@ class World:
     @classmethod
     def read(cls, path: Path) -> World:
         """The lab described by the file ``path``."""
-        known = services.read_json(path)
-        if known is None:
+        values = read_json(path)
+        if values is None:
             raise ConfigurationError(f"no lab is up in {path.parent}", hint="./run lab up starts one")
-        for name in (one.name for one in fields(cls) if one.type == "Path"):
-            known[name] = Path(known[name])
-        return cls(**known)
+        for name in (entry.name for entry in fields(cls) if entry.type == "Path"):
+            values[name] = Path(values[name])
+        return cls(**values)
 
     def save(self, path: Path) -> None:
         """Write what ``read`` reads."""
-        known: dict[str, Any] = asdict(self)
-        services.write_json(path, {name: str(value) for name, value in known.items()})
+        values: dict[str, Any] = asdict(self)
+        write_json(path, {name: str(value) for name, value in values.items()})
 
 
 def _path(first: Path) -> str:
     """Ours with ``first`` before all else; each directory once, however often a shell takes the lab's settings."""
-    places = [str(first), *os.environ.get("PATH", "/usr/bin:/bin").split(":"), "/usr/sbin", "/sbin"]
-    return ":".join(dict.fromkeys(places))
+    directories = [str(first), *os.environ.get("PATH", "/usr/bin:/bin").split(":"), "/usr/sbin", "/sbin"]
+    return ":".join(dict.fromkeys(directories))
 
 
 def up(state: Path, cache: Path, progress: Progress) -> World:
     """Start the lab in ``state`` and return when everything in it is healthy; one that is up is left as it is.
 
     What is costly to make is made once below ``cache``. Raises ConfigurationError when the lab is half up or
-    somebody else is starting it, and whatever goes wrong on the way, having ended what was started.
+    another process is starting it, and the first error on the way, after ending what was started.
     """
     state, cache = state.resolve(), cache.expanduser().resolve()
     ensure_writable(state, "DISTGATE_LAB_STATE", 0o700)
@@ -165,9 +164,9 @@ def up(state: Path, cache: Path, progress: Progress) -> World:
         refuse_half_up(state)
         teardown.down(state, lambda _: None)  # records of a lab that ended without us, as at a power cut
         (state / "world.json").unlink(missing_ok=True)
-        own = identify(os.getpid())
-        if own:
-            teardown.note_starting(state, own)
+        process = identify(os.getpid())
+        if process:
+            teardown.record_starter(state, process)
         return assemble(state, cache, progress)
 
 
@@ -204,13 +203,13 @@ class Start:
         self.world.save(draft)
         self.progress(f"starting the lab in {self.state}")
         host_tests.seed(self.state / "dist-git")
-        for one in (*self.broker.services(), *self.prefect_services(), self._dist_git()):
-            services.save(self.state, one)
+        for service in (*self.broker.services(), *self.prefect_services(), self._dist_git()):
+            save_service(self.state, service)
         start_supervisor(self.state)
         pool = ThreadPoolExecutor(4, thread_name_prefix="lab-up")
         try:
             _all([pool.submit(step) for step in (self._images, self._sources, self._prefect, self._bus)])
-            self._wait([one.name for one in services.wanted(self.state)])
+            self._wait([service.name for service in wanted_services(self.state)])
         except BaseException:
             self.progress("the start failed; ending what was started")
             self._end(pool)
@@ -227,8 +226,8 @@ class Start:
     def add_workers(self) -> None:
         """Start what takes runs, and tell Prefect of the places that they are about."""
         register(self.state / "world.draft.json", self.world)
-        made = self.prefect.worker(self.world.environment, PROJECT, WORKER_AFTER)
-        services.save(self.state, prefect_server.gated(made, SITE, RUNS, self.state / "workers"))
+        worker = self.prefect.worker(self.world.environment, PROJECT, WORKER_AFTER)
+        save_service(self.state, prefect_server.gated(worker, SITE, RUNS, self.state / "workers"))
 
     def _end(self, pool: ThreadPoolExecutor) -> None:
         """Nothing is left when this returns: neither what was started nor the threads that would start more."""
@@ -238,21 +237,21 @@ class Start:
         pool.shutdown(cancel_futures=True)
         teardown.down(self.state, lambda _: None)  # what the threads had started before they noticed
 
-    def _tell(self, text: str) -> None:
+    def _report(self, text: str) -> None:
         if self.ended.is_set():
             raise Cancelled("the start of the lab was broken off")
         self.progress(text)
 
     def _images(self) -> None:
-        repository = ensure_repository(self.cache, self._tell)
-        services.save(self.state, self._koji())
+        repository = ensure_repository(self.cache, self._report)
+        save_service(self.state, self._koji())
         shutil.copyfile(write_kickstart(self.cache, repository), self.world.kickstart)
-        ensure_base(self.cache, self._tell)
+        ensure_base(self.cache, self._report)
         # The first time this takes minutes; what waits for health counts from here.
         self.deadline.reset(self.patience)
 
     def _sources(self) -> None:
-        repository = demo_package.seed(self.state / "dist-git", self.cache, self._tell)
+        repository = demo_package.seed(self.state / "dist-git", self.cache, self._report)
         install_hook(repository, {"url": self.world.amqp_url, "exchange": self.world.exchange})
         self.world.package_lists.mkdir(exist_ok=True)
         (self.world.package_lists / f"{ATOMIC_BRANCH}.txt").write_text(f"{demo_package.NAME}\n")
@@ -260,19 +259,19 @@ class Start:
     def _prefect(self) -> None:
         self._wait([prefect_server.SERVER])
         prefect_server.ensure_pool(self.prefect)
-        services.save(self.state, self._ours("reconciler"))
+        save_service(self.state, self._ours("reconciler"))
         self.add_workers()
-        prefect_server.deploy(self.prefect, PROJECT, self.world.environment, self._tell)
+        prefect_server.deploy(self.prefect, PROJECT, self.world.environment, self._report)
         # Only now: what the intake accepts must find its automation.
-        services.save(self.state, self._ours("intake", Health("consumer", f"{self.world.amqp_url}#{QUEUE}")))
+        save_service(self.state, self._ours("intake", Health("consumer", f"{self.world.amqp_url}#{QUEUE}")))
 
     def _bus(self) -> None:
         self._wait(["rabbitmq"])
-        self._tell("the broker is there")
-        services.save(self.state, self._ours("relay"))
-        # No reporter: it would have nobody to tell.
+        self._report("the broker is there")
+        save_service(self.state, self._ours("relay"))
+        # No reporter: no channel is configured here.
         listens = self.world.environment["DISTGATE_METRICS_LISTEN"]
-        services.save(self.state, self._ours("metrics", Health("tcp", listens)))
+        save_service(self.state, self._ours("metrics", Health("tcp", listens)))
 
     def _wait(self, names: list[str]) -> None:
         wait_healthy(self.state, names, self.deadline)
@@ -282,18 +281,18 @@ class Start:
         trees = self.world.trees_dir
         for directory in (root, artifacts, trees):
             directory.mkdir(parents=True, exist_ok=True)
-        places = ("--root", root, "--artifacts", artifacts, "--trees", trees)
-        words = (*map(str, places), "--port", _port_of(url))
+        directories = ("--root", root, "--artifacts", artifacts, "--trees", trees)
+        arguments = (*map(str, directories), "--port", _port_of(url))
         health = Health("http", f"{url}/health")
-        return Service(DIST_GIT, _module("lab.dist_git.server", *words), self.world.environment, health)
+        return Service(DIST_GIT, _module("lab.dist_git.server", *arguments), self.world.environment, health)
 
     def _koji(self) -> Service:
         url = self.world.koji_hub_url.removesuffix("/kojihub")
-        words = ("--state", self.state / "koji", "--cache", self.cache, "--dist-git", self.world.dist_git_url)
-        own = ("--user", KOJI_USER, "--port", _port_of(url))
+        arguments = ("--state", self.state / "koji", "--cache", self.cache, "--dist-git", self.world.dist_git_url)
+        options = ("--user", KOJI_USER, "--port", _port_of(url))
         return Service(
             KOJI,
-            _module("lab.koji.hub", *map(str, words), *own),
+            _module("lab.koji.hub", *map(str, arguments), *options),
             self.world.environment,
             Health("http", f"{url}/health"),
             after=(DIST_GIT,),
@@ -304,7 +303,7 @@ class Start:
 
 
 def service_of_ours(name: str, environment: Mapping[str, str], health: Health = ALIVE) -> Service:
-    """The service ``name`` of the room services, started once what it talks to is there."""
+    """The module ``name`` of services/ as a service, started once what it talks to is there."""
     after = {"relay": ("rabbitmq",), "reconciler": (prefect_server.SERVER,), "metrics": ()}.get(
         name, ("rabbitmq", prefect_server.SERVER)
     )
@@ -324,12 +323,12 @@ def register(description: Path, world: World) -> None:
 
 def _plan(state: Path, cache: Path, broker: Broker, prefect: PrefectServer) -> World:
     record = state / "ports.json"
-    known = services.read_json(record)
+    ports = read_json(record)
     names = ("dist_git", "koji", "metrics")
-    if known is None or set(names) - set(known):
-        known = dict(zip(names, free_ports(len(names)), strict=True)) | (known or {})
-        services.write_json(record, known)
-    dist_git_url, koji_url, metrics_url = (f"http://127.0.0.1:{known[name]}" for name in names)
+    if ports is None or set(names) - set(ports):
+        ports = dict(zip(names, free_ports(len(names)), strict=True)) | (ports or {})
+        write_json(record, ports)
+    dist_git_url, koji_url, metrics_url = (f"http://127.0.0.1:{ports[name]}" for name in names)
     return World(
         state=state,
         cache=cache,
@@ -360,7 +359,7 @@ def _plan(state: Path, cache: Path, broker: Broker, prefect: PrefectServer) -> W
 
 def _already_up(state: Path, progress: Progress) -> World:
     try:
-        wait_healthy(state, [one.name for one in services.wanted(state)], Deadline(HEAL_SECONDS))
+        wait_healthy(state, [service.name for service in wanted_services(state)], Deadline(HEAL_SECONDS))
     except InfrastructureError as error:
         raise ConfigurationError(
             f"the lab in {state} is half up: {error.message}",
@@ -378,8 +377,8 @@ def _all(steps: list[Future[None]]) -> None:
         step.result()
 
 
-def _module(name: str, *words: str) -> tuple[str, ...]:
-    return (sys.executable, "-m", name, *words)
+def _module(name: str, *arguments: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", name, *arguments)
 
 
 def _port_of(url: str) -> str:

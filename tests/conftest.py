@@ -16,11 +16,10 @@ from distgate.waiting import Deadline
 from lab import teardown
 from lab.servers import postgresql, rabbitmq, supervisor
 from lab.servers import prefect_server as prefect
-from lab.servers import service as services
 from lab.servers.postgresql import Postgresql
 from lab.servers.prefect_server import PrefectServer
 from lab.servers.rabbitmq import Broker
-from lab.servers.service import Service
+from lab.servers.service import Service, save_service
 
 if TYPE_CHECKING:
     from distgate.images.base import BaseImage
@@ -148,6 +147,6 @@ def lab(lab_state: Path, cache: Path) -> World:
 
 def _start(state: Path, wanted: list[Service]) -> None:
     for one in wanted:
-        services.save(state, one)
+        save_service(state, one)
     supervisor.start_supervisor(state)
     supervisor.wait_healthy(state, [one.name for one in wanted], Deadline(START_SECONDS))

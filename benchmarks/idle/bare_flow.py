@@ -20,5 +20,5 @@ def work(change: dict[str, str], number: int) -> int:
 @flow(name="bare")
 def bare(change: dict[str, str]) -> int:
     """Six tasks, one after another."""
-    known = first(change)
-    return sum(work(known, number) for number in range(5))
+    claimed = first(change)
+    return sum(work(claimed, number) for number in range(5))

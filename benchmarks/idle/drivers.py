@@ -1,4 +1,4 @@
-"""Drivers that do nothing, by the protocols of each room: each says the least of what a real one says."""
+"""Drivers that do nothing, by the protocols of distgate: each says the least of what a real one says."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ class IdleHub:
         return None
 
     def download(self, task_id: int, into: Path, arch: str) -> list[Path]:
-        made = []
+        links = []
         for package in sorted(self.packages.glob("*.rpm")):
-            made.append(into / package.name)
-            os.link(package, made[-1])
-        return made
+            links.append(into / package.name)
+            os.link(package, links[-1])
+        return links
 
 
 class IdleComposer:

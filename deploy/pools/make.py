@@ -63,10 +63,10 @@ CONTAINER: dict[str, Any] = {
 
 def template(worker: type[ProcessWorker] | type[DockerWorker], defaults: dict[str, Any]) -> dict[str, Any]:
     """The worker's own template of jobs with other defaults; KeyError for a variable that it does not have."""
-    made: dict[str, Any] = worker.get_default_base_job_template()
+    template: dict[str, Any] = worker.get_default_base_job_template()
     for name, value in defaults.items():
-        made["variables"]["properties"][name]["default"] = value
-    return made
+        template["variables"]["properties"][name]["default"] = value
+    return template
 
 
 def templates() -> dict[str, dict[str, Any]]:

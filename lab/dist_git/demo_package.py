@@ -31,7 +31,7 @@ SHA512 = (
 #: The last one is what the lab makes its Atomic Host of.
 ATOMIC_BRANCH = "f42"
 BRANCHES = ("rawhide", "f41", ATOMIC_BRANCH)
-HERE = Path(__file__).parent / "packages" / NAME
+PACKAGE_DIR = Path(__file__).parent / "packages" / NAME
 
 _LOOKASIDE = "https://src.fedoraproject.org/repo/pkgs"
 _DOWNLOAD_SECONDS = 300.0
@@ -62,18 +62,18 @@ class Break:
 
 def breaks() -> dict[str, Break]:
     """The known breaks by stage, read from the package's ``breaks.yml``."""
-    table = yaml.safe_load((HERE / "breaks.yml").read_text())
+    table = yaml.safe_load((PACKAGE_DIR / "breaks.yml").read_text())
     return {stage: _break(stage, **entry) for stage, entry in table.items()}
 
 
-def _break(stage: str, changes: list[dict[str, str]], **known: Any) -> Break:
-    return Break(stage=stage, changes=tuple((one["find"], one["replace"]) for one in changes), **known)
+def _break(stage: str, changes: list[dict[str, str]], **fields: Any) -> Break:
+    return Break(stage=stage, changes=tuple((change["find"], change["replace"]) for change in changes), **fields)
 
 
 def package_files() -> dict[str, str]:
     """What the package's repository holds, but for ``sources``: names and contents."""
-    paths = [path for path in sorted(HERE.rglob("*")) if path.is_file() and path.name != "breaks.yml"]
-    return {path.relative_to(HERE).as_posix(): path.read_text() for path in paths}
+    paths = [path for path in sorted(PACKAGE_DIR.rglob("*")) if path.is_file() and path.name != "breaks.yml"]
+    return {path.relative_to(PACKAGE_DIR).as_posix(): path.read_text() for path in paths}
 
 
 def seed(root: Path, cache: Path, progress: Progress) -> Path:
@@ -104,13 +104,13 @@ def push_change(repository: Path, branch: str = "f41", stage: str = "", author: 
     again, whatever was pushed before.
     """
     author = author or Author()
-    known = breaks()
-    if stage and stage not in known:
-        raise ConfigurationError(f"no break for stage {stage!r}", hint=f"there are {', '.join(known)}")
+    by_stage = breaks()
+    if stage and stage not in by_stage:
+        raise ConfigurationError(f"no break for stage {stage!r}", hint=f"there are {', '.join(by_stage)}")
     files = package_files()
-    summary = known[stage].summary if stage else "Rebuild"
+    summary = by_stage[stage].summary if stage else "Rebuild"
     if stage:
-        files = known[stage].apply(files)
+        files = by_stage[stage].apply(files)
     spec = f"{NAME}.spec"
     release = int(git("-C", repository, "rev-list", "--count", branch)) + 1
     files[spec] = _with_release(files[spec], release, summary, author)
@@ -128,10 +128,10 @@ def ensure_tarball(cache: Path, progress: Progress, lookaside: str = _LOOKASIDE)
     target.parent.mkdir(parents=True, exist_ok=True)
     progress(f"fetching the upstream release {TARBALL}")
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-        found = _fetch(Path(scratch), lookaside)
-        if _sha512(found) != SHA512:
+        fetched = _fetch(Path(scratch), lookaside)
+        if _sha512(fetched) != SHA512:
             raise InfrastructureError(f"the fetched {TARBALL} has another checksum than the release")
-        found.rename(target)
+        fetched.rename(target)
     return target
 
 

@@ -9,13 +9,13 @@ from lab.dist_git.repository import create_repository, git, push, repository_pat
 NAME = "lab-host-tests"
 NAMESPACE = "tests"
 PLAYBOOKS = ("host.yml",)
-HERE = Path(__file__).parent / "suites"
+SUITES = Path(__file__).parent / "suites"
 
 
 def seed(root: Path) -> None:
     """Bring the suite's repository below ``root`` up to date with what lies beside this file."""
     repository = create_repository(root, NAME, NAMESPACE)
-    files = {name: (HERE / name).read_text() for name in PLAYBOOKS}
+    files = {name: (SUITES / name).read_text() for name in PLAYBOOKS}
     if any(_content(repository, name) != text for name, text in files.items()):
         push(repository, "rawhide", files, "The suite as the lab has it")
 
@@ -28,5 +28,5 @@ def rev(root: Path) -> str:
 def _content(repository: Path, name: str) -> str | None:
     if not git("-C", repository, "for-each-ref", "refs/heads/rawhide"):
         return None
-    known = git("-C", repository, "ls-tree", "--name-only", "rawhide").split()
-    return f"{git('-C', repository, 'show', f'rawhide:{name}')}\n" if name in known else None
+    names = git("-C", repository, "ls-tree", "--name-only", "rawhide").split()
+    return f"{git('-C', repository, 'show', f'rawhide:{name}')}\n" if name in names else None

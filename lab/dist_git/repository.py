@@ -29,9 +29,9 @@ class Author:
     email: str = "packager@lab.test"
 
 
-def git(*words: str | Path, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> str:
+def git(*arguments: str | Path, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> str:
     """Run git without the person's settings and return what it printed, stripped at the end."""
-    return run(["git", *words], timeout=_SECONDS, cwd=cwd, env={**PLAIN_GIT, **(env or {})}).output.rstrip()
+    return run(["git", *arguments], timeout=_SECONDS, cwd=cwd, env={**PLAIN_GIT, **(env or {})}).output.rstrip()
 
 
 def repository_path(root: Path, package: str, namespace: str = "rpms") -> Path:
@@ -72,7 +72,7 @@ def push(
         _write(clone, files)
         git("add", "--all", cwd=clone)
         git("commit", "--quiet", "--allow-empty", "-m", summary, cwd=clone, env=_identity(author))
-        # GL_USER is how a dist-git server tells its hooks who pushes.
+        # GL_USER is where a dist-git server names the pusher to its hooks.
         git("push", "--quiet", "origin", f"HEAD:refs/heads/{branch}", cwd=clone, env={"GL_USER": author.username})
         return git("rev-parse", "HEAD", cwd=clone)
 
@@ -97,11 +97,11 @@ def install_hook(repository: Path, settings: Mapping[str, str]) -> None:
 
 
 def _enter_branch(clone: Path, branch: str, start: str) -> None:
-    known = git("branch", "--remotes", "--format=%(refname:lstrip=3)", cwd=clone).split()
-    if branch in known:
+    branches = git("branch", "--remotes", "--format=%(refname:lstrip=3)", cwd=clone).split()
+    if branch in branches:
         git("checkout", "--quiet", "-B", branch, f"origin/{branch}", cwd=clone)
     elif start:
-        git("checkout", "--quiet", "-b", branch, f"origin/{start}" if start in known else start, cwd=clone)
+        git("checkout", "--quiet", "-b", branch, f"origin/{start}" if start in branches else start, cwd=clone)
     else:
         git("checkout", "--quiet", "--orphan", branch, cwd=clone)
 

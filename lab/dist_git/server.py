@@ -101,7 +101,7 @@ class _Handler(FileHandler):
                     log_to=Path(answer.name),
                     split_errors=True,
                     timeout=_CLONE_SECONDS,
-                    allowed=range(256),  # also when it fails: its answer tells the client why
+                    allowed=range(256),  # also when it fails: its answer gives the client the reason
                 )
             except InfrastructureError as error:
                 self.log_error("git: %s", error)
@@ -161,8 +161,8 @@ def main() -> None:
     parser.add_argument("--artifacts", type=Path, required=True, help="directory shown at /artifacts/")
     parser.add_argument("--trees", type=Path, help="directory whose published parts are shown at /trees/")
     parser.add_argument("--port", type=int, default=0, help="loopback port; 0 picks a free one")
-    given = parser.parse_args()
-    server = DistGitServer(given.root, given.artifacts, given.port, given.trees)
+    options = parser.parse_args()
+    server = DistGitServer(options.root, options.artifacts, options.port, options.trees)
     print(server.url, flush=True)
     server.serve_forever()
 

@@ -30,7 +30,7 @@ def ensure_entry(cache: Path, kind: str, identity: str, make: Callable[[Path], N
 
     Concurrent callers, of any process, wait for the one that makes it. A maker that fails or is killed leaves
     no entry; what a killed one had written is removed by the next caller. Making an entry removes those of its
-    kind that nobody asked for in thirty days.
+    kind that was not used for thirty days.
     """
     entry = cache / kind / identity
     if entry.is_dir():

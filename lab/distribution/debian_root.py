@@ -15,7 +15,7 @@ TIMEOUT = 1800.0
 #: Where the extra, unconfigured packages land inside the root.
 UNCONFIGURED = "lab"
 
-#: Nobody reads these in a test bed, and they are half of the files.
+#: No test reads these, and they are half of the files.
 _EXCLUDED = (
     "/usr/share/doc/*",
     "/usr/share/man/*",
@@ -24,7 +24,7 @@ _EXCLUDED = (
     "/usr/lib/udev/hwdb.d/*",
 )
 
-# The kernel and busybox are only unpacked: their maintainer scripts would build an initramfs that nobody boots.
+# The kernel and busybox are only unpacked: their maintainer scripts would build an initramfs that is never booted.
 # bash is /bin/sh as on Fedora, where test suites rely on it ("&>"). It is set after configuration, because dpkg's
 # diversions belong to dash.
 _HOOK = """#!/bin/sh

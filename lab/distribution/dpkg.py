@@ -65,8 +65,8 @@ def _package(root: Path, fields: dict[str, str]) -> DebPackage:
 
 
 def _names(text: str, separator: str) -> tuple[str, ...]:
-    found = (_NAME.match(word.strip()) for word in text.split(separator))
-    return tuple(match[0] for match in found if match)
+    matches = (_NAME.match(name.strip()) for name in text.split(separator))
+    return tuple(match[0] for match in matches if match)
 
 
 def _files(root: Path, name: str, architecture: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Which package owns which file of a Debian root, with the files that no deb lists given to somebody sensible."""
+"""Which package owns which file of a Debian root, and a sensible owner for files that no deb lists."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from lab.distribution.dpkg import DebPackage
 
-#: Owns the directories that many share and every file that nobody else claims; everything requires it.
+#: Owns the directories that many share and every file that no other package claims; everything requires it.
 LEFTOVERS = "lab-filesystem"
 #: Owns the user database, which has to exist before the first file with another owner is unpacked.
 SETUP = "setup"
@@ -58,14 +58,14 @@ def assign_files(
     """Every file of ``root`` by the name of the package that shall own it.
 
     ``extra`` names files of packages that dpkg does not know; packages of ``dropped`` lose their files, but for
-    the links that lead to somebody who stays (/usr/bin/sh leads to bash).
+    the links that lead to a package that stays (/usr/bin/sh leads to bash).
     """
     lists = {name: package.files for name, package in packages.items()} | {n: tuple(f) for n, f in extra.items()}
     claims = _Claims(root, lists, frozenset(dropped))
     result: dict[str, list[Owned]] = defaultdict(list)
-    for found in _walk(root):
-        for owner in claims.owners(found):
-            result[owner].append(found)
+    for file in _walk(root):
+        for owner in claims.owners(file):
+            result[owner].append(file)
     return dict(result)
 
 
@@ -89,33 +89,33 @@ def resolve(root: Path, path: str, limit: int = 20) -> str:
 
 
 class _Claims:
-    """Who listed what; answers whose a file is."""
+    """Which packages list which path; gives the owner of a file."""
 
     def __init__(self, root: Path, lists: Mapping[str, Iterable[str]], dropped: frozenset[str]) -> None:
         self.root = root
-        self.kept: dict[str, str] = {}
-        self.gone: set[str] = set()
+        self.owner_of: dict[str, str] = {}
+        self.dropped: set[str] = set()
         self.sharers: dict[str, set[str]] = defaultdict(set)
         for name, files in lists.items():
             for path in (after_usr_merge(root, file) for file in files):
                 if name in dropped:
-                    self.gone.add(path)
+                    self.dropped.add(path)
                 else:
-                    self.kept.setdefault(path, name)
+                    self.owner_of.setdefault(path, name)
                     self.sharers[path].add(name)
 
-    def owners(self, found: Owned) -> Iterable[str]:
-        path = found.path
+    def owners(self, file: Owned) -> Iterable[str]:
+        path = file.path
         if path in _USERS:
             return (SETUP,)
         if path.lstrip("/") in _MERGED:
-            return (LEFTOVERS,)  # before anybody unpacks a file below /bin
-        if found.is_directory:
+            return (LEFTOVERS,)  # before a file is unpacked below /bin
+        if file.is_directory:
             return self._directory(path)
-        owner = self.kept.get(path) or self._by_origin(path)
+        owner = self.owner_of.get(path) or self._by_origin(path)
         if owner:
             return (owner,)
-        return () if path in self.gone else (LEFTOVERS,)
+        return () if path in self.dropped else (LEFTOVERS,)
 
     def _directory(self, path: str) -> Iterable[str]:
         if path.endswith("/__pycache__"):
@@ -123,17 +123,17 @@ class _Claims:
         names = self.sharers.get(path, set())
         if 0 < len(names) < _SHARED_BY:
             return sorted(names)
-        return () if not names and path in self.gone else (LEFTOVERS,)
+        return () if not names and path in self.dropped else (LEFTOVERS,)
 
     def _by_origin(self, path: str) -> str | None:
         """The owner of what an unlisted file was made from: a link's target, a compiled module's source."""
         if path.endswith(".pyc"):
             parent = PurePosixPath(path).parent
-            return self.kept.get(f"{parent.parent}/{PurePosixPath(path).name.split('.')[0]}.py")
+            return self.owner_of.get(f"{parent.parent}/{PurePosixPath(path).name.split('.')[0]}.py")
         end = resolve(self.root, path)
         if end == path or (self.root / end.lstrip("/")).is_dir():
             return None
-        return self.kept.get(end)
+        return self.owner_of.get(end)
 
 
 def _walk(root: Path) -> Iterator[Owned]:
@@ -142,8 +142,8 @@ def _walk(root: Path) -> Iterator[Owned]:
         names[:] = sorted(name for name in names if not f"{here}/{name}/".startswith(_IGNORED))
         for name in names + sorted(files):
             path = f"{here}/{name}"
-            seen = os.lstat(f"{directory}/{name}")
-            known = stat.S_ISREG(seen.st_mode) or stat.S_ISLNK(seen.st_mode) or stat.S_ISDIR(seen.st_mode)
-            if known and not path.startswith(_IGNORED):
-                yield Owned(path, seen.st_mode, seen.st_uid, seen.st_gid)
+            status = os.lstat(f"{directory}/{name}")
+            is_packaged = stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode) or stat.S_ISDIR(status.st_mode)
+            if is_packaged and not path.startswith(_IGNORED):
+                yield Owned(path, status.st_mode, status.st_uid, status.st_gid)
         names[:] = [name for name in names if f"{here}/{name}" not in _EMPTIED]

@@ -67,18 +67,18 @@ def make(busybox: Path, modules: Path, into: Path, tree: Path, ostree_root: Path
 
 
 def _only_module(directory: Path, name: str) -> Path:
-    found = [path for path in directory.rglob("*.ko") if path.stem.replace("-", "_") == name]
-    if not found:
+    modules = [path for path in directory.rglob("*.ko") if path.stem.replace("-", "_") == name]
+    if not modules:
         raise InfrastructureError(
             f"the kernel has no module {name}", hint="lab/distribution/initramfs.py lists what is loaded"
         )
-    return found[0]
+    return modules[0]
 
 
 def _libraries(root: Path, program: str) -> list[str]:
     """The loader and the libraries of a program of ``root``, as paths in it."""
-    said = run(["chroot", root, "ldd", f"/{program}"], timeout=60, error=InfrastructureError).output
-    return [path.lstrip("/") for path in re.findall(r"(/\S+) \(0x", said)]
+    libraries = run(["chroot", root, "ldd", f"/{program}"], timeout=60, error=InfrastructureError).output
+    return [path.lstrip("/") for path in re.findall(r"(/\S+) \(0x", libraries)]
 
 
 def cpio_archive(tree: Path) -> bytes:

@@ -71,20 +71,20 @@ def _versions(deb: str) -> tuple[str, str]:
 
 
 def _only(directory: Path, pattern: str) -> Path:
-    found = sorted(directory.glob(pattern))
-    if len(found) != 1:
-        raise InfrastructureError(f"expected one {pattern} in {directory}, found {len(found)}")
-    return found[0]
+    matches = sorted(directory.glob(pattern))
+    if len(matches) != 1:
+        raise InfrastructureError(f"expected one {pattern} in {directory}, found {len(matches)}")
+    return matches[0]
 
 
 def _trim(root: Path, source: Path, target: Path) -> None:
     release = source.name
     full = target.with_name(f"{release}.full")
     shutil.copytree(source, full, symlinks=True)
-    # Twice: the first run tells the dependencies among all modules, the second describes those that stay.
+    # Twice: the first run lists the dependencies among all modules, the second describes those that stay.
     run(["chroot", root, "depmod", f"{release}.full"], timeout=120)
-    wanted = set(_closure(full / "modules.dep"))
-    for name in wanted:
+    modules = set(_closure(full / "modules.dep"))
+    for name in modules:
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(full / name, target / name)
     for name in ("modules.builtin", "modules.builtin.modinfo", "modules.order"):

@@ -53,7 +53,7 @@ _LDCONFIG = """%transfiletriggerin -n {name} -P 2000000 -- /usr/lib /usr/lib64
 %transfiletriggerpostun -n {name} -P 2000000 -- /usr/lib /usr/lib64
 /usr/sbin/ldconfig
 """
-# Both are mounted while anybody installs into an image; like Fedora's filesystem package, make them but do not
+# Both are mounted while packages are installed into an image; like Fedora's filesystem package, make them but do not
 # unpack them.
 _GHOSTS = ("/proc", "/sys")
 _MOUNT_POINTS = """%pretrans -n {name} -p <lua>
@@ -133,7 +133,7 @@ class Repacker:
             f"Summary: {summary[:70].replace('%', '%%')}",
             "AutoReq: no",
             *(f"Requires: {need}" for need in self._requires(name)),
-            *(f"Provides: {given}" for given in self._provides(name, version, owned)),
+            *(f"Provides: {capability}" for capability in self._provides(name, version, owned)),
             f"%description -n {name}",
             "Repacked from Debian.",
             _SCRIPTLETS.get(name, "").format(name=name),
@@ -170,12 +170,17 @@ class Repacker:
 
     def _provides(self, name: str, version: str, owned: list[Owned]) -> list[str]:
         package = self.packages.get(name)
-        given = [*self.aliases.get(name, []), *(package.provides if package else ())]
+        capabilities = [*self.aliases.get(name, []), *(package.provides if package else ())]
         if name == KERNEL:
-            given += ["kernel", "kernel-modules"]
+            capabilities += ["kernel", "kernel-modules"]
         if name == LEFTOVERS:
-            given += ["filesystem"]
-        plain = [word if " = " in word or "(" in word or "/" in word else f"{word} = {version}" for word in given]
+            capabilities += ["filesystem"]
+        plain = [
+            capability
+            if " = " in capability or "(" in capability or "/" in capability
+            else f"{capability} = {version}"
+            for capability in capabilities
+        ]
         return list(dict.fromkeys([*plain, *self._paths(package), *(m for f in owned for m in _modules(f.path))]))
 
     def _paths(self, package: DebPackage | None) -> list[str]:

@@ -15,6 +15,6 @@ _KARGS = (
 
 
 def lab_deployer(**changes: Any) -> DiskDeployer:
-    """A disk of 2 GiB, of which a tree of the lab takes a fifth: there is room for an upgrade. ``changes`` are fields
+    """A disk of 2 GiB, of which a tree of the lab takes a fifth: so an upgrade fits. ``changes`` are fields
     of DiskDeployer."""
     return replace(DiskDeployer(kargs=_KARGS, root="/dev/vda1", size=2048), **changes)

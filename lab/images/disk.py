@@ -60,8 +60,8 @@ def make_disk(root: Path, boot: Boot, layout: DiskLayout, into: Path, scratch: P
         stream.write(_boot_code())
         stream.seek(446)
         stream.write(partition_table(layout))
-    _place(fat, into, _BOOT_START)
-    _place(ext4, into, layout.root_offset)
+    _copy_into(fat, into, _BOOT_START)
+    _copy_into(ext4, into, layout.root_offset)
 
 
 def partition_table(layout: DiskLayout) -> bytes:
@@ -74,15 +74,15 @@ def partition_table(layout: DiskLayout) -> bytes:
 
 
 def _entry(flag: int, kind: int, start: int, size: int) -> bytes:
-    # Cylinders, heads and sectors say "beyond what these fields can tell": every reader then takes the LBA.
+    # Cylinders, heads and sectors mean "beyond these fields": every reader then takes the LBA.
     beyond = b"\xfe\xff\xff"
     return struct.pack("<B3sB3sII", flag, beyond, kind, beyond, start // _SECTOR, size // _SECTOR)
 
 
 def _boot_code() -> bytes:
-    for place in map(Path, _MBR_CODE):
-        if place.exists():
-            return place.read_bytes()[:440]
+    for path in map(Path, _MBR_CODE):
+        if path.exists():
+            return path.read_bytes()[:440]
     raise ConfigurationError("syslinux's mbr.bin is not installed", hint="./run installs what distgate needs")
 
 
@@ -109,6 +109,6 @@ def _make_root(root: Path, ext4: Path, size: int) -> None:
     run(["mke2fs", "-q", "-t", "ext4", *features, "-m", "0", "-L", "lab-root", "-d", root, ext4], timeout=600)
 
 
-def _place(part: Path, disk: Path, offset: int) -> None:
-    words = ["dd", f"if={part}", f"of={disk}", "bs=1M", f"seek={offset // MIB}", "conv=notrunc,sparse", "status=none"]
-    run(words, timeout=600)
+def _copy_into(part: Path, disk: Path, offset: int) -> None:
+    argv = ["dd", f"if={part}", f"of={disk}", "bs=1M", f"seek={offset // MIB}", "conv=notrunc,sparse", "status=none"]
+    run(argv, timeout=600)

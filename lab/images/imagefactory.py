@@ -107,9 +107,9 @@ def options_of(argv: Sequence[str]) -> argparse.Namespace:
     """Command line over configuration file over defaults, as the real one has it."""
     options = parser().parse_args(argv)
     if os.path.isfile(options.config):
-        known = parser()
-        known.set_defaults(**json.loads(Path(options.config).read_text()))
-        options = known.parse_args(argv)
+        configured = parser()
+        configured.set_defaults(**json.loads(Path(options.config).read_text()))
+        options = configured.parse_args(argv)
     return options
 
 
@@ -132,10 +132,10 @@ def main(argv: Sequence[str]) -> int:
         log.error("Exception encountered in _build_image_from_template thread")
         log.error("%s\n%s", error.message, error.evidence)
     # Like the real one: with --output json, the exit status says nothing.
-    return _tell(image) if options.output == "log" else 0
+    return _print_outcome(image) if options.output == "log" else 0
 
 
-def _tell(image: Image) -> int:
+def _print_outcome(image: Image) -> int:
     if image.status == "FAILED":
         print(f"\nImage build FAILED with error: {image.error}")
         return 1
@@ -146,14 +146,14 @@ def _tell(image: Image) -> int:
 
 
 def _storage(options: argparse.Namespace) -> Path:
-    places = getattr(options, "image_manager_args", {})
-    return Path(places.get("storage_path", "/var/lib/imagefactory/storage"))
+    manager = getattr(options, "image_manager_args", {})
+    return Path(manager.get("storage_path", "/var/lib/imagefactory/storage"))
 
 
 def _parameters(options: argparse.Namespace) -> dict[str, str]:
-    given = json.loads(options.parameters.read_text()) if options.parameters else {}
+    parameters = json.loads(options.parameters.read_text()) if options.parameters else {}
     files = {name: Path(path).read_text(encoding="utf-8") for name, path in options.file_parameter}
-    return given | dict(options.parameter) | files
+    return parameters | dict(options.parameter) | files
 
 
 def _build(image: Image, options: argparse.Namespace) -> None:
@@ -188,19 +188,19 @@ def _release(template: str) -> str:
     return version
 
 
-def _fail_on_purpose(word: str, options: argparse.Namespace) -> None:
-    if word and word not in FAULTS:
-        raise ConfigurationError(f"no fault is called {word}", hint=f"one of {', '.join(FAULTS)}")
-    if word:
-        FAULTS[word](options)
+def _fail_on_purpose(fault: str, options: argparse.Namespace) -> None:
+    if fault and fault not in FAULTS:
+        raise ConfigurationError(f"no fault is called {fault}", hint=f"one of {', '.join(FAULTS)}")
+    if fault:
+        FAULTS[fault](options)
 
 
 def _hang(_options: argparse.Namespace) -> NoReturn:
-    """Oz counts down aloud while it waits for an installer, whether that one hangs or not."""
-    oz, left = logging.getLogger("oz.ozutil"), 1200
+    """Oz logs a countdown while it waits for an installer, whether that one hangs or not."""
+    oz, countdown = logging.getLogger("oz.ozutil"), 1200
     while True:
-        oz.debug("Waiting for factory-build to finish installing, %d/%d", left, 1200)
-        left -= 1
+        oz.debug("Waiting for factory-build to finish installing, %d/%d", countdown, 1200)
+        countdown -= 1
         time.sleep(0.1)
 
 

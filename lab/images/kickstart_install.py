@@ -28,7 +28,7 @@ def install(
 ) -> Outcome:
     """Write the raw bootable ``disk`` that ``definition`` asks for, and return what was installed.
 
-    ``release`` is what ``$releasever`` means. Needs root, and room in ``scratch`` for the root file system twice;
+    ``release`` is what ``$releasever`` means. Needs root, and space in ``scratch`` for the root file system twice;
     ``timeout`` is in seconds. Raises PackageError when the packages do not install, InfrastructureError otherwise.
     """
     refuse_what_cannot_be_followed(definition, "the kickstart")

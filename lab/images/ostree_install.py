@@ -16,7 +16,7 @@ from lab.images.deployed_disk import lab_deployer
 def install_tree(definition: Kickstart, source: OstreeSource, disk: Path, scratch: Path, progress: Progress) -> str:
     """Write the raw bootable ``disk`` that ``definition`` asks for; the commit that was deployed.
 
-    Needs root, and room in ``scratch`` for the disk. Raises PackageError when no host can be made of the commit,
+    Needs root, and space in ``scratch`` for the disk. Raises PackageError when no host can be made of the commit,
     InfrastructureError otherwise, ConfigurationError for what a real installer does and the lab cannot.
     """
     if definition.requests:
@@ -31,7 +31,8 @@ def install_tree(definition: Kickstart, source: OstreeSource, disk: Path, scratc
         osname=source.osname,
         remote=source.remote,
         scripts=tuple(
-            Script(f"post-line-{one.line}", one.body, one.interpreter, one.fatal) for one in definition.post
+            Script(f"post-line-{section.line}", section.body, section.interpreter, section.fatal)
+            for section in definition.post
         ),
     )
     with step(progress, "a deployed disk"):

@@ -75,7 +75,7 @@ def _in_its_words(refused: PackageError) -> str:
 
 def _compose(options: argparse.Namespace) -> str:
     treefile = read_treefile(options.treefile)
-    metadata = dict(word.split("=", 1) for word in options.add_metadata_string)
+    metadata = dict(pair.split("=", 1) for pair in options.add_metadata_string)
     version = metadata.get("version", treefile.version_prefix)
     composer = DnfTreeComposer(treefile, repositories_of(treefile))
     with tempfile.TemporaryDirectory(prefix="workdir-", dir=options.cachedir) as scratch:

@@ -15,11 +15,11 @@ from lab.distribution.cache import ensure_entry, identity_of
 from lab.distribution.rpm_repository import Repository
 from lab.koji.task_process import run_logged
 
-#: Who builds: nobody's account, so that no process of the host's users shares its number.
+#: The user that builds: no account of the host has this number.
 BUILDER_UID = 64990
 _GROUP = "@buildsys-build"
 _DNF_SECONDS = 600.0
-_TEMPORARY = [word for place in ("/tmp", "/var/tmp") for word in ("--perms", "1777", "--tmpfs", place)]  # noqa: S108
+_TEMPORARY = ["--perms", "1777", "--tmpfs", "/tmp", "--perms", "1777", "--tmpfs", "/var/tmp"]  # noqa: S108
 _CONF = """\
 [main]
 gpgcheck=0
@@ -35,7 +35,7 @@ baseurl={url}
 
 
 class RootFailed(Exception):
-    """A build root cannot be composed; the log says why in the solver's words."""
+    """A build root cannot be composed; the log holds the solver's reasons."""
 
 
 @dataclass(frozen=True)
@@ -52,21 +52,21 @@ class BuildRoots:
     def with_requirements(self, requirements: Sequence[str], log: Path, stop: threading.Event) -> Path:
         """A root that holds the build group and ``requirements`` (as RPM dependencies, also rich and versioned).
 
-        What dnf says is appended to ``log``. Raises RootFailed when the requirements cannot be had, TaskStopped.
+        What dnf says is appended to ``log``. Raises RootFailed when the requirements cannot be met, TaskStopped.
         """
-        wanted = sorted(set(requirements))
-        identity = identity_of("3", self.repository.identity, *wanted)
+        packages = sorted(set(requirements))
+        identity = identity_of("3", self.repository.identity, *packages)
         with log.open("a") as stream:
-            stream.write(f"build root {identity}: {_GROUP} {' '.join(wanted)}\n")
+            stream.write(f"build root {identity}: {_GROUP} {' '.join(packages)}\n")
 
         def make(into: Path) -> None:
-            if wanted:
+            if packages:
                 _link_copy(self.base(log, stop), into / "root")
-            self._install(into, wanted or [_GROUP], log, stop)
-            if not wanted:
+            self._install(into, packages or [_GROUP], log, stop)
+            if not packages:
                 _add_builder(into / "root")
 
-        kind = "build-roots" if wanted else "base-build-roots"
+        kind = "build-roots" if packages else "base-build-roots"
         return ensure_entry(self.cache, kind, identity, make) / "root"
 
     def _install(self, into: Path, packages: Sequence[str], log: Path, stop: threading.Event) -> None:
@@ -74,15 +74,20 @@ class BuildRoots:
         (home / "logdir").mkdir(parents=True)  # dnf makes the other directories itself
         (home / ".rpmmacros").write_text("%_dbpath /var/lib/rpm\n")
         (home / "dnf.conf").write_text(_CONF.format(url=self.repository.url))
-        places = [f"--setopt={name}={home / name}" for name in ("cachedir", "logdir", "persistdir")]
-        options = [*places, f"--installroot={into / 'root'}", "--releasever=lab", f"--config={home / 'dnf.conf'}"]
+        directories = [f"--setopt={name}={home / name}" for name in ("cachedir", "logdir", "persistdir")]
+        options = [
+            *directories,
+            f"--installroot={into / 'root'}",
+            "--releasever=lab",
+            f"--config={home / 'dnf.conf'}",
+        ]
         start = log.stat().st_size
         status = run_logged(["dnf", "-y", *options, "install", *packages], log, stop, _DNF_SECONDS, HOME=str(home))
         shutil.rmtree(home)
         if status != 0:
             with log.open("r+", errors="replace") as stream:
                 stream.seek(start)
-                stream.write(_as_mock_says(stream.read()))
+                stream.write(_in_mock_format(stream.read()))
             raise RootFailed(f"dnf ended with status {status}")
 
 
@@ -135,9 +140,9 @@ def _add_builder(root: Path) -> None:
         path.write_text((path.read_text() if path.exists() else "") + line)
 
 
-def _as_mock_says(said: str) -> str:
-    # People search root.log for mock's words.
-    missing = re.findall(r"(?m)^No match for argument: (.*)$", said)
+def _in_mock_format(output: str) -> str:
+    # People search root.log for mock's messages.
+    missing = re.findall(r"(?m)^No match for argument: (.*)$", output)
     lines = [f"No matching package to install: '{name}'\n" for name in missing]
     return "".join(lines) + (
         "Not all dependencies satisfied\nError: Some packages could not be found.\n" * bool(lines)

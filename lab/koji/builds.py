@@ -35,11 +35,11 @@ class Target:
 
     @classmethod
     def find(cls, name: str) -> Target | None:
-        """The target called ``name`` (fNN-candidate is another word for fNN), or None."""
-        known = name.removesuffix(_SUFFIX)
-        if known not in TARGETS:
+        """The target called ``name`` (fNN-candidate is another name of fNN), or None."""
+        release = name.removesuffix(_SUFFIX)
+        if release not in TARGETS:
             return None
-        return cls(list(TARGETS).index(known) + 1, name, TARGETS[known])
+        return cls(list(TARGETS).index(release) + 1, name, TARGETS[release])
 
     @property
     def build_tag(self) -> int:
@@ -58,9 +58,9 @@ class Builds:
         self._pool = ThreadPoolExecutor(capacity, thread_name_prefix="build")
         self._stops: dict[int, threading.Event] = {}
         self._closing = False
-        self._rooms = store.state / "building"
-        shutil.rmtree(self._rooms, ignore_errors=True)  # what a killed hub left
-        self._rooms.mkdir()
+        self._scratch = store.state / "building"
+        shutil.rmtree(self._scratch, ignore_errors=True)  # what a killed hub left
+        self._scratch.mkdir()
 
     def submit(self, source: str, target: str, options: dict[str, Any], priority: int) -> int:
         """Queue a build and return its task ID; whatever is wrong with it shows in the task."""
@@ -69,7 +69,7 @@ class Builds:
         self._pool.submit(self._run, task)
         return task.id
 
-    def known(self) -> list[Task]:
+    def tasks(self) -> list[Task]:
         """Every task that was ever queued here, oldest first."""
         return self._store.all()
 
@@ -89,9 +89,9 @@ class Builds:
     def _run(self, task: Task) -> None:
         self._store.advance(task.id, State.ASSIGNED)
         if self._store.advance(task.id, State.OPEN):
-            self._conclude(task, lambda: self._build(task))
+            self._finish(task, lambda: self._build(task))
 
-    def _conclude(self, task: Task, work: Any) -> Any:
+    def _finish(self, task: Task, work: Any) -> Any:
         """Run ``work`` as the body of ``task``: its result or fault becomes the task's outcome."""
         try:
             result = work()
@@ -116,20 +116,20 @@ class Builds:
         if options.get("arch_override") and not options.get("scratch"):
             what = "arch_override is only allowed for scratch builds"
             raise TaskFault(koji.BuildError.faultCode, f"BuildError: {what}")
-        with tempfile.TemporaryDirectory(prefix=f"task-{task.id}-", dir=self._rooms) as scratch:
-            made = self._scratch_build(task, target, source, options.get("arch_override") or "", Path(scratch))
+        with tempfile.TemporaryDirectory(prefix=f"task-{task.id}-", dir=self._scratch) as scratch:
+            result = self._scratch_build(task, target, source, options.get("arch_override") or "", Path(scratch))
         if not options.get("scratch"):
-            self.releases.add(task.id, made)
-        return made
+            self.releases.add(task.id, result)
+        return result
 
     def _scratch_build(self, task: Task, target: Target, source: str, arches: str, work: Path) -> dict[str, Any]:
-        made = self._source_task(task, target, source, work)
+        srpm = self._source_task(task, target, source, work)
         results = {
-            arch: self._arch_task(task, target, made, arch, work, index == 0)
-            for index, arch in enumerate(architectures(self._store.work / made, arches, self._arch))
+            arch: self._arch_task(task, target, srpm, arch, work, index == 0)
+            for index, arch in enumerate(architectures(self._store.work / srpm, arches, self._arch))
         }
         return {
-            "srpms": [made],
+            "srpms": [srpm],
             "rpms": [rpm for result in results.values() for rpm in result["rpms"]],
             "logs": {arch: result["logs"] for arch, result in results.items()},
         }
@@ -148,8 +148,8 @@ class Builds:
             else:
                 srpm = self._builder.source_package(source, job)
                 origin = {"source": source}
-            found = self._relative(child, [srpm.name])
-            return {"srpm": found[0], "logs": self._logs(child), "brootid": 1, "source": origin}
+            paths = self._relative(child, [srpm.name])
+            return {"srpm": paths[0], "logs": self._logs(child), "brootid": 1, "source": origin}
 
         return str(self._child(child, body)["srpm"])
 
@@ -183,7 +183,7 @@ class Builds:
     def _child(self, child: Task, body: Any) -> dict[str, Any]:
         """Run a child task to its end; its failure or cancellation fails its parent, as with koji's own builder."""
         self._store.advance(child.id, State.OPEN)
-        result = self._conclude(child, body)
+        result = self._finish(child, body)
         if result is not None:
             return dict(result)
         ended = self._store.get(child.id)

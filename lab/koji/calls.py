@@ -133,11 +133,11 @@ class Hub:
         return {str(task.id): self.getTaskChildren(task.id, request) for task in family}
 
     def listTasks(self, opts: Any = None, queryOpts: Any = None) -> Any:
-        wanted = {
+        filters = {
             name: value for name, value in (opts or {}).items() if name in ("method", "parent", "arch", "owner")
         }
-        shown = [task.info(request=True) for task in self._store.all()]
-        chosen = [task for task in shown if all(task[name] == value for name, value in wanted.items())]
+        records = [task.info(request=True) for task in self._store.all()]
+        chosen = [task for task in records if all(task[name] == value for name, value in filters.items())]
         states = (opts or {}).get("state")
         return [task for task in chosen if states is None or task["state"] in states]
 

@@ -45,7 +45,7 @@ class Scm:
 
 
 def check_out(scm: Scm, into: Path, log: Path, stop: threading.Event) -> None:
-    """Clone the commit into ``into`` (which must not exist). Raises TaskFault in koji's words, TaskStopped."""
+    """Clone the commit into ``into`` (which must not exist). Raises TaskFault as koji words it, TaskStopped."""
     for command in (["clone", "-n", scm.url, str(into)], ["-C", str(into), "reset", "--hard", scm.rev]):
         with log.open("a") as stream:
             stream.write(f"$ git {' '.join(command)}\n")
@@ -58,7 +58,7 @@ def check_out(scm: Scm, into: Path, log: Path, stop: threading.Event) -> None:
 def fetch_sources(scm: Scm, checkout: Path, lookaside: str, log: Path) -> None:
     """Download what ``sources`` names into the checkout, each file compared with its checksum.
 
-    Raises TaskFault in koji's words; the log says which file and why.
+    Raises TaskFault as koji words it; the log says which file and why.
     """
     listed = checkout / "sources"
     if not listed.exists() or listed.is_symlink():
@@ -72,7 +72,7 @@ def fetch_sources(scm: Scm, checkout: Path, lookaside: str, log: Path) -> None:
 
 
 def _fetch(client: httpx.Client, scm: Scm, line: str, checkout: Path, lookaside: str) -> str:
-    """Fetch the file of one line; the problem in words, or nothing."""
+    """Fetch the file of one line; the problem as a sentence, or nothing."""
     parts = _SOURCE.match(line) or _OLD_SOURCE.match(line)
     if not parts or parts["file"] in (".", ".."):
         return "this is no line of a sources file"

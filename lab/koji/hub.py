@@ -57,9 +57,9 @@ class HubServer(ThreadingHTTPServer):
 
     def take_fault(self, kinds: Collection[str] = CALL_FAULTS) -> str:
         """The fault of these kinds that the current request has to show, or nothing."""
-        for kind, left in self.faults.items():
-            if left > 0 and kind in kinds:
-                self.faults[kind] = left - 1
+        for kind, count in self.faults.items():
+            if count > 0 and kind in kinds:
+                self.faults[kind] = count - 1
                 return kind
         return ""
 
@@ -111,8 +111,8 @@ class _Handler(FileHandler):
         elif kind == "error":
             self.send_error(HTTPStatus.INTERNAL_SERVER_ERROR)
         else:
-            told = answer(self.server.hub.calls(), body, self._before(kind), extended=kind == "traceback")
-            self.send_body(HTTPStatus.OK, "text/xml", told)
+            response = answer(self.server.hub.calls(), body, self._before(kind), extended=kind == "traceback")
+            self.send_body(HTTPStatus.OK, "text/xml", response)
 
     def _upload(self, length: int) -> None:
         kind = self.server.take_fault(UPLOAD_FAULTS)
@@ -139,7 +139,7 @@ class _Handler(FileHandler):
         def look(method: str) -> None:
             if kind == "offline":
                 raise koji.ServerOffline("database outage: the hub is offline")
-            # Whoever logs in again still sends the session that has expired.
+            # A client that logs in again still sends the session that has expired.
             fresh = method in ("login", "sslLogin")
             self.server.hub.identify("" if fresh else session_id, "" if fresh else key)
 
@@ -168,11 +168,11 @@ def main() -> None:
     parser.add_argument("--dist-git", required=True, metavar="URL", help="the one dist-git that may be built from")
     parser.add_argument("--port", type=int, default=0, help="loopback port; 0 picks a free one")
     parser.add_argument("--user", default="koji", help="the account that may log in, also its password")
-    given = parser.parse_args()
+    options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
-    roots = BuildRoots(ensure_repository(given.cache, logging.info), given.cache)
-    builder = PackageBuilder(roots, given.dist_git.rstrip("/"))
-    with make_server(given.state, builder, port=given.port, user=given.user) as server:
+    roots = BuildRoots(ensure_repository(options.cache, logging.info), options.cache)
+    builder = PackageBuilder(roots, options.dist_git.rstrip("/"))
+    with make_server(options.state, builder, port=options.port, user=options.user) as server:
         print(server.url, flush=True)
         ended = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -30,7 +30,7 @@ _BUILD_FAILED, _ROOT_FAILED = 1, 30
 
 @dataclass(frozen=True)
 class Job:
-    """One child task's surroundings: where it may write, what it delivers, and how it is told to end."""
+    """One child task's surroundings: where it may write, what it delivers, and how it is stopped."""
 
     work: Path
     output: Path
@@ -51,7 +51,7 @@ class PackageBuilder:
     dist_git: str
 
     def source_package(self, source: str, job: Job) -> Path:
-        """Check ``source`` out and make its SRPM in the job's output. Raises TaskFault in koji's words."""
+        """Check ``source`` out and make its SRPM in the job's output. Raises TaskFault as koji words it."""
         scm = Scm.parse(source, self.dist_git)
         checkout = job.work / scm.package
         check_out(scm, checkout, job.log("checkout"), job.stop)
@@ -64,11 +64,11 @@ class PackageBuilder:
             sources = sandbox.work / "build" / "SOURCES"
             shutil.copytree(checkout, sources, symlinks=True, ignore=shutil.ignore_patterns(".git"))
             _rpmbuild(sandbox, job, "-bs", f"/builddir/build/SOURCES/{spec}")
-        (made,) = sorted(sandbox.work.glob("build/SRPMS/*.src.rpm"))
-        return _deliver(made, job)
+        (package,) = sorted(sandbox.work.glob("build/SRPMS/*.src.rpm"))
+        return _deliver(package, job)
 
     def rebuilt_source_package(self, uploaded: Path, job: Job) -> Path:
-        """Make an uploaded SRPM anew for the distribution in the job's output. Raises TaskFault in koji's words."""
+        """Make an uploaded SRPM anew for the distribution in the job's output. Raises TaskFault as koji words it."""
         with _building(job, "error building srpm"):
             root = self.roots.base(job.log("root"), job.stop)
             sandbox = _sandbox(root, job)
@@ -78,11 +78,11 @@ class PackageBuilder:
             if len(specs) != 1:
                 raise TaskFault(koji.BuildError.faultCode, f"BuildError: {len(specs)} spec files in {uploaded.name}")
             _rpmbuild(sandbox, job, "-bs", f"/builddir/build/SPECS/{specs[0]}")
-        (made,) = sorted(sandbox.work.glob("build/SRPMS/*.src.rpm"))
-        return _deliver(made, job)
+        (package,) = sorted(sandbox.work.glob("build/SRPMS/*.src.rpm"))
+        return _deliver(package, job)
 
     def binary_packages(self, source_package: Path, arch: str, job: Job) -> list[Path]:
-        """Build ``source_package`` for ``arch`` into the job's output. Raises TaskFault in koji's words."""
+        """Build ``source_package`` for ``arch`` into the job's output. Raises TaskFault as koji words it."""
         with _building(job, f"error building package (arch {arch})"):
             root = self.roots.with_requirements(requirements(source_package), job.log("root"), job.stop)
             sandbox = _sandbox(root, job)
@@ -94,8 +94,8 @@ class PackageBuilder:
 
 def requirements(source_package: Path) -> list[str]:
     """The BuildRequires in a source package's header, without what rpm itself provides."""
-    said = run(["rpm", "-qp", "--nosignature", "--requires", source_package], timeout=30, split_errors=True)
-    return sorted({line.strip() for line in said.output.splitlines() if not line.startswith("rpmlib(")})
+    listing = run(["rpm", "-qp", "--nosignature", "--requires", source_package], timeout=30, split_errors=True)
+    return sorted({line.strip() for line in listing.output.splitlines() if not line.startswith("rpmlib(")})
 
 
 def architectures(source_package: Path, override: str, default: str) -> list[str]:
@@ -114,13 +114,13 @@ def _sandbox(root: Path, job: Job) -> Sandbox:
     return Sandbox(root, inside)
 
 
-def _rpmbuild(sandbox: Sandbox, job: Job, *words: str) -> None:
-    _in_root(sandbox, job, "rpmbuild", *words)
+def _rpmbuild(sandbox: Sandbox, job: Job, *arguments: str) -> None:
+    _in_root(sandbox, job, "rpmbuild", *arguments)
 
 
-def _in_root(sandbox: Sandbox, job: Job, *words: str) -> None:
+def _in_root(sandbox: Sandbox, job: Job, *argv: str) -> None:
     sandbox.prepare()
-    status = run_logged(sandbox.argv(words), job.log("build"), job.stop, _BUILD_SECONDS)
+    status = run_logged(sandbox.argv(argv), job.log("build"), job.stop, _BUILD_SECONDS)
     with job.log("build").open("a") as stream:
         stream.write(f"Child return code was: {status}\n")
     if status != 0:
@@ -133,7 +133,7 @@ class _MockFailed(Exception):
 
 @contextmanager
 def _building(job: Job, what: str) -> Iterator[None]:
-    """Translates failures into the words of Koji's builder, which names the log that tells more."""
+    """Turns failures into the errors of Koji's builder, which name the log that tells more."""
     _state(job, "Start: build")
     try:
         yield
@@ -150,12 +150,12 @@ def _state(job: Job, what: str) -> None:
         stream.write(f"{datetime.now().isoformat(sep=' ', timespec='milliseconds')} - {what}\n")
 
 
-def _deliver(made: Path, job: Job) -> Path:
+def _deliver(package: Path, job: Job) -> Path:
     # Copied, not moved: what is delivered belongs to the hub and not to the user that built it, who may have put
-    # a link to somebody else's file there.
-    if not made.is_file() or not made.resolve().is_relative_to(job.work.resolve()):
-        raise TaskFault(koji.BuildError.faultCode, f"BuildError: {made.name} is not a file of the build")
-    return Path(shutil.copyfile(made, job.output / made.name))
+    # a link to a file of another user there.
+    if not package.is_file() or not package.resolve().is_relative_to(job.work.resolve()):
+        raise TaskFault(koji.BuildError.faultCode, f"BuildError: {package.name} is not a file of the build")
+    return Path(shutil.copyfile(package, job.output / package.name))
 
 
 def _expand_autorelease(checkout: Path, spec: Path) -> None:

@@ -1,6 +1,6 @@
 """Builds of the hub stand-in that are no scratch builds: imported below packages/, where they outlive their tasks.
 
-As on a real hub, what a task put out is moved there, and its output is links to it, until somebody clears that away.
+As on a real hub, what a task put out is moved there, and its output is links to it, until that is cleared away.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ class Releases:
         self._lock = threading.Lock()
         self._builds: list[dict[str, Any]] = json.loads(self._record.read_text()) if self._record.exists() else []
 
-    def add(self, task_id: int, made: Mapping[str, Any]) -> None:
+    def add(self, task_id: int, result: Mapping[str, Any]) -> None:
         """Import what the build task ``task_id`` made, as its result names it. TaskFault for an NVR that is there."""
-        source = self._nevra(made["srpms"][0])
+        source = self._nevra(result["srpms"][0])
         build = {"name": source.name, "version": source.version, "release": source.release, "volume_name": "DEFAULT"}
         directory = self._directory(build)
         with self._lock:
             if directory.exists():
                 raise TaskFault(koji.GenericError.faultCode, f"GenericError: Build already exists ({source.nvr})")
-            for rpm in {Path(name).name: name for name in (*made["srpms"], *made["rpms"])}.values():
+            for rpm in {Path(name).name: name for name in (*result["srpms"], *result["rpms"])}.values():
                 self._import(rpm, directory / self._nevra(rpm).arch)
-            for arch, logs in made["logs"].items():
+            for arch, logs in result["logs"].items():
                 for log in logs:
                     self._import(log, directory / "data/logs" / arch)
             number = len(self._builds) + 1
-            known = {"build_id": number, "nvr": source.nvr, "package_name": source.name, "epoch": None}
-            self._builds.append(build | known | {"task_id": task_id, "state": koji.BUILD_STATES["COMPLETE"]})
+            identity = {"build_id": number, "nvr": source.nvr, "package_name": source.name, "epoch": None}
+            self._builds.append(build | identity | {"task_id": task_id, "state": koji.BUILD_STATES["COMPLETE"]})
             self._record.write_text(json.dumps(self._builds))
 
     def of_task(self, task_id: int | None) -> list[dict[str, Any]]:
@@ -74,20 +74,20 @@ class Releases:
         ]
 
     def _find(self, build_id: int) -> dict[str, Any]:
-        found = next((build for build in self._builds if build["build_id"] == build_id), None)
-        if found is None:
+        matching = next((build for build in self._builds if build["build_id"] == build_id), None)
+        if matching is None:
             raise koji.GenericError(f"No matching build found: {build_id!r}")
-        return found
+        return matching
 
     def _directory(self, build: Mapping[str, Any]) -> Path:
         return Path(koji.PathInfo(topdir=str(self._files)).build(build))
 
     def _nevra(self, name: str) -> Nevra:
-        (found,) = read_rpms([self._files / "work" / name])
-        return found.nevra
+        (rpm,) = read_rpms([self._files / "work" / name])
+        return rpm.nevra
 
     def _import(self, name: str, into: Path) -> None:
-        made = self._files / "work" / name
+        source = self._files / "work" / name
         into.mkdir(parents=True, exist_ok=True)
-        target = made.rename(into / made.name)
-        made.symlink_to(os.path.relpath(target, made.parent))
+        target = source.rename(into / source.name)
+        source.symlink_to(os.path.relpath(target, source.parent))

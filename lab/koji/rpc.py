@@ -17,7 +17,7 @@ Calls = Mapping[str, Callable[..., Any]]
 def answer(calls: Calls, body: bytes, before: Callable[[str], object], extended: bool = False) -> bytes:
     """The XML of the response to the XML of a request; a failing call gives a fault, never an exception.
 
-    ``before`` is told the method first and may refuse by raising; ``extended`` puts whole tracebacks into faults,
+    ``before`` gets the method first and may refuse by raising; ``extended`` puts whole tracebacks into faults,
     as a hub with KojiTraceback does.
     """
 
@@ -36,12 +36,12 @@ def respond(work: Callable[[], Any], extended: bool = False) -> bytes:
     try:
         return bytes(koji.xmlrpcplus.dumps((work(),), methodresponse=1).encode())
     except Exception as error:  # noqa: BLE001 - a hub answers every error as a fault
-        told = fault_of(error)
+        reply = fault_of(error)
         if extended:
-            last = f"koji.{koji.convertFault(told).__class__.__name__}: {told.faultString}"
-            told = fault(told.faultCode, "".join(traceback.format_tb(error.__traceback__)) + last)
-            told.faultString = f"Traceback (most recent call last):\n{told.faultString}\n"
-        return bytes(koji.xmlrpcplus.dumps(told).encode())
+            last = f"koji.{koji.convertFault(reply).__class__.__name__}: {reply.faultString}"
+            reply = fault(reply.faultCode, "".join(traceback.format_tb(error.__traceback__)) + last)
+            reply.faultString = f"Traceback (most recent call last):\n{reply.faultString}\n"
+        return bytes(koji.xmlrpcplus.dumps(reply).encode())
 
 
 def fault(code: int, text: str) -> Any:
@@ -74,5 +74,5 @@ def _entry(calls: Calls, call: Mapping[str, Any]) -> Any:
     try:
         return [invoke(calls, call["methodName"], call["params"])]
     except Exception as error:  # noqa: BLE001
-        told = fault_of(error)
-        return {"faultCode": told.faultCode, "faultString": told.faultString, "traceback": [told.faultString]}
+        reply = fault_of(error)
+        return {"faultCode": reply.faultCode, "faultString": reply.faultString, "traceback": [reply.faultString]}

@@ -58,10 +58,10 @@ class Task:
 
     def info(self, request: bool) -> dict[str, Any]:
         """The dictionary that getTaskInfo answers with."""
-        shown = asdict(self)
+        fields = asdict(self)
         for name in ("request", "outcome"):
-            del shown[name]
-        shown |= {
+            del fields[name]
+        fields |= {
             "state": int(self.state),
             "owner": 1,
             "channel_id": 1,
@@ -72,7 +72,7 @@ class Task:
             "start_time": _readable(self.start_ts),
             "completion_time": _readable(self.completion_ts),
         }
-        return shown | ({"request": list(self.request)} if request else {})
+        return fields | ({"request": list(self.request)} if request else {})
 
 
 class TaskStore:
@@ -94,7 +94,7 @@ class TaskStore:
         with self._lock:
             number = max(self._tasks, default=0) + 1
             task = Task(number, method, arch, tuple(request), priority, time.time(), parent, label or None)
-            return self._keep(task)
+            return self._save(task)
 
     def get(self, task_id: int) -> Task | None:
         return self._tasks.get(task_id)
@@ -122,11 +122,11 @@ class TaskStore:
                 return False
             now = time.time()
             if state.finished:
-                self._keep(replace(task, state=state, completion_ts=now, outcome=outcome))
+                self._save(replace(task, state=state, completion_ts=now, outcome=outcome))
             elif state is State.OPEN:
-                self._keep(replace(task, state=state, host_id=1, start_ts=now))
+                self._save(replace(task, state=state, host_id=1, start_ts=now))
             else:
-                self._keep(replace(task, state=state, host_id=1))
+                self._save(replace(task, state=state, host_id=1))
             return True
 
     def output(self, task_id: int) -> Path:
@@ -140,13 +140,13 @@ class TaskStore:
         """The same directory as koji's results name it."""
         return f"tasks/{task_id % 10000}/{task_id}"
 
-    def _keep(self, task: Task) -> Task:
+    def _save(self, task: Task) -> Task:
         write_record(self._records / f"{task.id}.json", task)
         self._tasks[task.id] = task
         return task
 
     def _fail_interrupted(self) -> None:
-        # A hub that was killed cannot resume its builders; the submitter hears so instead of waiting for ever.
+        # A hub that was killed cannot resume its builders; the submitter gets a failure instead of waiting for ever.
         for task in self.all():
             self.advance(task.id, State.FAILED, [1000, "GenericError: the hub was restarted during this task"])
 

@@ -27,18 +27,18 @@ class Uploads:
         self._lock = threading.Lock()
 
     def receive(self, query: Mapping[str, list[str]], chunk: bytes, user: str) -> dict[str, Any]:
-        """Write one chunk where its query says, and tell what arrived. Raises koji's errors in a hub's words."""
-        told = {name: values[0] for name, values in query.items()}
-        if "filename" not in told:
+        """Write one chunk where its query says, and return what arrived. Raises koji's errors as a hub words them."""
+        fields = {name: values[0] for name, values in query.items()}
+        if "filename" not in fields:
             raise koji.GenericError("no filename in the upload's query")
-        directory, path = self._place(told.get("filepath", ""), told["filename"])
+        directory, path = self._resolve(fields.get("filepath", ""), fields["filename"])
         offset, overwrite, verify = (
-            int(told.get("offset", "0")),
-            told.get("overwrite", ""),
-            told.get("fileverify", ""),
+            int(fields.get("offset", "0")),
+            fields.get("overwrite", ""),
+            fields.get("fileverify", ""),
         )
         with self._lock:
-            self._own(directory, user)
+            self._claim(directory, user)
             if path.is_symlink() or (path.exists() and not path.is_file()):
                 raise koji.GenericError(f"destination not a file: {path}")
             if path.exists() and offset == 0 and not overwrite:
@@ -51,17 +51,17 @@ class Uploads:
         self, path: str, name: str, verify: str | None = None, tail: int | None = None, volume: str | None = None
     ) -> dict[str, Any] | None:
         """What is known of an uploaded file; None when there is none."""
-        _, found = self._place(path, name)
-        if not found.is_file():
+        _, file = self._resolve(path, name)
+        if not file.is_file():
             return None
-        facts = found.stat()
+        facts = file.stat()
         answer: dict[str, Any] = {"size": facts.st_size, "mtime": facts.st_mtime}
         if verify:
-            part = found.read_bytes()[-tail if tail else 0 :]
+            part = file.read_bytes()[-tail if tail else 0 :]
             answer |= {"sumlength": len(part), "hexdigest": _digest(verify, part)}
         return answer
 
-    def _place(self, directory: str, name: str) -> tuple[Path, Path]:
+    def _resolve(self, directory: str, name: str) -> tuple[Path, Path]:
         if "/" in name or not name or name.startswith("."):
             raise koji.GenericError(f"Invalid upload filename: {name}")
         inside = PurePosixPath(os.path.normpath(directory))
@@ -69,7 +69,7 @@ class Uploads:
             raise koji.GenericError(f"Invalid upload directory: {directory}")
         return self._work / inside, self._work / inside / name
 
-    def _own(self, directory: Path, user: str) -> None:
+    def _claim(self, directory: Path, user: str) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         owner = directory / ".user"
         if owner.exists() and owner.read_text() != user:

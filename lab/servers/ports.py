@@ -24,11 +24,11 @@ def is_free(port: int) -> bool:
 
 
 def free_ports(count: int) -> tuple[int, ...]:
-    """``count`` different ports that nobody listens on; raises InfrastructureError when there are not enough."""
-    found: list[int] = []
+    """``count`` different free ports; raises InfrastructureError when there are not enough."""
+    ports: list[int] = []
     for port in random.sample(range(LOWEST, HIGHEST), 2000):
         if is_free(port):
-            found.append(port)
-        if len(found) == count:
-            return tuple(found)
+            ports.append(port)
+        if len(ports) == count:
+            return tuple(ports)
     raise InfrastructureError(f"no {count} free ports on loopback between {LOWEST} and {HIGHEST}")

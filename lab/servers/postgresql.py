@@ -64,10 +64,12 @@ def programs() -> Path:
 
     Raises ConfigurationError when PostgreSQL is not installed.
     """
-    found = [path for base in PROGRAMS for path in Path("/").glob(base.lstrip("/")) if (path / "initdb").exists()]
-    if not found:
+    directories = [
+        path for base in PROGRAMS for path in Path("/").glob(base.lstrip("/")) if (path / "initdb").exists()
+    ]
+    if not directories:
         raise ConfigurationError("PostgreSQL is not installed", hint="install the package postgresql")
-    return max(found, key=_version)
+    return max(directories, key=_version)
 
 
 def _version(directory: Path) -> int:
@@ -78,14 +80,14 @@ def _version(directory: Path) -> int:
 def prepare(directory: Path) -> Postgresql:
     """The server that lives in ``directory``, made with its databases on the first call and then the same."""
     record = directory / "postgresql.json"
-    known = read_json(record)
-    if known is None:
-        known = {"port": free_ports(1)[0], "password": secrets.token_hex(16)}
+    fields = read_json(record)
+    if fields is None:
+        fields = {"port": free_ports(1)[0], "password": secrets.token_hex(16)}
         directory.mkdir(parents=True, exist_ok=True)
-        made = Postgresql(directory, **known)
-        _make(made)
-        write_json(record, known)
-    return Postgresql(directory, **known)
+        server = Postgresql(directory, **fields)
+        _make(server)
+        write_json(record, fields)
+    return Postgresql(directory, **fields)
 
 
 def _make(server: Postgresql) -> None:
@@ -94,9 +96,9 @@ def _make(server: Postgresql) -> None:
     with tempfile.NamedTemporaryFile("w", dir=server.directory) as password:
         password.write(server.password)
         password.flush()
-        words = ("--pgdata", data, "--username", USER, "--pwfile", password.name, "--auth", "scram-sha-256")
+        options = ("--pgdata", data, "--username", USER, "--pwfile", password.name, "--auth", "scram-sha-256")
         locale = ("--encoding", "UTF8", "--locale", "C.UTF-8", "--no-sync")
-        _run([str(programs() / "initdb"), *map(str, words), *locale])
+        _run([str(programs() / "initdb"), *map(str, options), *locale])
     (data / "postgresql.auto.conf").write_text(_CONFIGURATION.format(port=server.port))
     create = "".join(f"CREATE DATABASE {database} OWNER {USER};\n" for database in (PREFECT, LEDGER))
     _run([str(programs() / "postgres"), "--single", "-D", str(data), "postgres"], create)
@@ -107,10 +109,10 @@ def _run(argv: Sequence[str], stdin: str | None = None) -> None:
 
 
 def _account() -> tuple[str, ...]:
-    """The words before a command that make root somebody else, and nothing for an ordinary user."""
+    """What to put before a command so that root runs it under another account; nothing for an ordinary user."""
     if os.geteuid() != 0:
         return ()
-    # initdb wants an account that has a name; which one it is matters to nobody.
-    known = {entry.pw_name: entry for entry in pwd.getpwall()}
-    account = known.get("postgres") or known["nobody"]
+    # initdb wants an account that has a name; which one it is does not matter.
+    accounts = {entry.pw_name: entry for entry in pwd.getpwall()}
+    account = accounts.get("postgres") or accounts["nobody"]
     return ("unshare", "--user", f"--map-user={account.pw_uid}", f"--map-group={account.pw_gid}", "--")

@@ -45,14 +45,14 @@ class PrefectCluster:
 
     def worker(self, name: str, environment: Mapping[str, str], project: Path, limit: int = 1) -> Service:
         """A worker called ``name`` as on a host of its own, which runs ``limit`` flow runs at a time."""
-        one = self.server.worker(environment, project)
+        worker = self.server.worker(environment, project)
         (port,) = free_ports(1)
-        words = ["worker", "start", "--pool", POOL, "--type", "process", "--name", name, "--limit", str(limit)]
+        arguments = ["worker", "start", "--pool", POOL, "--type", "process", "--name", name, "--limit", str(limit)]
         return replace(
-            one,
+            worker,
             name=f"prefect-worker-{name}",
-            argv=(sys.executable, "-m", "prefect", *words, "--with-healthcheck"),
-            environment={**one.environment, "PREFECT_WORKER_WEBSERVER_PORT": str(port)},
+            argv=(sys.executable, "-m", "prefect", *arguments, "--with-healthcheck"),
+            environment={**worker.environment, "PREFECT_WORKER_WEBSERVER_PORT": str(port)},
             health=Health("http", f"http://127.0.0.1:{port}/health"),
         )
 

@@ -59,28 +59,28 @@ class PrefectServer:
 
     def server(self) -> Service:
         """The server: API, UI and its background services in one process."""
-        own = {
+        settings = {
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             # In memory, the default, a restart of the server loses who holds which slot: the holder is cancelled
             # and the slot stays taken for good.
             "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         }
-        words = ("server", "start", "--host", "127.0.0.1", "--port", str(self.port))
+        arguments = ("server", "start", "--host", "127.0.0.1", "--port", str(self.port))
         health = Health("http", f"{self.api_url}/health")
-        return Service(SERVER, _prefect(*words), environment={**self.environment, **own}, health=health)
+        return Service(SERVER, _prefect(*arguments), environment={**self.environment, **settings}, health=health)
 
     def worker(self, environment: Mapping[str, str], project: Path, after: tuple[str, ...] = ()) -> Service:
         """The worker that starts flow runs as processes in ``project``, with ``environment`` for them."""
-        own = {
+        settings = {
             "PREFECT_WORKER_QUERY_SECONDS": "2",
             "PREFECT_WORKER_WEBSERVER_HOST": "127.0.0.1",
             "PREFECT_WORKER_WEBSERVER_PORT": str(self.worker_port),
         }
-        words = ("worker", "start", "--pool", POOL, "--type", "process", "--name", "lab", "--limit", str(RUNS))
+        arguments = ("worker", "start", "--pool", POOL, "--type", "process", "--name", "lab", "--limit", str(RUNS))
         return Service(
             WORKER,
-            _prefect(*words, "--with-healthcheck"),
-            environment={**self.environment, **environment, **own},
+            _prefect(*arguments, "--with-healthcheck"),
+            environment={**self.environment, **environment, **settings},
             health=Health("http", f"http://127.0.0.1:{self.worker_port}/health"),
             after=(SERVER, *after),
             grace=20,
@@ -91,10 +91,10 @@ class PrefectServer:
 def gated(worker: Service, name: str, limit: int, state: Path, queue: str = "default") -> Service:
     """The same worker as sites have it (docs/doctor.md): called ``name``, with ``limit`` runs of ``queue`` at a time,
     and only while its host is fit, which stands in ``state``. It counts as healthy from then on."""
-    words = ("worker", "--name", name, "--limit", str(limit), "--queue", queue, "--with-healthcheck")
+    arguments = ("worker", "--name", name, "--limit", str(limit), "--queue", queue, "--with-healthcheck")
     return replace(
         worker,
-        argv=(sys.executable, "-m", "distgate.cli", *words),
+        argv=(sys.executable, "-m", "distgate.cli", *arguments),
         environment={**worker.environment, "DISTGATE_WORKER_STATE": str(state)},
         health=Health("worker", f"{worker.health.target}#{health_file(state, name)}"),
         # Asked to end, it waits for the runs in hand: in a lab they are given up.
@@ -105,12 +105,12 @@ def gated(worker: Service, name: str, limit: int, state: Path, queue: str = "def
 def prepare(home: Path) -> PrefectServer:
     """The server that lives in ``home``, made on the first call and the same on every later one."""
     record = home / "lab-server.json"
-    known = read_json(record)
-    if known is None:
+    fields = read_json(record)
+    if fields is None:
         port, worker_port = free_ports(2)
-        known = {"port": port, "worker_port": worker_port}
-        write_json(record, known)
-    return PrefectServer(home, **known)
+        fields = {"port": port, "worker_port": worker_port}
+        write_json(record, fields)
+    return PrefectServer(home, **fields)
 
 
 def ensure_pool(server: PrefectServer) -> None:
@@ -132,16 +132,16 @@ def deploy(
 ) -> None:
     """Apply every deployment of ``project``/prefect.yaml with its automations; nothing runs by its schedule here.
 
-    Raises InfrastructureError with Prefect's words when that does not work.
+    Raises InfrastructureError with Prefect's output when that does not work.
     """
-    said = run(
+    deployed = run(
         _prefect("--no-prompt", "deploy", "--all"),
         timeout=DEPLOY_SECONDS,
         env={**server.environment, **(environment or {})},
         cwd=project,
         hint="prefect.yaml says what is deployed",
     )
-    for line in said.output.splitlines():
+    for line in deployed.output.splitlines():
         if "successfully created" in line:
             progress(line.strip(" │|"))
     pause_schedules(server)
@@ -151,12 +151,12 @@ def pause_schedules(server: PrefectServer) -> None:
     """Let nothing run by the clock; what is started by hand or by an event runs all the same."""
     try:
         with httpx.Client(base_url=f"{server.api_url}/", timeout=30, trust_env=False) as client:
-            for one in client.post("deployments/filter", json={}).raise_for_status().json():
-                if one["schedules"] and not one["paused"]:
-                    client.post(f"deployments/{one['id']}/pause_deployment").raise_for_status()
+            for deployment in client.post("deployments/filter", json={}).raise_for_status().json():
+                if deployment["schedules"] and not deployment["paused"]:
+                    client.post(f"deployments/{deployment['id']}/pause_deployment").raise_for_status()
     except httpx.HTTPError as error:
         raise InfrastructureError(f"the schedules of the lab cannot be paused: {error!r}") from error
 
 
-def _prefect(*words: str) -> tuple[str, ...]:
-    return (sys.executable, "-m", "prefect", *words)
+def _prefect(*arguments: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", "prefect", *arguments)

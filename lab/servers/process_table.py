@@ -21,7 +21,7 @@ class ProcessId:
 
     @property
     def alive(self) -> bool:
-        """Whether it still runs; a zombie that nobody reaped yet does not."""
+        """Whether it still runs; a zombie does not."""
         return identify(self.pid) == self
 
     def signal(self, number: int) -> bool:
@@ -67,8 +67,8 @@ def members(state: Path) -> list[ProcessId]:
     below ``state``: libvirt starts qemu with an environment of its own.
     """
     spared = ancestry()
-    found = [identify(pid) for pid in _pids() if pid not in spared and _belongs(pid, state)]
-    return [process for process in found if process]
+    processes = [identify(pid) for pid in _pids() if pid not in spared and _belongs(pid, state)]
+    return [process for process in processes if process]
 
 
 def _pids() -> list[int]:
@@ -84,8 +84,8 @@ def _stat(pid: int) -> list[str]:
 def _belongs(pid: int, state: Path) -> bool:
     if f"{MARKER}={state}".encode() in _read(pid, "environ").split(b"\0"):
         return True
-    words = _read(pid, "cmdline").decode("utf-8", "replace").split("\0")
-    return Path(words[0]).name.startswith("qemu") and any(f"{state}/" in word for word in words[1:])
+    argv = _read(pid, "cmdline").decode("utf-8", "replace").split("\0")
+    return Path(argv[0]).name.startswith("qemu") and any(f"{state}/" in argument for argument in argv[1:])
 
 
 def _read(pid: int, name: str) -> bytes:

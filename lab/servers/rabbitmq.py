@@ -68,9 +68,9 @@ class Broker:
         )
         return [epmd, node]
 
-    def control(self, *words: str) -> str:
-        """What ``rabbitmqctl`` with these words prints; takes a second, for it starts an Erlang machine."""
-        argv = [str(scripts() / "rabbitmqctl"), "-n", NODE, *words]
+    def control(self, *arguments: str) -> str:
+        """The output of ``rabbitmqctl`` with these arguments; takes a second, for it starts an Erlang machine."""
+        argv = [str(scripts() / "rabbitmqctl"), "-n", NODE, *arguments]
         environment = {**self._environment(), "RABBITMQ_CTL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}"}
         return run(argv, timeout=60, env=environment).output
 
@@ -105,31 +105,31 @@ def scripts() -> Path:
 
     Raises ConfigurationError when RabbitMQ is not installed.
     """
-    found = [path for base in SCRIPTS for path in sorted(Path(base).glob("rabbitmq_server-*/sbin"))]
-    found = [path for path in found if (path / "rabbitmq-server").exists()]
-    if not found or not on_path("epmd"):
+    directories = [path for base in SCRIPTS for path in sorted(Path(base).glob("rabbitmq_server-*/sbin"))]
+    directories = [path for path in directories if (path / "rabbitmq-server").exists()]
+    if not directories or not on_path("epmd"):
         raise ConfigurationError("RabbitMQ is not installed", hint="install the package rabbitmq-server")
-    return found[-1]
+    return directories[-1]
 
 
 def prepare(directory: Path) -> Broker:
     """The broker that lives in ``directory``, made on the first call and the same on every later one."""
     record = directory / "broker.json"
-    known: dict[str, Any] | None = read_json(record)
-    if known is None:
+    fields: dict[str, Any] | None = read_json(record)
+    if fields is None:
         port, distribution, epmd = free_ports(3)
-        known = {
+        fields = {
             "port": port,
             "distribution_port": distribution,
             "epmd_port": epmd,
             "password": secrets.token_hex(16),
         }
-    broker = Broker(directory, **known)
+    broker = Broker(directory, **fields)
     for name in ("mnesia", "log", "home"):
         (directory / name).mkdir(parents=True, exist_ok=True)
     configuration = directory / "rabbitmq.conf"
     configuration.touch(mode=0o600)
     configuration.write_text(_CONFIGURATION.format(port=broker.port, user=USER, password=broker.password))
     (directory / "enabled_plugins").write_text("[].\n")
-    write_json(record, known)
+    write_json(record, fields)
     return broker

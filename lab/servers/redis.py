@@ -61,12 +61,12 @@ def program() -> str:
 def prepare(directory: Path) -> Redis:
     """The server that lives in ``directory``, made on the first call and the same on every later one."""
     record = directory / "redis.json"
-    known = read_json(record)
-    if known is None:
-        known = {"port": free_ports(1)[0], "password": secrets.token_hex(16)}
+    fields = read_json(record)
+    if fields is None:
+        fields = {"port": free_ports(1)[0], "password": secrets.token_hex(16)}
         directory.mkdir(parents=True, exist_ok=True)
-        write_json(record, known)
-    server = Redis(directory, **known)
+        write_json(record, fields)
+    server = Redis(directory, **fields)
     configuration = directory / "redis.conf"
     configuration.touch(mode=0o600)
     configuration.write_text(

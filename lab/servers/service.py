@@ -1,4 +1,4 @@
-"""What the supervisor keeps running: a service as a record, its health check, and the files both live in."""
+"""A service as a record, its health check, and the files that the supervisor keeps of it."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ PROBE_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class Health:
-    """A question to a running service; calling it answers whether the service does its work.
+    """A health check; calling it returns whether the running service does its work.
 
-    ``process``: it runs, nothing more is asked. ``http``: ``target`` (a URL) answers 2xx. ``amqp``: ``target``
-    (host:port) answers the protocol's greeting. ``tcp``: somebody accepts connections at ``target``.
-    ``consumer``: ``target`` is AMQP-URL#queue, and somebody consumes that queue. ``postgresql``: ``target``
+    ``process``: it runs. ``http``: ``target`` (a URL) answers 2xx. ``amqp``: ``target``
+    (host:port) answers the protocol's greeting. ``tcp``: ``target`` accepts connections.
+    ``consumer``: ``target`` is AMQP-URL#queue, and that queue has a consumer. ``postgresql``: ``target``
     (host:port) takes logins. ``redis``: ``target`` (a URL with the password) has read its data and answers.
     ``worker``: ``target`` is URL#FILE; the URL answers 2xx, and the file says that the worker takes runs.
     """
@@ -70,62 +70,64 @@ class Running:
         return ProcessId(self.pid, self.started)
 
 
-def log_of(state: Path, name: str) -> Path:
-    """The file that holds everything the service ever said."""
+def service_log(state: Path, name: str) -> Path:
+    """The file with all output of the service."""
     return state / "logs" / f"{name}.log"
 
 
-def save(state: Path, service: Service) -> None:
+def save_service(state: Path, service: Service) -> None:
     """Ask the supervisor of ``state`` to keep ``service`` running; the same name again replaces it.
 
     Raises ConfigurationError when services would wait for each other.
     """
-    levels([*(one for one in wanted(state) if one.name != service.name), service])
-    write_json(_wanted(state) / f"{service.name}.json", asdict(service))
+    start_levels([*(other for other in wanted_services(state) if other.name != service.name), service])
+    write_json(_services_directory(state) / f"{service.name}.json", asdict(service))
 
 
-def forget(state: Path, name: str) -> None:
-    """The service is not wanted any more; one that runs is left alone."""
-    (_wanted(state) / f"{name}.json").unlink(missing_ok=True)
+def forget_service(state: Path, name: str) -> None:
+    """Take the service out of the supervisor's list; a running process is left alone."""
+    (_services_directory(state) / f"{name}.json").unlink(missing_ok=True)
 
 
-def load(state: Path, name: str) -> Service:
+def load_service(state: Path, name: str) -> Service:
     """The service of that name; raises ConfigurationError when there is none."""
-    found = read_json(_wanted(state) / f"{name}.json")
-    if found is None:
-        known = ", ".join(service.name for service in wanted(state)) or "none"
-        raise ConfigurationError(f"the lab has no service {name}", hint=f"there are: {known}")
-    return _parse(found)
+    record = read_json(_services_directory(state) / f"{name}.json")
+    if record is None:
+        names = ", ".join(service.name for service in wanted_services(state)) or "none"
+        raise ConfigurationError(f"the lab has no service {name}", hint=f"there are: {names}")
+    return _parse(record)
 
 
-def wanted(state: Path) -> list[Service]:
-    """The services of ``state``, each after those it depends on."""
-    found = [_parse(data) for path in sorted(_wanted(state).glob("*.json")) if (data := read_json(path))]
-    return [service for level in levels(found) for service in level]
+def wanted_services(state: Path) -> list[Service]:
+    """The services that ``state`` lists, each after those it depends on."""
+    services = [
+        _parse(data) for path in sorted(_services_directory(state).glob("*.json")) if (data := read_json(path))
+    ]
+    return [service for level in start_levels(services) for service in level]
 
 
-def levels(services: list[Service]) -> list[list[Service]]:
+def start_levels(services: list[Service]) -> list[list[Service]]:
     """The services in groups that can start at the same time; raises ConfigurationError for a circle."""
-    left, done, ordered = {service.name: service for service in services}, set[str](), list[list[Service]]()
-    while left:
-        level = [one for one in left.values() if not (set(one.after) & left.keys() - done)]
+    pending, done, ordered = {service.name: service for service in services}, set[str](), list[list[Service]]()
+    while pending:
+        level = [service for service in pending.values() if not (set(service.after) & pending.keys() - done)]
         if not level:
-            raise ConfigurationError(f"services wait for each other: {', '.join(sorted(left))}")
-        done |= {one.name for one in level}
-        left = {name: one for name, one in left.items() if name not in done}
+            raise ConfigurationError(f"services wait for each other: {', '.join(sorted(pending))}")
+        done |= {service.name for service in level}
+        pending = {name: service for name, service in pending.items() if name not in done}
         ordered.append(level)
     return ordered
 
 
-def note_running(state: Path, name: str, running: Running) -> None:
-    """Record a start, atomically."""
+def record_start(state: Path, name: str, running: Running) -> None:
+    """Write down a start."""
     write_json(state / "running" / f"{name}.json", asdict(running))
 
 
 def last_start(state: Path, name: str) -> Running | None:
     """The last start of a service, dead or alive."""
-    found = read_json(state / "running" / f"{name}.json")
-    return Running(**found) if found else None
+    record = read_json(state / "running" / f"{name}.json")
+    return Running(**record) if record else None
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
@@ -142,14 +144,14 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return None
 
 
-def _wanted(state: Path) -> Path:
+def _services_directory(state: Path) -> Path:
     return state / "services"
 
 
 def _parse(data: Mapping[str, Any]) -> Service:
-    known = dict(data)
-    health = Health(**known.pop("health"))
-    return Service(**(known | {"argv": tuple(known["argv"]), "after": tuple(known["after"]), "health": health}))
+    fields = dict(data)
+    health = Health(**fields.pop("health"))
+    return Service(**(fields | {"argv": tuple(fields["argv"]), "after": tuple(fields["after"]), "health": health}))
 
 
 def _address(target: str) -> tuple[str, int]:
@@ -182,8 +184,8 @@ def _answers_http(target: str) -> bool:
 
 def _takes_runs(target: str) -> bool:
     url, _, file = target.partition("#")
-    known = read_health(Path(file))
-    return known is not None and known.fit and _answers_http(url)
+    health = read_health(Path(file))
+    return health is not None and health.fit and _answers_http(url)
 
 
 def _is_consumed(target: str) -> bool:
@@ -197,8 +199,8 @@ def _is_consumed(target: str) -> bool:
 
 def _takes_logins(target: str) -> bool:
     # The greeting of protocol 3.0 for a user and its end; a server that still starts answers E, an error.
-    words = b"user\0probe\0database\0probe\0\0"
-    greeting = struct.pack("!ii", 8 + len(words), 3 << 16) + words
+    parameters = b"user\0probe\0database\0probe\0\0"
+    greeting = struct.pack("!ii", 8 + len(parameters), 3 << 16) + parameters
     with contextlib.suppress(OSError), socket.create_connection(_address(target), PROBE_SECONDS) as connection:
         connection.settimeout(PROBE_SECONDS)
         connection.sendall(greeting)

@@ -1,7 +1,7 @@
-"""Keeps the lab's services running: a small process of its own, and the words of people and tests to it.
+"""Keeps the lab's services running: a small process of its own, and the commands that people and tests give it.
 
 The state directory is the whole interface: ``services/`` holds what shall run, ``running/`` what was started,
-``held/`` what shall rest for now. Whoever dies, the next supervisor reads on from there.
+``held/`` what is kept ended for now. When a supervisor dies, the next one reads on from there.
 """
 
 from __future__ import annotations
@@ -19,9 +19,19 @@ from pathlib import Path
 from distgate.errors import ConfigurationError
 from distgate.process import spawn, tail_of
 from distgate.waiting import Deadline, wait_for
-from lab.servers import service as services
 from lab.servers.process_table import MARKER, ProcessId, identify
-from lab.servers.service import Running, Service
+from lab.servers.service import (
+    Running,
+    Service,
+    forget_service,
+    last_start,
+    load_service,
+    read_json,
+    record_start,
+    service_log,
+    wanted_services,
+    write_json,
+)
 
 log = logging.getLogger("lab.servers.supervisor")
 
@@ -67,26 +77,26 @@ class Supervisor:
 
     def tick(self) -> None:
         """Look at every wanted service once."""
-        alive = {one.name: one for one in services.wanted(self.state)}
-        for one in alive.values():
+        alive = {service.name: service for service in wanted_services(self.state)}
+        for service in alive.values():
             if not self._ending:
-                self._look_after(one, alive)
+                self._supervise(service, alive)
 
     def _end(self, *_: object) -> None:
         self._ending = True
 
-    def _look_after(self, one: Service, known: dict[str, Service]) -> None:
-        last = services.last_start(self.state, one.name)
+    def _supervise(self, service: Service, by_name: dict[str, Service]) -> None:
+        last = last_start(self.state, service.name)
         if last and last.process.alive:
             if time.time() - last.since > SOUND_AFTER:
-                self._delay.pop(one.name, None)
+                self._delay.pop(service.name, None)
             return
-        if last and one.name not in self._not_before:
-            self._note_death(one.name, last)
-        if _held(self.state, one.name).exists() or time.monotonic() < self._not_before.get(one.name, 0):
+        if last and service.name not in self._not_before:
+            self._note_death(service.name, last)
+        if _held(self.state, service.name).exists() or time.monotonic() < self._not_before.get(service.name, 0):
             return
-        if all(name in known and is_healthy(self.state, known[name]) for name in one.after):
-            self._start(one, last)
+        if all(name in by_name and is_healthy(self.state, by_name[name]) for name in service.after):
+            self._start(service, last)
 
     def _note_death(self, name: str, last: Running) -> None:
         child = self._children.pop(name, None)
@@ -100,23 +110,25 @@ class Supervisor:
         self._not_before[name] = time.monotonic() + delay
         log.warning("%s (pid %d) %s; it starts again in %g s", name, last.pid, _ending_of(status), delay)
 
-    def _start(self, one: Service, last: Running | None) -> None:
-        log_file = services.log_of(self.state, one.name)
+    def _start(self, service: Service, last: Running | None) -> None:
+        log_file = service_log(self.state, service.name)
         log_file.parent.mkdir(parents=True, exist_ok=True)
-        environment = {**one.environment, MARKER: str(self.state)}
+        environment = {**service.environment, MARKER: str(self.state)}
         try:
-            child = spawn(one.argv, log_to=log_file, env=environment, cwd=Path(one.cwd) if one.cwd else None)
+            child = spawn(
+                service.argv, log_to=log_file, env=environment, cwd=Path(service.cwd) if service.cwd else None
+            )
         except (ConfigurationError, OSError) as error:
-            self._not_before[one.name] = time.monotonic() + LONGEST_DELAY
-            log.error("%s cannot start: %s", one.name, error)
+            self._not_before[service.name] = time.monotonic() + LONGEST_DELAY
+            log.error("%s cannot start: %s", service.name, error)
             return
-        self._children[one.name] = child
-        self._not_before.pop(one.name, None)
-        # A child that died already is a zombie of ours: it has a start time, but identify() tells only the living.
+        self._children[service.name] = child
+        self._not_before.pop(service.name, None)
+        # A child that died already is a zombie of ours: it has a start time, but identify() knows only the living.
         started = identify(child.pid) or ProcessId(child.pid, 0)
         restarts = last.restarts + 1 if last else 0
-        services.note_running(self.state, one.name, Running(child.pid, started.started, time.time(), restarts))
-        log.info("%s started with pid %d%s", one.name, child.pid, f" (restart {restarts})" if restarts else "")
+        record_start(self.state, service.name, Running(child.pid, started.started, time.time(), restarts))
+        log.info("%s started with pid %d%s", service.name, child.pid, f" (restart {restarts})" if restarts else "")
 
 
 def start_supervisor(state: Path) -> ProcessId:
@@ -124,7 +136,7 @@ def start_supervisor(state: Path) -> ProcessId:
     running = supervisor_of(state)
     if running:
         return running
-    log_file = services.log_of(state, "supervisor")
+    log_file = service_log(state, "supervisor")
     log_file.parent.mkdir(parents=True, exist_ok=True)
     argv = [sys.executable, "-m", "lab.servers.supervisor", "--state", str(state)]
     child = spawn(argv, log_to=log_file, env={MARKER: str(state)}, cwd=Path(__file__).parents[2])
@@ -139,32 +151,32 @@ def start_supervisor(state: Path) -> ProcessId:
 
 def supervisor_of(state: Path) -> ProcessId | None:
     """The running supervisor of ``state``."""
-    found = services.read_json(state / "supervisor.json")
-    process = ProcessId(**found) if found else None
+    record = read_json(state / "supervisor.json")
+    process = ProcessId(**record) if record else None
     return process if process and process.alive else None
 
 
-def is_healthy(state: Path, one: Service) -> bool:
-    """Whether the service runs and its health check says yes."""
-    last = services.last_start(state, one.name)
-    return bool(last and last.process.alive and one.health())
+def is_healthy(state: Path, service: Service) -> bool:
+    """Whether the service runs and its health check passes."""
+    last = last_start(state, service.name)
+    return bool(last and last.process.alive and service.health())
 
 
 def wait_healthy(state: Path, names: list[str], deadline: Deadline) -> None:
     """Return when all those services are healthy; TimedOut names the first that is not, with its log's end."""
     for name in names:
-        _wait_for_one(state, services.load(state, name), deadline)
+        _wait_for_one(state, load_service(state, name), deadline)
 
 
 def status(state: Path) -> list[ServiceStatus]:
     """Every service of the lab in starting order, each asked for its health now."""
-    return [_status_of(state, one) for one in services.wanted(state)]
+    return [_status_of(state, service) for service in wanted_services(state)]
 
 
 def kill(state: Path, name: str, number: int = signal.SIGKILL) -> bool:
     """Send a signal to the service's main process, as a fault; False when it does not run."""
-    services.load(state, name)
-    last = services.last_start(state, name)
+    load_service(state, name)
+    last = last_start(state, name)
     return bool(last and last.process.signal(number))
 
 
@@ -177,18 +189,18 @@ def restart(state: Path, name: str, timeout: float = 60) -> None:
 
 def hold(state: Path, name: str) -> None:
     """End the service and keep it ended until ``release``."""
-    one = services.load(state, name)
+    service = load_service(state, name)
     keep_ended(state, name)
-    last = services.last_start(state, name)
+    last = last_start(state, name)
     if last:
-        end([last.process], one.grace)
+        end([last.process], service.grace)
 
 
 def retire(state: Path, name: str) -> None:
-    """End the service for good; it is none of the lab's any more. One that is not known is no error."""
-    if any(one.name == name for one in services.wanted(state)):
+    """End the service for good and forget it; an unknown one is no error."""
+    if any(service.name == name for service in wanted_services(state)):
         hold(state, name)
-        services.forget(state, name)
+        forget_service(state, name)
         release(state, name)
 
 
@@ -216,24 +228,24 @@ def end(processes: list[ProcessId], grace: float) -> None:
     wait_for("killed processes to go", lambda: not any(process.alive for process in processes), 10, interval=0.05)
 
 
-def _status_of(state: Path, one: Service) -> ServiceStatus:
-    last = services.last_start(state, one.name)
+def _status_of(state: Path, service: Service) -> ServiceStatus:
+    last = last_start(state, service.name)
     alive = last is not None and last.process.alive
     return ServiceStatus(
-        name=one.name,
+        name=service.name,
         pid=last.pid if last and alive else None,
-        healthy=alive and one.health(),
+        healthy=alive and service.health(),
         since=last.since if last and alive else None,
-        log=services.log_of(state, one.name),
+        log=service_log(state, service.name),
         restarts=last.restarts if last else 0,
     )
 
 
-def _wait_for_one(state: Path, one: Service, deadline: Deadline) -> None:
-    log_file = services.log_of(state, one.name)
+def _wait_for_one(state: Path, service: Service, deadline: Deadline) -> None:
+    log_file = service_log(state, service.name)
     wait_for(
-        f"the lab's service {one.name} to be healthy",
-        lambda: is_healthy(state, one),
+        f"the lab's service {service.name} to be healthy",
+        lambda: is_healthy(state, service),
         deadline,
         evidence=lambda: tail_of(log_file),
         hint=f"its log is {log_file}",
@@ -246,21 +258,21 @@ def _held(state: Path, name: str) -> Path:
 
 def _ending_of(status: int | None) -> str:
     if status is None:
-        return "is gone"  # a child of an earlier supervisor: nobody told us how it ended
+        return "is gone"  # a child of an earlier supervisor: its exit status is lost
     return f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
 
 
 def main() -> None:
-    """``python -m lab.servers.supervisor --state DIR``: look after the lab in DIR until told to stop."""
+    """``python -m lab.servers.supervisor --state DIR``: look after the lab in DIR until SIGTERM."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--state", type=Path, required=True)
     state: Path = parser.parse_args().state.resolve()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    own = identify(os.getpid())
-    if own is None or supervisor_of(state):
+    process = identify(os.getpid())
+    if process is None or supervisor_of(state):
         raise SystemExit(f"another supervisor looks after {state}")
-    services.write_json(state / "supervisor.json", {"pid": own.pid, "started": own.started})
+    write_json(state / "supervisor.json", {"pid": process.pid, "started": process.started})
     Supervisor(state).run()
 
 

@@ -19,14 +19,14 @@ from lab.distribution.debian_root import RELEASE
 from lab.sites.sealed_host import SealedHost
 
 PACKAGES = "docker.io iptables mmdebstrap"
-#: Where clients look for an engine unless they are told.
+#: Where clients look for an engine by default.
 SOCKET = Path("/run/docker.sock")
 BASE = "local/debian:12"
 #: The bridge of its containers: this host's address on it, and the network.
 BRIDGE, BRIDGE_NETWORK = "172.31.99.1", "172.31.99.1/24"
 _CGROUPS = Path("/sys/fs/cgroup")
-#: Certificate authorities that an administrator added on Debian: downloads may pass by somebody who needs them.
-_OWN_AUTHORITIES = Path("/usr/local/share/ca-certificates")
+#: Certificate authorities that an administrator added on Debian: downloads may pass a proxy that needs them.
+_LOCAL_AUTHORITIES = Path("/usr/local/share/ca-certificates")
 _AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
 _START_SECONDS, _END_SECONDS = 60.0, 30.0
 _BASE_SECONDS, BUILD_SECONDS = 600.0, 1800.0
@@ -40,24 +40,24 @@ class Engine:
     data: Path
     socket: Path
 
-    def docker(self, *words: str | Path, timeout: float = 60.0, log_to: Path | None = None) -> Completed:
-        """Docker's own client, in the host. Raises ProcessFailed with its words."""
+    def docker(self, *arguments: str | Path, timeout: float = 60.0, log_to: Path | None = None) -> Completed:
+        """Docker's own client, in the host. Raises ProcessFailed with its output."""
         # The first generation of builds needs nothing but the engine.
         env = {"DOCKER_HOST": f"unix://{self.socket}", "DOCKER_BUILDKIT": "0"}
-        return self.host.run(["docker", *words], timeout=timeout, env=env, log_to=log_to)
+        return self.host.run(["docker", *arguments], timeout=timeout, env=env, log_to=log_to)
 
 
 def why_not() -> str:
-    """Why no engine can be started here, as a sentence; empty when it can be tried."""
+    """Why no engine can be engine here, as a sentence; empty when it can be tried."""
     if os.geteuid() != 0:
         return "a container engine of our own takes root"
-    missing = [one for one in ("dockerd", "docker", "iptables", "mmdebstrap") if not on_path(one)]
+    missing = [program for program in ("dockerd", "docker", "iptables", "mmdebstrap") if not on_path(program)]
     return f"{', '.join(missing)} not found: apt-get install {PACKAGES}" if missing else ""
 
 
 @contextmanager
-def engine(host: SealedHost, data: Path, *, bridge: bool) -> Iterator[Engine]:
-    """An engine in ``host`` for the block; what it was told is kept below ``data``, and so are its words.
+def running_engine(host: SealedHost, data: Path, *, bridge: bool) -> Iterator[Engine]:
+    """An engine in ``host`` for the block; its state and its log are kept below ``data``.
 
     With a ``bridge`` containers have a network, as on any host: for this the host's network must be its own.
     Raises ConfigurationError without the programs, InfrastructureError when it does not come up.
@@ -65,31 +65,31 @@ def engine(host: SealedHost, data: Path, *, bridge: bool) -> Iterator[Engine]:
     if reason := why_not():
         raise ConfigurationError(reason)
     data.mkdir(parents=True, exist_ok=True)
-    made = Engine(host, data, SOCKET if bridge else data / "docker.sock")
+    engine = Engine(host, data, SOCKET if bridge else data / "docker.sock")
     log = data / "dockerd.log"
-    child = spawn([*host.door(), "dockerd", *_words(made, bridge)], log_to=log)
+    child = spawn([*host.prefix(), "dockerd", *_options(engine, bridge)], log_to=log)
     try:
         wait_for(
-            "the container engine to answer", lambda: _answers(made), _START_SECONDS, evidence=lambda: tail_of(log)
+            "the container engine to answer", lambda: _answers(engine), _START_SECONDS, evidence=lambda: tail_of(log)
         )
-        yield made
+        yield engine
     finally:
         kill_group(child.pid, signal.SIGTERM)
         child.wait()
-        _until_gone(made)
+        _until_gone(engine)
         forget_groups(group_of(data))
 
 
 def group_of(data: Path) -> str:
-    """The control group below which the containers of an engine are: nobody else's has its name."""
+    """The control group below which the containers of an engine are; the name is unique to it."""
     return f"distgate-{identity_of(str(data))}"
 
 
 def groups(name: str) -> list[Path]:
     """The control groups called ``name``, and those below them, the innermost first."""
     tops = [_CGROUPS / name, *_CGROUPS.glob(f"*/{name}")]
-    found = [path for top in tops if top.is_dir() for path in (top, *(p for p in top.rglob("*") if p.is_dir()))]
-    return sorted(found, key=lambda path: -len(path.parts))
+    directories = [path for top in tops if top.is_dir() for path in (top, *(p for p in top.rglob("*") if p.is_dir()))]
+    return sorted(directories, key=lambda path: -len(path.parts))
 
 
 def forget_groups(name: str) -> None:
@@ -101,31 +101,31 @@ def forget_groups(name: str) -> None:
 
 def debian_archive(cache: Path, progress: Progress) -> Path:
     """A small Debian as a tar archive, made in ``cache`` on the first call (half a minute, network, root)."""
-    recipe = identity_of(RELEASE, *(path.read_text() for path in sorted(_OWN_AUTHORITIES.rglob("*.crt"))))
+    recipe = identity_of(RELEASE, *(path.read_text() for path in sorted(_LOCAL_AUTHORITIES.rglob("*.crt"))))
 
     def make(into: Path) -> None:
         progress("making a Debian for containers")
         hooks = ['--customize-hook=chroot "$1" update-ca-certificates']
-        if _OWN_AUTHORITIES.is_dir():
-            hooks.insert(0, f"--customize-hook=copy-in {_OWN_AUTHORITIES} {_OWN_AUTHORITIES.parent}")
-        words = ["mmdebstrap", "--mode=root", "--variant=minbase", "--include=ca-certificates", *hooks]
-        run([*words, RELEASE, into / "root.tar"], timeout=_BASE_SECONDS, error=InfrastructureError)
+        if _LOCAL_AUTHORITIES.is_dir():
+            hooks.insert(0, f"--customize-hook=copy-in {_LOCAL_AUTHORITIES} {_LOCAL_AUTHORITIES.parent}")
+        argv = ["mmdebstrap", "--mode=root", "--variant=minbase", "--include=ca-certificates", *hooks]
+        run([*argv, RELEASE, into / "root.tar"], timeout=_BASE_SECONDS, error=InfrastructureError)
 
     return ensure_entry(cache, "container-bases", recipe, make) / "root.tar"
 
 
-def build_image(made: Engine, archive: Path, project: Path, name: str, progress: Progress) -> None:
+def build_image(engine: Engine, archive: Path, project: Path, name: str, progress: Progress) -> None:
     """Build deploy/Containerfile of ``project`` on the Debian in ``archive``; three to six minutes, with the network.
 
     Raises InfrastructureError whose evidence is the build's end.
     """
     # pip has authorities of its own, and uv brings others along: both are to believe the system's.
     believe = f"ENV PIP_CERT={_AUTHORITIES} SSL_CERT_FILE={_AUTHORITIES}"
-    made.docker("import", "--change", believe, archive, BASE, timeout=300)
+    engine.docker("import", "--change", believe, archive, BASE, timeout=300)
     progress(f"building {name}")
-    words = ("--network=host", "--file", project / "deploy/Containerfile", "--build-arg", f"BASE={BASE}")
-    log = made.data / "build.log"
-    made.docker("build", *words, "--tag", name, project, timeout=BUILD_SECONDS, log_to=log)
+    options = ("--network=host", "--file", project / "deploy/Containerfile", "--build-arg", f"BASE={BASE}")
+    log = engine.data / "build.log"
+    engine.docker("build", *options, "--tag", name, project, timeout=BUILD_SECONDS, log_to=log)
 
 
 def remove(data: Path) -> None:
@@ -133,25 +133,25 @@ def remove(data: Path) -> None:
     shutil.rmtree(data, ignore_errors=True)
 
 
-def _words(made: Engine, bridge: bool) -> list[str]:
+def _options(engine: Engine, bridge: bool) -> list[str]:
     network = [f"--bip={BRIDGE_NETWORK}"] if bridge else ["--bridge=none", "--iptables=false", "--ip6tables=false"]
-    places = {"data-root": made.data / "data", "exec-root": made.data / "exec", "pidfile": made.data / "pid"}
+    paths = {"data-root": engine.data / "data", "exec-root": engine.data / "exec", "pidfile": engine.data / "pid"}
     return [
-        *(f"--{name}={path}" for name, path in places.items()),
-        f"--host=unix://{made.socket}",
-        f"--cgroup-parent=/{group_of(made.data)}",
-        "--exec-opt=native.cgroupdriver=cgroupfs",  # nobody starts systemd's way there
+        *(f"--{name}={path}" for name, path in paths.items()),
+        f"--host=unix://{engine.socket}",
+        f"--cgroup-parent=/{group_of(engine.data)}",
+        "--exec-opt=native.cgroupdriver=cgroupfs",  # no systemd runs there
         *network,
     ]
 
 
-def _answers(made: Engine) -> bool:
+def _answers(engine: Engine) -> bool:
     with suppress(InfrastructureError):
-        made.docker("ps", timeout=20)
+        engine.docker("ps", timeout=20)
         return True
     return False
 
 
-def _until_gone(made: Engine) -> None:
+def _until_gone(engine: Engine) -> None:
     with suppress(InfrastructureError):  # its host ends it otherwise
-        wait_for("the container engine to end", lambda: not (made.data / "pid").exists(), _END_SECONDS)
+        wait_for("the container engine to end", lambda: not (engine.data / "pid").exists(), _END_SECONDS)

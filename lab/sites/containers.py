@@ -2,7 +2,7 @@
 
 ``python -m lab.sites.containers --state DIR --cache DIR`` starts it there, as root; it ends with the host. Containers
 reach the host by its address on their bridge, as they reach a site's servers by theirs. So every address that a run
-is told is on the bridge, and a service there passes connections on to the lab's servers, which listen on loopback.
+gets is on the bridge, and a service there passes connections on to the lab's servers, which listen on loopback.
 """
 
 from __future__ import annotations
@@ -28,22 +28,21 @@ from lab.distribution.rpm_repository import ensure_repository
 from lab.images.base_image import BRANCH, KICKSTART, TIMEOUT, lab_kickstart
 from lab.images.imagefactory import COMMAND
 from lab.servers import postgresql, prefect_server
-from lab.servers import service as services
 from lab.servers.ports import free_ports
-from lab.servers.service import Health, Service
+from lab.servers.service import Health, Service, save_service
 from lab.sites.container_engine import BRIDGE
 from lab.sites.sealed_host import is_sealed
 from lab.world import PROJECT, QUEUE, WORKER_AFTER, Start, World, register
 
-#: Where docs/deploy.md has the project, the site's settings, and what runs share; jobs mount the last two.
-PROGRAM, SETTINGS, PLACE = Path("/opt/distgate"), Path("/etc/distgate"), Path("/var/lib/distgate")
+#: Where docs/deploy.md has the project, the site's settings, and the data that runs share; jobs mount the last two.
+PROGRAM, SETTINGS, DATA = Path("/opt/distgate"), Path("/etc/distgate"), Path("/var/lib/distgate")
 ACCOUNT, USER_ID = "distgate", 900
 DIRECTORIES = ("images", "trees", "artifacts", "results", "guests", "prefect")
-WORKER, REPOSITORY, FRONT_DOOR = "worker", "repository", "front-door"
+WORKER, REPOSITORY, RELAY = "worker", "repository", "relay-to-loopback"
 #: Connections at a time to each server: those of all services and runs together.
 _CONNECTIONS = 256
-#: Of a lab's environment, what is its own business and not that of a site.
-_OF_THE_LAB = {
+#: Variables of a lab's environment that a site does not have.
+_LAB_ONLY = {
     *("PATH", "PYTHONUNBUFFERED", "PREFECT_HOME", "DISTGATE_LAB_STATE", "DISTGATE_CACHE_DIR"),
     *("DISTGATE_WORKER_STATE", "DISTGATE_METRICS_LISTEN"),
 }
@@ -63,11 +62,11 @@ class ContainerSite(Start):
             replace(
                 self.world,
                 ledger_url=self.database.url(postgresql.LEDGER),
-                artifacts_dir=PLACE / "artifacts",
-                guests_dir=PLACE / "guests",
-                images_dir=PLACE / "images",
-                images_key=PLACE / "images/ssh/id_ed25519",
-                trees_dir=PLACE / "trees",
+                artifacts_dir=DATA / "artifacts",
+                guests_dir=DATA / "guests",
+                images_dir=DATA / "images",
+                images_key=DATA / "images/ssh/id_ed25519",
+                trees_dir=DATA / "trees",
                 kickstart=SETTINGS / "image.ks",
             )
         )
@@ -75,73 +74,87 @@ class ContainerSite(Start):
 
     def prefect_services(self) -> list[Service]:
         """Prefect's server, the ledger's, and the way to all servers from the bridge."""
-        return [self.prefect.server(), self.database.service(), self._front_door()]
+        return [self.prefect.server(), self.database.service(), self._bridge_relay()]
 
     def add_workers(self) -> None:
         """The places of the site, then its worker: a doctor that misses one lets it take no runs."""
         register(self.state / "world.draft.json", self.world)
-        services.save(self.state, self._worker())
+        save_service(self.state, self._worker())
 
     def _images(self) -> None:
-        repository = ensure_repository(self.cache, self._tell)
-        services.save(self.state, self._koji())
-        services.save(self.state, self._repository(repository.path))
-        self._wait([REPOSITORY, FRONT_DOOR])
+        repository = ensure_repository(self.cache, self._report)
+        save_service(self.state, self._koji())
+        save_service(self.state, self._repository(repository.path))
+        self._wait([REPOSITORY, RELAY])
         served = f"http://{BRIDGE}:{self.repository_port}"
         self.world.kickstart.write_text(lab_kickstart(KICKSTART, repository).replace(repository.url, served))
-        self._tell("building and qualifying a base image")
-        own = {"DISTGATE_IMAGE_FACTORY": json.dumps(COMMAND), "DISTGATE_GUESTS_DIR": str(self.state / "builder")}
-        words = ("images", "refresh", "--branch", BRANCH, "--kickstart", str(self.world.kickstart))
-        run([sys.executable, "-m", "distgate.cli", *words], timeout=TIMEOUT, env={**self.world.environment, **own})
+        self._report("building and qualifying a base image")
+        settings = {"DISTGATE_IMAGE_FACTORY": json.dumps(COMMAND), "DISTGATE_GUESTS_DIR": str(self.state / "builder")}
+        arguments = ("images", "refresh", "--branch", BRANCH, "--kickstart", str(self.world.kickstart))
+        run(
+            [sys.executable, "-m", "distgate.cli", *arguments],
+            timeout=TIMEOUT,
+            env={**self.world.environment, **settings},
+        )
         _give_to_runs(self.world.images_dir)
         self.deadline.reset(self.patience)
 
     def _prefect(self) -> None:
-        self._wait([prefect_server.SERVER, FRONT_DOOR])
-        own = {**self.world.environment, "PATH": f"{PROGRAM}/.venv/bin:{os.environ['PATH']}"}
-        run(["deploy/register", "docker"], timeout=prefect_server.DEPLOY_SECONDS, env=own, cwd=PROGRAM)
+        self._wait([prefect_server.SERVER, RELAY])
+        environment = {**self.world.environment, "PATH": f"{PROGRAM}/.venv/bin:{os.environ['PATH']}"}
+        run(["deploy/register", "docker"], timeout=prefect_server.DEPLOY_SECONDS, env=environment, cwd=PROGRAM)
         prefect_server.pause_schedules(self.prefect)
-        services.save(self.state, self._ours("reconciler"))
+        save_service(self.state, self._ours("reconciler"))
         self.add_workers()
-        services.save(self.state, self._ours("intake", Health("consumer", f"{self.world.amqp_url}#{QUEUE}")))
+        save_service(self.state, self._ours("intake", Health("consumer", f"{self.world.amqp_url}#{QUEUE}")))
 
     def _worker(self) -> Service:
         """As distgate-worker@.service starts it, but for the type of the pool."""
         port = str(self.prefect.worker_port)
-        own = {
+        environment = {
             **_site_environment(self.world),
             "PATH": f"{PROGRAM}/.venv/bin:{os.environ['PATH']}:/usr/sbin:/sbin",
-            # The checkout may be in somebody's home, where the account may not look.
+            # The checkout may be in a home directory that the account cannot read.
             "PYTHONPATH": f"{PROGRAM}:{PROGRAM}/messages",
-            "HOME": str(PLACE),
-            "PREFECT_HOME": str(PLACE / "prefect"),
+            "HOME": str(DATA),
+            "PREFECT_HOME": str(DATA / "prefect"),
             "PREFECT_WORKER_QUERY_SECONDS": "2",
             "PREFECT_WORKER_WEBSERVER_HOST": "127.0.0.1",
             "PREFECT_WORKER_WEBSERVER_PORT": port,
             "DISTGATE_HEALTH_EVERY": "15",
         }
         account = ("setpriv", f"--reuid={ACCOUNT}", f"--regid={ACCOUNT}", "--init-groups", "--")
-        words = ("-m", "distgate.cli", "worker", "--type", "docker", "--with-healthcheck")
+        arguments = ("-m", "distgate.cli", "worker", "--type", "docker", "--with-healthcheck")
         return Service(
             WORKER,
-            (*account, f"{PROGRAM}/.venv/bin/python", *words),
-            environment=own,
+            (*account, f"{PROGRAM}/.venv/bin/python", *arguments),
+            environment=environment,
             health=Health("worker", f"http://127.0.0.1:{port}/health#{_health_of_the_host()}"),
             after=WORKER_AFTER,
             grace=20,
-            cwd=str(PLACE),
+            cwd=str(DATA),
         )
 
-    def _front_door(self) -> Service:
-        addresses = [getattr(self.world, one.name) for one in fields(World)]
-        ports = {_port(one) for one in addresses if isinstance(one, str) and _port(one)} | {self.repository_port}
-        words = (sys.executable, "-m", "lab.sites.containers", "--pass-on", *map(str, sorted(ports)))
-        return Service(FRONT_DOOR, words, health=Health("tcp", f"{BRIDGE}:{self.repository_port}"))
+    def _bridge_relay(self) -> Service:
+        addresses = [getattr(self.world, entry.name) for entry in fields(World)]
+        ports = {_port(address) for address in addresses if isinstance(address, str) and _port(address)} | {
+            self.repository_port
+        }
+        argv = (sys.executable, "-m", "lab.sites.containers", "--pass-on", *map(str, sorted(ports)))
+        return Service(RELAY, argv, health=Health("tcp", f"{BRIDGE}:{self.repository_port}"))
 
     def _repository(self, directory: Path) -> Service:
-        words = ("-m", "http.server", "--bind", "127.0.0.1", "--directory", str(directory), str(self.repository_port))
+        arguments = (
+            "-m",
+            "http.server",
+            "--bind",
+            "127.0.0.1",
+            "--directory",
+            str(directory),
+            str(self.repository_port),
+        )
         health = Health("http", f"http://127.0.0.1:{self.repository_port}/repodata/repomd.xml")
-        return Service(REPOSITORY, (sys.executable, *words), health=health)
+        return Service(REPOSITORY, (sys.executable, *arguments), health=health)
 
 
 def pass_on(ports: list[int]) -> None:
@@ -158,24 +171,24 @@ def _become_a_site_s_host() -> None:
             "a site of containers makes accounts and changes /etc",
             hint="it is for a sealed host: lab/sites/sealed_host.py",
         )
-    for left in {SETTINGS, PLACE, PROGRAM} - {PROJECT}:  # of the host around, which keeps it
-        shutil.rmtree(left, ignore_errors=True)
-    home = ("--home-dir", PLACE, "--create-home", "--groups", "kvm,docker")
+    for directory in {SETTINGS, DATA, PROGRAM} - {PROJECT}:  # of the host around, which keeps it
+        shutil.rmtree(directory, ignore_errors=True)
+    home = ("--home-dir", DATA, "--create-home", "--groups", "kvm,docker")
     _do("useradd", "--system", "--uid", str(USER_ID), *home, ACCOUNT)
     _do("usermod", "--add-subuids", "1000000-1065535", "--add-subgids", "1000000-1065535", ACCOUNT)
-    _do("install", "-d", "-o", ACCOUNT, "-g", ACCOUNT, PLACE, *(PLACE / one for one in DIRECTORIES))
+    _do("install", "-d", "-o", ACCOUNT, "-g", ACCOUNT, DATA, *(DATA / name for name in DIRECTORIES))
     _do("install", "-d", "-m", "755", SETTINGS, PROGRAM)
     if PROJECT != PROGRAM:
         mount(str(PROJECT), str(PROGRAM), "", MS_BIND)
 
 
-def _do(*words: str | Path) -> None:
-    run(list(words), timeout=30)
+def _do(*argv: str | Path) -> None:
+    run(list(argv), timeout=30)
 
 
 def _health_of_the_host() -> Path:
     """Where the worker says how its host is, by the account's default."""
-    return health_file(PLACE / ".local/state/distgate/workers", socket.gethostname())
+    return health_file(DATA / ".local/state/distgate/workers", socket.gethostname())
 
 
 def _write_settings(world: World) -> None:
@@ -186,19 +199,19 @@ def _write_settings(world: World) -> None:
 
 
 def _site_environment(world: World) -> dict[str, str]:
-    own = {
-        "PREFECT_LOCAL_STORAGE_PATH": str(PLACE / "results"),
+    site = {
+        "PREFECT_LOCAL_STORAGE_PATH": str(DATA / "results"),
         # Its containers have other names.
         "DISTGATE_HOST": socket.gethostname(),
         "DISTGATE_GUEST_SLOTS": "1",
     }
-    return {**{name: value for name, value in world.environment.items() if name not in _OF_THE_LAB}, **own}
+    return {**{name: value for name, value in world.environment.items() if name not in _LAB_ONLY}, **site}
 
 
 def _as_containers_see_it(world: World) -> World:
-    known = {one.name: getattr(world, one.name) for one in fields(World)}
+    values = {entry.name: getattr(world, entry.name) for entry in fields(World)}
     moved: dict[str, Any] = {
-        name: one.replace("127.0.0.1", BRIDGE) for name, one in known.items() if isinstance(one, str)
+        name: address.replace("127.0.0.1", BRIDGE) for name, address in values.items() if isinstance(address, str)
     }
     return replace(world, **moved)
 
@@ -209,8 +222,8 @@ def _give_to_runs(directory: Path) -> None:
 
 def _port(address: str) -> int:
     """The port of an address on the bridge; 0 for anything else."""
-    _, found, rest = address.partition(f"{BRIDGE}:")
-    return int(rest.partition("/")[0]) if found else 0
+    _, bridge, rest = address.partition(f"{BRIDGE}:")
+    return int(rest.partition("/")[0]) if bridge else 0
 
 
 def main() -> None:
@@ -219,11 +232,11 @@ def main() -> None:
     parser.add_argument("--state", type=Path)
     parser.add_argument("--cache", type=Path)
     parser.add_argument("--pass-on", type=int, nargs="+", metavar="PORT")
-    words = parser.parse_args()
-    if words.pass_on:
-        pass_on(words.pass_on)
+    options = parser.parse_args()
+    if options.pass_on:
+        pass_on(options.pass_on)
     else:
-        ContainerSite(words.state.resolve(), words.cache.expanduser().resolve(), print).run()
+        ContainerSite(options.state.resolve(), options.cache.expanduser().resolve(), print).run()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The lab's entrance alone: a broker and a Prefect server with the deployments, but no worker.
 
 What the intake accepts becomes a flow run that stays scheduled: fault tests and benchmarks count it there, and break
-these two as they like without anybody else noticing.
+these two without disturbing the lab.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from distgate.process import spawn
 from distgate.waiting import Deadline
 from lab import teardown
 from lab.servers import prefect_server, rabbitmq, supervisor
-from lab.servers import service as services
 from lab.servers.prefect_server import PrefectServer
 from lab.servers.rabbitmq import Broker
+from lab.servers.service import save_service, wanted_services
 from lab.world import PROJECT
 
 START_SECONDS = 240.0
@@ -57,10 +57,10 @@ def entrance(state: Path) -> Iterator[Entrance]:
     state = state.resolve()
     opened = Entrance(state, rabbitmq.prepare(state / "rabbitmq"), prefect_server.prepare(state / "prefect"))
     try:
-        for one in (*opened.broker.services(), opened.prefect.server()):
-            services.save(state, one)
+        for service in (*opened.broker.services(), opened.prefect.server()):
+            save_service(state, service)
         supervisor.start_supervisor(state)
-        names = [one.name for one in services.wanted(state)]
+        names = [service.name for service in wanted_services(state)]
         supervisor.wait_healthy(state, names, Deadline(START_SECONDS))
         prefect_server.ensure_pool(opened.prefect)
         prefect_server.deploy(opened.prefect, PROJECT)
@@ -70,10 +70,10 @@ def entrance(state: Path) -> Iterator[Entrance]:
 
 
 def start_service(name: str, environment: dict[str, str], log_to: Path) -> subprocess.Popen[bytes]:
-    """A service of ours as a child process; whoever calls this must end and reap it."""
+    """A service of ours as a child process; the caller ends and reaps it."""
     return spawn(service_argv(name), log_to=log_to, env=environment)
 
 
 def service_argv(name: str) -> tuple[str, ...]:
-    """The command line of the service ``name`` of the room services."""
+    """The command line of the module ``name`` of services/."""
     return (sys.executable, "-m", f"services.{name}")

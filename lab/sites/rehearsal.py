@@ -12,10 +12,9 @@ from pathlib import Path
 
 from distgate.steps import Progress
 from lab.servers import postgresql, prefect_cluster
-from lab.servers import service as services
 from lab.servers.prefect_server import gated
 from lab.servers.process_table import ProcessId, members
-from lab.servers.service import Service
+from lab.servers.service import Service, save_service
 from lab.world import PROJECT, WORKER_AFTER, Start, World, register
 
 HOSTS = ("one", "two")
@@ -44,19 +43,19 @@ class SiteStart(Start):
             host, description = host_of(self.world, name), self.state / f"world.{name}.json"
             host.save(description)
             register(description, host)
-            services.save(self.state, self._worker(name, host))
+            save_service(self.state, self._worker(name, host))
 
     def _worker(self, name: str, host: World) -> Service:
-        own = self.state / name
-        (own / "tmp").mkdir(parents=True, exist_ok=True)
+        directory = self.state / name
+        (directory / "tmp").mkdir(parents=True, exist_ok=True)
         environment = {
             **host.environment,
-            "PREFECT_HOME": str(own / "prefect"),
+            "PREFECT_HOME": str(directory / "prefect"),
             "PREFECT_LOCAL_STORAGE_PATH": str(self.state / "results"),
-            "TMPDIR": str(own / "tmp"),
+            "TMPDIR": str(directory / "tmp"),
         }
-        made = gated(self.cluster.worker(name, environment, PROJECT), name, RUNS, own / "workers")
-        return replace(made, name=worker_of(name), after=WORKER_AFTER)
+        worker = gated(self.cluster.worker(name, environment, PROJECT), name, RUNS, directory / "workers")
+        return replace(worker, name=worker_of(name), after=WORKER_AFTER)
 
 
 def start(state: Path, cache: Path, progress: Progress) -> World:
@@ -79,12 +78,12 @@ def worker_of(host: str) -> str:
 
 def runs_on(world: World, host: str) -> dict[str, ProcessId]:
     """The flow runs in hand on a host, by their ID: the processes that run them."""
-    found: dict[str, ProcessId] = {}
-    for one in members(world.state):
-        known = _environment(one.pid)
-        if known.get("DISTGATE_SITE") == host and known.get("PREFECT__FLOW_RUN_ID"):
-            found.setdefault(known["PREFECT__FLOW_RUN_ID"], one)
-    return found
+    by_run: dict[str, ProcessId] = {}
+    for process in members(world.state):
+        environment = _environment(process.pid)
+        if environment.get("DISTGATE_SITE") == host and environment.get("PREFECT__FLOW_RUN_ID"):
+            by_run.setdefault(environment["PREFECT__FLOW_RUN_ID"], process)
+    return by_run
 
 
 def _environment(pid: int) -> dict[str, str]:

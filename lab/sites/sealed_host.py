@@ -1,7 +1,7 @@
-"""A host of its own within this one: names, networks, mounts and processes that are nobody else's and end with it.
+"""A host of its own within this one: names, networks, mounts and processes of its own, which end with it.
 
 What a site does to its hosts can be done there for real: accounts in /etc, files in /opt and /var/lib, bridges and
-packet filters. Nothing of it reaches the host around it, not even when whoever asked for it is killed.
+packet filters. Nothing of it reaches the host around it, not even when the process that started it is killed.
 
 ``python -m lab.sites.sealed_host`` is its first process; ``sealed_host`` starts it.
 """
@@ -36,9 +36,9 @@ class SealedHost:
     namespaces: tuple[str, ...]
     state: Path
 
-    def door(self, cwd: Path = Path("/")) -> tuple[str, ...]:
-        """The words before a command that let it run there, in the directory ``cwd``."""
-        kinds = [f"--{one}" for one in self.namespaces]
+    def prefix(self, cwd: Path = Path("/")) -> tuple[str, ...]:
+        """What to put before a command to run it there, in the directory ``cwd``."""
+        kinds = [f"--{namespace}" for namespace in self.namespaces]
         return ("nsenter", f"--target={self.pid}", *kinds, "--", "env", f"--chdir={cwd}")
 
     def run(
@@ -52,8 +52,7 @@ class SealedHost:
         allowed: Sequence[int] = (0,),
     ) -> Completed:
         """Run a command there; see distgate.process.run."""
-        words = [*self.door(cwd), *argv]
-        return run(words, timeout=timeout, env=env, log_to=log_to, allowed=allowed)
+        return run([*self.prefix(cwd), *argv], timeout=timeout, env=env, log_to=log_to, allowed=allowed)
 
     def path(self, inside: str) -> Path:
         """Where this host sees what was written to ``inside``, a path in one of the directories of OWN."""
@@ -70,16 +69,25 @@ def sealed_host(state: Path, name: str, *, network: bool = True) -> Iterator[Sea
     if not on_path("nsenter"):
         raise ConfigurationError("there is no nsenter on this host", hint="install util-linux")
     namespaces = (*_NAMESPACES, *(("net",) if network else ()))
-    words = ["unshare", *(f"--{one}" for one in namespaces), "--fork", "--mount-proc", "--kill-child", "--"]
-    own = [sys.executable, "-m", "lab.sites.sealed_host", "--state", str(state), "--name", name]
-    with held([*words, *own, *(["--network"] if network else [])], word=READY, timeout=_START_SECONDS) as unshare:
+    unshare_argv = [
+        "unshare",
+        *(f"--{namespace}" for namespace in namespaces),
+        "--fork",
+        "--mount-proc",
+        "--kill-child",
+        "--",
+    ]
+    argv = [sys.executable, "-m", "lab.sites.sealed_host", "--state", str(state), "--name", name]
+    with held(
+        [*unshare_argv, *argv, *(["--network"] if network else [])], word=READY, timeout=_START_SECONDS
+    ) as unshare:
         (pid,) = Path(f"/proc/{unshare}/task/{unshare}/children").read_text().split()
         yield SealedHost(int(pid), namespaces, state)
 
 
 def is_sealed() -> bool:
     """Whether this process is in a sealed host."""
-    return b"\0lab.sealed_host\0" in Path("/proc/1/cmdline").read_bytes()
+    return b"\0lab.sites.sealed_host\0" in Path("/proc/1/cmdline").read_bytes()
 
 
 def main() -> None:
@@ -88,8 +96,8 @@ def main() -> None:
     parser.add_argument("--state", type=Path, required=True)
     parser.add_argument("--name", required=True)
     parser.add_argument("--network", action="store_true", help="the network is its own")
-    words = parser.parse_args()
-    _settle_in(words.state, words.name, words.network)
+    options = parser.parse_args()
+    _settle_in(options.state, options.name, options.network)
     # Orphans become children of the first process: the kernel is to bury them.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     print(READY, flush=True)
@@ -99,8 +107,8 @@ def main() -> None:
 def _settle_in(state: Path, name: str, network: bool) -> None:
     for directory in OWN:
         upper, work = state / "own" / directory, state / "work" / directory
-        for one in (upper, work):
-            one.mkdir(parents=True, exist_ok=True)
+        for layer in (upper, work):
+            layer.mkdir(parents=True, exist_ok=True)
         upper.chmod(0o755)
         mount("overlay", f"/{directory}", "overlay", 0, f"lowerdir=/{directory},upperdir={upper},workdir={work}")
     socket.sethostname(name)

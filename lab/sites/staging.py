@@ -12,16 +12,15 @@ from dataclasses import replace
 from distgate.bus.queues import blocking_channel
 from distgate.waiting import Deadline
 from lab.servers import prefect_server, supervisor
-from lab.servers import service as services
 from lab.servers.ports import free_ports
-from lab.servers.service import Health, Service
+from lab.servers.service import Health, Service, save_service
 from lab.world import PROJECT, START_SECONDS, WORKER_AFTER, World, register, service_of_ours
 
 NAME = "staging"
 #: What its worker is called.
 HOST = "stage01"
 INTAKE, WORKER = f"{NAME}-intake", f"{NAME}-worker"
-#: The first part of what it says on its bus.
+#: The first part of its topics.
 TOPIC = "org.centos.stage"
 
 
@@ -34,15 +33,15 @@ def staging(lab: World) -> Iterator[World]:
         channel.exchange_declare(world.exchange, exchange_type="topic", durable=True)
     world.save(description)
     register(description, world)
-    made = [*_services(world), _worker(world)]
+    services = [*_services(world), _worker(world)]
     try:
-        for one in made:
-            services.save(world.state, one)
-        supervisor.wait_healthy(world.state, [one.name for one in made], Deadline(START_SECONDS))
+        for service in services:
+            save_service(world.state, service)
+        supervisor.wait_healthy(world.state, [service.name for service in services], Deadline(START_SECONDS))
         yield world
     finally:
-        for one in reversed(made):
-            supervisor.retire(world.state, one.name)
+        for service in reversed(services):
+            supervisor.retire(world.state, service.name)
 
 
 def environment(world: World) -> dict[str, str]:
@@ -57,14 +56,14 @@ def environment(world: World) -> dict[str, str]:
 
 
 def _place(lab: World) -> World:
-    own = lab.state / NAME
+    directory = lab.state / NAME
     return replace(
         lab,
         site=NAME,
         exchange=f"{NAME}.topic",
         queue=f"{NAME}.triggers",
-        ledger_url=f"sqlite:///{own / 'ledger.db'}",
-        guests_dir=own / "guests",
+        ledger_url=f"sqlite:///{directory / 'ledger.db'}",
+        guests_dir=directory / "guests",
         artifacts_dir=lab.artifacts_dir / NAME,
         artifacts_url=f"{lab.artifacts_url}/{NAME}",
     )
@@ -74,17 +73,17 @@ def _services(world: World) -> list[Service]:
     (world.state / NAME).mkdir(exist_ok=True)
     world.artifacts_dir.mkdir(exist_ok=True)
     consumes = Health("consumer", f"{world.amqp_url}#{world.queue}")
-    own = environment(world)
+    settings = environment(world)
     return [
-        replace(service_of_ours("intake", own, consumes), name=INTAKE),
-        replace(service_of_ours("relay", own), name=f"{NAME}-relay"),
-        replace(service_of_ours("reconciler", own), name=f"{NAME}-reconciler"),
+        replace(service_of_ours("intake", settings, consumes), name=INTAKE),
+        replace(service_of_ours("relay", settings), name=f"{NAME}-relay"),
+        replace(service_of_ours("reconciler", settings), name=f"{NAME}-reconciler"),
     ]
 
 
 def _worker(world: World) -> Service:
     server = prefect_server.prepare(world.state / "prefect")
     (port,) = free_ports(1)
-    made = replace(server, worker_port=port).worker(environment(world), PROJECT, (*WORKER_AFTER, INTAKE))
-    fit = prefect_server.gated(made, HOST, 1, world.state / NAME / "workers", queue=NAME)
+    worker = replace(server, worker_port=port).worker(environment(world), PROJECT, (*WORKER_AFTER, INTAKE))
+    fit = prefect_server.gated(worker, HOST, 1, world.state / NAME / "workers", queue=NAME)
     return replace(fit, name=WORKER)

@@ -205,14 +205,14 @@ LOST = [
 def test_nothing_is_built_of_an_upload_that_did_not_arrive(
     world: KojiWorld, large: Path, fault: str, times: int, words: str
 ) -> None:
-    before = len(world.hub.builds.known())
+    before = len(world.hub.builds.tasks())
     world.fault(fault, times)
     try:
         with pytest.raises(InfrastructureError, match=words):
             world.client().submit_srpm(large, "f41", "x86_64")
     finally:
         world.fault(fault, 0)
-    assert len(world.hub.builds.known()) == before
+    assert len(world.hub.builds.tasks()) == before
 
 
 def test_an_upload_for_an_unknown_target_is_refused_before_it_begins(world: KojiWorld, large: Path) -> None:

@@ -15,8 +15,8 @@ from distgate.settings import settings
 from distgate.waiting import Deadline
 from lab import teardown
 from lab.servers import rabbitmq, supervisor
-from lab.servers import service as services
 from lab.servers.ports import free_ports
+from lab.servers.service import save_service
 
 SOON = 90.0
 TLS = """\
@@ -64,7 +64,7 @@ def url(room: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         configuration.write(TLS.format(port=port, room=room))
     (broker.directory / "enabled_plugins").write_text("[rabbitmq_auth_mechanism_ssl].\n")
     for one in broker.services():
-        services.save(state, one)
+        save_service(state, one)
     supervisor.start_supervisor(state)
     supervisor.wait_healthy(state, ["rabbitmq"], Deadline(SOON))
     yield f"amqps://localhost:{port}/%2F"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from distgate.bus.queues import Subscription
 from distgate.waiting import Deadline
-from lab.dist_git.demo_package import HERE, push_change
+from lab.dist_git.demo_package import PACKAGE_DIR, push_change
 from lab.dist_git.repository import push
 from lab.world import World
 
@@ -38,7 +38,7 @@ def push_commit(world: World, curious: bool) -> str:
     """Push the demo package's next commit; its hash."""
     if not curious:
         return push_change(world.demo_repository, BRANCH)
-    tests = (HERE / "tests/tests.yml").read_text() + _PLAY
+    tests = (PACKAGE_DIR / "tests/tests.yml").read_text() + _PLAY
     return push(world.demo_repository, BRANCH, {"tests/tests.yml": tests}, "Look around")
 
 

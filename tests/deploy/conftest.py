@@ -10,8 +10,8 @@ import pytest
 from distgate.waiting import Deadline
 from lab import teardown
 from lab.servers import prefect_cluster, prefect_server, supervisor
-from lab.servers import service as services
 from lab.servers.prefect_cluster import PrefectCluster
+from lab.servers.service import save_service
 
 START_SECONDS = 180.0
 ROOT = Path(__file__).parents[2]
@@ -36,7 +36,7 @@ def cluster(cluster_state: Path) -> PrefectCluster:
     """A running cluster with an empty work pool and no worker."""
     made = prefect_cluster.prepare(cluster_state)
     for one in made.services():
-        services.save(cluster_state, one)
+        save_service(cluster_state, one)
     supervisor.start_supervisor(cluster_state)
     supervisor.wait_healthy(cluster_state, [one.name for one in made.services()], Deadline(START_SECONDS))
     prefect_server.ensure_pool(made.server)

@@ -26,7 +26,7 @@ from distgate.waiting import wait_for
 from lab import teardown
 from lab.sites import container_engine
 from lab.sites.container_engine import Engine
-from lab.sites.containers import PLACE, PROGRAM, SETTINGS, USER_ID
+from lab.sites.containers import DATA, PROGRAM, SETTINGS, USER_ID
 from lab.sites.sealed_host import SealedHost, sealed_host
 
 NO_ENGINE = container_engine.why_not()
@@ -116,7 +116,7 @@ class Site:
 
     def follow(self, log: Path, *words: str) -> Followed:
         script = Path(__file__).with_name("commit_from_inside.py")
-        argv = [*self.host.door(), sys.executable, script, self.state / "lab", *words]
+        argv = [*self.host.prefix(), sys.executable, script, self.state / "lab", *words]
         return Followed(self, log, spawn(argv, log_to=log))
 
 
@@ -161,12 +161,12 @@ def story(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Iterator[Sto
     try:
         with (
             sealed_host(state / "builder", "builder", network=False) as host,
-            container_engine.engine(host, data, bridge=False) as engine,
+            container_engine.running_engine(host, data, bridge=False) as engine,
         ):
             container_engine.build_image(engine, archive, ROOT, "distgate:latest", print)
         with (
             sealed_host(state / "host", "container-host") as host,
-            container_engine.engine(host, data, bridge=True) as engine,
+            container_engine.running_engine(host, data, bridge=True) as engine,
         ):
             tell(story, start(Site(engine, state), cache))
         story.left = sorted(set(traces(state)) - set(before))
@@ -195,12 +195,12 @@ def tell(story: Story, site: Site) -> None:
 
 
 def look_at_files(story: Story, site: Site, run_id: str) -> None:
-    inside = PLACE / "artifacts" / run_id
+    inside = DATA / "artifacts" / run_id
     room = site.host.path(str(inside))
     story.kept = list(room.iterdir())
     files = [one for one in room.rglob("*") if one.is_file() and one.suffix not in (".qcow2", ".rpm")]
     story.texts = {one: one.read_text(errors="replace") for one in files}
-    story.results = [one for one in site.host.path(f"{PLACE}/results").rglob("*") if one.is_file()]
+    story.results = [one for one in site.host.path(f"{DATA}/results").rglob("*") if one.is_file()]
     (image,) = room.glob("image/*.qcow2")
     words = ["qemu-img", "info", "--output=json", inside / "image" / image.name]
     story.overlay = json.loads(site.host.run(words, timeout=60).output)
@@ -239,7 +239,7 @@ def kill_one(site: Site) -> Killed:
 def traces(state: Path) -> list[str]:
     """What an engine and a site would leave on this host: mounts, control groups, processes, interfaces, files."""
     links = [one for one in os.listdir("/sys/class/net") if one.startswith(OF_ENGINES)]
-    places = [SETTINGS, PROGRAM, PLACE, Path("/var/lib/docker"), Path("/etc/docker"), container_engine.SOCKET]
+    places = [SETTINGS, PROGRAM, DATA, Path("/var/lib/docker"), Path("/etc/docker"), container_engine.SOCKET]
     return [
         *(f"mount {one}" for one in teardown.mounts_below(state)),
         *(f"control group {one}" for one in container_engine.groups(container_engine.group_of(state / "engine"))),
@@ -287,7 +287,7 @@ def test_what_a_run_leaves_is_on_the_host_under_the_same_names(story: Story) -> 
     assert {one.name for one in story.kept} >= {"build", "image", "smoke", "tests"}
     assert story.results, "a run is resumed from these"
     backing = Path(story.overlay["full-backing-filename"])
-    assert backing.is_relative_to(PLACE / "images/bases")
+    assert backing.is_relative_to(DATA / "images/bases")
 
 
 def test_the_tests_of_a_package_find_no_credential_in_a_container(story: Story) -> None:

@@ -13,8 +13,8 @@ from sqlalchemy import create_engine, text
 from distgate.prefect_api import FlowRun, PrefectApi
 from distgate.waiting import wait_for
 from lab.servers import postgresql, prefect_cluster, prefect_server, supervisor
-from lab.servers import service as services
 from lab.servers.prefect_cluster import PrefectCluster
+from lab.servers.service import save_service
 
 SOON = 120.0
 
@@ -63,7 +63,7 @@ def project(cluster: PrefectCluster, cluster_state: Path) -> Path:
     environment = {"PYTHONPATH": str(project), "TINY_ROOM": str(room), "PATH": os.environ["PATH"]}
     prefect_server.deploy(cluster.server, project, environment)
     for name in ("one", "two"):
-        services.save(cluster_state, cluster.worker(name, {**environment, "TINY_WORKER": name}, project))
+        save_service(cluster_state, cluster.worker(name, {**environment, "TINY_WORKER": name}, project))
     return project
 
 

@@ -14,8 +14,8 @@ from distgate.process import Completed, run
 from distgate.waiting import Deadline
 from lab import teardown
 from lab.servers import prefect_server, supervisor
-from lab.servers import service as services
 from lab.servers.prefect_server import PrefectServer
+from lab.servers.service import save_service
 
 PROJECT = Path(__file__).parents[2]
 PROGRAMS = Path(sys.executable).parent
@@ -43,7 +43,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A server that was just started; its schedules are nobody else's."""
     state = tmp_path_factory.mktemp("site").resolve()
     server = prefect_server.prepare(state / "prefect")
-    services.save(state, server.server())
+    save_service(state, server.server())
     try:
         supervisor.start_supervisor(state)
         supervisor.wait_healthy(state, [prefect_server.SERVER], Deadline(180))

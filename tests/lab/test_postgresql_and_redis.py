@@ -14,9 +14,9 @@ from sqlalchemy import create_engine, text
 from distgate.waiting import Deadline, wait_for
 from lab import teardown
 from lab.servers import postgresql, redis, supervisor
-from lab.servers import service as services
 from lab.servers.postgresql import Postgresql
 from lab.servers.redis import Redis
+from lab.servers.service import last_start, save_service
 
 SOON = 60.0
 
@@ -33,7 +33,7 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def stores(state: Path) -> tuple[Postgresql, Redis]:
     made = postgresql.prepare(state / "postgresql"), redis.prepare(state / "redis")
     for one in made:
-        services.save(state, one.service())
+        save_service(state, one.service())
     supervisor.start_supervisor(state)
     supervisor.wait_healthy(state, [postgresql.NAME, redis.NAME], Deadline(SOON))
     return made
@@ -61,9 +61,9 @@ def test_what_was_written_outlives_a_kill_of_either(stores: tuple[Postgresql, Re
         connection.execute(text("CREATE TABLE kept AS SELECT 7 AS number"))
     Client.from_url(stores[1].url()).set("kept", "7")
     for name in (postgresql.NAME, redis.NAME):
-        first = services.last_start(state, name)
+        first = last_start(state, name)
         assert supervisor.kill(state, name, signal.SIGKILL)
-        wait_for(f"{name} to be started again", lambda n=name, f=first: services.last_start(state, n) != f, SOON)
+        wait_for(f"{name} to be started again", lambda n=name, f=first: last_start(state, n) != f, SOON)
     supervisor.wait_healthy(state, [postgresql.NAME, redis.NAME], Deadline(SOON))
     with create_engine(stores[0].url(postgresql.LEDGER)).connect() as connection:
         assert connection.execute(text("SELECT number FROM kept")).scalar() == 7

@@ -14,9 +14,9 @@ from distgate.errors import InfrastructureError
 from distgate.waiting import Deadline, wait_for
 from lab import teardown
 from lab.servers import rabbitmq, supervisor
-from lab.servers import service as services
 from lab.servers.ports import is_free
 from lab.servers.rabbitmq import EXCHANGE, Broker
+from lab.servers.service import last_start, save_service
 
 TOPIC = "test.crash"
 SOON = 90.0
@@ -33,7 +33,7 @@ def own_broker(state: Path) -> Broker:
     """A broker of this test alone, which may be killed."""
     broker = rabbitmq.prepare(state / "rabbitmq")
     for one in broker.services():
-        services.save(state, one)
+        save_service(state, one)
     supervisor.start_supervisor(state)
     supervisor.wait_healthy(state, ["rabbitmq"], Deadline(SOON))
     return broker
@@ -52,17 +52,17 @@ def test_a_killed_broker_comes_back_and_no_confirmed_message_is_lost(state: Path
     Subscription(own_broker.url, EXCHANGE, [TOPIC], queue="reader").close()
     with Publisher(own_broker.url, EXCHANGE) as publisher:
         publisher.publish_plain(TOPIC, {"n": 1})
-        before = services.last_start(state, "rabbitmq")
+        before = last_start(state, "rabbitmq")
         assert supervisor.kill(state, "rabbitmq", signal.SIGKILL)
         wait_for("the message to be confirmed", lambda: published(publisher, {"n": 2}), SOON)
     with Subscription(own_broker.url, EXCHANGE, [TOPIC], queue="reader") as bus:
         seen = [bus.receive(20), bus.receive(20)]
     assert [one.body["n"] for one in seen if one] == [1, 2]
-    after = services.last_start(state, "rabbitmq")
+    after = last_start(state, "rabbitmq")
     assert before
     assert after
     assert (before.restarts, after.restarts) == (0, 1)
-    assert services.last_start(state, "rabbitmq-epmd") is not None
+    assert last_start(state, "rabbitmq-epmd") is not None
 
 
 def test_a_reader_finds_the_broker_again_by_itself(state: Path, own_broker: Broker) -> None:

@@ -14,11 +14,10 @@ import pytest
 from distgate.errors import ConfigurationError
 from distgate.waiting import Deadline, wait_for
 from lab import teardown
-from lab.servers import service as services
 from lab.servers import supervisor
 from lab.servers.ports import free_ports, is_free
 from lab.servers.process_table import MARKER, identify, members
-from lab.servers.service import Health, Service
+from lab.servers.service import Health, Service, save_service, service_log, wanted_services
 
 SLEEP = ("sleep", "600")
 SOON = 20.0
@@ -34,7 +33,7 @@ def state(tmp_path: Path) -> Iterator[Path]:
 
 def start(state: Path, *wanted: Service) -> None:
     for one in wanted:
-        services.save(state, one)
+        save_service(state, one)
     supervisor.start_supervisor(state)
     supervisor.wait_healthy(state, [one.name for one in wanted], Deadline(SOON))
 
@@ -54,7 +53,7 @@ def test_a_service_that_was_killed_is_started_again_and_the_log_says_so(state: P
     wait_for("the service to be back", lambda: pid_of(state, "sleeper") not in (None, first), SOON)
     [status] = supervisor.status(state)
     assert status.restarts == 1
-    said = services.log_of(state, "supervisor").read_text()
+    said = service_log(state, "supervisor").read_text()
     assert f"sleeper (pid {first}) was ended by SIGKILL" in said
 
 
@@ -70,16 +69,16 @@ def test_a_service_waits_until_those_it_comes_after_are_healthy(state: Path) -> 
 
 
 def test_services_that_wait_for_each_other_are_refused(state: Path) -> None:
-    services.save(state, Service("hen", SLEEP, after=("egg",)))
+    save_service(state, Service("hen", SLEEP, after=("egg",)))
     with pytest.raises(ConfigurationError, match="egg, hen"):
-        services.save(state, Service("egg", SLEEP, after=("hen",)))
-    assert [one.name for one in services.wanted(state)] == ["hen"]
+        save_service(state, Service("egg", SLEEP, after=("hen",)))
+    assert [one.name for one in wanted_services(state)] == ["hen"]
 
 
 def test_a_program_that_does_not_exist_is_reported_and_harms_no_other_service(state: Path) -> None:
-    services.save(state, Service("broken", ("no-such-program-anywhere",)))
+    save_service(state, Service("broken", ("no-such-program-anywhere",)))
     start(state, Service("sleeper", SLEEP))
-    log = services.log_of(state, "supervisor")
+    log = service_log(state, "supervisor")
     wait_for("the report", lambda: "broken cannot start" in log.read_text(), SOON)
     assert pid_of(state, "sleeper") is not None
 
@@ -100,7 +99,7 @@ def test_services_outlive_their_supervisor_and_the_next_one_takes_them_over(stat
 def test_a_held_service_rests_until_it_is_released(state: Path) -> None:
     start(state, Service("sleeper", SLEEP))
     supervisor.hold(state, "sleeper")
-    log = services.log_of(state, "supervisor")
+    log = service_log(state, "supervisor")
     wait_for("the supervisor to notice", lambda: "it is held" in log.read_text(), SOON)
     assert pid_of(state, "sleeper") is None
     supervisor.release(state, "sleeper")
@@ -116,7 +115,7 @@ def test_a_restart_gives_a_new_process(state: Path) -> None:
 
 def test_a_service_can_be_interrupted_although_the_lab_was_started_in_the_background(state: Path) -> None:
     # A shell without job control starts `command &` with SIGINT ignored, which children would inherit.
-    services.save(state, Service("sleeper", SLEEP))
+    save_service(state, Service("sleeper", SLEEP))
     code = f"from pathlib import Path; from lab.servers.supervisor import *; start_supervisor(Path({str(state)!r}))"
     subprocess.run(["sh", "-c", '"$0" -c "$1" & wait', sys.executable, code], check=True, timeout=60)
     supervisor.wait_healthy(state, ["sleeper"], Deadline(SOON))
@@ -126,7 +125,7 @@ def test_a_service_can_be_interrupted_although_the_lab_was_started_in_the_backgr
 
 
 def test_what_nobody_knows_by_name_is_an_error_that_lists_the_names(state: Path) -> None:
-    services.save(state, Service("sleeper", SLEEP))
+    save_service(state, Service("sleeper", SLEEP))
     with pytest.raises(ConfigurationError, match="no service relay") as caught:
         supervisor.kill(state, "relay")
     assert "sleeper" in caught.value.hint
@@ -136,7 +135,7 @@ def test_down_leaves_nothing_not_even_what_ignores_the_polite_signal_or_left_its
     deaf = "from signal import *; signal(SIGTERM, SIG_IGN); print('deaf', flush=True); import time; time.sleep(600)"
     parent = "import subprocess,time; subprocess.Popen(['sleep','601'], start_new_session=True); time.sleep(600)"
     start(state, Service("deaf", python(deaf), grace=0.5), Service("parent", python(parent), grace=0.5))
-    wait_for("the deaf one to be deaf", lambda: "deaf" in services.log_of(state, "deaf").read_text(), SOON)
+    wait_for("the deaf one to be deaf", lambda: "deaf" in service_log(state, "deaf").read_text(), SOON)
     wait_for("supervisor, two services, a grandchild", lambda: len(members(state)) == 4, SOON)
     pids = [process.pid for process in members(state)]
     teardown.down(state, lambda _: None)
@@ -165,7 +164,7 @@ os.environ[{MARKER!r}] = {str(state)!r}
 from lab.servers import service as services, supervisor
 from distgate.process import run
 state = Path({str(state)!r})
-services.save(state, services.Service("sleeper", {SLEEP!r}))
+save_service(state, Service("sleeper", {SLEEP!r}))
 supervisor.start_supervisor(state)
 print("half", flush=True)
 run(["sh", "-c", "sleep 602; true"], timeout=600)
@@ -183,7 +182,7 @@ def test_down_ends_the_start_that_is_under_way(state: Path) -> None:
     with subprocess.Popen(SLEEP) as starter:
         own = identify(starter.pid)
         assert own
-        teardown.note_starting(state, own)
+        teardown.record_starter(state, own)
         teardown.down(state, lambda _: None)
         assert starter.wait(SOON) == -signal.SIGTERM
 
@@ -219,7 +218,7 @@ def test_free_ports_are_different_and_nobody_listens_on_them() -> None:
 
 
 def test_the_state_directory_keeps_passwords_from_other_people(state: Path) -> None:
-    services.save(state, Service("sleeper", SLEEP, environment={"URL": "amqp://user:secret@host/"}))
+    save_service(state, Service("sleeper", SLEEP, environment={"URL": "amqp://user:secret@host/"}))
     assert (state / "services" / "sleeper.json").stat().st_mode & 0o077 == 0
 
 

@@ -15,9 +15,8 @@ from distgate.prefect_api import PrefectApi
 from distgate.process import spawn
 from distgate.waiting import Deadline, wait_for
 from lab import teardown, world
-from lab.servers import service as services
 from lab.servers import supervisor
-from lab.servers.service import Service
+from lab.servers.service import Service, last_start, save_service
 from lab.start_lock import starting
 from lab.world import World
 
@@ -46,7 +45,7 @@ EXPECTED = {
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
     """A lab of one small service."""
-    services.save(tmp_path, Service("sleeper", ("sleep", "600")))
+    save_service(tmp_path, Service("sleeper", ("sleep", "600")))
     supervisor.start_supervisor(tmp_path)
     supervisor.wait_healthy(tmp_path, ["sleeper"], Deadline(SOON))
     yield tmp_path
@@ -82,10 +81,10 @@ def test_starting_a_lab_that_is_up_changes_nothing_and_says_so(lab: World) -> No
 @pytest.mark.lab
 @pytest.mark.parametrize("name", ["relay", "intake", "prefect-worker"])
 def test_a_killed_service_of_the_lab_comes_back_healthy(lab: World, name: str) -> None:
-    before = services.last_start(lab.state, name)
+    before = last_start(lab.state, name)
     assert before
     assert supervisor.kill(lab.state, name, signal.SIGKILL)
-    wait_for("another process", lambda: services.last_start(lab.state, name) != before, SOON)
+    wait_for("another process", lambda: last_start(lab.state, name) != before, SOON)
     supervisor.wait_healthy(lab.state, [name], Deadline(SOON))
 
 
@@ -98,7 +97,7 @@ def test_a_lab_that_is_half_up_is_refused_and_down_is_named(small: Path, tmp_pat
 
 
 def test_two_starts_at_the_same_time_are_refused(tmp_path: Path) -> None:
-    with starting(tmp_path), pytest.raises(ConfigurationError, match="somebody else is starting"):
+    with starting(tmp_path), pytest.raises(ConfigurationError, match="another process is starting"):
         world.up(tmp_path, tmp_path / "cache", print)
 
 

@@ -44,7 +44,7 @@ class Registry:
 
 
 class Api(http.server.BaseHTTPRequestHandler):
-    """PUT /nodes/NAME is a node's sign of life; /keys/NAME stores, tells and forgets a value."""
+    """PUT /nodes/NAME is a node's sign of life; /keys/NAME stores, returns and forgets a value."""
 
     registry = Registry()
 
@@ -59,13 +59,13 @@ class Api(http.server.BaseHTTPRequestHandler):
             self._answer(404, "")
 
     def do_PUT(self) -> None:
-        said = self.rfile.read(int(self.headers.get("Content-Length", "0"))).decode()
+        text = self.rfile.read(int(self.headers.get("Content-Length", "0"))).decode()
         kind, _, name = self.path[1:].partition("/")
         with self.registry.lock:
             if kind == "nodes" and name:
                 self.registry.nodes[name] = time.monotonic()
             elif kind == "keys" and name:
-                self.registry.keys[self.path] = said
+                self.registry.keys[self.path] = text
             else:
                 self._answer(404, "")
                 return
@@ -73,8 +73,8 @@ class Api(http.server.BaseHTTPRequestHandler):
 
     def do_DELETE(self) -> None:
         with self.registry.lock:
-            known = self.registry.keys.pop(self.path, None)
-        self._answer(404 if known is None else 204, "")
+            value = self.registry.keys.pop(self.path, None)
+        self._answer(404 if value is None else 204, "")
 
     def _answer(self, status: int, text: str) -> None:
         self.send_response(status)
@@ -112,8 +112,8 @@ def ask(api: str, method: str, path: str, text: str = "") -> tuple[int, str]:
     try:
         with urllib.request.urlopen(request, timeout=30) as answer:
             return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as refused:
-        return refused.code, ""
+    except urllib.error.HTTPError as error:
+        return error.code, ""
 
 
 def wait_for(condition: Callable[[], bool], what: str) -> None:
@@ -136,10 +136,10 @@ def install(role: str, api: str, node: str) -> None:
     shutil.copy(__file__, PROGRAM)
     # Without dependencies: the first unit that has them starts what the lab's guest has not needed yet, such as udev.
     unit = ["systemd-run", "--quiet", "--collect", "--unit=miniature", "-p", "DefaultDependencies=no"]
-    words = [*unit, "/usr/bin/python3", str(PROGRAM), role, "--api", api, "--node", node]
-    if subprocess.run(words, check=False).returncode:  # it runs already
+    argv = [*unit, "/usr/bin/python3", str(PROGRAM), role, "--api", api, "--node", node]
+    if subprocess.run(argv, check=False).returncode:  # it runs already
         subprocess.run(["systemctl", "stop", "miniature.service"], check=True)
-        subprocess.run(words, check=True)
+        subprocess.run(argv, check=True)
     if role == "server":
         wait_for(lambda: ask(api, "GET", "/nodes")[0] == 200, "the API process")
     else:
@@ -212,12 +212,12 @@ def conformance(suite: Suite, junit: Path) -> None:
         started = time.monotonic()
         try:
             getattr(suite, name)()
-        except Skipped as skipped:
-            ElementTree.SubElement(case, "skipped", message=str(skipped))
-        except AssertionError as failed:
-            ElementTree.SubElement(case, "failure", message=str(failed) or "an assertion did not hold")
-        except (OSError, http.client.HTTPException, ValueError, SystemExit) as broken:
-            ElementTree.SubElement(case, "error", message=f"{type(broken).__name__}: {broken}")
+        except Skipped as error:
+            ElementTree.SubElement(case, "skipped", message=str(error))
+        except AssertionError as error:
+            ElementTree.SubElement(case, "failure", message=str(error) or "an assertion did not hold")
+        except (OSError, http.client.HTTPException, ValueError, SystemExit) as error:
+            ElementTree.SubElement(case, "error", message=f"{type(error).__name__}: {error}")
         case.set("time", f"{time.monotonic() - started:.3f}")
     ElementTree.ElementTree(root).write(junit, encoding="unicode", xml_declaration=True)
 
@@ -232,15 +232,15 @@ def main() -> None:
     parser.add_argument("--nodes", default="")
     parser.add_argument("--junit", type=Path, default=Path("junit.xml"))
     parser.add_argument("--broken", action="store_true")
-    given = parser.parse_args()
-    if given.action == "server":
-        serve(given.api)
-    elif given.action == "agent":
-        agent(given.api, given.node)
-    elif given.action == "install":
-        install(given.role, given.api, given.node)
+    options = parser.parse_args()
+    if options.action == "server":
+        serve(options.api)
+    elif options.action == "agent":
+        agent(options.api, options.node)
+    elif options.action == "install":
+        install(options.role, options.api, options.node)
     else:
-        conformance(Suite(given.api, given.nodes.split(","), given.broken), given.junit)
+        conformance(Suite(options.api, options.nodes.split(","), options.broken), options.junit)
 
 
 if __name__ == "__main__":
