@@ -161,7 +161,8 @@ def test_down_works_after_the_starting_process_was_killed_half_way(state: Path) 
 import os, subprocess, time
 from pathlib import Path
 os.environ[{MARKER!r}] = {str(state)!r}
-from lab.servers import service as services, supervisor
+from lab.servers import supervisor
+from lab.servers.service import Service, save_service
 from distgate.process import run
 state = Path({str(state)!r})
 save_service(state, Service("sleeper", {SLEEP!r}))
