@@ -19,8 +19,9 @@ from distgate.text import printable
 
 Phase = Literal["provision", "install", "conformance"]
 
-#: ansible-playbook's status for a playbook that it cannot parse, and for one that it does not take.
-_CANNOT_PARSE, _REFUSED = 4, 1
+#: ansible-playbook's statuses for a playbook that it cannot parse, and for one that it does not take: before the
+#: first task, and at one.
+_REFUSED = (4, 1, 2)
 #: What the terminal would have shown, which refusals are told to; the log may be more complete otherwise.
 _SAID = "ansible.txt"
 _LOGS = ("ansible.log", _SAID)
@@ -154,7 +155,7 @@ def _failed(run: SuiteRun, what: str) -> tuple[Blame, str]:
     what fails on this side, is the profile's.
     """
     log = _log(run)
-    why = refusal(read_end(run.artifacts / _SAID)) if run.returncode in (_CANNOT_PARSE, _REFUSED) else ""
+    why = refusal(read_end(run.artifacts / _SAID)) if run.returncode in _REFUSED else ""
     if why or not sum(run.tasks.values()):
         said = f"ansible-playbook did not take the playbook for {what}: {why or f'status {run.returncode}'}"
         return "configuration", printable(said, newlines=False)

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import takewhile
 from typing import Any
 
 from distgate.text import printable
 
 _FATAL = re.compile(r"(?:^|\| )fatal: \[[^]]*\]: (?:FAILED|UNREACHABLE)! => (?=\{)", re.MULTILINE)
 _ANSIBLE = re.compile(r"(?:^|\| )(PLAY|TASK|RUNNING HANDLER) \[(.*)\] \*+\s*$", re.MULTILINE)
-_REFUSED = re.compile(r"(?:^|\| )ERROR! (\S.*)$", re.MULTILINE)
+#: ansible-core writes ``[ERROR]:`` since 2.19, of failed tasks too; before, ``ERROR!`` of what it does not take.
+_ERROR = re.compile(r"(?:^|\| )(?:ERROR!|\[ERROR\]:) (?=\S)", re.MULTILINE)
+_WENT_ON = re.compile(r"(?:^|\| )(?:(?:fatal|failed): \[|(?:PLAY|TASK|RUNNING HANDLER) )", re.MULTILINE)
+_UNDEFINED = re.compile(r"undefined variable|' is undefined")
 #: Of our own roles, and of the modules dnf and package: the line that names what is missing.
 _MISSING = re.compile(
     r"required packages are missing: .*|No package .* available.*|No package matching .*|No match for argument: .*"
@@ -64,13 +68,24 @@ def missing_packages(log: str) -> str:
 
 
 def refusal(log: str) -> str:
-    """Why ansible-playbook did not take a playbook (a role is nowhere), cut at 200 characters; empty if it did."""
-    found = _REFUSED.findall(log)
-    return found[-1].strip()[:_LONGEST] if found else ""
+    """Why ansible-playbook did not take a playbook, or what a task of it brings in or reads: a role or a file that is
+    nowhere, a variable without a value. Cut at 200 characters; empty if it did."""
+    errors = list(_ERROR.finditer(log))
+    if errors and not _WENT_ON.search(log, errors[-1].end()):
+        return _paragraph(log[errors[-1].end() :])
+    returned = _fatal(log)
+    message = _message(returned)
+    return _paragraph(message) if "reason" in returned or _UNDEFINED.search(message) else ""
+
+
+def _paragraph(text: str) -> str:
+    """The message that ``text`` begins with, in one line: what follows is where it comes from and other messages."""
+    lines = takewhile(lambda line: line.strip() and not line.startswith("Origin: "), text.splitlines())
+    return " ".join(line.strip() for line in lines)[:_LONGEST]
 
 
 def _message(said: dict[str, Any]) -> str:
-    words = said.get("msg", "")
+    words = said.get("msg") or said.get("reason", "")
     return " ".join(str(one) for one in words) if isinstance(words, list) else str(words)
 
 

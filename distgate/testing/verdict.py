@@ -26,8 +26,9 @@ RunVerdict = Literal["SUCCESS", "UNSTABLE", "FAILURE"]
 
 #: ansible-playbook's status for a playbook that cannot be parsed, and for an unreachable host, which we hear apart.
 _CANNOT_PARSE = 4
-#: Its status for a playbook that it does not take for another reason, such as a role that is nowhere.
-_REFUSED = 1
+#: Its statuses for a playbook that it does not take for another reason, such as a role that is nowhere: before the
+#: first task, and at the task that brings the role in.
+_REFUSED = (1, 2)
 #: tmt's statuses beyond 0 (all passed) and 1 (something failed).
 _TMT_BROKE, _TMT_NO_RESULTS, _TMT_ALL_SKIPPED = 2, 3, 4
 #: What the runners leave beside a suite's own files: its steps are in the first one that names any.
@@ -214,7 +215,7 @@ def _silent(run: SuiteRun) -> _Decision:
     said = f"ansible-playbook ended with status {run.returncode} and left neither {RESULTS} nor {LOG}"
     if run.returncode == _CANNOT_PARSE:
         return "ERROR", "tests", f"{said}: it could not parse the playbook"
-    why = refusal(read_end(run.artifacts / "ansible.txt")) if run.returncode == _REFUSED else ""
+    why = refusal(read_end(run.artifacts / "ansible.txt")) if run.returncode in _REFUSED else ""
     if why:
         return "ERROR", "tests", f"{said}: {printable(why, newlines=False)}"
     return "ERROR", "infrastructure", said

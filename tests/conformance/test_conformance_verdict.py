@@ -56,6 +56,9 @@ INSTALLED: list[tuple[Seen, Blame | None, str]] = [
         "'hsts' is not a valid attribute",
     ),
     (Seen(1, "ERROR! the role 'x' was not found\n"), "configuration", "the role 'x' was not found"),
+    (Seen(4, "[ERROR]: 'hsts' is not a valid attribute\n", tasks={}), "configuration", "'hsts' is not a valid"),
+    (Seen(1, "[ERROR]: the role 'x' was not found\nOrigin: /x.yml:1:2\n"), "configuration", "not found$"),
+    (Seen(2, f"[ERROR]: Task failed: no space left\nOrigin: /x.yml:1:2\n\n{BROKEN}"), "package", "no space left"),
     (Seen(2, "", tasks={}), "configuration", "did not take the playbook .*: status 2"),
 ]
 

@@ -66,10 +66,25 @@ def test_a_suite_that_goes_on_without_the_guest_is_judged_by_what_it_says(
     assert (judge(seen).verdict, judge(seen).blame) == ("FAIL", "package")
 
 
-def test_a_role_that_is_nowhere_is_the_tests_fault_and_named(tmp_path: Path, absent: LibvirtGuest) -> None:
-    seen = judge(run(tmp_path, absent, "- hosts: localhost\n  tags: [classic]\n  roles: [their-own-role]\n"))
+#: What ansible-playbook does not take, and a part of its words.
+REFUSED = {
+    "a role": ("  roles: [their-own-role]\n", "the role 'their-own-role' was not found"),
+    "a role that a task includes": ("  tasks: [{include_role: {name: theirs}}]\n", "the role 'theirs' was not found"),
+    "a file": ("  tasks: [{import_tasks: none.yml}]\n", "tests/none.yml"),
+    "a file that a task includes": ("  tasks: [{include_tasks: none.yml}]\n", "tests/none.yml"),
+    "a variable": ("  tasks: [{debug: {msg: '{{ nosuch }}'}}]\n", "'nosuch' is undefined"),
+    "a keyword": ("  rols: []\n", "could not parse the playbook"),
+}
+
+
+@pytest.mark.parametrize(("text", "words"), REFUSED.values(), ids=REFUSED)
+def test_a_playbook_that_ansible_does_not_take_is_the_tests_fault_and_the_reason_named(
+    text: str, words: str, tmp_path: Path, absent: LibvirtGuest
+) -> None:
+    head = "- hosts: localhost\n  gather_facts: false\n  tags: [classic]\n"
+    seen = judge(run(tmp_path, absent, head + text))
     assert (seen.verdict, seen.blame, seen.retryable) == ("ERROR", "tests", False)
-    assert "the role 'their-own-role' was not found" in seen.evidence
+    assert words in seen.evidence
 
 
 def test_the_interface_passes_subjects_artifacts_and_branch_and_none_of_our_environment(

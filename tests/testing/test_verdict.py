@@ -229,6 +229,63 @@ def test_a_package_that_cannot_be_had_is_named_and_not_waited_for(
         assert "not to be had" not in seen.evidence
 
 
+NOWHERE = "the role 'nowhere' was not found in /x/roles"
+UNDEFINED = "Task failed: Finalization of task args for 'debug' failed: 'nosuch' is undefined"
+ORIGIN = "Origin: /x/tests.yml:4:7\n\n4   - role: nowhere\n      ^ column 7\n\n"
+TASK = "PLAY [all] ***\n\nTASK [Bring it in] ***\n"
+NO_FILE = (
+    "Unable to retrieve file contents.\nCould not find or access '/x/none.yml' on the Ansible Controller.\n"
+    "If you are using a module and expect the file to exist on the remote, see the remote_src option\n"
+)
+#: ansible-playbook's status and words, and the evidence when the suite is at fault; else it is tried again.
+REFUSALS = {
+    "a role, 2.17": (1, f"ERROR! {NOWHERE}\n\nThe error appears to be in '/x/tests.yml'\n", NOWHERE),
+    "a role, 2.19": (1, f"[ERROR]: {NOWHERE}\n{ORIGIN}", NOWHERE),
+    "a role, 2.19, in its log": (1, f"2026 p=1 u=root n=ansible ERROR| [ERROR]: {NOWHERE}\n{ORIGIN}", NOWHERE),
+    "a role, on a terminal": (1, f"[ERROR]: the role 'nowhere' was\r\nnot found in /x/roles\r\n{ORIGIN}", NOWHERE),
+    "a file, 2.17": (1, f"ERROR! {NO_FILE}", "/x/none.yml' on the Ansible Controller"),
+    "a file, 2.19": (1, f"[ERROR]: {NO_FILE}", "/x/none.yml' on the Ansible Controller"),
+    "a warning after it": (1, f"[ERROR]: {NOWHERE}\n{ORIGIN}[WARNING]: Deprecated\n", NOWHERE),
+    "a role that a task includes": (
+        2,
+        f'{TASK}[ERROR]: {NOWHERE}\n{ORIGIN}fatal: [g]: FAILED! => {{"reason": "{NOWHERE}"}}\n\nPLAY RECAP ***\n',
+        NOWHERE,
+    ),
+    "a variable, 2.17": (
+        2,
+        f'{TASK}fatal: [g]: FAILED! => {{"msg": "The task includes an option with an undefined variable."}}\n',
+        "with an undefined variable",
+    ),
+    "a variable, 2.19": (
+        2,
+        f'{TASK}[ERROR]: {UNDEFINED}\n{ORIGIN}fatal: [g]: FAILED! => {{"msg": "{UNDEFINED}"}}\n',
+        "'nosuch' is undefined",
+    ),
+    "a task that failed, 2.19": (
+        2,
+        f'{TASK}[ERROR]: Task failed: no\n{ORIGIN}fatal: [g]: FAILED! => {{"msg": ""}}\n',
+        "",
+    ),
+    "killed after an ignored failure": (
+        1,
+        f'{TASK}[ERROR]: Task failed: no\n{ORIGIN}fatal: [g]: FAILED! => {{"msg": "no"}}\n...ignoring\n',
+        "",
+    ),
+    "killed after a failed item": (1, f'{TASK}[ERROR]: no\n{ORIGIN}failed: [g] (item=1) => {{"msg": "no"}}\n', ""),
+    "a bug of ansible, 2.19": (250, "[ERROR]: Unexpected Exception, this is probably a bug\n", ""),
+}
+
+
+@pytest.mark.parametrize(("status", "words", "named"), REFUSALS.values(), ids=REFUSALS)
+def test_a_playbook_that_ansible_does_not_take_is_the_tests_fault(
+    status: int, words: str, named: str, tmp_path: Path
+) -> None:
+    (tmp_path / "ansible.txt").write_text(words, newline="")
+    seen = judge(SuiteRun("s", status, tmp_path))
+    assert (seen.verdict, seen.blame) == ("ERROR", "tests" if named else "infrastructure"), seen.evidence
+    assert named in seen.evidence
+
+
 def test_bytes_that_are_no_text_do_not_stop_the_reading(tmp_path: Path) -> None:
     (tmp_path / "test.log").write_bytes(b"\xff\x1b[31m\nFAIL caf\xe9\n")
     assert judge(SuiteRun("s", 0, tmp_path)).verdict == "FAIL"
