@@ -10,7 +10,7 @@ import yaml
 
 #: A playbook is some kilobytes; whatever is longer than this many bytes is none.
 _LIMIT = 1 << 20
-_MERGES, _KEYS = 100, 10_000
+_MERGED_KEYS = 100_000  # of one document, in all
 #: Bytes of all documents that are read of one checkout; reading takes half a minute for each MiB on a slow host.
 _TOTAL = 4 << 20
 _LONGEST_NUMBER = 100  # characters
@@ -25,11 +25,21 @@ class Unreadable(Exception):
 class _Tolerant(yaml.SafeLoader):
     """Reads ansible's own tags (!vault, !unsafe) and any other as the plain value behind them."""
 
+    def __init__(self, stream: bytes) -> None:
+        super().__init__(stream)
+        self._merged_keys = 0
+
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        # Merge keys multiply: nested ones would fill all memory from a few lines.
-        merged = [value for key, value in node.value if key.tag == "tag:yaml.org,2002:merge"]
-        if any(len(value.value) > _MERGES for value in merged) or len(node.value) > _KEYS:
-            raise yaml.constructor.ConstructorError(None, None, "too many merged keys", node.start_mark)
+        # PyYAML 6.0.4 takes each key once, so that nested merges no longer multiply; but thousands of mappings that
+        # merge one with thousands of keys still would fill all memory from one MiB.
+        merged = (value for key, value in node.value if key.tag == "tag:yaml.org,2002:merge")
+        for value in merged:
+            for mapping in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+                if isinstance(mapping, yaml.MappingNode):
+                    self.flatten_mapping(mapping)
+                self._merged_keys += len(mapping.value)
+                if self._merged_keys > _MERGED_KEYS:
+                    raise yaml.constructor.ConstructorError(None, None, "too many merged keys", node.start_mark)
         super().flatten_mapping(node)
 
     def construct_yaml_int(self, node: yaml.ScalarNode) -> Any:

@@ -26,6 +26,11 @@ MERGE_BOMB = "- &a0 {tags: [x], b0: 1}\n" + "".join(
     f"- &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}\n" for n in range(1, 30)
 )
 
+#: One mapping of many keys, merged many times.
+WIDE_MERGES = f"- &a {{{', '.join(f'k{number}: 1' for number in range(1000))}}}\n"
+MERGES = "too many merged keys"
+DEEP_MERGES = "- &a0 {x0: 1}\n" + "".join(f"- &a{n} {{<<: *a{n - 1}, x{n}: 1}}\n" for n in range(1, 1000))
+
 FMF = {".fmf/version": "1\n"}
 PLAN = "execute: {how: tmt}\n"
 ADJUST = "adjust: {when: arch == x86_64, enabled: true}\n"
@@ -260,7 +265,15 @@ LAYOUTS = [
         "aliases that multiply", {TESTS: "- hosts: all\n  tasks:\n" + BOMB.replace("- &", "  - &")}, "sti", [], "x"
     ),
     Layout("tags that multiply", {TESTS: TAG_BOMB + "  tags: *a39\n"}, "sti", [], "tags: none"),
-    Layout("merge keys that multiply", {TESTS: MERGE_BOMB}, "sti", [TESTS], problem="too many merged keys"),
+    Layout("merge keys in a play", {TESTS: "- &a {tags: classic}\n- <<: *a\n  hosts: all\n"}, "sti", [TESTS]),
+    Layout("merge keys that multiply", {TESTS: MERGE_BOMB + CLASSIC}, "sti", [TESTS]),
+    Layout("one that is merged too often", {TESTS: WIDE_MERGES + "- <<: *a\n" * 200}, "sti", [TESTS], problem=MERGES),
+    Layout("in lists", {TESTS: WIDE_MERGES + "- <<: [*a]\n" * 200}, "sti", [TESTS], problem=MERGES),
+    Layout(
+        "in one list", {TESTS: f"{WIDE_MERGES}- <<: [{', '.join(['*a'] * 200)}]\n"}, "sti", [TESTS], problem=MERGES
+    ),
+    Layout("in a chain", {TESTS: DEEP_MERGES}, "sti", [TESTS], problem=MERGES),
+    Layout("one that merges itself", {TESTS: "- &a {<<: *a}\n"}, "sti", [TESTS], problem="is no YAML"),
     Layout(
         "an import by ..",
         {TESTS: "- import_playbook: ../../out.yml\n", "../out.yml": CLASSIC},
