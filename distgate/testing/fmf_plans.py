@@ -1,24 +1,35 @@
-"""The plans of an fmf tree, found by reading its files: tmt is not asked and nothing is executed.
+"""The plans of an fmf tree, as the library fmf reads them: tmt is not asked and nothing of the tree is executed.
 
-Names and inheritance are fmf's: a directory, a file and a key ``/name`` each make a node below, and a node has what
-those above it have. Rules that depend on where a plan runs (``adjust``) are tmt's to apply; they are only noted.
+fmf believes what it reads. So it is given a copy with the metadata alone, none of them from outside of the tree, each
+file bounded in size and depth, and it reads them in a process of its own (distgate.testing.fmf_child). Rules that depend on
+where a plan runs (``adjust``) are tmt's to apply; they are only noted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import json
+import os
+import sys
+import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from distgate.text import printable
+from distgate.process import Completed, run
 from distgate.untrusted_yaml import Documents, Unreadable
 
 SUFFIX = ".fmf"
-_MAIN = "main.fmf"
-#: What no tree has by honest means: aliases can multiply nodes from a few lines.
-_MOST_NODES = 5000
-_DEEPEST = 40  # nested directories, or keys within one file
-_LEVELS = 200  # of a node's name
+#: What no tree has by honest means: aliases can multiply values and nodes from a few lines.
+_MOST_VALUES = 100_000
+MOST_NODES = 5000
+_DEEPEST = 40  # nested directories, or values within one file
+MOST_SECONDS = 20  # of the processor, for fmf
+_LEVELS = 200  # of a node's name, within one file
+_LONGEST_VERSION = 100  # bytes
+_PATIENCE = 300.0  # seconds for MOST_SECONDS of a processor that others use, too
+_MOST_OUTPUT = 8 << 20  # bytes
+_LONGEST = 300  # characters of fmf's own words
 
 
 @dataclass(frozen=True)
@@ -44,132 +55,143 @@ class FmfTree:
     problems: tuple[tuple[str, str], ...]
 
 
-class _TooMany(Exception):
+class _TooMuch(Exception):
     """There are more nodes, or levels, than an honest tree has."""
 
 
-@dataclass
-class _Node:
-    name: str
-    file: str = ""
-    own: dict[str, Any] = field(default_factory=dict)
-    children: dict[str, _Node] = field(default_factory=dict)
-    has_metadata: bool = False
-    inherits: bool = True
-    selected: bool | None = None
-
-
 def read_tree(tree: Path) -> FmfTree:
-    """The plans below ``tree``, a resolved directory that is never left. Raises nothing for what it finds."""
-    reader = _Reader(tree)
-    top = _Node("")
-    try:
-        reader.directory(tree, top, 0)
-        leaves = list(_leaves(top, {}))
-    except _TooMany:
-        return FmfTree((), 0, ((SUFFIX, f"the tree has more than {_MOST_NODES} nodes, or is too deep"),))
-    plans = tuple(_plan(node, data) for node, data in leaves if "execute" in data or _imports(data))
-    return FmfTree(plans, sum("test" in data for _, data in leaves), tuple(reader.problems))
+    """The plans below ``tree``, a resolved directory that is never left.
+
+    What is wrong with the tree is in the result: a file that cannot be read is left out, and where fmf refuses the
+    rest, the problem is that of ``.fmf``.
+    """
+    with tempfile.TemporaryDirectory(prefix="distgate-fmf-") as scratch:
+        copy = _Copy(tree, Path(scratch).resolve() / "tree")
+        try:
+            copy.fill()
+        except _TooMuch:
+            return FmfTree((), 0, ((SUFFIX, f"the tree has more than {MOST_NODES} nodes, or is too deep"),))
+        ended = run(
+            [sys.executable, "-I", "-m", "distgate.testing.fmf_child", copy.top],
+            timeout=_PATIENCE,
+            allowed=range(-64, 256),
+            split_errors=True,
+            most=_MOST_OUTPUT,
+        )
+    return _read(ended, copy.problems)
 
 
-class _Reader:
-    def __init__(self, tree: Path) -> None:
-        self._tree = tree
-        self._seen: set[Path] = set()
-        self._documents = Documents()
-        self._nodes = 0
+def _read(ended: Completed, problems: list[tuple[str, str]]) -> FmfTree:
+    if ended.returncode or len(ended.output) >= _MOST_OUTPUT:
+        why = printable(ended.errors, newlines=False)[:_LONGEST] or f"it takes more than {MOST_SECONDS} s"
+        return FmfTree((), 0, (*problems, (SUFFIX, f"fmf cannot read the tree: {why}")))
+    described = json.loads(ended.output)
+    return FmfTree(tuple(Plan(**plan) for plan in described["plans"]), described["tests"], tuple(problems))
+
+
+class _Copy:
+    """A directory ``top`` with the metadata of ``tree``: files that fmf looks at, and links to directories inside."""
+
+    def __init__(self, tree: Path, top: Path) -> None:
+        self.top = top
         self.problems: list[tuple[str, str]] = []
+        self._tree = tree
+        self._documents = Documents()
+        self._shown: list[Any] = []
+        self._walked: set[Path] = set()
+        self._linked: list[Path] = []
+        self._values = 0
+        self._nodes = 0
 
-    def directory(self, folder: Path, node: _Node, depth: int) -> None:
-        real = folder.resolve()
-        if real in self._seen or not real.is_relative_to(self._tree) or depth > _DEEPEST:
-            return
-        self._seen.add(real)
-        entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
-        files = [entry for entry in entries if entry.name.endswith(SUFFIX) and not entry.is_dir()]
-        for path in sorted(files, key=lambda path: path.name != _MAIN):  # a directory's own data come first
-            self._file(path, node)
-        for entry in entries:
-            # A directory with .fmf of its own is another tree.
-            if entry.is_dir() and not (entry / SUFFIX).is_dir():
-                self.directory(entry, self._child(node, entry.name), depth + 1)
+    def fill(self) -> None:
+        """Copy what can be read, and note as problems what cannot. Raises _TooMuch."""
+        version, config = (self._tree / SUFFIX / name for name in ("version", "config"))
+        place = self._place(version)
+        if version.is_file():
+            with version.open("rb") as stream:
+                place.write_bytes(stream.read(_LONGEST_VERSION))
+        if config.exists() or config.is_symlink():
+            self._shown = _shown(self._file(config))
+        self._linked.append(self._tree)
+        while self._linked:
+            self._walk(self._linked.pop())
 
-    def _file(self, path: Path, node: _Node) -> None:
+    def _walk(self, top: Path) -> None:
+        for folder, below, names in os.walk(top):  # which follows no link
+            place = Path(folder)
+            if place in self._walked:
+                below.clear()
+                continue
+            self._walked.add(place)
+            below[:] = [name for name in below if self._entered(place / name)]
+            for name in sorted(names):
+                if name.endswith(SUFFIX) and self._visible(name):
+                    self._count(nodes=1, depth=len(place.relative_to(self._tree).parts))
+                    self._file(place / name)
+
+    def _visible(self, name: str) -> bool:
+        return not name.startswith(".") or name in self._shown
+
+    def _entered(self, folder: Path) -> bool:
+        """Whether fmf looks into ``folder``: one with .fmf of its own is another tree."""
+        if not self._visible(folder.name) or (folder / SUFFIX).is_dir():
+            return False
+        target = folder.resolve()
+        if folder.is_symlink() and target.is_relative_to(self._tree):
+            self._place(folder).symlink_to(self._place(target), target_is_directory=True)
+            self._linked.append(target)
+        return True
+
+    def _file(self, path: Path) -> Any:
+        """The document in ``path``, which is copied when fmf may read it."""
         name = path.relative_to(self._tree).as_posix()
         try:
-            data = self._read(path)
+            document = self._checked(path)
         except Unreadable as error:
             self.problems.append((name, f"{name} {error}"))
-            return
-        if path.name != _MAIN:
-            node = self._child(node, path.name.removesuffix(SUFFIX))
-        self._take(node, data, name, 0)
+            return None
+        self._place(path).write_bytes(path.read_bytes())
+        return document
 
-    def _read(self, path: Path) -> dict[Any, Any]:
+    def _checked(self, path: Path) -> Any:
         if not path.is_file() or not path.resolve().is_relative_to(self._tree):
             raise Unreadable("is a link that leads out of the checkout, or nowhere")
-        data = self._documents.read(path)
-        if not isinstance(data, dict | None):
+        document = self._documents.read(path)
+        if not isinstance(document, dict | None):
             raise Unreadable("is not a mapping")
-        return data or {}
+        self._measure(document)
+        return document
 
-    def _take(self, node: _Node, data: dict[Any, Any], file: str, depth: int) -> None:
-        if depth > _DEEPEST:
-            raise _TooMany
-        node.file, node.has_metadata = file, True
-        for key, value in data.items():
-            word = str(key)
-            if word == "/":
-                _direct(node, value)
-            elif word.startswith("/"):
-                below = node
-                for part in word.strip("/").split("/"):
-                    below = self._child(below, part)
-                self._take(below, value if isinstance(value, dict) else {}, file, depth + 1)
-            else:
-                node.own[word.rstrip("+<-~")] = value
+    def _measure(self, document: Any) -> None:
+        """Count what is in ``document``, what is behind an alias each time."""
+        waiting: list[tuple[Any, int, int]] = [(document, 0, 0)]
+        while waiting:
+            value, depth, levels = waiting.pop()
+            if levels > _LEVELS:
+                raise _TooMuch
+            if not isinstance(value, dict | list):
+                continue
+            self._count(values=len(value), depth=depth)
+            for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+                nodes = key.count("/") if isinstance(key, str) and key.startswith("/") else 0
+                self._count(nodes=nodes)
+                waiting.append((inner, depth + 1, levels + nodes))
 
-    def _child(self, node: _Node, name: str) -> _Node:
-        if name not in node.children:
-            self._nodes += 1
-            if self._nodes > _MOST_NODES or node.name.count("/") > _LEVELS:
-                raise _TooMany
-            node.children[name] = _Node(f"{node.name}/{name}", node.file)
-        return node.children[name]
+    def _count(self, *, nodes: int = 0, values: int = 0, depth: int = 0) -> None:
+        self._nodes += nodes
+        self._values += values
+        if depth > _DEEPEST or self._nodes > MOST_NODES or self._values > _MOST_VALUES:
+            raise _TooMuch
 
-
-def _direct(node: _Node, value: Any) -> None:
-    """fmf's directives: whether a node inherits, and whether it counts although it is no leaf."""
-    if isinstance(value, dict):
-        node.inherits = value.get("inherit") is not False
-        node.selected = value.get("select") if isinstance(value.get("select"), bool) else None
+    def _place(self, path: Path) -> Path:
+        """Where the copy has ``path``, with the directories above it."""
+        place = self.top / path.relative_to(self._tree)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        return place
 
 
-def _leaves(node: _Node, above: dict[str, Any]) -> Iterator[tuple[_Node, dict[str, Any]]]:
-    data = (above if node.inherits else {}) | node.own
-    filled = [child for child in node.children.values() if _is_node(child)]
-    counts = node.selected if node.selected is not None else not filled
-    if counts and _is_node(node):
-        yield node, data
-    for child in sorted(filled, key=lambda child: child.name):
-        yield from _leaves(child, data)
-
-
-def _is_node(node: _Node) -> bool:
-    """Directories without metadata are none; an empty ``/name:`` is one."""
-    return node.has_metadata or any(map(_is_node, node.children.values()))
-
-
-def _imports(data: dict[str, Any]) -> bool:
-    plan = data.get("plan")
-    return isinstance(plan, dict) and "import" in plan
-
-
-def _plan(node: _Node, data: dict[str, Any]) -> Plan:
-    return Plan(
-        name=node.name or "/",
-        file=node.file,
-        enabled=data.get("enabled") is not False,
-        adjusted=bool(data.get("adjust")),
-        imported=_imports(data),
-    )
+def _shown(settings: Any) -> list[Any]:
+    """The hidden files and directories that ``.fmf/config`` makes metadata."""
+    explore = settings.get("explore") if isinstance(settings, dict) else None
+    include = explore.get("include") if isinstance(explore, dict) else None
+    return include if isinstance(include, list) else []

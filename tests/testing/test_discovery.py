@@ -33,6 +33,16 @@ DEEP_MERGES = "- &a0 {x0: 1}\n" + "".join(f"- &a{n} {{<<: *a{n - 1}, x{n}: 1}}\n
 
 FMF = {".fmf/version": "1\n"}
 PLAN = "execute: {how: tmt}\n"
+OFF = "adjust: {enabled: false}\n"
+VALUE_BOMB = "x0: &a0 [x]\n" + "".join(f"x{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 9))
+#: Each node doubles what it has of the one above it, and the data stay those of one text.
+GROWTH = (
+    "text: aaaaaaaaaaaaaaaa\n"
+    + "/a" * 60
+    + ": {}\n"
+    + "".join(f"{'/a' * depth}: {{text~: ['/(.+)/\\1\\1/']}}\n" for depth in range(1, 60))
+)
+BACKTRACKING = f"text: {'a' * 60}!\n/a: {{text-: '(a+)+$'}}\n"
 ADJUST = "adjust: {when: arch == x86_64, enabled: true}\n"
 NODE_BOMB = (
     "x0: &a0 {summary: x}\n"
@@ -222,7 +232,47 @@ LAYOUTS = [
     Layout(
         "a directory behind a link out", {**FMF, "../out/ci.fmf": PLAN}, "tmt", [], "neither", links={"d": "../out"}
     ),
-    Layout("directories in a circle", {**FMF, "a/ci.fmf": PLAN}, "tmt", ["/a/ci"], links={"a/b": "../a"}),
+    Layout("directories in a circle", {**FMF, "a/ci.fmf": PLAN}, "tmt", ["/a/b/ci", "/a/ci"], links={"a/b": "../a"}),
+    Layout("a plan that adjust disables everywhere", {**FMF, "ci.fmf": PLAN + OFF}, "tmt", [], unselected=["/ci"]),
+    Layout(
+        "a key that is a number", {**FMF, "ci.fmf": "1: x\n"}, "tmt", [".fmf"], problem="fmf cannot read the tree: "
+    ),
+    Layout(
+        "a key that is there twice", {**FMF, "ci.fmf": PLAN * 2}, "tmt", [".fmf"], problem="Failed to parse 'ci.fmf'"
+    ),
+    Layout(
+        "data that cannot be merged", {**FMF, "ci.fmf": "a: {}\n/b: {a+: 1}\n"}, "tmt", [".fmf"], problem="MergeError"
+    ),
+    Layout(
+        "a rule that is none",
+        {**FMF, "ci.fmf": PLAN + "adjust: {when: '= ='}\n"},
+        "tmt",
+        [".fmf"],
+        problem="InvalidRule",
+    ),
+    Layout("another version of fmf", {".fmf/version": "one\n"}, "tmt", [".fmf"], problem="Invalid version format"),
+    Layout("a version that is a directory", {".fmf/version/x": ""}, "tmt", [".fmf"], problem="Unable to detect"),
+    Layout(
+        "a configuration that is none",
+        {**FMF, ".fmf/config": "explore: [\n", "ci.fmf": PLAN},
+        "tmt",
+        [".fmf/config", "/ci"],
+        problem=".fmf/config line 2 column 1",
+    ),
+    Layout(
+        "a configuration elsewhere",
+        {**FMF, "../c": "explore: {include: [.x]}\n", ".x/ci.fmf": PLAN},
+        "tmt",
+        [".fmf/config"],
+        links={".fmf/config": "../../c"},
+        problem="a link that leads out",
+    ),
+    Layout("values that multiply", {**FMF, "ci.fmf": VALUE_BOMB}, "tmt", [".fmf"], problem="more than 5000 nodes"),
+    Layout("directories without end", {**FMF, "d/" * 60 + "ci.fmf": PLAN}, "tmt", [".fmf"], problem="too deep"),
+    Layout("deep ones without metadata", {**FMF, "d/" * 60 + "x": "", "ci.fmf": PLAN}, "tmt", ["/ci"]),
+    Layout("a list in itself", {**FMF, "ci.fmf": "a: &a [*a]\n"}, "tmt", [".fmf"], problem="too deep"),
+    Layout("lists that grow by merging", {**FMF, "ci.fmf": GROWTH}, "tmt", [".fmf"], problem="too much memory"),
+    Layout("a pattern without end", {**FMF, "ci.fmf": BACKTRACKING}, "tmt", [".fmf"], problem="takes more than 20 s"),
     Layout(
         "a version elsewhere",
         {"../v": "1\n", "ci.fmf": PLAN},
@@ -232,7 +282,7 @@ LAYOUTS = [
         links={".fmf/version": "../../v"},
     ),
     Layout("nodes that multiply", {**FMF, "ci.fmf": NODE_BOMB}, "tmt", [".fmf"], problem="more than 5000 nodes"),
-    Layout("nodes without end", {**FMF, "ci.fmf": "/a" * 400 + ": {}\n"}, "tmt", [".fmf"], problem="too deep"),
+    Layout("nodes without end", {**FMF, "ci.fmf": "/a" * 400 + ":\n"}, "tmt", [".fmf"], problem="too deep"),
     Layout("fmf metadata alone", {TESTS: CLASSIC, "tests/provision.fmf": "\tx"}, "sti", [TESTS]),
     Layout("broken YAML", {TESTS: "- hosts: [\n"}, "sti", [TESTS], problem="tests/tests.yml line 2 column 1"),
     Layout("a tab", {TESTS: "- hosts: x\n\ttags: classic\n"}, "sti", [TESTS], problem="line 2 column 1"),
