@@ -182,6 +182,7 @@ HOSTILE = """\
   - raw: echo "the guest is $(uname -n)"
     register: said
   - debug: {msg: "{{ said.stdout }}"}
+  - debug: {msg: "{{ lookup('pipe', 'yes flood | head -c 4M') }}"}
   - debug: {msg: "{{ lookup('pipe', 'bash hostile.sh > /dev/null 2>&1') }}"}
   - debug: {msg: "{{ lookup('pipe', 'bash bomb.sh > /dev/null 2>&1') }}"}
 """
@@ -206,7 +207,6 @@ ln -s /etc/passwd absolute; ln -s ../../../../../../../../etc/passwd relative; l
 ln -s / root; mkfifo pipe; mknod disk b 254 0; ln results.yml hard.yml
 printf x > "$(printf 'name\033[31m\n\377')"
 printf 'text \033[31mred\033[0m \377\377 \033]0;owned\007\n' > /dev/tty
-for i in $(seq 40); do head -c 100K /dev/zero | tr '\0' x > /dev/tty; done
 head -c 1G /dev/zero > full; head -c 1G /dev/zero > /dev/shm/full
 mkdir many; for i in $(seq 2000); do : > many/$i; done
 true
