@@ -1,8 +1,8 @@
 """The plans of an fmf tree, as the library fmf reads them: tmt is not asked and nothing of the tree is executed.
 
 fmf believes what it reads. So it is given a copy with the metadata alone, none of them from outside of the tree, each
-file bounded in size and depth, and it reads them in a process of its own (distgate.testing.fmf_child). Rules that depend on
-where a plan runs (``adjust``) are tmt's to apply; they are only noted.
+file bounded in size and depth, and it reads them in a process of its own (distgate.testing.fmf_child). Rules that
+depend on where a plan runs (``adjust``) are tmt's to apply; they are only noted.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distgate.text import printable
 from distgate.process import Completed, run
+from distgate.text import printable
 from distgate.untrusted_yaml import Documents, Unreadable
 
 SUFFIX = ".fmf"

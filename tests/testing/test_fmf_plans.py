@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from distgate.testing.discovery import discover
 from distgate.process import run
+from distgate.testing.discovery import discover
 
 PLAN = "execute: {how: tmt}\n"
 IMPORT = "plan: {import: {url: 'https://forge.example/tests', name: /there}}\n"
