@@ -11,7 +11,7 @@ from fedora_messaging.message import Message
 from distgate.bus.announce import Announcer, trigger_key
 from distgate.changes.change import Change
 from distgate.changes.rules import SETTLING
-from distgate.changes.triage import Decision, conclude, decide
+from distgate.changes.triage import Decision, decide, decide_settled
 from distgate.errors import ConfigurationError, InfrastructureError
 from distgate.ledger.history import LedgerHistory
 from distgate.ledger.ledger import Acceptance, Ledger
@@ -95,7 +95,7 @@ class Trigger:
             raise InfrastructureError("the Prefect server does not answer", hint="PREFECT_API_URL says where it is")
 
     def _conclude(self, change: Change) -> None:
-        decision = conclude(change, self._settings, self._history, self._pipeline)
+        decision = decide_settled(change, self._settings, self._history, self._pipeline)
         log.info("%s has settled: %s: %s (%s)", change.key, self._pipeline, decision.decision, decision.reason)
         if decision.decision != "queued":
             # Said before it is written: if we die in between, it is said again under the same ID, and not forgotten.

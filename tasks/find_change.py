@@ -8,7 +8,7 @@ from prefect import get_run_logger, task
 
 from blocks import DistGit, KojiInstance
 from distgate.changes.change import Change
-from distgate.changes.retrigger import Asked, RunRequest, change_of
+from distgate.changes.retrigger import ResolvedRequest, RunRequest, change_of
 from distgate.settings import settings
 
 
@@ -18,7 +18,7 @@ def _once_per_run(context: Any, _parameters: dict[str, Any]) -> str:
 
 
 @task(name="Find change", persist_result=True, cache_key_fn=_once_per_run)
-def find_change(named: RunRequest, site: str | None) -> Asked:
+def find_change(named: RunRequest, site: str | None) -> ResolvedRequest:
     """The change that ``named`` means on a site's dist-git and Koji. Raises what retrigger.change_of raises."""
     from distgate.builds.lookup import SiteLookup
 
@@ -31,6 +31,6 @@ def find_change(named: RunRequest, site: str | None) -> Asked:
     return asked
 
 
-def change_asked(given: Change | RunRequest, site: str | None) -> Asked:
+def change_asked(given: Change | RunRequest, site: str | None) -> ResolvedRequest:
     """What a run is about: a change that is given in full needs no task, and no look at anything."""
-    return Asked(given) if isinstance(given, Change) else find_change(given, site)
+    return ResolvedRequest(given) if isinstance(given, Change) else find_change(given, site)

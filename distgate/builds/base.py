@@ -25,13 +25,12 @@ class BuildTask:
 
     def lines(self, indent: int = 0) -> list[str]:
         """The tree as a terminal shows it, one task a line."""
-        own = f"{'  ' * indent}{self.task_id} {self.method} ({self.arch}) {self.state}"
-        return [own, *(line for child in self.children for line in child.lines(indent + 1))]
+        first = f"{'  ' * indent}{self.task_id} {self.method} ({self.arch}) {self.state}"
+        return [first, *(line for child in self.children for line in child.lines(indent + 1))]
 
 
 class TaskLost(InfrastructureError):
-    """A build task ended without packages through no fault of theirs: waiting for it again is in vain, a new task
-    may succeed."""
+    """A build task ended without packages by the builder's fault: a new task may succeed."""
 
 
 class BuildHub(Protocol):

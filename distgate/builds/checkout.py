@@ -18,13 +18,13 @@ from distgate.process import ProcessFailed, ProcessTimedOut, run
 
 _REV = re.compile(r"[0-9a-f]{40}")
 _URL = re.compile(r"(https?|file)://\S+")
-#: git's own words for a commit that the server does not have (any more).
+#: git's texts for a commit that the server does not have (any more).
 _NO_SUCH_COMMIT = re.compile(
     r"not our ref|couldn't find remote ref|not a valid object|unable to read tree|did not match"
 )
-_LOOK_SECONDS = 0.2
+_SIZE_INTERVAL = 0.2
 
-#: The person's settings stay out, and so does everything that could run a program or ask a question.
+#: Neither the user's settings nor anything that could run a program or ask a question.
 _ENVIRONMENT = {
     "GIT_CONFIG_GLOBAL": "/dev/null",
     "GIT_CONFIG_NOSYSTEM": "1",
@@ -61,8 +61,7 @@ def checkout(url: str, rev: str, into: Path, *, timeout: float = 300.0, size_lim
 
 
 def checkout_of_site(url: str, rev: str, into: Path) -> Path:
-    """``checkout`` of a repository that the site configures: what a package's commit would be to blame for is the
-    site's to set right, and raised as ConfigurationError."""
+    """``checkout`` of a repository that the site configures: PackageError becomes ConfigurationError."""
     try:
         return checkout(url, rev, into)
     except PackageError as error:
@@ -71,10 +70,10 @@ def checkout_of_site(url: str, rev: str, into: Path) -> Path:
 
 @dataclass(frozen=True)
 class CommitCount:
-    """What led to a commit: ``commits`` counts all of it, merged branches too (``git rev-list --count``).
+    """How many commits led to one: ``commits`` counts merged branches too (``git rev-list --count``).
 
     ``releases`` is the number that rpmautospec gives to the commit's release: of the branch's own commits, those
-    since the spec file's version was changed, that one included. 0 when it was not asked for.
+    since the spec file's version was changed, that one included; 0 when they were not counted.
     """
 
     commits: int
@@ -90,9 +89,9 @@ def commit_count(
     size_limit: int = 512 << 20,
     scratch: Path | None = None,
 ) -> CommitCount:
-    """What led to the commit ``rev`` of the repository at ``url``; ``spec`` names the spec file to count releases of.
+    """Count what led to the commit ``rev`` of the repository at ``url``, and the releases of the spec file ``spec``.
 
-    From a server that serves parts, commits alone are fetched, unless there is a ``spec``. Nothing is kept below
+    From a server that serves parts, commits alone are fetched, unless there is a ``spec``. Nothing is left below
     ``scratch`` (the temporary directory). Commit messages do not change the count as they do for rpmautospec
     (``[bump release: 2]``). Raises what ``checkout`` raises.
     """
@@ -100,25 +99,25 @@ def commit_count(
     with tempfile.TemporaryDirectory(prefix="distgate-history-", dir=scratch) as private:
         repository = Path(private) / "history.git"
         repository.mkdir()
-        wanted = f"--filter={'blob:limit=512k' if spec else 'tree:0'}"
+        object_filter = f"--filter={'blob:limit=512k' if spec else 'tree:0'}"
         with _reading(url, rev, repository, timeout, size_limit):
             git(["init", "--quiet", "--bare", "--template=", repository], timeout)
-            git(["-C", repository, "fetch", "--quiet", "--no-tags", wanted, url, rev], timeout)
+            git(["-C", repository, "fetch", "--quiet", "--no-tags", object_filter, url, rev], timeout)
             commits = int(git(["-C", repository, "rev-list", "--count", rev], timeout))
             return CommitCount(commits, _releases(repository, rev, spec, timeout) if spec else 0)
 
 
 def _releases(repository: Path, rev: str, spec: str, timeout: float) -> int:
-    own: list[str | Path] = ["-C", repository, "rev-list", "--first-parent"]
+    branch_commits: list[str | Path] = ["-C", repository, "rev-list", "--first-parent"]
     began, version = rev, None
-    for commit in git([*own, rev, "--", spec], timeout).split():
-        found = version_of(
+    for commit in git([*branch_commits, rev, "--", spec], timeout).split():
+        older = version_of(
             git(["-C", repository, "cat-file", "blob", f"{commit}:{spec}"], timeout, absent_is_empty=True)
         )
-        if found != (version := version or found):
+        if older != (version := version or older):
             break
         began = commit
-    return int(git([*own, "--count", f"{began}..{rev}"], timeout)) + 1
+    return int(git([*branch_commits, "--count", f"{began}..{rev}"], timeout)) + 1
 
 
 def _check(url: str, rev: str) -> None:
@@ -130,12 +129,12 @@ def _check(url: str, rev: str) -> None:
 
 @contextmanager
 def _reading(url: str, rev: str, into: Path, timeout: float, size_limit: int) -> Iterator[None]:
-    """Says who is to blame when git fails in the block, and stops what makes ``into`` too large."""
+    """Turns git's failures in the block into ours, and stops what makes ``into`` too large."""
     with _SizeGuard(into, size_limit) as guard:
         try:
             yield
         except ProcessTimedOut as error:
-            message = f"{url} did not give {rev} within {timeout:g} s"
+            message = f"{url} did not send {rev} within {timeout:g} s"
             raise InfrastructureError(message, evidence=error.evidence) from error
         except ProcessFailed as error:
             guard.check()
@@ -147,19 +146,19 @@ def _reading(url: str, rev: str, into: Path, timeout: float, size_limit: int) ->
         guard.check()
 
 
-def git(words: list[str | Path], timeout: float, *, absent_is_empty: bool = False) -> str:
-    """What git prints when nothing of a person or of a repository can make it run or ask something.
+def git(arguments: list[str | Path], timeout: float, *, absent_is_empty: bool = False) -> str:
+    """The output of git, with no user's or repository's settings that could make it run or ask something.
 
-    Raises as distgate.process.run does; ``absent_is_empty`` makes nothing of what git calls fatal.
+    Raises as distgate.process.run does; with ``absent_is_empty`` an error that git calls fatal gives an empty output.
     """
-    settings = [word for setting in _SAFE for word in ("-c", setting)]
+    settings = [argument for setting in _SAFE for argument in ("-c", setting)]
     allowed = (0, 128) if absent_is_empty else (0,)
-    ended = run(["git", *settings, *words], timeout=timeout, env=_ENVIRONMENT, split_errors=True, allowed=allowed)
+    ended = run(["git", *settings, *arguments], timeout=timeout, env=_ENVIRONMENT, split_errors=True, allowed=allowed)
     return "" if ended.returncode else ended.output
 
 
 class _SizeGuard:
-    """Watches how large a directory grows; the one who fills it is stopped by taking the directory away."""
+    """Watches how large a directory grows; its removal stops the process that fills it."""
 
     def __init__(self, directory: Path, limit: int) -> None:
         self._directory = directory
@@ -182,7 +181,7 @@ class _SizeGuard:
         self._thread.join()
 
     def _watch(self) -> None:
-        while not self._done.wait(_LOOK_SECONDS):
+        while not self._done.wait(_SIZE_INTERVAL):
             if _size(self._directory) > self._limit:
                 self._exceeded = True
                 shutil.rmtree(self._directory, ignore_errors=True)
@@ -190,10 +189,10 @@ class _SizeGuard:
 
 def _size(directory: Path) -> int:
     total = 0
-    for place, _, names in os.walk(directory):
+    for folder, _, names in os.walk(directory):
         for name in names:
             try:
-                total += os.lstat(os.path.join(place, name)).st_size
+                total += os.lstat(os.path.join(folder, name)).st_size
             except FileNotFoundError:
                 continue  # git's temporary files come and go
     return total

@@ -1,4 +1,4 @@
-"""The latest commits of many repositories: their hashes, and what their files say, read side by side."""
+"""The latest commits of many repositories: their hashes and facts about their files, read in parallel."""
 
 from __future__ import annotations
 
@@ -36,35 +36,32 @@ def heads(addresses: Mapping[str, str], branches: Sequence[str], *, timeout: flo
 
     ``timeout`` is in seconds for one repository. Never raises for a repository: its head has the problem.
     """
-    return _side_by_side(addresses, lambda name: _head(addresses[name], branches, timeout))
+    return _in_parallel(addresses, lambda name: _head(addresses[name], branches, timeout))
 
 
-class CommitBook:
-    """What was found out about commits, kept in the JSON file ``path``: a commit never changes.
-
-    A file that cannot be read is begun anew.
-    """
+class CommitFactsCache:
+    """Facts about commits in the JSON file ``path``: a commit never changes. An unreadable file is begun anew."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._turn = threading.Lock()
-        self._known = _read(path)
+        self._lock = threading.Lock()
+        self._by_rev = _read(path)
 
     def facts(self, commits: Mapping[str, tuple[str, str]], *, timeout: float = 120.0) -> dict[str, CommitFacts]:
-        """What the commits' files say, by the names of ``commits`` (address and hash). Those that could not be
-        fetched are missing; they are asked for again the next time."""
-        new = {name: one for name, one in commits.items() if one[1] not in self._known}
-        found = _side_by_side(new, lambda name: _facts(*new[name], timeout))
-        self._keep({new[name][1]: facts for name, facts in found.items() if facts is not None})
-        return {name: self._known[rev] for name, (_, rev) in commits.items() if rev in self._known}
+        """The facts of each of ``commits`` (address and hash by name). Those that cannot be fetched are missing;
+        the next call tries them again."""
+        new = {name: commit for name, commit in commits.items() if commit[1] not in self._by_rev}
+        fetched = _in_parallel(new, lambda name: _facts(*new[name], timeout))
+        self._store({new[name][1]: facts for name, facts in fetched.items() if facts is not None})
+        return {name: self._by_rev[rev] for name, (_, rev) in commits.items() if rev in self._by_rev}
 
-    def _keep(self, found: Mapping[str, CommitFacts]) -> None:
-        if not found:
+    def _store(self, facts_by_rev: Mapping[str, CommitFacts]) -> None:
+        if not facts_by_rev:
             return
-        with self._turn:
-            self._known |= found
+        with self._lock:
+            self._by_rev |= facts_by_rev
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            write_record(self._path, self._known)
+            write_record(self._path, self._by_rev)
 
 
 def _read(path: Path) -> dict[str, CommitFacts]:
@@ -76,16 +73,16 @@ def _read(path: Path) -> dict[str, CommitFacts]:
 
 def _head(address: str, branches: Sequence[str], timeout: float) -> Head:
     try:
-        said = git(["ls-remote", "--heads", "--", address, *(f"refs/heads/{name}" for name in branches)], timeout)
+        listing = git(["ls-remote", "--heads", "--", address, *(f"refs/heads/{name}" for name in branches)], timeout)
     except DistgateError as error:
         last = error.evidence.strip().splitlines()[-1:]
         return Head("", problem=": ".join(["its repository cannot be read", *last]))
-    found = {
-        ref.removeprefix("refs/heads/"): rev for rev, _, ref in (line.partition("\t") for line in said.split("\n"))
+    revs = {
+        ref.removeprefix("refs/heads/"): rev for rev, _, ref in (line.partition("\t") for line in listing.split("\n"))
     }
     for name in branches:
-        if name in found:
-            return Head(found[name], name)
+        if name in revs:
+            return Head(revs[name], name)
     return Head("", problem=f"it has no branch {' or '.join(branches)}")
 
 
@@ -99,7 +96,7 @@ def _facts(address: str, rev: str, timeout: float) -> CommitFacts | None:
         return None
 
 
-def _side_by_side(names: Iterable[K], ask: Callable[[K], V]) -> dict[K, V]:
-    wanted = list(names)
+def _in_parallel(names: Iterable[K], query: Callable[[K], V]) -> dict[K, V]:
+    keys = list(names)
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="git") as pool:
-        return dict(zip(wanted, pool.map(ask, wanted), strict=True))
+        return dict(zip(keys, pool.map(query, keys), strict=True))

@@ -19,7 +19,7 @@ import koji
 import requests
 
 from distgate.builds.base import BuildTask, KojiAuth, TaskLost
-from distgate.builds.koji_files import HubFile, ReleasedFile, TaskFile, fetch, released, wanted
+from distgate.builds.koji_files import HubFile, ReleasedFile, TaskFile, fetch, released, wanted_outputs
 from distgate.changes.retrigger import Source
 from distgate.errors import Cancelled, ConfigurationError, DistgateError, InfrastructureError, PackageError, TimedOut
 from distgate.files import sha256_of
@@ -31,7 +31,7 @@ _LOG_TAIL = 4000
 UPLOAD_CHUNK = 1 << 20
 #: Faults that come and go: our session lost a race with the hub, or the hub is in maintenance.
 _PASSING = (koji.AuthExpired, koji.AuthLockError, koji.SequenceError, koji.RetryError, koji.ServerOffline)
-#: What a failed task says when not the package but the builder, its root or dist-git was in trouble.
+#: In a failed task's error when not the package but the builder, its root or dist-git is to blame.
 _BUILDER_TROUBLE = re.compile(r"BuildrootError|ServerOffline|hub was restarted|refusing task|\"git (clone|fetch)")
 #: States of a build task that ended without packages.
 _WITHOUT_PACKAGES = {koji.TASK_STATES["CANCELED"]: "was cancelled", koji.TASK_STATES["FAILED"]: "failed"}
@@ -41,8 +41,8 @@ _WITHOUT_PACKAGES = {koji.TASK_STATES["CANCELED"]: "was cancelled", koji.TASK_ST
 class KojiProfile:
     """Where a hub is and who we are there; times are seconds.
 
-    ``retries`` and ``retry_interval`` are those of one call; ``patience`` is how long a hub may be away while a
-    build is waited for, before the wait is given up.
+    ``retries`` and ``retry_interval`` are those of one call; ``patience`` is how long a hub may be unreachable before
+    the wait for a build is given up.
     """
 
     server: str
@@ -83,23 +83,23 @@ class KojiClient:
         Nothing is built of an upload that did not arrive whole: InfrastructureError. Otherwise as ``submit``.
         """
         # A directory of its own for each try, as koji's own client makes them; hubs empty them after some days.
-        place = f"cli-build/{time.time()!r}.{secrets.token_hex(4)}"
+        directory = f"cli-build/{time.time()!r}.{secrets.token_hex(4)}"
         with self._session() as session:
             self._target(session, target)
-            session.uploadWrapper(str(path), place, blocksize=UPLOAD_CHUNK)
-            arrived = session.checkUpload(place, path.name, verify="sha256")
-            if arrived is None or arrived.get("hexdigest") != sha256_of(path):
+            session.uploadWrapper(str(path), directory, blocksize=UPLOAD_CHUNK)
+            upload = session.checkUpload(directory, path.name, verify="sha256")
+            if upload is None or upload.get("hexdigest") != sha256_of(path):
                 raise InfrastructureError(f"{path.name} is not on the hub {self.profile.server} as it was sent")
-            return int(session.build(f"{place}/{path.name}", target, _scratch(arch)))
+            return int(session.build(f"{directory}/{path.name}", target, _scratch(arch)))
 
     def dist_tag(self, target: str) -> str:
         """What %dist is for ``target``: ``.fc44``. Raises ConfigurationError for a target that is none of Fedora."""
         with self._session(login=False) as session:
             tag = str(self._target(session, target)["build_tag_name"])
-        found = re.match(r"f(\d+)\b", tag)
-        if not found:
+        release = re.match(r"f(\d+)\b", tag)
+        if not release:
             raise ConfigurationError(f"the target {target} builds for {tag}, which is no release of Fedora")
-        return f".fc{found[1]}"
+        return f".fc{release[1]}"
 
     def _target(self, session: Any, name: str) -> dict[str, Any]:
         # A hub accepts any target and fails the task minutes later: ask first.
@@ -114,15 +114,15 @@ class KojiClient:
     def wait(self, task_id: int, timeout: float, progress: Progress) -> BuildTask:
         """Return the task tree once the build is CLOSED; every task whose state changed is a progress line.
 
-        Raises PackageError with the builder's words and the end of its log when the build FAILED, TaskLost when
-        the builder itself was in trouble, InfrastructureError when the hub stayed away (the task may still run),
+        Raises PackageError with the builder's error and the end of its log when the build FAILED, TaskLost when the
+        builder itself failed, InfrastructureError when the hub stayed unreachable (the task may still run),
         Cancelled, and TimedOut after ``timeout`` seconds, when the task has been cancelled.
         """
         watch = _Watch(self, task_id, progress)
         try:
             tree = wait_for(
                 f"Koji task {task_id}",
-                watch.look,
+                watch.poll,
                 Deadline(timeout),
                 evidence=watch.evidence,
                 interval=self.profile.poll_interval,
@@ -182,20 +182,20 @@ class KojiClient:
             descendents = session.getTaskDescendents(task_id)
             tasks = {each["id"]: each for each in [root, *(task for some in descendents.values() for task in some)]}
             outputs = {key: session.listTaskOutput(key, stat=True, all_volumes=True) for key in sorted(tasks)}
-            files: list[HubFile] = [*wanted(tasks, outputs, arch)]
+            files: list[HubFile] = [*wanted_outputs(tasks, outputs, arch)]
             if not any(outputs.values()) and root["state"] == koji.TASK_STATES["CLOSED"]:
                 files = [*self._released(session, task_id, arch)]
             return [fetch(session, self.profile.topurl, self.profile.serverca, file, into) for file in files]
 
     def _released(self, session: Any, task_id: int, arch: str) -> list[ReleasedFile]:
         # Hubs clear the output of tasks away after some days.
-        found = released(session, task_id, arch)
-        if not found:
+        files = released(session, task_id, arch)
+        if not files:
             raise ConfigurationError(
                 f"the hub {self.profile.server} has removed what Koji task {task_id} built",
                 hint="scratch builds are kept for some days: name the commit to build it anew",
             )
-        return found
+        return files
 
     def log_tail(self, task: BuildTask, names: tuple[str, ...]) -> str:
         """The last lines of the first of ``names`` that the task has put out, or nothing."""
@@ -211,13 +211,14 @@ class KojiClient:
     def _failure(self, tree: BuildTask) -> DistgateError:
         task = _failed(tree)
         with self._session(login=False) as session:
-            said = session.getTaskResult(task.task_id, raise_fault=False)
-        text = last_line(str(said["faultString"])) if isinstance(said, dict) and "faultString" in said else str(said)
+            result = session.getTaskResult(task.task_id, raise_fault=False)
+        fault = result["faultString"] if isinstance(result, dict) and "faultString" in result else None
+        text = str(result) if fault is None else last_line(str(fault))
         named = re.findall(r"see (\w+\.log)", text)
         evidence = self.log_tail(task, (*named, "build.log", "root.log", "checkout.log"))
         message = f"Koji task {task.task_id} {task.method} ({task.arch}) failed: {text}"
         if _BUILDER_TROUBLE.search(text):
-            return TaskLost(message, hint="the builder was in trouble: try again", evidence=evidence)
+            return TaskLost(message, hint="the builder is to blame: try again", evidence=evidence)
         return PackageError(message, hint="the end of the log tells more", evidence=evidence)
 
     @contextmanager
@@ -235,23 +236,23 @@ class KojiClient:
 
 
 class _Watch:
-    """What one wait has seen: reports changes, and sits out a hub that is away for a while."""
+    """One wait for a build: reports changes, and bears a hub that cannot be reached for a while."""
 
     def __init__(self, hub: KojiClient, task_id: int, progress: Progress) -> None:
         self._hub = hub
         self._task_id = task_id
         self._progress = progress
         self._lines: list[str] = []
-        self._away_since: float | None = None
+        self._unreachable_since: float | None = None
 
-    def look(self) -> BuildTask | None:
+    def poll(self) -> BuildTask | None:
         """The tree, once the build has ended."""
         try:
             tree = self._hub.tree(self._task_id)
         except InfrastructureError as error:
-            self._sit_out(error)
+            self._bear(error)
             return None
-        self._away_since = None
+        self._unreachable_since = None
         self._report(tree.lines())
         return tree if tree.state in ("CLOSED", "CANCELED", "FAILED") else None
 
@@ -264,17 +265,17 @@ class _Watch:
                 self._progress(line)
         self._lines = lines
 
-    def _sit_out(self, away: InfrastructureError) -> None:
+    def _bear(self, error: InfrastructureError) -> None:
         now = time.monotonic()
-        if self._away_since is None:
-            self._away_since = now
-            self._progress(f"the hub is away: {away.message}")
-        if now - self._away_since > self._hub.profile.patience:
-            raise away
+        if self._unreachable_since is None:
+            self._unreachable_since = now
+            self._progress(f"the hub cannot be reached: {error.message}")
+        if now - self._unreachable_since > self._hub.profile.patience:
+            raise error
 
 
 def last_line(text: str) -> str:
-    """What a person wants to read of a fault: hubs with KojiTraceback send whole tracebacks, the error comes last."""
+    """The error in a fault's text: hubs with KojiTraceback send whole tracebacks, in which it comes last."""
     lines = [line for line in text.strip().splitlines() if line.strip()]
     line = lines[-1].strip() if lines and "Traceback" in lines[0] else text.strip()
     return re.sub(r"^(<class 'koji\.(\w+)'>|koji\.(\w+)): (?=\S)", "", line)
@@ -324,7 +325,7 @@ def _blaming(server: str) -> Iterator[None]:
             hint="look at the credentials of the Koji block",
         ) from error
     except (koji.GenericError, Fault) as error:
-        raise InfrastructureError(f"the hub {server} answered: {last_line(_words(error))}") from error
+        raise InfrastructureError(f"the hub {server} answered: {last_line(_fault_text(error))}") from error
     except (requests.exceptions.RequestException, ConnectionError, TimeoutError, ExpatError) as error:
         raise InfrastructureError(
             f"cannot reach the hub {server}: {_reason(error)}",
@@ -334,12 +335,12 @@ def _blaming(server: str) -> Iterator[None]:
 
 
 def _reason(unreachable: Exception) -> str:
-    """The system's words in an exception of requests, which is wrapped in those of two libraries."""
-    found = re.findall(r"\[Errno [^]]*\] ([^'\")(]+)", str(unreachable))
-    return found[-1].strip() if found else last_line(str(unreachable))
+    """The system's error text in an exception of requests, which wraps it in those of two libraries."""
+    reasons = re.findall(r"\[Errno [^]]*\] ([^'\")(]+)", str(unreachable))
+    return reasons[-1].strip() if reasons else last_line(str(unreachable))
 
 
-def _words(fault: Exception) -> str:
+def _fault_text(fault: Exception) -> str:
     return str(fault.faultString) if isinstance(fault, Fault) else str(fault)
 
 
@@ -364,17 +365,17 @@ def _as_tree(info: dict[str, Any], descendents: dict[str, list[dict[str, Any]]])
 
 
 def was_cancelled(tree: BuildTask) -> bool:
-    """Whether somebody cancelled the ended build ``tree`` or a part of it.
+    """Whether the ended build ``tree`` or a part of it was cancelled by a person.
 
     The parent of a task that was cancelled FAILED, with the fault "Task N is canceled"; where one really failed,
-    fail_fast cancels its siblings, which is nobody's wish.
+    fail_fast cancels its siblings.
     """
     failed = _failed(tree)
     return failed.state == "CANCELED" or any(child.state == "CANCELED" for child in failed.children)
 
 
 def _failed(tree: BuildTask) -> BuildTask:
-    """The deepest failed task, which is the one that knows why."""
+    """The deepest failed task, whose result has the reason."""
     for child in tree.children:
         if child.state == "FAILED":
             return _failed(child)

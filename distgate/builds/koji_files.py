@@ -1,6 +1,6 @@
-"""The files that Koji tasks put out: which of them are wanted, and how they are fetched whole.
+"""The files of Koji builds: the output of a scratch build's tasks, and what a released build has below packages/.
 
-The files of a Koji build that is no scratch build: they stay below packages/ when its tasks' output is gone.
+Hubs clear the output of tasks away after some days. Each file arrives whole or not at all.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from distgate.errors import InfrastructureError
 _CHUNK = 1 << 20
 _HTTP_SECONDS = 120.0
 _SAFE = re.compile(r"\w[\w.+~^%-]*\Z")
+_PATHS = koji.PathInfo(topdir="")
 
 
 class HubFile(Protocol):
@@ -42,7 +43,7 @@ class HubFile(Protocol):
 
 @dataclass(frozen=True)
 class TaskFile:
-    """One file of one task; ``size`` in bytes as the hub says, ``save_as`` the name it gets here."""
+    """One file of one task; ``size`` in bytes as the hub says, ``save_as`` its name here."""
 
     task_id: int
     name: str
@@ -52,7 +53,7 @@ class TaskFile:
 
     @property
     def title(self) -> str:
-        """What people read of it."""
+        """The file's name for people."""
         return f"{self.name} of Koji task {self.task_id}"
 
     def url(self, topurl: str) -> str:
@@ -67,7 +68,31 @@ class TaskFile:
         )
 
 
-def wanted(tasks: Mapping[int, Any], outputs: Mapping[int, Any], arch: str) -> list[TaskFile]:
+@dataclass(frozen=True)
+class ReleasedFile:
+    """One file of a build: its path below the hub's top URL, and its size in bytes (0: the hub does not say)."""
+
+    path: str
+    size: int
+    save_as: str
+
+    @property
+    def title(self) -> str:
+        """The file's name for people."""
+        return self.path
+
+    def url(self, topurl: str) -> str:
+        """Where the file lies below the hub's top URL."""
+        return f"{topurl.rstrip('/')}/{self.path}"
+
+    def chunk(self, session: Any, offset: int, size: int) -> bytes:
+        """Raises InfrastructureError: hubs send tasks' files alone through their XML-RPC."""
+        raise InfrastructureError(
+            f"{self.path} cannot be fetched from the top URL", hint="is the block's topurl right?"
+        )
+
+
+def wanted_outputs(tasks: Mapping[int, Any], outputs: Mapping[int, Any], arch: str) -> list[TaskFile]:
     """Of all output, the RPMs for ``arch`` (with noarch and src) and the logs, each name once.
 
     ``tasks`` and ``outputs`` are what getTaskInfo and listTaskOutput (stat, all volumes) answer, by task ID.
@@ -78,14 +103,35 @@ def wanted(tasks: Mapping[int, Any], outputs: Mapping[int, Any], arch: str) -> l
         task = tasks[task_id]
         for name, volumes in sorted(outputs[task_id].items()):
             save_as = _local_name(name, task.get("label") or task["arch"], arch)
-            if is_safe(name) and is_safe(save_as):  # a label of the hub is part of the latter
+            if _is_safe(name) and _is_safe(save_as):  # a label of the hub is part of the latter
                 volume, stat = next(iter(volumes.items()))
                 chosen.setdefault(save_as, TaskFile(task_id, name, volume, int(stat["st_size"]), save_as))
     return list(chosen.values())
 
 
-def is_safe(name: str) -> bool:
-    """Whether what a hub calls a file can be a file's name here."""
+def released(session: Any, task_id: int, arch: str) -> list[ReleasedFile]:
+    """The RPMs for ``arch`` (with noarch and src) and the logs of the build that a task made; none for a scratch
+    build."""
+    builds = session.listBuilds(taskID=task_id, state=koji.BUILD_STATES["COMPLETE"])
+    if not builds:
+        return []
+    build, number = builds[0], builds[0]["build_id"]
+    below = _PATHS.build(build).lstrip("/")
+    rpms = [
+        ReleasedFile(f"{below}/{(path := _PATHS.rpm(rpm))}", int(rpm["size"]), path.rpartition("/")[2])
+        for rpm in session.listBuildRPMs(number)
+        if rpm["arch"] in (arch, "noarch", "src")
+    ]
+    logs = [
+        ReleasedFile(log["path"], 0, f"{log['name'].removesuffix('.log')}.{log['dir']}.log")
+        for log in session.getBuildLogs(number)
+        if log["dir"] in (arch, "noarch") and log["name"].endswith(".log")
+    ]
+    return [file for file in (*rpms, *logs) if _is_safe(file.save_as)]
+
+
+def _is_safe(name: str) -> bool:
+    """Whether a hub's name of a file can be its name here."""
     return bool(_SAFE.match(name))
 
 
@@ -97,15 +143,15 @@ def fetch(session: Any, topurl: str, serverca: str, file: HubFile, into: Path) -
     if problem or partial.stat().st_size < file.size:
         with partial.open("wb") as stream:
             _over_rpc(session, file, stream)
-    got = partial.stat().st_size
-    if got < file.size:  # a log may have grown since the listing
+    size = partial.stat().st_size
+    if size < file.size:  # a log may have grown since the listing
         partial.unlink()
-        raise InfrastructureError(f"{file.title}: {got} of {file.size} bytes arrived", evidence=problem)
+        raise InfrastructureError(f"{file.title}: {size} of {file.size} bytes arrived", evidence=problem)
     return partial.rename(target)
 
 
 def _local_name(name: str, label: str, arch: str) -> str:
-    """What a file is called here; nothing when it is not wanted."""
+    """A file's name here; empty when it is not downloaded."""
     if name.endswith(".log"):
         return f"{name.removesuffix('.log')}.{label}.log"
     if name.endswith(tuple(f".{kind}.rpm" for kind in (arch, "noarch", "src"))):
@@ -114,7 +160,7 @@ def _local_name(name: str, label: str, arch: str) -> str:
 
 
 def _over_http(file: HubFile, topurl: str, serverca: str, into: Path) -> str:
-    """The problem in words, or nothing when the file is here."""
+    """Download by HTTP; the problem, or an empty text when the file is here."""
     try:
         with (
             httpx.Client(verify=serverca or True, timeout=_HTTP_SECONDS, follow_redirects=True) as client,
@@ -134,51 +180,3 @@ def _over_rpc(session: Any, file: HubFile, stream: IO[bytes]) -> None:
     while chunk := file.chunk(session, offset, _CHUNK):
         stream.write(chunk)
         offset += len(chunk)
-
-
-_PATHS = koji.PathInfo(topdir="")
-
-
-@dataclass(frozen=True)
-class ReleasedFile:
-    """One file of a build: its path below the hub's top URL, and its size in bytes (0: the hub does not say)."""
-
-    path: str
-    size: int
-    save_as: str
-
-    @property
-    def title(self) -> str:
-        """What people read of it."""
-        return self.path
-
-    def url(self, topurl: str) -> str:
-        """Where the file lies below the hub's top URL."""
-        return f"{topurl.rstrip('/')}/{self.path}"
-
-    def chunk(self, session: Any, offset: int, size: int) -> bytes:
-        """Hubs hand out tasks' files alone through their XML-RPC. Raises InfrastructureError."""
-        raise InfrastructureError(
-            f"{self.path} cannot be fetched from the top URL", hint="is the block's topurl right?"
-        )
-
-
-def released(session: Any, task_id: int, arch: str) -> list[ReleasedFile]:
-    """The RPMs for ``arch`` (with noarch and src) and the logs of the build that a task made; none when it made none,
-    as a scratch build does."""
-    builds = session.listBuilds(taskID=task_id, state=koji.BUILD_STATES["COMPLETE"])
-    if not builds:
-        return []
-    build, number = builds[0], builds[0]["build_id"]
-    below = _PATHS.build(build).lstrip("/")
-    rpms = [
-        ReleasedFile(f"{below}/{(path := _PATHS.rpm(one))}", int(one["size"]), path.rpartition("/")[2])
-        for one in session.listBuildRPMs(number)
-        if one["arch"] in (arch, "noarch", "src")
-    ]
-    logs = [
-        ReleasedFile(one["path"], 0, f"{one['name'].removesuffix('.log')}.{one['dir']}.log")
-        for one in session.getBuildLogs(number)
-        if one["dir"] in (arch, "noarch") and one["name"].endswith(".log")
-    ]
-    return [one for one in (*rpms, *logs) if is_safe(one.save_as)]

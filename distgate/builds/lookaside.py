@@ -46,20 +46,20 @@ class Lookaside:
     limit: int = 4 << 30
 
     def fetch(self, listing: Path, namespace: str, repo: str, into: Path) -> tuple[Source, ...]:
-        """Put the files that the ``sources`` file ``listing`` names into ``into``, and say which.
+        """Put the files that the ``sources`` file ``listing`` names into ``into`` and return its lines.
 
-        A file that does not exist names none. What lies in ``into`` under the same name is replaced. Raises
-        PackageError for a line that cannot be read, a file that nobody has uploaded and more than ``limit`` bytes,
+        A ``listing`` that does not exist names none. A file of the same name in ``into`` is replaced. Raises
+        PackageError for a line that cannot be read, a file that was never uploaded and more than ``limit`` bytes,
         InfrastructureError when the cache cannot be read in time or has something else under a checksum.
         """
-        wanted = read_sources(listing)
-        deadline, left = Deadline(self.timeout), self.limit
+        sources = read_sources(listing)
+        deadline, remaining = Deadline(self.timeout), self.limit
         # A tar.gz is the file, not its encoding: what arrives is what was uploaded.
         plain = {"Accept-Encoding": "identity"}
         with httpx.Client(timeout=60.0, follow_redirects=True, headers=plain) as client:
-            for source in wanted:
-                left -= self._fetch(client, source, namespace, repo, into, deadline, left)
-        return wanted
+            for source in sources:
+                remaining -= self._fetch(client, source, namespace, repo, into, deadline, remaining)
+        return sources
 
     def _fetch(
         self,
@@ -69,7 +69,7 @@ class Lookaside:
         repo: str,
         into: Path,
         deadline: Deadline,
-        left: int,
+        limit: int,
     ) -> int:
         target = into / source.file
         if target.is_dir() and not target.is_symlink():
@@ -77,7 +77,7 @@ class Lookaside:
         with tempfile.TemporaryDirectory(prefix=".source-", dir=into) as private:
             partial = Path(private) / "file"
             for address in self._addresses(source, namespace, repo):
-                if _download(client, address, source, partial, deadline, left):
+                if _download(client, address, source, partial, deadline, limit):
                     # Also over a link, whose target is not ours to write to.
                     return partial.replace(target).stat().st_size
         raise PackageError(
@@ -104,17 +104,17 @@ def read_sources(listing: Path) -> tuple[Source, ...]:
 
 
 def _read(line: str) -> Source:
-    found = _LINE.fullmatch(line) or _OLD_LINE.fullmatch(line)
-    kind = found.groupdict().get("kind", "MD5").lower() if found else ""
-    if not found or found["file"].startswith(".") or len(found["hash"]) != _DIGITS[kind]:
+    fields = _LINE.fullmatch(line) or _OLD_LINE.fullmatch(line)
+    kind = fields.groupdict().get("kind", "MD5").lower() if fields else ""
+    if not fields or fields["file"].startswith(".") or len(fields["hash"]) != _DIGITS[kind]:
         raise PackageError(
             "a line of the file sources cannot be read", hint="SHA512 (FILE) = DIGITS", evidence=line[:500]
         )
-    return Source(found["file"], kind, found["hash"])
+    return Source(fields["file"], kind, fields["hash"])
 
 
-def _download(client: httpx.Client, address: str, source: Source, into: Path, deadline: Deadline, left: int) -> bool:
-    """Whether the file is there; it is in ``into`` then, and is the right one."""
+def _download(client: httpx.Client, address: str, source: Source, into: Path, deadline: Deadline, limit: int) -> bool:
+    """Fetch ``source`` to ``into``, checked by its digest; False when it is not at ``address``."""
     digest, size = hashlib.new(source.kind, usedforsecurity=False), 0
     try:
         with client.stream("GET", address) as answer, into.open("wb") as stream:
@@ -123,7 +123,7 @@ def _download(client: httpx.Client, address: str, source: Source, into: Path, de
             answer.raise_for_status()
             for chunk in answer.iter_raw():
                 size += len(chunk)
-                if size > left:
+                if size > limit:
                     raise PackageError(f"the sources are too large: {source.file} does not fit any more")
                 if deadline.passed:
                     raise InfrastructureError(f"the sources did not arrive within {deadline.seconds:g} s")

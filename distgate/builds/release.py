@@ -50,8 +50,8 @@ class _Macro:
 
     @property
     def name(self) -> str:
-        found = _NAME.match(self.text)
-        return found[1] if found else ""
+        match = _NAME.match(self.text)
+        return match[1] if match else ""
 
     @property
     def is_dist(self) -> bool:
@@ -74,8 +74,8 @@ def with_commit(spec_text: str, count: int, sha: str, *, autorelease: int = 1) -
     if not releases:
         raise PackageError("the spec file has no Release", hint="a line `Release: 1%{?dist}` before %description")
     definitions = _Definitions(lines)
-    places = {place for number in releases for place in _places_of_release(lines, number, definitions)}
-    for number, column in sorted(places, reverse=True):
+    positions = {position for number in releases for position in _positions_in_release(lines, number, definitions)}
+    for number, column in sorted(positions, reverse=True):
         lines[number] = lines[number][:column] + mark + lines[number][column:]
     return _in_front(spec_text, lines, definitions, mark, autorelease) + "".join(lines)
 
@@ -93,13 +93,13 @@ def original(nvr: str, sha: str) -> str:
     Raises PackageError when the commit is not in its release, or more than once.
     """
     name, version, release = nvr.rsplit("-", 2)
-    found = re.findall(rf"\.\d+\.{sha[:SHORT]}(?=\.|$|[^0-9a-f])", release)
-    if len(found) != 1:
+    marks = re.findall(rf"\.\d+\.{sha[:SHORT]}(?=\.|$|[^0-9a-f])", release)
+    if len(marks) != 1:
         raise PackageError(
-            f"the commit is {len(found)} times in the release of {nvr}, not once",
+            f"the commit is {len(marks)} times in the release of {nvr}, not once",
             hint="what macros make of Release in this spec cannot be followed; begin it with a plain number",
         )
-    return f"{name}-{version}-{release.replace(found[0], '', 1)}"
+    return f"{name}-{version}-{release.replace(marks[0], '', 1)}"
 
 
 def uses_autorelease(spec_text: str) -> bool:
@@ -116,7 +116,7 @@ def version_of(spec_text: str) -> tuple[str, ...]:
     lines = _lines(spec_text)
     definitions = _Definitions(lines)
     tags = [line.strip() for _, line in _tag_lines(lines) if _VERSION.match(line)]
-    return tuple(word for tag in tags for word in (tag, *definitions.used_in(tag, frozenset())))
+    return tuple(text for tag in tags for text in (tag, *definitions.used_in(tag, frozenset())))
 
 
 def _tag_lines(lines: list[str]) -> Iterator[tuple[int, str]]:
@@ -130,10 +130,10 @@ def _tag_lines(lines: list[str]) -> Iterator[tuple[int, str]]:
             yield number, line
 
 
-def _places_of_release(lines: list[str], number: int, definitions: _Definitions) -> Iterator[tuple[int, int]]:
-    found = _RELEASE.match(lines[number])
-    assert found  # noqa: S101 - the caller looked
-    value, start = lines[number][found.end() :].rstrip(), found.end()
+def _positions_in_release(lines: list[str], number: int, definitions: _Definitions) -> Iterator[tuple[int, int]]:
+    tag = _RELEASE.match(lines[number])
+    assert tag  # noqa: S101 - the caller looked
+    value, start = lines[number][tag.end() :].rstrip(), tag.end()
     if not value or value.endswith("\\"):
         raise _unreadable(lines[number])
     macros = _macros(value, lines[number])
@@ -149,12 +149,12 @@ class _Definitions:
 
     def __init__(self, lines: list[str]) -> None:
         self._lines = lines
-        self._found: dict[str, list[tuple[int, int, str]]] = {}
+        self._bodies: dict[str, list[tuple[int, int, str]]] = {}
         for number, line in enumerate(lines):
-            found = _DEFINITION.match(line)
-            body = line[found.end() :].rstrip() if found else ""
-            if found and body and not body.endswith("\\"):
-                self._found.setdefault(found["name"], []).append((number, found.end(), body))
+            definition = _DEFINITION.match(line)
+            body = line[definition.end() :].rstrip() if definition else ""
+            if definition and body and not body.endswith("\\"):
+                self._bodies.setdefault(definition["name"], []).append((number, definition.end(), body))
 
     def of_dist(
         self, number: int, start: int, value: str, macros: list[_Macro], within: frozenset[str]
@@ -170,44 +170,46 @@ class _Definitions:
 
     def has(self, name: str) -> bool:
         """Whether the spec defines the macro, on however many lines."""
-        return any(found["name"] == name for found in map(_DEFINITION.match, self._lines) if found)
+        return any(definition["name"] == name for definition in map(_DEFINITION.match, self._lines) if definition)
 
     def used_in(self, value: str, within: frozenset[str]) -> Iterator[str]:
         """The bodies of the macros that ``value`` uses, and of those that they use."""
         for name in dict.fromkeys(re.findall(r"%\{?[!?]*(\w+)", value)):
-            for _, _, body in self._found.get(name, ()) if name not in within else ():
+            for _, _, body in self._bodies.get(name, ()) if name not in within else ():
                 yield body
                 yield from self.used_in(body, within | {name})
 
     def own_autorelease(self) -> list[tuple[int, int]]:
         """Where the mark goes in a definition of %autorelease that the spec brings itself, if it does."""
-        found = [(number, _OWN_AUTORELEASE.search(line)) for number, line in enumerate(self._lines)]
-        places = [(number, match.start()) for number, match in found if match]
-        if self.has("autorelease") and not places:
+        matches = [(number, _OWN_AUTORELEASE.search(line)) for number, line in enumerate(self._lines)]
+        positions = [(number, match.start()) for number, match in matches if match]
+        if self.has("autorelease") and not positions:
             raise _unreadable(next(line for line in self._lines if re.match(r"[ \t]*%\w+[ \t]+autorelease", line)))
-        return places
+        return positions
 
     def _in_definitions(self, name: str, within: frozenset[str]) -> list[tuple[int, int]]:
         # All of them, whether they hold the tag or not: which one counts is for the conditions around them to say.
-        places = []
-        for number, start, body in self._found[name]:
+        positions = []
+        for number, start, body in self._bodies[name]:
             macros = _macros(body, self._lines[number])
             if name not in [macro.name for macro in macros]:  # one that adds to an earlier one
-                places += self.of_dist(number, start, body, macros, within)
-        return places
+                positions += self.of_dist(number, start, body, macros, within)
+        return positions
 
     def _holds_dist(self, name: str, within: frozenset[str]) -> bool:
-        for number, _, body in self._found.get(name, ()):
+        for number, _, body in self._bodies.get(name, ()):
             macros = _macros(body, self._lines[number])
             inner = within | {name}
-            if any(one.is_dist or (one.name not in inner and self._holds_dist(one.name, inner)) for one in macros):
+            if any(
+                macro.is_dist or (macro.name not in inner and self._holds_dist(macro.name, inner)) for macro in macros
+            ):
                 return True
         return False
 
 
 def _macros(value: str, line: str) -> list[_Macro]:
     """The macros at the top level of a value. Raises PackageError when one does not end on this line."""
-    found, position = [], 0
+    macros, position = [], 0
     while match := _MACRO.search(value, position):
         if value.startswith("%%", match.start()):
             position = match.start() + 2
@@ -215,9 +217,9 @@ def _macros(value: str, line: str) -> list[_Macro]:
         end = match.end() if match["plain"] else _end_of(value, match.end(), match["open"])
         if end is None:
             raise _unreadable(line)
-        found.append(_Macro(match.start(), value[match.start() : end]))
+        macros.append(_Macro(match.start(), value[match.start() : end]))
         position = end
-    return found
+    return macros
 
 
 def _end_of(value: str, position: int, opening: str) -> int | None:

@@ -1,7 +1,7 @@
 """A source package of one commit, whose release names it; rpmbuild makes it in a sandbox: a spec file is a program.
 
-``%(...)``, ``%{lua:...}`` and the rest run as soon as the file is read. What they see is the checkout, without git's
-own directory, and this host's rpm.
+``%(...)``, ``%{lua:...}`` and the rest run as soon as the file is read. They see the checkout, without git's own
+directory, and this host's rpm.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from distgate.text import printable
 TIMEOUT = 600.0
 _SPEC_LIMIT = 4 * MIB
 #: Beyond the sources themselves, which a source package holds once more.
-_ROOM = 64 * MIB
+_OVERHEAD = 64 * MIB
 _NAME = re.compile(r"[A-Za-z0-9][\w.+~^-]*\.src\.rpm")
 _DIST = re.compile(r"\.fc(\d+)\b.*")
 
@@ -77,17 +77,17 @@ class SourcePackager:
         with tempfile.TemporaryDirectory(prefix=".tree-", dir=into) as private:
             tree = check_out(url, rev, Path(private) / repo)
             spec = find_spec(tree)
-            counted = spec.name if uses_autorelease(read_spec(spec)) else ""
-            led = commit_count(url, rev, spec=counted, scratch=self.scratch)
-            commit = Commit(namespace, repo, rev, led.commits, led.releases or 1)
+            spec_name = spec.name if uses_autorelease(read_spec(spec)) else ""
+            count = commit_count(url, rev, spec=spec_name, scratch=self.scratch)
+            commit = Commit(namespace, repo, rev, count.commits, count.releases or 1)
             return self.make(tree, commit, dist, into)
 
     def make(self, checkout: Path, commit: Commit, dist: str, into: Path) -> SourcePackage:
         """The SRPM of ``commit`` in the directory ``into``, with rpmbuild's output beside it as ``rpmbuild.log``.
 
         ``checkout`` is changed: sources are added, the spec file is edited, git's own directory goes. ``dist`` is the
-        distribution's tag (``.fc44``). Raises PackageError with rpm's words for a spec file that it cannot read, that
-        does not end in time or whose release does not show the commit, and what ``Lookaside.fetch`` raises.
+        distribution's tag (``.fc44``). Raises PackageError with rpm's output for a spec file that it cannot read,
+        that does not end in time or whose release does not show the commit, and what ``Lookaside.fetch`` raises.
         """
         checkout, into = checkout.resolve(), into.resolve()
         spec = find_spec(checkout)
@@ -95,12 +95,12 @@ class SourcePackager:
         self.lookaside.fetch(checkout / "sources", commit.namespace, commit.repo, checkout)
         shutil.rmtree(checkout / ".git", ignore_errors=True)  # FETCH_HEAD has the URL, and that may have a password
         into.mkdir(parents=True, exist_ok=True)
-        made = self._rpmbuild(checkout, spec, dist, into)
-        return _described(made, commit)
+        srpm = self._rpmbuild(checkout, spec, dist, into)
+        return _checked_package(srpm, commit)
 
     def _rpmbuild(self, checkout: Path, spec: Path, dist: str, into: Path) -> Path:
-        size = _opened_for_all(checkout)
-        limits = replace(self.limits, artifacts=size + _ROOM, artifact_files=16)
+        size = _make_readable(checkout)
+        limits = replace(self.limits, artifacts=size + _OVERHEAD, artifact_files=16)
         out, log = into / "srpm", into / "rpmbuild.log"
         out.mkdir()
         ended = Sandbox(limits, scratch=self.scratch).run(
@@ -112,24 +112,24 @@ class SourcePackager:
             artifacts=out,
         )
         if ended.timed_out:
-            raise _unpackable(f"rpmbuild did not get through {spec.name} within {self.timeout:g} s", log)
+            raise _unbuildable(f"rpmbuild did not get through {spec.name} within {self.timeout:g} s", log)
         if ended.returncode:
-            raise _unpackable(f"rpmbuild makes no source package of {spec.name}", log)
-        found = [path for path in sorted(out.iterdir()) if _NAME.fullmatch(path.name)]
-        if len(found) != 1:
-            raise _unpackable(f"rpmbuild left {len(found)} source packages of {spec.name}, not one", log)
-        made = found[0].replace(into / found[0].name)
+            raise _unbuildable(f"rpmbuild makes no source package of {spec.name}", log)
+        srpms = [path for path in sorted(out.iterdir()) if _NAME.fullmatch(path.name)]
+        if len(srpms) != 1:
+            raise _unbuildable(f"rpmbuild left {len(srpms)} source packages of {spec.name}, not one", log)
+        srpm = srpms[0].replace(into / srpms[0].name)
         shutil.rmtree(out)
-        return made
+        return srpm
 
 
 def find_spec(checkout: Path) -> Path:
     """The spec file of a checkout. Raises PackageError when there is none, more than one, or no regular file."""
-    found = sorted(path for path in checkout.iterdir() if path.suffix == ".spec")
-    if len(found) != 1 or found[0].is_symlink() or not found[0].is_file():
-        names = ", ".join(printable(path.name, newlines=False) for path in found)
+    specs = sorted(path for path in checkout.iterdir() if path.suffix == ".spec")
+    if len(specs) != 1 or specs[0].is_symlink() or not specs[0].is_file():
+        names = ", ".join(printable(path.name, newlines=False) for path in specs)
         raise PackageError(f"the repository has not one spec file but {names or 'none'}")
-    return found[0]
+    return specs[0]
 
 
 def read_spec(spec: Path) -> str:
@@ -144,13 +144,13 @@ def _edit(spec: Path, commit: Commit) -> None:
     spec.write_bytes(changed.encode("utf-8", "surrogateescape"))
 
 
-def _opened_for_all(checkout: Path) -> int:
+def _make_readable(checkout: Path) -> int:
     """Let the sandbox's user read the checkout, whatever the worker's umask is; its size in bytes."""
     size = 0
-    for place, _, names in os.walk(checkout):
-        Path(place).chmod(0o755)
+    for folder, _, names in os.walk(checkout):
+        Path(folder).chmod(0o755)
         for name in names:
-            path = Path(place, name)
+            path = Path(folder, name)
             if path.is_file() and not path.is_symlink():
                 path.chmod(0o644 | path.stat().st_mode & 0o111)
                 size += path.stat().st_size
@@ -169,26 +169,26 @@ def _definitions(checkout: Path, out: Path, dist: str) -> list[str]:
         "dist": dist,
         **({"fedora": number[1]} if number else {}),
     }
-    return [word for name, value in defined.items() for word in ("--define", f"{name} {value}")]
+    return [argument for name, value in defined.items() for argument in ("--define", f"{name} {value}")]
 
 
-def _described(made: Path, commit: Commit) -> SourcePackage:
+def _checked_package(srpm: Path, commit: Commit) -> SourcePackage:
     try:
-        (rpm,) = read_rpms([made])
+        (rpm,) = read_rpms([srpm])
     except DistgateError as error:  # what lies there is what the spec file's macros have put there
-        raise PackageError(f"{made.name} is no RPM", evidence=error.evidence) from error
+        raise PackageError(f"{srpm.name} is no RPM", evidence=error.evidence) from error
     nvr = rpm.nevra.nvr
-    if made.name != f"{nvr}.src.rpm":
-        raise PackageError(f"the source package {made.name} says that it is {printable(nvr, newlines=False)}")
+    if srpm.name != f"{nvr}.src.rpm":
+        raise PackageError(f"the source package {srpm.name} says that it is {printable(nvr, newlines=False)}")
     before = original(nvr, commit.rev)
     if mark_of(commit.count, commit.rev) not in rpm.nevra.release:
         raise PackageError(f"the release of {nvr} names another commit than {commit.rev}")
-    return SourcePackage(made, rpm.nevra.name, nvr, before, sha256_of(made))
+    return SourcePackage(srpm, rpm.nevra.name, nvr, before, sha256_of(srpm))
 
 
-def _unpackable(message: str, log: Path) -> PackageError:
+def _unbuildable(message: str, log: Path) -> PackageError:
     return PackageError(
         message,
-        hint="rpm's own words tell why; macros of Fedora (redhat-rpm-config, ...) have to be installed on the worker",
+        hint="rpm's output tells why; macros of Fedora (redhat-rpm-config, ...) have to be installed on the worker",
         evidence=printable(tail_of(log)),
     )

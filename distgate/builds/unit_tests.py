@@ -1,4 +1,4 @@
-"""The unit tests of a build: what its log says of %check, which is where spec files run them."""
+"""The unit tests of a build, from its log's part about %check, which is where spec files run them."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ _TRACE = re.compile(r"\++ ")
 _OWN_TRACE = re.compile(
     r"\++ (umask|cd|export|unset|RPM_EC=|jobs -p|exit 0|:$|[A-Z_]+=|rm -rf \S*(BUILDROOT|SPECPARTS))"
 )
-#: How test runners sum up, the most telling first; a group ``seconds`` is how long it took.
+#: The summaries of test runners, the most precise first; a group ``seconds`` is how long it took.
 _SUMMARIES = tuple(
     re.compile(pattern, re.ASCII)
     for pattern in (
-        r"=+ (?P<said>\d+ (?:passed|failed|error|skipped).*?)(?: in (?P<seconds>[\d.]+)s.*)? =+$",  # pytest
-        r"(?P<said>\d+% tests passed, \d+ tests failed out of \d+)",  # ctest
-        r"(?P<said>Files=\d+, Tests=\d+), +(?P<seconds>\d+) wallclock secs",  # prove
-        r"(?P<said>Ran \d+ tests?) in (?P<seconds>[\d.]+)s",  # unittest
-        r"(?P<said>test result: (?:ok|FAILED)\. \d+ passed; \d+ failed)(?:.*in (?P<seconds>[\d.]+)s)?",  # cargo
-        r"(?P<said># TOTAL: +\d+)$",  # automake
-        r"(?P<said>All \d+ tests (?:passed|behaved as expected).*)",  # automake before that
-        r"(?P<said>Ok: +\d+)\s*$",  # meson
-        r"(?P<said>(?:ok|FAIL) *\t\S+)\t(?P<seconds>[\d.]+)s",  # go
+        r"=+ (?P<summary>\d+ (?:passed|failed|error|skipped).*?)(?: in (?P<seconds>[\d.]+)s.*)? =+$",  # pytest
+        r"(?P<summary>\d+% tests passed, \d+ tests failed out of \d+)",  # ctest
+        r"(?P<summary>Files=\d+, Tests=\d+), +(?P<seconds>\d+) wallclock secs",  # prove
+        r"(?P<summary>Ran \d+ tests?) in (?P<seconds>[\d.]+)s",  # unittest
+        r"(?P<summary>test result: (?:ok|FAILED)\. \d+ passed; \d+ failed)(?:.*in (?P<seconds>[\d.]+)s)?",  # cargo
+        r"(?P<summary># TOTAL: +\d+)$",  # automake
+        r"(?P<summary>All \d+ tests (?:passed|behaved as expected).*)",  # automake before that
+        r"(?P<summary>Ok: +\d+)\s*$",  # meson
+        r"(?P<summary>(?:ok|FAIL) *\t\S+)\t(?P<seconds>[\d.]+)s",  # go
     )
 )
 _CTEST_TIME = re.compile(r"Total Test time \(real\) = +(?P<seconds>[\d.]+) sec")
@@ -45,10 +45,10 @@ _TAIL = 60
 
 @dataclass(frozen=True)
 class UnitTests:
-    """What is known of a build's unit tests.
+    """How a build's unit tests ended.
 
     ``failed`` ended the build; ``none`` is a spec file without %check, or with an empty one; ``unknown`` a build that
-    did not get that far. ``evidence`` is a sentence, ``tail`` the end of what %check said when it failed, ``seconds``
+    did not get that far. ``evidence`` is a sentence, ``tail`` the end of %check's output when it failed, ``seconds``
     how long the tests took if their runner tells.
     """
 
@@ -85,7 +85,7 @@ def _of_built(check: _Check) -> UnitTests:
 
 
 class _Check:
-    """What was seen of %check."""
+    """The part of a build's log that %check wrote."""
 
     def __init__(self) -> None:
         self.begun = self.failed = self.ran = False
@@ -105,14 +105,14 @@ class _Check:
             self._tail.append(line[:_LINE])
             self.ran = self.ran or not _OWN_TRACE.match(line)
             if not _TRACE.match(line):
-                self._look(line[:_LINE])
+                self._read_summary(line[:_LINE])
 
-    def _look(self, line: str) -> None:
+    def _read_summary(self, line: str) -> None:
         for rank, pattern in enumerate(_SUMMARIES):
-            found = pattern.search(line)
-            if found:
-                self._summaries.setdefault(rank, []).append(found["said"])
-                seconds = found.groupdict().get("seconds")
+            match = pattern.search(line)
+            if match:
+                self._summaries.setdefault(rank, []).append(match["summary"])
+                seconds = match.groupdict().get("seconds")
                 self._seconds[rank] = self._seconds.get(rank, 0.0) + float(seconds or 0)
                 return
         following = _FOLLOWING.match(line)
@@ -126,15 +126,15 @@ class _Check:
         """How the tests' own runner summed up; the last five where there were many."""
         if not self._summaries:
             return ""
-        said = [re.sub(r"\s+", " ", one) for one in self._summaries[min(self._summaries)]]
-        more = f"... {len(said) - 5} more, " if len(said) > 8 else ""
-        return printable(more + ", ".join(said[-5:] if more else said), newlines=False)
+        summaries = [re.sub(r"\s+", " ", summary) for summary in self._summaries[min(self._summaries)]]
+        more = f"... {len(summaries) - 5} more, " if len(summaries) > 8 else ""
+        return printable(more + ", ".join(summaries[-5:] if more else summaries), newlines=False)
 
     @property
     def seconds(self) -> float | None:
         """How long the tests took, if the runner that is quoted tells."""
-        known = self._seconds[min(self._seconds)] if self._seconds else 0.0
-        return known + self._own_seconds or None
+        seconds = self._seconds[min(self._seconds)] if self._seconds else 0.0
+        return seconds + self._own_seconds or None
 
     @property
     def tail(self) -> str:

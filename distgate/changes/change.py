@@ -1,8 +1,7 @@
-"""A change: one commit on one branch of one dist-git repository, normalised from whatever the bus said.
+"""A change: one commit on one branch of one dist-git repository, normalised from a bus message.
 
-Three wrappings are met (CONTRACT.md, "Incoming pushes"): a fedora-messaging body, a fedmsg envelope around it,
-and files that hold either. Two topics speak of pushes: ``git.receive`` (one message per commit) and
-``pagure.git.receive`` (one per push, forks included).
+A message may be a fedora-messaging body, a fedmsg envelope around it, or a file with either. Two topics speak of
+pushes: ``git.receive`` (one message per commit) and ``pagure.git.receive`` (one per push, forks included).
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from distgate.errors import ConfigurationError
 from distgate.text import printable
 
-#: Longest text that we carry along; a summary is for people, not a place for a diff.
+#: Longest text of a change; a summary is for people, not a diff.
 MAX_TEXT = 300
 #: Longest name of an account.
 MAX_USER = 128
@@ -44,7 +43,7 @@ _REV = re.compile(r"[0-9a-f]{40}\Z")
 
 
 class MalformedMessage(ConfigurationError):
-    """A bus message that does not say which commit it speaks of; the text names the field."""
+    """A bus message that does not name its commit; the text names the field."""
 
 
 class UnrelatedMessage(ConfigurationError):
@@ -54,8 +53,8 @@ class UnrelatedMessage(ConfigurationError):
 class Change(BaseModel):
     """The identity of a change (namespace, repo, rev, branch) and who pushed it.
 
-    Strict, small and strings only: what the bus says reaches Prefect's templates through this model alone, so
-    that no dictionary of a stranger is ever evaluated there.
+    Strict, small and strings only: a message reaches Prefect's templates through this model alone, so that no
+    dictionary of a stranger is ever evaluated there.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -69,7 +68,7 @@ class Change(BaseModel):
 
     @property
     def key(self) -> str:
-        """What makes a change one change: the same for every message about it."""
+        """The identity of the change: the same for every message about it."""
         return f"{self.namespace}/{self.repo}@{self.branch}#{self.rev}"
 
     @property
@@ -79,7 +78,7 @@ class Change(BaseModel):
 
 
 class Push(BaseModel):
-    """A normalised push message: the change, and what triage needs beside it.
+    """A normalised push message: the change, and the message's facts for triage.
 
     ``head`` says that the message names the last commit of a push (pagure.git.receive); git.receive has one message
     for each commit and does not say which is the last.
@@ -108,15 +107,15 @@ def normalise(topic: str, body: Any) -> Push:
 def unwrap(topic: str, body: Any) -> tuple[str, Mapping[str, Any]]:
     """Take a fedmsg envelope (``topic``, ``msg``) or a dumped fedora-messaging message (``topic``, ``body``) off.
 
-    The topic is the given one, else the envelope's, else what the body itself says; as text that can be printed.
+    The topic is the given one, else the envelope's, else the body's; as text that can be printed.
     """
     if not isinstance(body, Mapping):
         raise MalformedMessage(
             f"the message is a {type(body).__name__}, not an object", hint="expected a JSON object"
         )
-    said = topic or body.get("topic")
+    topic_text = topic or body.get("topic")
     inner = next((body[name] for name in ("msg", "body") if isinstance(body.get(name), Mapping)), body)
-    return _text(said or inner.get("topic"), 255), inner
+    return _text(topic_text or inner.get("topic"), 255), inner
 
 
 def speaks_of_push(topic: str) -> bool:
@@ -125,7 +124,7 @@ def speaks_of_push(topic: str) -> bool:
 
 
 def deletes_branch(topic: str, body: Mapping[str, Any]) -> bool:
-    """Whether an unwrapped push message says that its branch is gone, which leaves no commit to speak of."""
+    """Whether an unwrapped push message is about the removal of its branch, which leaves no commit to test."""
     return _is_pagure(topic, body) and body.get("end_commit") == "0" * 40
 
 
@@ -201,9 +200,9 @@ def _branch(source: Mapping[str, Any]) -> str:
     return value
 
 
-def account_of(*said: Any) -> str:
-    """The first of the names of an account that says something, as text that can be printed; else UNKNOWN."""
-    return next(filter(None, (_text(name, MAX_USER) for name in said)), UNKNOWN)
+def account_of(*names: Any) -> str:
+    """The first of the ``names`` of an account that is not empty, as text that can be printed; else UNKNOWN."""
+    return next(filter(None, (_text(name, MAX_USER) for name in names)), UNKNOWN)
 
 
 def _text(value: Any, limit: int) -> str:

@@ -43,35 +43,35 @@ def list_for(directory: Path, branch: str) -> PackageList | None:
     A line is a name or a shell pattern; blank lines and what follows a # are skipped. Read anew each time, so that a
     list may change under a running intake. InfrastructureError when it is there and cannot be read.
     """
-    for path in _places(directory, branch):
+    for path in _paths(directory, branch):
         try:
             return PackageList(path, tuple(_patterns(path.read_text(encoding="utf-8"))))
         except (FileNotFoundError, NotADirectoryError):
             continue
         except (OSError, UnicodeDecodeError) as error:
-            # Infrastructure, for the message must wait and not be judged by a list that nobody could read.
+            # Infrastructure, for the message must wait and not be judged without its list.
             raise InfrastructureError(f"cannot read the package list {path}: {error}") from error
     return None
 
 
 def lists_in(directory: Path) -> dict[str, PackageList]:
     """Every list in ``directory`` by the branch it is called after. InfrastructureError when one cannot be read."""
-    found = ((path.stem, list_for(directory, path.stem)) for path in sorted(directory.glob("*.txt")))
-    return {branch: one for branch, one in found if one is not None}
+    lists = ((path.stem, list_for(directory, path.stem)) for path in sorted(directory.glob("*.txt")))
+    return {branch: packages for branch, packages in lists if packages is not None}
 
 
 def branches_refreshed(directory: Path) -> tuple[str, ...]:
     """The branches whose lists were refreshed before, and are to be again; the other ones are people's alone."""
-    return tuple(branch for branch, one in lists_in(directory).items() if refreshed(one))
+    return tuple(branch for branch, packages in lists_in(directory).items() if refreshed(packages))
 
 
 def write_list(directory: Path, branch: str, names: Sequence[str], origin: str, now: datetime) -> PackageList:
     """Put ``names`` into the list of a branch in the place of those that were put there before.
 
-    ``origin`` says in the list where they are from. Whoever reads meanwhile sees the old list or the new one. Raises
+    ``origin`` says in the list where they are from. Readers see the old list or the new one. Raises
     ConfigurationError when the marks in the list are not a pair, InfrastructureError when it cannot be written.
     """
-    path = next((place for place in _places(directory, branch) if place.exists()), directory / f"{branch}.txt")
+    path = next((path for path in _paths(directory, branch) if path.exists()), directory / f"{branch}.txt")
     try:
         directory.mkdir(parents=True, exist_ok=True)
         text = path.read_text(encoding="utf-8") if path.exists() else _NEW.format(branch=branch)
@@ -82,11 +82,11 @@ def write_list(directory: Path, branch: str, names: Sequence[str], origin: str, 
     return PackageList(path, tuple(_patterns(path.read_text(encoding="utf-8"))))
 
 
-def refreshed(found: PackageList) -> str:
+def refreshed(packages: PackageList) -> str:
     """When the list was refreshed last and from what, as it says itself; empty when people alone wrote it."""
-    lines = found.path.read_text(encoding="utf-8").splitlines()
-    place = lines.index(BEGIN) + 1 if BEGIN in lines else len(lines)
-    return lines[place].removeprefix("# ") if place < len(lines) else ""
+    lines = packages.path.read_text(encoding="utf-8").splitlines()
+    first = lines.index(BEGIN) + 1 if BEGIN in lines else len(lines)
+    return lines[first].removeprefix("# ") if first < len(lines) else ""
 
 
 def _with_block(path: Path, text: str, block: Sequence[str]) -> str:
@@ -109,7 +109,7 @@ def _replace(path: Path, text: str) -> None:
     write_whole(path, text, mode=mode)
 
 
-def _places(directory: Path, branch: str) -> Iterator[Path]:
+def _paths(directory: Path, branch: str) -> Iterator[Path]:
     yield directory / f"{branch}.txt"
     if branch in RAWHIDE:
         yield from (directory / f"{other}.txt" for other in RAWHIDE if other != branch)

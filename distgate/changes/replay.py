@@ -20,22 +20,22 @@ def change_of_file(
     Without a ``pipeline``, a message of ours names its own; a push is for the first of the settings'. Raises
     ConfigurationError when it names no commit, and when that pipeline's triage would not test it.
     """
-    ours = _from_stage_message(text)
-    if ours:
-        return ours[0], pipeline or ours[1]
-    asked = pipeline or settings.pipelines[0]
-    decision = decide_text(text, settings, asked)
+    sent = _from_stage_message(text)
+    if sent:
+        return sent[0], pipeline or sent[1]
+    chosen = pipeline or settings.pipelines[0]
+    decision = decide_text(text, settings, chosen)
     if decision.decision != "queued" or decision.change is None:
-        explain = "distgate explain" + (f" --pipeline {asked}" if asked != "allpackages" else "")
+        explain = "distgate explain" + (f" --pipeline {chosen}" if chosen != "allpackages" else "")
         raise ConfigurationError(
             f"{file or 'the message'} would be {decision.decision}: {decision.reason}",
             hint=f"only what triage would test can be replayed; `{explain}` shows the rules",
         )
-    return decision.change, asked
+    return decision.change, chosen
 
 
 def _from_stage_message(text: bytes) -> tuple[Change, Pipeline] | None:
-    """The change and the pipeline of a message that we sent, with or without an envelope."""
+    """The change and the pipeline of a message that distgate sent, with or without an envelope."""
     try:
         body = json.loads(text)
         body = next((body[key] for key in ("msg", "body") if isinstance(body.get(key), dict)), body)

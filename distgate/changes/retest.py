@@ -1,13 +1,13 @@
-"""Which packages of a branch are tested again though nobody pushed: the choice, and when each run begins.
+"""Which packages of a branch are tested again without a push, and when each run begins.
 
-Pure: tasks.operations.retest asks dist-git and the ledger, this module decides: a dry run says what a real one does.
+Pure: tasks.operations.retest reads dist-git and the ledger, this module decides; a dry run says what a real one does.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from typing import Literal
@@ -17,11 +17,11 @@ from pydantic import BaseModel, ConfigDict, Field
 DAY = 86400.0
 #: What the last run of a package's branch ended with; ``untested`` when there was none.
 LastVerdict = Literal["SUCCESS", "UNSTABLE", "FAILURE", "ABORTED", "untested"]
-_PATTERN = frozenset("*?[")
+_WILDCARDS = frozenset("*?[")
 
 
 class RetestFilter(BaseModel):
-    """What to test again; everything that is named must hold. Strict: it comes from a schedule or a form."""
+    """What to test again; every criterion must hold. Strict: it comes from a schedule or a form."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -45,7 +45,7 @@ class RetestFilter(BaseModel):
 
 
 @dataclass(frozen=True)
-class Ended:
+class LastRun:
     """A package's last run: its commit, its status, and when it ended (None: it runs, else epoch seconds)."""
 
     rev: str
@@ -63,7 +63,7 @@ class CommitFacts:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A package: its latest commit (empty, with a ``problem``, when there is none), and what is known of it.
+    """A package: its latest commit (empty, with a ``problem``, when there is none), its facts and its last run.
 
     ``branch`` is what its repository calls the branch: Rawhide has had three names.
     """
@@ -73,12 +73,12 @@ class Candidate:
     branch: str = "rawhide"
     problem: str = ""
     facts: CommitFacts | None = None
-    last: Ended | None = None
+    last: LastRun | None = None
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What becomes of a package: when its run begins, or None and the reason why there is none."""
+    """The decision about a package: when its run begins, or None and the reason why there is none."""
 
     repo: str
     rev: str
@@ -92,29 +92,27 @@ class Choice:
         return {"package": self.repo, "commit": self.rev[:10], "starts (UTC)": when, "why": self.reason}
 
 
-def named(wish: RetestFilter, known: Collection[str]) -> list[str]:
-    """The packages that a wish is about, sorted: what it names, and what of ``known`` its patterns match."""
-    names = {one for one in wish.packages if not _PATTERN & set(one)}
-    patterns = [one for one in wish.packages if _PATTERN & set(one)]
-    names |= {repo for repo in known if _any(repo, patterns)}
-    return sorted(repo for repo in names if not _any(repo, wish.exclude))
+def packages_of(criteria: RetestFilter, known_packages: Collection[str]) -> list[str]:
+    """The packages to look at, sorted: those that are named, and what of ``known_packages`` a pattern matches."""
+    names = {package for package in criteria.packages if not _WILDCARDS & set(package)}
+    patterns = [package for package in criteria.packages if _WILDCARDS & set(package)]
+    names |= {repo for repo in known_packages if _any(repo, patterns)}
+    return sorted(repo for repo in names if not _any(repo, criteria.exclude))
 
 
-def choose(wish: RetestFilter, candidates: Sequence[Candidate], start: datetime) -> list[Choice]:
-    """What becomes of each candidate when the window opens at ``start``: those with a run first, in its order."""
-    judged = [(one, _objection(wish, one, start.timestamp())) for one in candidates]
-    chosen = [
-        Choice(one.repo, one.rev, one.branch, start + offset_of(one.repo, wish.window_minutes), _why(one))
-        for one, objection in judged
-        if not objection
-    ]
-    chosen.sort(key=lambda choice: (choice.at, choice.repo))
-    late = [
-        Choice(one.repo, one.rev, one.branch, None, f"{wish.most} runs are enough for once")
-        for one in chosen[wish.most :]
-    ]
-    skipped = [Choice(one.repo, one.rev, one.branch, None, objection) for one, objection in judged if objection]
-    return [*chosen[: wish.most], *late, *skipped]
+def choose(criteria: RetestFilter, candidates: Sequence[Candidate], start: datetime) -> list[Choice]:
+    """A choice for each candidate when the window opens at ``start``: those with a run first, in its order."""
+    started, skipped = [], []
+    for candidate in candidates:
+        if objection := _objection(criteria, candidate, start.timestamp()):
+            skipped.append(Choice(candidate.repo, candidate.rev, candidate.branch, None, objection))
+        else:
+            begin = start + offset_of(candidate.repo, criteria.window_minutes)
+            started.append(Choice(candidate.repo, candidate.rev, candidate.branch, begin, _reason(candidate)))
+    started.sort(key=lambda choice: (choice.at, choice.repo))
+    surplus = f"{criteria.most} runs are enough for once"
+    dropped = [replace(choice, at=None, reason=surplus) for choice in started[criteria.most :]]
+    return [*started[: criteria.most], *dropped, *skipped]
 
 
 def offset_of(repo: str, window_minutes: float) -> timedelta:
@@ -133,53 +131,53 @@ def window_key(choice: Choice, start: datetime, window_minutes: float) -> str:
 
 def rows_of(choices: Sequence[Choice]) -> list[dict[str, str]]:
     """The table of a plan."""
-    return [one.row() for one in choices]
+    return [choice.row() for choice in choices]
 
 
 def sentence_of(choices: Sequence[Choice]) -> str:
     """The plan in a line."""
-    started = [one for one in choices if one.at]
+    started = [choice for choice in choices if choice.at]
     span = f", from {started[0].row()['starts (UTC)']} to {started[-1].row()['starts (UTC)']} UTC" if started else ""
     return f"{len(started)} of {len(choices)} packages are tested again{span}"
 
 
-def _objection(wish: RetestFilter, one: Candidate, now: float) -> str:
-    return one.problem or _of_commit(wish, one.facts) or _of_verdict(wish, one, now)
+def _objection(criteria: RetestFilter, candidate: Candidate, now: float) -> str:
+    return candidate.problem or _of_commit(criteria, candidate.facts) or _of_verdict(criteria, candidate, now)
 
 
-def _of_commit(wish: RetestFilter, facts: CommitFacts | None) -> str:
-    if not wish.needs_commits:
+def _of_commit(criteria: RetestFilter, facts: CommitFacts | None) -> str:
+    if not criteria.needs_commits:
         return ""
     if facts is None:
         return "its latest commit could not be looked at"
-    if wish.has_tests is not None and facts.has_tests != wish.has_tests:
+    if criteria.has_tests is not None and facts.has_tests != criteria.has_tests:
         return "it has tests" if facts.has_tests else "it has no tests"
-    if wish.changed_since is not None and facts.committed < _utc(wish.changed_since).timestamp():
-        return f"not changed since {_utc(wish.changed_since):%Y-%m-%d}: {_day(facts.committed)}"
+    if criteria.changed_since is not None and facts.committed < _utc(criteria.changed_since).timestamp():
+        return f"not changed since {_utc(criteria.changed_since):%Y-%m-%d}: {_day(facts.committed)}"
     return ""
 
 
-def _of_verdict(wish: RetestFilter, one: Candidate, now: float) -> str:
-    last = one.last
-    said = last.status if last and last.at is not None else "untested" if last is None else "running"
-    if said == "running":
-        # A commit that is being tested gets its verdict; a newer one is the business of its own push.
+def _of_verdict(criteria: RetestFilter, candidate: Candidate, now: float) -> str:
+    last = candidate.last
+    status = last.status if last and last.at is not None else "untested" if last is None else "running"
+    if status == "running":
+        # A commit that is being tested gets its verdict; a newer one is tested by its own push.
         return "a run of it is under way"
-    if wish.last_verdict and said not in wish.last_verdict:
-        return f"its last verdict is {said}"
-    # What was broken off has no verdict.
-    if last and last.at is not None and last.rev == one.rev and said != "ABORTED":
+    if criteria.last_verdict and status not in criteria.last_verdict:
+        return f"its last verdict is {status}"
+    # An aborted run has no verdict.
+    if last and last.at is not None and last.rev == candidate.rev and status != "ABORTED":
         age = (now - last.at) / DAY
-        if age < wish.fresh_days:
-            return f"{said} on this commit, {age:.1f} days ago"
+        if age < criteria.fresh_days:
+            return f"{status} on this commit, {age:.1f} days ago"
     return ""
 
 
-def _why(one: Candidate) -> str:
-    if one.last is None or one.last.at is None:
+def _reason(candidate: Candidate) -> str:
+    if candidate.last is None or candidate.last.at is None:
         return "never tested"
-    on = "this commit" if one.last.rev == one.rev else one.last.rev[:10]
-    return f"last: {one.last.status} on {on}, {_day(one.last.at)}"
+    on = "this commit" if candidate.last.rev == candidate.rev else candidate.last.rev[:10]
+    return f"last: {candidate.last.status} on {on}, {_day(candidate.last.at)}"
 
 
 def _any(name: str, patterns: Collection[str]) -> bool:

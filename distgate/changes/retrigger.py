@@ -1,6 +1,6 @@
 """A run by hand: what people name (a change, a commit, a message, a Koji build), and the one change that they mean.
 
-Pure: what must be looked up (the head of a branch, a Koji task's source) is asked of a Lookup that is given.
+Pure: the head of a branch and a Koji task's source come from a Lookup.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from distgate.settings import Settings
 _SOURCE = re.compile(
     r"(?:git\+)?\w+://[^#?]*?/(?P<namespace>[\w.+-]+)/(?P<repo>[\w.+-]+?)(?:\.git)?(?:\?[^#]*)?#(?P<rev>\w+)"
 )
-_WAYS = "name one of: repo (with rev, branch); message; koji_task; or give the change in full"
+_HINT = "name one of: repo (with rev, branch); message; koji_task; or give the change in full"
 
 
 class RunRequest(BaseModel):
@@ -37,31 +37,31 @@ class RunRequest(BaseModel):
 
     @property
     def title(self) -> str:
-        """What a run is called while nobody has looked yet what it is about."""
+        """The run's title until its change is looked up."""
         parts = (self.repo, self.branch, self.rev[:7], f"Koji task {self.koji_task}" if self.koji_task else "")
         return " ".join(part for part in parts if part) or "message"
 
 
 @dataclass(frozen=True)
 class Source:
-    """What a Koji task builds: the source that it was given, and the target."""
+    """The source and the target of a Koji build task."""
 
     source: str
     target: str
 
 
 class Lookup(Protocol):
-    """What is asked when a name does not say it all."""
+    """Completes a name that does not say it all, from dist-git or Koji."""
 
     def head(self, namespace: str, repo: str, branch: str) -> str:
         """The latest commit of a branch. Raises ConfigurationError when there is none."""
 
     def source(self, koji_task: int) -> Source:
-        """What a task of the site's Koji was asked to build. Raises ConfigurationError when it is no build."""
+        """The source and the target of a task of the site's Koji. Raises ConfigurationError when it is no build."""
 
 
 @dataclass(frozen=True)
-class Asked:
+class ResolvedRequest:
     """The change that is meant, the pipeline that a message of ours was of, and the build to reuse."""
 
     change: Change
@@ -69,48 +69,48 @@ class Asked:
     koji_task: int | None = None
 
 
-def change_of(named: Change | RunRequest, lookup: Lookup, settings: Settings) -> Asked:
-    """The change that was named; nothing is looked up for one that is given in full.
+def change_of(request: Change | RunRequest, lookup: Lookup, settings: Settings) -> ResolvedRequest:
+    """The change that is requested; nothing is looked up for one that is given in full.
 
     Raises ConfigurationError for none, for two, and for one that cannot be found.
     ``koji_task`` may come with ``repo``, ``rev`` and ``branch``: a build from an SRPM does not say its commit.
     """
-    if isinstance(named, Change):
-        return Asked(named)
-    ways = [bool(named.message), bool(named.repo or named.koji_task)]
+    if isinstance(request, Change):
+        return ResolvedRequest(request)
+    ways = [bool(request.message), bool(request.repo or request.koji_task)]
     if sum(ways) != 1:
-        raise ConfigurationError("no change is named" if not any(ways) else "two changes are named", hint=_WAYS)
-    if (named.rev or named.branch) and not (named.repo or named.koji_task):
-        raise ConfigurationError("a rev or branch alone names no change", hint=_WAYS)
-    if named.message:
-        change, pipeline = change_of_file(None, named.message.encode(), settings)
-        return Asked(change, pipeline)
-    if named.repo:
-        return Asked(_of_repo(named, lookup), koji_task=named.koji_task)
-    assert named.koji_task is not None  # noqa: S101 - one of them is there
-    return Asked(_of_task(named, named.koji_task, lookup), koji_task=named.koji_task)
+        raise ConfigurationError("no change is named" if not any(ways) else "two changes are named", hint=_HINT)
+    if (request.rev or request.branch) and not (request.repo or request.koji_task):
+        raise ConfigurationError("a rev or branch alone names no change", hint=_HINT)
+    if request.message:
+        change, pipeline = change_of_file(None, request.message.encode(), settings)
+        return ResolvedRequest(change, pipeline)
+    if request.repo:
+        return ResolvedRequest(_of_repo(request, lookup), koji_task=request.koji_task)
+    assert request.koji_task is not None  # noqa: S101 - one of them is there
+    return ResolvedRequest(_of_task(request, request.koji_task, lookup), koji_task=request.koji_task)
 
 
-def _of_repo(named: RunRequest, lookup: Lookup) -> Change:
-    namespace, _, repo = named.repo.rpartition("/")
-    branch = named.branch or "rawhide"
-    if named.koji_task and not named.rev:
-        return _of_task(named, named.koji_task, lookup)
+def _of_repo(request: RunRequest, lookup: Lookup) -> Change:
+    namespace, _, repo = request.repo.rpartition("/")
+    branch = request.branch or "rawhide"
+    if request.koji_task and not request.rev:
+        return _of_task(request, request.koji_task, lookup)
     # The shape of the names first: they become a part of addresses.
-    made = _made(namespace=namespace or "rpms", repo=repo, branch=branch, rev=named.rev or "0" * 40)
-    return made if named.rev else made.model_copy(update={"rev": lookup.head(made.namespace, repo, branch)})
+    change = _change(namespace=namespace or "rpms", repo=repo, branch=branch, rev=request.rev or "0" * 40)
+    return change if request.rev else change.model_copy(update={"rev": lookup.head(change.namespace, repo, branch)})
 
 
-def _of_task(named: RunRequest, task: int, lookup: Lookup) -> Change:
+def _of_task(request: RunRequest, task: int, lookup: Lookup) -> Change:
     source = lookup.source(task)
-    found = _SOURCE.fullmatch(source.source)
-    if found is None:
+    commit = _SOURCE.fullmatch(source.source)
+    if commit is None:
         raise ConfigurationError(
             f"Koji task {task} was built from {source.source}, which names no commit",
             hint="give repo, rev and branch beside koji_task",
         )
-    branch = named.branch or branch_of_target(source.target)
-    return _made(**found.groupdict(), branch=branch)
+    branch = request.branch or branch_of_target(source.target)
+    return _change(**commit.groupdict(), branch=branch)
 
 
 def branch_of_target(target: str) -> str:
@@ -121,7 +121,7 @@ def branch_of_target(target: str) -> str:
     raise ConfigurationError(f"no branch is known for the Koji target {target}", hint="give branch beside koji_task")
 
 
-def _made(**parts: Any) -> Change:
+def _change(**parts: Any) -> Change:
     try:
         return Change(**parts, username="distgate", summary="started by hand")
     except ValidationError as error:

@@ -1,7 +1,7 @@
 """The rules of triage: a table in order, each with a name, a sentence and a pure predicate.
 
-distgate.changes.triage asks them, docs/triage.md is made from them. A rule that needs to know what came before asks a
-History, which the intake feeds from the ledger; where nobody has one, that rule is not asked.
+distgate.changes.triage asks them, docs/triage.md is made from them. A rule about earlier changes asks a PushHistory,
+which the intake feeds from the ledger; without one, that rule is not asked.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ HOUR = 3600.0
 
 @dataclass(frozen=True)
 class RecordedDecision:
-    """What stands in the ledger about a change."""
+    """The ledger's entry about a change."""
 
     decision: str
     rule: str
     seen: int
 
 
-class History(Protocol):
-    """What the rules may ask about the past of one pipeline."""
+class PushHistory(Protocol):
+    """The earlier changes of one pipeline."""
 
-    def known(self, change: Change) -> RecordedDecision | None:
-        """The decision that stands about exactly this change, or None."""
+    def recorded(self, change: Change) -> RecordedDecision | None:
+        """The decision about exactly this change, or None."""
 
     def newer(self, change: Change, within: float) -> str | None:
         """The newer commit of the same branch: the latest that came after this one, or that a push named as its
@@ -62,13 +62,13 @@ class History(Protocol):
 
 @dataclass(frozen=True)
 class TriageInput:
-    """One message that is judged, for one pipeline. ``body`` may be anything."""
+    """One message to decide about, for one pipeline. ``body`` may be anything."""
 
     topic: str
     body: Any
     settings: Settings
     pipeline: Pipeline = "allpackages"
-    history: History | None = None
+    history: PushHistory | None = None
 
     @cached_property
     def push(self) -> Push:
@@ -93,110 +93,113 @@ class Rule:
 
 @dataclass(frozen=True)
 class Unreadable:
-    """Stands for a body that was no JSON."""
+    """In place of a body that was no JSON."""
 
     reason: str
 
 
-def _topic(matter: TriageInput) -> str | None:
+def _topic(triage: TriageInput) -> str | None:
     try:
-        topic, _ = unwrap(matter.topic, matter.body)
+        topic, _ = unwrap(triage.topic, triage.body)
     except MalformedMessage:
-        topic = matter.topic
+        topic = triage.topic
     return None if speaks_of_push(topic) else f"topic {topic} does not speak of a push"
 
 
-def _deleted(matter: TriageInput) -> str | None:
+def _deleted(triage: TriageInput) -> str | None:
     try:
-        gone = deletes_branch(*unwrap(matter.topic, matter.body))
+        deleted = deletes_branch(*unwrap(triage.topic, triage.body))
     except MalformedMessage:
         return None
-    return "the push deleted its branch: there is no commit to test" if gone else None
+    return "the push deleted its branch: there is no commit to test" if deleted else None
 
 
-def _malformed(matter: TriageInput) -> str | None:
-    if isinstance(matter.body, Unreadable):
-        return matter.body.reason
+def _malformed(triage: TriageInput) -> str | None:
+    if isinstance(triage.body, Unreadable):
+        return triage.body.reason
     try:
-        matter.push  # noqa: B018 - reading it is the question
+        triage.push  # noqa: B018 - reading it is the question
     except (MalformedMessage, UnrelatedMessage) as error:
         return str(error)
     return None
 
 
-def _namespace(matter: TriageInput) -> str | None:
-    watched = matter.settings.namespaces
-    if matter.change.namespace in watched:
+def _namespace(triage: TriageInput) -> str | None:
+    watched = triage.settings.namespaces
+    if triage.change.namespace in watched:
         return None
-    return f"namespace {matter.change.namespace} is not tested, only {', '.join(watched)}"
+    return f"namespace {triage.change.namespace} is not tested, only {', '.join(watched)}"
 
 
-def _fork(matter: TriageInput) -> str | None:
-    return f"the push went to a fork ({matter.push.fork})" if matter.push.fork else None
+def _fork(triage: TriageInput) -> str | None:
+    return f"the push went to a fork ({triage.push.fork})" if triage.push.fork else None
 
 
-def _branch(matter: TriageInput) -> str | None:
-    watched = matter.settings.branches_of(matter.pipeline)
-    if _matches(matter.change.branch, watched):
+def _branch(triage: TriageInput) -> str | None:
+    watched = triage.settings.branches_of(triage.pipeline)
+    if _matches(triage.change.branch, watched):
         return None
-    return f"branch {matter.change.branch} is not watched, only {', '.join(watched)}"
+    return f"branch {triage.change.branch} is not watched, only {', '.join(watched)}"
 
 
-def _package(matter: TriageInput) -> str | None:
-    own, repo = matter.settings, matter.change.repo
-    if not _matches(repo, own.include_packages):
-        return f"package {repo} is not watched, only {', '.join(own.include_packages)}"
-    if _matches(repo, own.exclude_packages):
+def _package(triage: TriageInput) -> str | None:
+    settings, repo = triage.settings, triage.change.repo
+    if not _matches(repo, settings.include_packages):
+        return f"package {repo} is not watched, only {', '.join(settings.include_packages)}"
+    if _matches(repo, settings.exclude_packages):
         return f"package {repo} is excluded by DISTGATE_EXCLUDE_PACKAGES"
-    return _unlisted(matter) if matter.pipeline == "atomic" else None
+    return _unlisted(triage) if triage.pipeline == "atomic" else None
 
 
-def _unlisted(matter: TriageInput) -> str | None:
-    directory, change = matter.settings.package_lists, matter.change
+def _unlisted(triage: TriageInput) -> str | None:
+    directory, change = triage.settings.package_lists, triage.change
     if directory is None:
         return "no package list says what Atomic Host is made of (DISTGATE_PACKAGE_LISTS)"
-    found = list_for(directory, change.branch)
-    if found is None:
+    packages = list_for(directory, change.branch)
+    if packages is None:
         return f"there is no package list of branch {change.branch} in {directory}"
-    return None if found.holds(change.repo) else f"package {change.repo} is not in the list {found.path}"
+    return None if packages.holds(change.repo) else f"package {change.repo} is not in the list {packages.path}"
 
 
-def _duplicate(matter: TriageInput) -> str | None:
-    assert matter.history is not None  # noqa: S101 - asked only where there is one
-    known = matter.history.known(matter.change)
-    if known is None or _is_reopened(known, matter.push):
+def _duplicate(triage: TriageInput) -> str | None:
+    assert triage.history is not None  # noqa: S101 - asked only where there is one
+    recorded = triage.history.recorded(triage.change)
+    if recorded is None or _is_reopened(recorded, triage.push):
         return None
-    return f"{matter.change.title} was answered before ({known.decision}, rule {known.rule}); seen {known.seen} times"
+    answer = f"{recorded.decision}, rule {recorded.rule}"
+    return f"{triage.change.title} was answered before ({answer}); seen {recorded.seen} times"
 
 
-def _is_reopened(known: RecordedDecision, push: Push) -> bool:
-    """Whether a decision that stands may be taken anew.
+def _is_reopened(recorded: RecordedDecision, push: Push) -> bool:
+    """Whether a recorded decision may be taken anew.
 
     A fork's commit that is merged as it is, or a branch that was not watched then: the change itself has no answer
-    yet. A commit that was passed over, or waits, and is now named as the head of a push: it must have one.
+    yet. A commit that was superseded, or waits, and is now named as the head of a push: it must have one.
     """
-    if known.decision == "ignored" and known.rule != "superseded":
+    if recorded.decision == "ignored" and recorded.rule != "superseded":
         return True
-    return push.head and known.rule in ("superseded", SETTLING)
+    return push.head and recorded.rule in ("superseded", SETTLING)
 
 
-def _superseded(matter: TriageInput) -> str | None:
-    assert matter.history is not None  # noqa: S101 - asked only where there is one
-    settles = matter.settings.push_settles
-    if matter.push.head or not settles:
+def _superseded(triage: TriageInput) -> str | None:
+    assert triage.history is not None  # noqa: S101 - asked only where there is one
+    settles = triage.settings.push_settles
+    if triage.push.head or not settles:
         return None
-    newer = matter.history.newer(matter.change, settles)
-    return f"{newer[:7]} is newer on {matter.change.branch}: a push is tested at its head" if newer else None
+    newer = triage.history.newer(triage.change, settles)
+    return f"{newer[:7]} is newer on {triage.change.branch}: a push is tested at its head" if newer else None
 
 
-def _shed(matter: TriageInput) -> str | None:
-    assert matter.history is not None  # noqa: S101 - asked only where there is one
-    own, change = matter.settings, matter.change
-    mine, every = own.hourly_cap_per_package, own.hourly_cap
-    if mine and matter.history.accepted(HOUR, change) >= mine:
-        return f"{mine} changes of {change.repo} were accepted within the hour, which is the cap for one package"
-    if every and matter.history.accepted(HOUR) >= every:
-        return f"{every} changes were accepted within the hour, which is the cap"
+def _shed(triage: TriageInput) -> str | None:
+    assert triage.history is not None  # noqa: S101 - asked only where there is one
+    settings, change = triage.settings, triage.change
+    per_package, overall = settings.hourly_cap_per_package, settings.hourly_cap
+    if per_package and triage.history.accepted(HOUR, change) >= per_package:
+        return (
+            f"{per_package} changes of {change.repo} were accepted within the hour, which is the cap for one package"
+        )
+    if overall and triage.history.accepted(HOUR) >= overall:
+        return f"{overall} changes were accepted within the hour, which is the cap"
     return None
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from distgate.changes.change import Change
-from distgate.changes.rules import ACCEPTED, RULES, SETTLING, History, Rule, TriageInput, Unreadable, Verdict
+from distgate.changes.rules import ACCEPTED, RULES, SETTLING, PushHistory, Rule, TriageInput, Unreadable, Verdict
 from distgate.pipelines import Pipeline
 from distgate.settings import Settings
 
@@ -20,7 +20,7 @@ IDENTITY = ("namespace", "repo", "rev", "branch", "username")
 
 @dataclass(frozen=True)
 class Step:
-    """What one rule said: its sentence, or the reason for which it objected or was not asked."""
+    """One rule's answer: its sentence, or the reason for which it objected or was not asked."""
 
     rule: str
     outcome: Outcome
@@ -29,7 +29,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Decision:
-    """What becomes of a message: ``change`` is None when it speaks of no commit that could be read.
+    """The decision about a message: ``change`` is None when it names no commit that could be read.
 
     ``head`` is True when the message named the commit as the head of its push. ``trace`` has a step for every rule.
     """
@@ -59,23 +59,23 @@ def decide(
     topic: str,
     body: Any,
     settings: Settings,
-    history: History | None = None,
+    history: PushHistory | None = None,
     pipeline: Pipeline = "allpackages",
 ) -> Decision:
-    """The decision about one message; ``rejected`` when it cannot be read, whatever it holds.
+    """The decision about one message; ``rejected`` when it cannot be read.
 
     With a ``history``, a commit that may have a newer one behind it is queued under the rule "settling":
-    ``conclude`` decides about it when its push has settled. Without one, what needs the ledger is not asked.
+    ``decide_settled`` decides about it when its push has settled. Without one, what needs the ledger is not asked.
     Raises InfrastructureError when the ledger or a package list cannot be read.
     """
-    matter = TriageInput(topic, body, settings, pipeline, history)
-    trace = tuple(_ask(matter))
+    triage = TriageInput(topic, body, settings, pipeline, history)
+    trace = tuple(_ask(triage))
     last = next((step for step in trace if step.outcome == "objected"), None)
     if last is None:
-        return replace(_passed(matter), trace=trace)
+        return replace(_passed(triage), trace=trace)
     rule = next(rule for rule in RULES if rule.name == last.rule)
     verdict = Decision(rule.decision, last.sentence, rule.name, pipeline, trace=trace)
-    return verdict if rule.asks == "message" else replace(verdict, change=matter.change, head=matter.push.head)
+    return verdict if rule.asks == "message" else replace(verdict, change=triage.change, head=triage.push.head)
 
 
 def decide_text(text: str | bytes, settings: Settings, pipeline: Pipeline = "allpackages") -> Decision:
@@ -84,7 +84,7 @@ def decide_text(text: str | bytes, settings: Settings, pipeline: Pipeline = "all
 
 
 def parse(text: str | bytes) -> Any:
-    """The JSON in a text; what is none comes back as an Unreadable, which the rule "malformed" rejects."""
+    """The JSON in a text; an Unreadable, which the rule "malformed" rejects, when it is none."""
     try:
         # With a byte order mark or without: editors differ.
         return json.loads(text.decode("utf-8-sig") if isinstance(text, bytes) else text)
@@ -101,48 +101,50 @@ def narrate(decision: Decision) -> Iterator[str]:
         yield f"{step.outcome.replace('-', ' '):<12} {step.rule:<11} {step.sentence}"
 
 
-def conclude(change: Change, settings: Settings, history: History, pipeline: Pipeline = "allpackages") -> Decision:
+def decide_settled(
+    change: Change, settings: Settings, history: PushHistory, pipeline: Pipeline = "allpackages"
+) -> Decision:
     """The decision about a change whose push has settled: queued, ignored as superseded, or shed."""
-    matter = TriageInput("", {"commit": change.model_dump()}, settings, pipeline, history)
+    triage = TriageInput("", {"commit": change.model_dump()}, settings, pipeline, history)
     for rule in RULES:
-        reason = rule.objection(matter) if rule.asks == "push" else None
+        reason = rule.objection(triage) if rule.asks == "push" else None
         if reason is not None:
             return Decision(rule.decision, reason, rule.name, pipeline, change)
-    return _accepted(matter)
+    return _accepted(triage)
 
 
-def _ask(matter: TriageInput) -> Iterator[Step]:
+def _ask(triage: TriageInput) -> Iterator[Step]:
     reached = True
     for rule in RULES:
-        unasked = _not_asked(rule, matter) if reached else None
+        unasked = _not_asked(rule, triage) if reached else None
         if not reached or unasked:
             outcome: Outcome = "not-asked" if unasked else "not-reached"
             yield Step(rule.name, outcome, f"{unasked or ''}{rule.sentence}")
             continue
-        reason = rule.objection(matter)
+        reason = rule.objection(triage)
         reached = reason is None
         yield Step(rule.name, "passed" if reason is None else "objected", reason or rule.sentence)
 
 
-def _not_asked(rule: Rule, matter: TriageInput) -> str | None:
-    if rule.asks in ("ledger", "push") and matter.history is None:
+def _not_asked(rule: Rule, triage: TriageInput) -> str | None:
+    if rule.asks in ("ledger", "push") and triage.history is None:
         return "needs the ledger: "
-    if rule.asks == "push" and _waits(matter):
+    if rule.asks == "push" and _waits(triage):
         return "asked once the push has settled: "
     return None
 
 
-def _waits(matter: TriageInput) -> bool:
-    return matter.history is not None and not matter.push.head and matter.settings.push_settles > 0
+def _waits(triage: TriageInput) -> bool:
+    return triage.history is not None and not triage.push.head and triage.settings.push_settles > 0
 
 
-def _passed(matter: TriageInput) -> Decision:
-    if not _waits(matter):
-        return _accepted(matter)
-    reason = f"{matter.change.title} waits {matter.settings.push_settles:g} s for a newer commit of its push"
-    return Decision("queued", reason, SETTLING, matter.pipeline, matter.change)
+def _passed(triage: TriageInput) -> Decision:
+    if not _waits(triage):
+        return _accepted(triage)
+    reason = f"{triage.change.title} waits {triage.settings.push_settles:g} s for a newer commit of its push"
+    return Decision("queued", reason, SETTLING, triage.pipeline, triage.change)
 
 
-def _accepted(matter: TriageInput) -> Decision:
-    reason = f"{matter.change.title} is tested"
-    return Decision("queued", reason, ACCEPTED, matter.pipeline, matter.change, matter.push.head)
+def _accepted(triage: TriageInput) -> Decision:
+    reason = f"{triage.change.title} is tested"
+    return Decision("queued", reason, ACCEPTED, triage.pipeline, triage.change, triage.push.head)

@@ -24,7 +24,7 @@ AT_ONCE = 200
 
 
 class LedgerHistory:
-    """Answers questions of rules (distgate.changes.rules.History) from a ledger, and writes later decisions into it.
+    """A PushHistory (distgate.changes.rules) from a ledger, which also writes later decisions into it.
 
     One pipeline's answer never stands for the other's: each has a history of its own.
     """
@@ -33,7 +33,7 @@ class LedgerHistory:
         self._ledger = ledger
         self._mine = CHANGES.c.pipeline == pipeline
 
-    def known(self, change: Change) -> RecordedDecision | None:
+    def recorded(self, change: Change) -> RecordedDecision | None:
         query = sa.select(CHANGES.c.decision, CHANGES.c.rule, CHANGES.c.seen)
         with self._ledger.transaction() as connection:
             row = connection.execute(query.where(CHANGES.c.key == change.key, self._mine)).one_or_none()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from distgate.branches import RAWHIDE
-from distgate.changes.retest import Ended
+from distgate.changes.retest import LastRun
 from distgate.ledger.ledger import Ledger
 from distgate.ledger.tables import CHANGES, RUNS
 from distgate.pipelines import Pipeline
@@ -18,18 +18,18 @@ def known_packages(ledger: Ledger, namespace: str) -> set[str]:
         return {key.removeprefix(f"{namespace}/").partition("@")[0] for key in keys}
 
 
-def last_runs(ledger: Ledger, namespace: str, branch: str, pipeline: Pipeline = "allpackages") -> dict[str, Ended]:
+def last_runs(ledger: Ledger, namespace: str, branch: str, pipeline: Pipeline = "allpackages") -> dict[str, LastRun]:
     """The latest run of each package's branch, under the package's name. Rawhide has three names, and is one."""
     names = RAWHIDE if branch in RAWHIDE else {branch}
     mine = sa.and_(RUNS.c.pipeline == pipeline, sa.func.substr(RUNS.c.key, 1, len(namespace) + 1) == f"{namespace}/")
     query = sa.select(RUNS.c.key, RUNS.c.status, RUNS.c.ended_at).where(mine).order_by(RUNS.c.claimed_at)
-    found: dict[str, Ended] = {}
+    found: dict[str, LastRun] = {}
     with ledger.transaction() as connection:
         for key, status, ended in connection.execute(query):
             repo, _, rest = key.removeprefix(f"{namespace}/").partition("@")
             on, _, rev = rest.rpartition("#")
             if on in names:
-                found[repo] = Ended(rev, status, ended)
+                found[repo] = LastRun(rev, status, ended)
     return found
 
 

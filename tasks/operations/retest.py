@@ -12,9 +12,18 @@ from prefect.artifacts import create_table_artifact
 
 from blocks import DistGit
 from distgate.branches import RAWHIDE
-from distgate.builds.heads import CommitBook, heads
+from distgate.builds.heads import CommitFactsCache, heads
 from distgate.changes.change import Change
-from distgate.changes.retest import Candidate, Choice, RetestFilter, choose, named, rows_of, sentence_of, window_key
+from distgate.changes.retest import (
+    Candidate,
+    Choice,
+    RetestFilter,
+    choose,
+    packages_of,
+    rows_of,
+    sentence_of,
+    window_key,
+)
 from distgate.errors import ConfigurationError
 from distgate.ledger.last_runs import known_packages, last_runs
 from distgate.pipelines import Pipeline
@@ -49,7 +58,7 @@ def choose_packages(ask: RetestScope, wish: RetestFilter, start: datetime) -> li
     """What becomes of each package that the wish is about, when the window opens at ``start``."""
     known = known_packages(open_ledger(), ask.namespace)
     known |= _names_in(ask.names) if ask.names else set()
-    repos = named(wish, known)
+    repos = packages_of(wish, known)
     get_run_logger().info("%d of %d known packages are looked at", len(repos), len(known))
     choices = choose(wish, candidates(ask, wish, repos), start)
     get_run_logger().info("%s", sentence_of(choices))
@@ -63,7 +72,7 @@ def candidates(ask: RetestScope, wish: RetestFilter, repos: Sequence[str]) -> li
     addresses = {repo: site.address(_change(ask, repo, "0" * 40, ask.branch)) for repo in repos}
     found = heads(addresses, ask.branches)
     commits = {repo: (addresses[repo], head.rev) for repo, head in found.items() if head.rev}
-    book = CommitBook(settings().artifacts_dir / BOOK)
+    book = CommitFactsCache(settings().artifacts_dir / BOOK)
     facts = book.facts(commits) if wish.needs_commits else {}
     last = last_runs(open_ledger(), ask.namespace, ask.branch, ask.pipeline)
     return [

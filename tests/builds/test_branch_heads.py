@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from distgate.builds.heads import CommitBook, heads
+from distgate.builds.heads import CommitFactsCache, heads
 from lab.dist_git.repository import create_branch, create_repository, push, repository_path
 from lab.dist_git.server import DistGitServer
 
@@ -64,14 +64,14 @@ def test_what_a_commit_holds_is_asked_once(server: DistGitServer, tmp_path: Path
     addresses = {name: f"{server.url}/rpms/{name}.git" for name in ("package-000", "package-001")}
     commits = {name: (addresses[name], one.rev) for name, one in heads(addresses, BRANCHES).items()}
     book = tmp_path / "commits.json"
-    facts = CommitBook(book).facts(commits)
+    facts = CommitFactsCache(book).facts(commits)
     assert {name: one.has_tests for name, one in facts.items()} == {"package-000": True, "package-001": False}
     assert all(abs(one.committed - time.time()) < 3600 for one in facts.values())
     gone = {name: (f"{server.url}/rpms/nowhere.git", rev) for name, (_, rev) in commits.items()}
-    assert CommitBook(book).facts(gone) == facts
-    assert CommitBook(tmp_path / "other.json").facts(gone) == {}
+    assert CommitFactsCache(book).facts(gone) == facts
+    assert CommitFactsCache(tmp_path / "other.json").facts(gone) == {}
 
 
 def test_a_book_that_cannot_be_read_is_begun_anew(tmp_path: Path) -> None:
     (tmp_path / "commits.json").write_text('{"a": 1}')
-    assert CommitBook(tmp_path / "commits.json").facts({}) == {}
+    assert CommitFactsCache(tmp_path / "commits.json").facts({}) == {}

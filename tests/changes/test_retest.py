@@ -10,11 +10,11 @@ from pydantic import ValidationError
 from distgate.changes.retest import (
     Candidate,
     CommitFacts,
-    Ended,
+    LastRun,
     RetestFilter,
     choose,
-    named,
     offset_of,
+    packages_of,
     rows_of,
     sentence_of,
     window_key,
@@ -37,30 +37,34 @@ NAMES: list[tuple[str, dict[str, object], list[str]]] = [
 
 @pytest.mark.parametrize(("wish", "found"), [case[1:] for case in NAMES], ids=[case[0] for case in NAMES])
 def test_a_wish_names_packages(wish: dict[str, object], found: list[str]) -> None:
-    assert named(RetestFilter.model_validate(wish), {"bash", "python-six", "python-attrs"}) == found
+    assert packages_of(RetestFilter.model_validate(wish), {"bash", "python-six", "python-attrs"}) == found
 
 
 #: The wish beyond its defaults, the candidate, and why it is tested ("+") or not ("-").
 CASES: list[tuple[dict[str, object], Candidate, str]] = [
     ({}, Candidate("x", REV), "+never tested"),
     ({}, Candidate("x", "", problem="it has no branch rawhide"), "-it has no branch rawhide"),
-    ({}, Candidate("x", REV, last=Ended(REV, "SUCCESS", NOW - DAY)), "-SUCCESS on this commit, 1.0 days ago"),
-    ({}, Candidate("x", REV, last=Ended(REV, "FAILURE", NOW - DAY)), "-FAILURE on this commit, 1.0 days ago"),
-    ({}, Candidate("x", REV, last=Ended(REV, "ABORTED", NOW - DAY)), "+last: ABORTED on this commit"),
-    ({}, Candidate("x", REV, last=Ended(REV, "SUCCESS", NOW - 8 * DAY)), "+last: SUCCESS on this commit, 2026-11-14"),
-    ({}, Candidate("x", REV, last=Ended(OLD, "SUCCESS", NOW - DAY)), "+last: SUCCESS on bbbbbbbbbb"),
-    ({}, Candidate("x", REV, last=Ended(REV, "SUCCESS", None)), "-a run of it is under way"),
-    ({"fresh_days": 0}, Candidate("x", REV, last=Ended(REV, "SUCCESS", NOW - 60)), "+last: SUCCESS"),
+    ({}, Candidate("x", REV, last=LastRun(REV, "SUCCESS", NOW - DAY)), "-SUCCESS on this commit, 1.0 days ago"),
+    ({}, Candidate("x", REV, last=LastRun(REV, "FAILURE", NOW - DAY)), "-FAILURE on this commit, 1.0 days ago"),
+    ({}, Candidate("x", REV, last=LastRun(REV, "ABORTED", NOW - DAY)), "+last: ABORTED on this commit"),
+    (
+        {},
+        Candidate("x", REV, last=LastRun(REV, "SUCCESS", NOW - 8 * DAY)),
+        "+last: SUCCESS on this commit, 2026-11-14",
+    ),
+    ({}, Candidate("x", REV, last=LastRun(OLD, "SUCCESS", NOW - DAY)), "+last: SUCCESS on bbbbbbbbbb"),
+    ({}, Candidate("x", REV, last=LastRun(REV, "SUCCESS", None)), "-a run of it is under way"),
+    ({"fresh_days": 0}, Candidate("x", REV, last=LastRun(REV, "SUCCESS", NOW - 60)), "+last: SUCCESS"),
     ({"has_tests": True}, Candidate("x", REV, facts=TESTED), "+never tested"),
     ({"has_tests": True}, Candidate("x", REV, facts=UNTESTED), "-it has no tests"),
     ({"has_tests": False}, Candidate("x", REV, facts=TESTED), "-it has tests"),
     ({"has_tests": True}, Candidate("x", REV), "-its latest commit could not be looked at"),
     ({"changed_since": START - timedelta(days=7)}, Candidate("x", REV, facts=TESTED), "+never tested"),
     ({"changed_since": "2026-11-15"}, Candidate("x", REV, facts=UNTESTED), "-not changed since 2026-11-15: 2026-10"),
-    ({"last_verdict": ["FAILURE"]}, Candidate("x", REV, last=Ended(OLD, "FAILURE", NOW - DAY)), "+last: FAILURE"),
+    ({"last_verdict": ["FAILURE"]}, Candidate("x", REV, last=LastRun(OLD, "FAILURE", NOW - DAY)), "+last: FAILURE"),
     (
         {"last_verdict": ["FAILURE"]},
-        Candidate("x", REV, last=Ended(OLD, "SUCCESS", NOW)),
+        Candidate("x", REV, last=LastRun(OLD, "SUCCESS", NOW)),
         "-its last verdict is SUCC",
     ),
     ({"last_verdict": ["FAILURE"]}, Candidate("x", REV), "-its last verdict is untested"),

@@ -8,7 +8,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from distgate.changes.change import Change
-from distgate.changes.retrigger import Asked, RunRequest, Source, branch_of_target, change_of
+from distgate.changes.retrigger import ResolvedRequest, RunRequest, Source, branch_of_target, change_of
 from distgate.errors import ConfigurationError
 from distgate.settings import Settings
 
@@ -39,7 +39,7 @@ class RecordedDecision:
         return SOURCES[koji_task]
 
 
-def asked(**named: object) -> Asked:
+def asked(**named: object) -> ResolvedRequest:
     return change_of(ANY.validate_python(named), RecordedDecision(), Settings())
 
 

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from distgate.changes.change import Change
 from distgate.changes.rules import RULES, RecordedDecision
-from distgate.changes.triage import conclude, decide
+from distgate.changes.triage import decide, decide_settled
 from distgate.errors import InfrastructureError
 from distgate.pipelines import Pipeline
 from distgate.settings import Settings
@@ -175,7 +175,7 @@ class Past:
     package: int = 0
     every: int = 0
 
-    def known(self, change: Change) -> RecordedDecision | None:
+    def recorded(self, change: Change) -> RecordedDecision | None:
         return self.stands
 
     def newer(self, change: Change, within: float) -> str | None:
@@ -238,7 +238,7 @@ def test_a_push_that_has_settled_is_tested_at_its_head_if_the_caps_have_room(
     past: Past, settings: dict[str, Any], rule: str
 ) -> None:
     change = Change.model_validate({name: COMMIT[name] for name in ("namespace", "repo", "rev", "branch")})
-    assert conclude(change, Settings(**settings), past).rule == rule
+    assert decide_settled(change, Settings(**settings), past).rule == rule
 
 
 def test_without_a_ledger_the_rules_that_need_it_are_not_asked_and_say_so() -> None:

@@ -194,7 +194,7 @@ def test_what_one_pipeline_answered_says_nothing_of_the_other(ledger: Ledger) ->
     ledger.record(CHANGE, queued_for("allpackages"))
     ledger.offered(CHANGE.key)
     mine, other = LedgerHistory(ledger), LedgerHistory(ledger, "atomic")
-    assert (mine.known(CHANGE) is None, other.known(CHANGE)) == (False, None)
+    assert (mine.recorded(CHANGE) is None, other.recorded(CHANGE)) == (False, None)
     assert (mine.accepted(3600), other.accepted(3600)) == (1, 0)
     assert (mine.accepted(3600, CHANGE), other.accepted(3600, CHANGE)) == (1, 0)
     older = CHANGE.model_copy(update={"rev": "cd" * 20})
@@ -210,7 +210,7 @@ def test_what_one_pipeline_answered_says_nothing_of_the_other(ledger: Ledger) ->
     assert other.decide_again(CHANGE, Decision("queued", "it waits", "settling", "atomic", CHANGE))
     assert (mine.settled(-1), other.settled(-1)) == ([], [CHANGE])
     assert other.decide_again(CHANGE, Decision("ignored", "not in the list", "package", "atomic", CHANGE))
-    assert [one.decision for one in (mine.known(CHANGE), other.known(CHANGE)) if one] == ["queued", "ignored"]
+    assert [one.decision for one in (mine.recorded(CHANGE), other.recorded(CHANGE)) if one] == ["queued", "ignored"]
 
 
 def test_runs_of_both_pipelines_speak_each_in_its_own_words(ledger: Ledger, announcer: Announcer) -> None:
