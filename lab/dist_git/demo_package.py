@@ -7,6 +7,7 @@ import hashlib
 import re
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ BRANCHES = ("rawhide", "f41", ATOMIC_BRANCH)
 PACKAGE_DIR = Path(__file__).parent / "packages" / NAME
 
 _LOOKASIDE = "https://src.fedoraproject.org/repo/pkgs"
+#: Downloads one file as apt would: by the same proxies and methods.
+_APT_HELPER = "/usr/lib/apt/apt-helper"
 _DOWNLOAD_SECONDS = 300.0
 
 
@@ -118,7 +121,7 @@ def push_change(repository: Path, branch: str = "f41", stage: str = "", author: 
 
 
 def ensure_tarball(cache: Path, progress: Progress, lookaside: str = _LOOKASIDE) -> Path:
-    """The upstream release, below ``cache``; fetched once, from Debian's archive or from ``lookaside``.
+    """The upstream release, below ``cache``; fetched once, from a Debian mirror that apt knows or from ``lookaside``.
 
     Raises InfrastructureError when no source has it, or when what came has another checksum.
     """
@@ -136,32 +139,24 @@ def ensure_tarball(cache: Path, progress: Progress, lookaside: str = _LOOKASIDE)
 
 
 def _fetch(scratch: Path, lookaside: str) -> Path:
-    if on_path("apt-get") and Path("/usr/share/keyrings/debian-archive-keyring.gpg").exists():
-        try:
-            return _from_debian(scratch)
-        except DistgateError:
-            return _from_lookaside(scratch, lookaside)
+    if on_path("apt-get"):
+        for mirror in _debian_mirrors():
+            with suppress(DistgateError):
+                return _from_debian(mirror, scratch)
     return _from_lookaside(scratch, lookaside)
 
 
-def _from_debian(scratch: Path) -> Path:
-    # A private sources list: the host's own apt configuration may lack deb-src, and is not ours to change.
-    for directory in ("lists/partial", "cache/archives/partial"):
-        (scratch / directory).mkdir(parents=True)
-    listed = scratch / "sources.list"
-    keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
-    listed.write_text(f"deb-src [signed-by={keyring}] http://deb.debian.org/debian bookworm main\n")
-    options = {
-        "Dir::Etc::sourcelist": listed,
-        "Dir::Etc::sourceparts": "/nonexistent",
-        "Dir::State::lists": scratch / "lists",
-        "Dir::Cache": scratch / "cache",
-        "APT::Sandbox::User": "",
-    }
-    apt = ["apt-get", "--quiet", *(f"-o{name}={value}" for name, value in options.items())]
-    run([*apt, "update"], timeout=_DOWNLOAD_SECONDS)
-    run([*apt, "source", "--download-only", f"{NAME}={VERSION}-1"], timeout=_DOWNLOAD_SECONDS, cwd=scratch)
-    return scratch / f"{NAME}_{VERSION}.orig.tar.gz"
+def _debian_mirrors() -> list[str]:
+    """The mirrors that apt is set up with on this machine."""
+    listing = run(["apt-get", "update", "--print-uris"], timeout=60).output  # prints, and changes nothing
+    return list(dict.fromkeys(re.findall(r"(?m)^'([^']+)/dists/", listing)))
+
+
+def _from_debian(mirror: str, scratch: Path) -> Path:
+    path = scratch / TARBALL
+    url = f"{mirror}/pool/main/{NAME[0]}/{NAME}/{NAME}_{VERSION}.orig.tar.gz"
+    run([_APT_HELPER, "download-file", url, path, f"SHA512:{SHA512}"], timeout=_DOWNLOAD_SECONDS)
+    return path
 
 
 def _from_lookaside(scratch: Path, lookaside: str) -> Path:
