@@ -70,12 +70,12 @@ def build_package(job: Job) -> BuiltPackage:
     hub = koji.hub()
     task_id = _task_of(job, hub, koji.server)
     submitted = _record_of(job, koji, task_id)
-    job.capsule.note(build=submitted)
+    job.record.update(build=submitted)
     _await(job, hub, task_id, room)
     rpms = read_rpms([path for path in hub.download(task_id, room, ARCH) if path.suffix == ".rpm"])
     make_repository(room)
     built = _built(job, task_id, rpms, room)
-    job.capsule.note(build=submitted.model_copy(update=_found(built, rpms)))
+    job.record.update(build=submitted.model_copy(update=_found(built, rpms)))
     return built
 
 
@@ -99,7 +99,7 @@ def _record_of(job: Job, koji: KojiInstance, task_id: int) -> BuildRecord:
 
 
 def _found(built: BuiltPackage, rpms: list[RpmFile]) -> dict[str, Any]:
-    """What the capsule is told of a finished build."""
+    """What the run record is told of a finished build."""
     tests = built.unit_tests
     return {
         "nvr": built.nvr,

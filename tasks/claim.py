@@ -47,9 +47,9 @@ def claim_change(
     room = RunDirectory(artifacts_dir() / run_id, settings().artifacts_url)
     rerun = settings().rerun_failed if rerun_failed is None else rerun_failed
     job = Job(run_id, run.attempt, change, own_site, room, reserve, rerun, pipeline, koji_task)
-    job.capsule.begin(run_id, run.build_id, job.site, change, pipeline)
+    job.record.begin(run_id, run.build_id, job.site, change, pipeline)
     if earlier is not None:
-        take_over(ledger(), run_id, job.capsule, earlier, start_from)
+        take_over(ledger(), run_id, job.record, earlier, start_from)
     return job
 
 

@@ -47,7 +47,7 @@ def _made(job: Job, built: BuiltPackage, progress: Progress) -> ComposedImage:
     from distgate.runs.recording import compose_begun
 
     room, base = job.run_dir.stage("image"), base_of(job, progress)
-    job.capsule.note(compose=compose_begun(base))
+    job.record.update(compose=compose_begun(base))
     kickstart = _kickstart(job, built, room)
     way = compose_method_for(built.source_name, [package.name for package in built.packages], settings().compose_way)
     get_run_logger().info("%s: image: %s. %s", job.change.title, way.way, way.reason)
@@ -82,7 +82,7 @@ def _kickstart(job: Job, built: BuiltPackage, room: Path) -> str:
 def _write_record(job: Job, image: ComposedImage, base: BaseImage, room: Path) -> None:
     from distgate.runs.recording import compose_record
 
-    job.capsule.note(compose=compose_record(image, base, job.run_dir.root))
+    job.record.update(compose=compose_record(image, base, job.run_dir.root))
     record = asdict(image) | {
         "image": image.path.name,
         "requested": [str(nevra) for nevra in image.requested],

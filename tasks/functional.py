@@ -72,9 +72,9 @@ def find_tests(job: Job, tags: Sequence[str] = (CLASSIC,)) -> Plan:
     tag, found = next((look for look in looks if look[1].to_run), looks[-1])
     names = ", ".join(suite.name for suite in found.to_run)
     get_run_logger().info("%s: tests: %s", job.change.title, names or f"skipped, {found.reason}")
-    known = job.capsule.read().tests  # of a retry, or taken over: what is not run again is still true
+    known = job.record.read().tests  # of a retry, or taken over: what is not run again is still true
     suites = known.suites if known else ()
-    job.capsule.note(tests=TestsRecord(kind=found.kind, reason=found.reason, suites=suites))
+    job.record.update(tests=TestsRecord(kind=found.kind, reason=found.reason, suites=suites))
     return Plan(checkout, found, tag)
 
 
@@ -98,12 +98,12 @@ def _judged(job: Job, plan: Plan, image: ComposedImage) -> tuple[str, tuple[Judg
     from distgate.runs.recording import suite_record
 
     room = job.run_dir.stage_again("tests")
-    job.capsule.note(tests=TestsRecord(kind=plan.tests.kind, reason=plan.tests.reason))
+    job.record.update(tests=TestsRecord(kind=plan.tests.kind, reason=plan.tests.reason))
     base, srpm = base_of_image(job, image), source_rpm(job.run_dir.root / "build")
     with LiveLogs(job, "tests", "How the suites run", room) as live:
         session = suite_session(job, base, image.path, image.requested, live, srpm=srpm, tag=plan.tag)
         judged = session.run(plan.checkout, plan.tests.to_run, room, rerun_failed=job.rerun_failed)
     write_junit(judged, room)
     records = tuple(suite_record(one, job.run_dir.root) for one in judged)
-    job.capsule.note(tests=TestsRecord(kind=plan.tests.kind, reason=plan.tests.reason, suites=records))
+    job.record.update(tests=TestsRecord(kind=plan.tests.kind, reason=plan.tests.reason, suites=records))
     return stage_status(job, SUFFIX, judged), judged

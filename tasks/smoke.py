@@ -31,8 +31,8 @@ def smoke_test(job: Job, image: ComposedImage) -> SmokeReport:
             report = boot.test(image, base, room)
             live.end(report.boot.lines() if report.boot else ())
     except PackageError as error:
-        job.capsule.note(smoke=SmokeRecord(passed=False, sentence=error.message))
+        job.record.update(smoke=SmokeRecord(passed=False, sentence=error.message))
         raise
-    job.capsule.note(smoke=SmokeRecord(passed=True, sentence=report.sentence))
+    job.record.update(smoke=SmokeRecord(passed=True, sentence=report.sentence))
     get_run_logger().info("%s: %s", job.change.title, report.sentence)
     return report

@@ -18,8 +18,8 @@ from distgate.text import printable
 if TYPE_CHECKING:
     from distgate.guests.registry import HeldGuest
     from distgate.runs.record import RunRecord, SuiteRecord
-    from distgate.runs.reproduction import Reproduced, Workbench
-    from distgate.runs.search import FoundRun
+    from distgate.runs.reproduction import Comparison, Workbench
+    from distgate.runs.search import RecordedRun
     from distgate.settings import Settings
 
 #: Lines of a failed build's log that are shown.
@@ -70,12 +70,12 @@ def reproduce(
         print(printable(line), file=sys.stderr if as_json else sys.stdout, flush=True)
 
     tell(_title(found))
-    if found.capsule.build is None or not found.capsule.build.rpms:
+    if found.record.build is None or not found.record.build.rpms:
         _tell_build(found, tell, as_json)
         raise typer.Exit(1)
     held: list[HeldGuest] = []
     bench = _bench(own, (memory, cpus), base, 60.0 * minutes if keep else 0.0, held)
-    place = _fresh(into, found.capsule)
+    place = _fresh(into, found.record)
     tell(f"working in {place}")
     seen = Reproduction(found, place, bench, tell, suite or ()).run()
     if as_json:
@@ -128,11 +128,11 @@ def _artifacts(own: Settings) -> list[Path]:
     return [path.resolve() for path in (known if "artifacts_dir" in own.model_fields_set else [*known, lab])]
 
 
-def _fresh(into: Path | None, capsule: RunRecord) -> Path:
+def _fresh(into: Path | None, record: RunRecord) -> Path:
     from distgate.errors import ConfigurationError
 
     if into is None:
-        name = f"reproduce-{capsule.change.repo}-{capsule.run_id[:8]}"
+        name = f"reproduce-{record.change.repo}-{record.run_id[:8]}"
         numbered = (Path(name if number == 1 else f"{name}.{number}") for number in range(1, 1000))
         into = next(path for path in numbered if not path.exists())
     try:
@@ -148,19 +148,19 @@ def _fresh(into: Path | None, capsule: RunRecord) -> Path:
 # -- what is told ----------------------------------------------------------------------------------------------------
 
 
-def _title(found: FoundRun) -> str:
-    capsule = found.capsule
-    verdict = f"{capsule.verdict.status}: {capsule.verdict.sentence}" if capsule.verdict else "it did not end"
-    change = capsule.change
+def _title(found: RecordedRun) -> str:
+    record = found.record
+    verdict = f"{record.verdict.status}: {record.verdict.sentence}" if record.verdict else "it did not end"
+    change = record.change
     commit = f"{change.namespace}/{change.repo} {change.branch} {change.rev[:12]}"
-    return f"run {capsule.run_id} of {commit}\nrecorded {verdict}"
+    return f"run {record.run_id} of {commit}\nrecorded {verdict}"
 
 
-def _tell_build(found: FoundRun, tell: Tell, as_json: bool) -> None:
+def _tell_build(found: RecordedRun, tell: Tell, as_json: bool) -> None:
     """A run that failed in its build: there is nothing to boot; where to read why, and how to build by hand."""
     from distgate.process import tail_of
 
-    capsule, build = found.capsule, found.capsule.build
+    record, build = found.record, found.record.build
     told = _build_log(found.directory / "build", build.arch if build else "")
     tell("nothing can be booted: its build made no packages")
     commands = []
@@ -168,7 +168,7 @@ def _tell_build(found: FoundRun, tell: Tell, as_json: bool) -> None:
         tell(f"Koji task {build.task_id} at {build.server}")
         commands = [
             shlex.join(["git", "clone", build.repository_url]),
-            shlex.join(["git", "-C", capsule.change.repo, "checkout", capsule.change.rev]),
+            shlex.join(["git", "-C", record.change.repo, "checkout", record.change.rev]),
             shlex.join(["koji", "build", "--scratch", build.target, _built_from(found)]),
         ]
     if told:
@@ -177,14 +177,14 @@ def _tell_build(found: FoundRun, tell: Tell, as_json: bool) -> None:
         tell("by hand (in the checkout, `fedpkg local` or `fedpkg mockbuild` build on this machine):")
         tell("\n".join(f"  {command}" for command in commands))
     if as_json:
-        record = {"koji_task": build.task_id, "server": build.server} if build else {}
-        known = {"run": capsule.run_id, "built": False, "log": str(told) if told else None, "commands": commands}
-        print(json.dumps({**known, **record}, indent=1))
+        task_fields = {"koji_task": build.task_id, "server": build.server} if build else {}
+        known = {"run": record.run_id, "built": False, "log": str(told) if told else None, "commands": commands}
+        print(json.dumps({**known, **task_fields}, indent=1))
 
 
-def _built_from(found: FoundRun) -> str:
+def _built_from(found: RecordedRun) -> str:
     """What Koji was given: the commit, or the source package that was made of it."""
-    build = found.capsule.build
+    build = found.record.build
     assert build  # noqa: S101 - the caller looked
     return str(found.directory / build.srpm) if build.srpm else build.source
 
@@ -195,7 +195,7 @@ def _build_log(directory: Path, arch: str) -> Path | None:
     return next((log for name in names for log in sorted(directory.glob(name))), None)
 
 
-def _comparison(seen: Reproduced) -> list[str]:
+def _comparison(seen: Comparison) -> list[str]:
     from distgate.runs.reproduction import failing
 
     recorded, here = seen.recorded.verdict, seen.here.verdict
@@ -218,7 +218,7 @@ def _word(one: SuiteRecord | None) -> str:
     return f"{one.verdict}{f' (blame: {one.blame})' if one.blame else ''}"
 
 
-def _difference(seen: Reproduced) -> str:
+def _difference(seen: Comparison) -> str:
     recorded = seen.recorded.verdict.status if seen.recorded.verdict else "without a verdict"
     other = [new.suite for old, new in seen.suites if new and (old is None or old.verdict != new.verdict)]
     where = f" ({', '.join(other)})" if other else ", with other failing tests" if recorded == seen.status else ""
@@ -233,7 +233,7 @@ def _tell_held(held: Sequence[HeldGuest], tell: Tell) -> None:
         tell("\n".join(f"  distgate guests {verb} {one.name}" for verb in ("ssh", "console", "down")))
 
 
-def _as_json(seen: Reproduced, held: Sequence[HeldGuest]) -> dict[str, Any]:
+def _as_json(seen: Comparison, held: Sequence[HeldGuest]) -> dict[str, Any]:
     def told(one: SuiteRecord | None) -> dict[str, Any] | None:
         return one.model_dump(mode="json", include={"verdict", "blame", "evidence", "tests"}) if one else None
 
@@ -251,7 +251,7 @@ def _as_json(seen: Reproduced, held: Sequence[HeldGuest]) -> dict[str, Any]:
     }
 
 
-def _exit_status(seen: Reproduced) -> int:
+def _exit_status(seen: Comparison) -> int:
     blame = seen.here.verdict.blame if seen.here.verdict else ""
     if seen.status != "SUCCESS" and blame == "infrastructure":
         return 2

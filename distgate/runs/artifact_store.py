@@ -1,7 +1,7 @@
-"""Where the artifacts of runs are kept for others: a directory, or any place that fsspec can reach, such as S3.
+"""Copies of run directories for other hosts and people: in a directory, or where fsspec can reach, such as S3.
 
-Below the store's URL each run has a place of the name of its directory. Beside its files lies a list of them, under a
-number that is new each time: by it a worker knows whether the copy that it has is the last one.
+Below the store's URL each run has a directory of its own name. Beside its files lies a list of them, with a serial
+that is new each time: by it a worker knows whether its own copy is the last one.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from typing import Any
 from urllib.parse import quote
 from uuid import uuid4
 
+from distgate.files import write_whole
 from distgate.runs.remote_files import RemoteFiles
 
-#: The list of what is kept of a run: in the store for everybody, in the run's directory for this host.
+#: The list of a run's stored files: in the store for every host, in the run's directory for this one.
 LIST = ".kept.json"
 INDEX = "index.html"
-#: What people read. A stranger's page is text as well: it is not to run in the reader's browser.
+#: Files for people. A stranger's page is text as well: it is not to run in the reader's browser.
 _TEXT = frozenset((
     "cfg", "conf", "css", "err", "fmf", "htm", "html", "ini", "js", "json", "ks", "log", "md", "out", "repo", "spec",
     "svg", "tap", "toml", "txt", "xml", "yaml", "yml",
@@ -31,19 +32,20 @@ _TEXT = frozenset((
 
 
 @dataclass(frozen=True)
-class _Kept:
-    """What the store has of a run: for each path the size and the time of change that the file had when copied."""
+class _StoredFiles:
+    """The store's files of a run: for each path the size and the time of change that the file had when copied."""
 
     serial: str = ""
     files: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
+    # Not distgate.records: a package's tests may leave names that are no UTF-8.
     @classmethod
-    def read(cls, text: bytes) -> _Kept:
-        said = json.loads(text)
-        return cls(said["serial"], {name: (size, changed) for name, (size, changed) in said["files"].items()})
+    def from_json(cls, text: bytes) -> _StoredFiles:
+        fields = json.loads(text)
+        return cls(fields["serial"], {name: (size, changed) for name, (size, changed) in fields["files"].items()})
 
-    def written(self) -> bytes:
-        return json.dumps({"serial": self.serial, "files": self.files}).encode()
+    def to_json(self) -> bytes:
+        return json.dumps(vars(self)).encode()
 
 
 class ArtifactStore:
@@ -58,77 +60,77 @@ class ArtifactStore:
         self._files = RemoteFiles("the artifact store", url, options, hint)
         self.url = self._files.url
 
-    def keep(self, room: Path) -> int:
-        """Copy what is new or changed in the run directory ``room``, remove what is gone; how many files were copied.
+    def upload(self, run_dir: Path) -> int:
+        """Copy new and changed files of ``run_dir``, remove those that are gone, and return how many were copied.
 
         Regular files only: a link that a package's tests left may lead anywhere.
         """
-        before, now = _kept_here(room), _regular_files(room)
-        changed = [name for name, seen in now.items() if before.files.get(name) != seen]
-        gone = [name for name in before.files if name not in now]
-        if not changed and not gone:
+        before, now = _last_copy(run_dir), _regular_files(run_dir)
+        changed = [name for name, state in now.items() if before.files.get(name) != state]
+        removed = [name for name in before.files if name not in now]
+        if not changed and not removed:
             return 0
         for name in changed:
-            self._files.put(room / name, _key(room.name, name), _kind(name))
-        for name in gone:
-            self._files.remove(_key(room.name, name))
-        kept = _Kept(uuid4().hex, now)
-        self._files.write(f"{room.name}/{INDEX}", _index(room.name, now), "text/html; charset=utf-8")
-        self._files.write(f"{room.name}/{LIST}", kept.written(), "application/json")
-        (room / LIST).write_bytes(kept.written())
+            self._files.put(run_dir / name, _key(run_dir.name, name), _kind(name))
+        for name in removed:
+            self._files.remove(_key(run_dir.name, name))
+        stored = _StoredFiles(uuid4().hex, now).to_json()
+        self._files.write(f"{run_dir.name}/{INDEX}", _index(run_dir.name, now), "text/html; charset=utf-8")
+        self._files.write(f"{run_dir.name}/{LIST}", stored, "application/json")
+        write_whole(run_dir / LIST, stored)
         return len(changed)
 
-    def bring(self, run_id: str, artifacts: Path) -> bool:
-        """Make ``artifacts/run_id`` what the store has of the run, unless it is so; False when it has nothing."""
-        room, there = artifacts / run_id, self._files.read(f"{run_id}/{LIST}")
-        if there is None:
+    def download(self, run_id: str, artifacts: Path) -> bool:
+        """Make ``artifacts/run_id`` the store's copy of the run; False when the store has none."""
+        run_dir, text = artifacts / run_id, self._files.read(f"{run_id}/{LIST}")
+        if text is None:
             return False
-        kept = _Kept.read(there)
-        if kept.serial == _kept_here(room).serial:
+        stored = _StoredFiles.from_json(text)
+        if stored.serial == _last_copy(run_dir).serial:
             return True
         fresh = artifacts / f".{run_id}.{uuid4().hex}"
         try:
-            for name in kept.files:
+            for name in stored.files:
                 self._files.get(_key(run_id, name), fresh / name)
-            (fresh / LIST).write_bytes(_Kept(kept.serial, _regular_files(fresh)).written())
-            if room.exists():
-                shutil.rmtree(room)
-            fresh.rename(room)
+            (fresh / LIST).write_bytes(_StoredFiles(stored.serial, _regular_files(fresh)).to_json())
+            if run_dir.exists():
+                shutil.rmtree(run_dir)
+            fresh.rename(run_dir)
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
         return True
 
     def runs(self) -> list[str]:
-        """The runs of which something is kept, by the names of their directories."""
-        found = self._files.listed()
-        return sorted(PurePosixPath(one["name"]).name for one in found if one["type"] == "directory")
+        """The names of the run directories in the store."""
+        entries = self._files.listed()
+        return sorted(PurePosixPath(entry["name"]).name for entry in entries if entry["type"] == "directory")
 
-    def drop(self, run_id: str) -> None:
-        """Remove all that is kept of a run; nothing when nothing is."""
+    def remove(self, run_id: str) -> None:
+        """Remove a run from the store, if it is there."""
         self._files.remove(run_id, recursive=True)
 
     def probe(self) -> None:
-        """Leave a file in the store and take it back."""
+        """Write a file to the store and remove it."""
         key = f".probe-{uuid4().hex}"
         self._files.write(key, b"distgate", "text/plain")
         self._files.remove(key)
 
 
-def _kept_here(room: Path) -> _Kept:
-    path = room / LIST
-    return _Kept.read(path.read_bytes()) if path.is_file() else _Kept()
+def _last_copy(run_dir: Path) -> _StoredFiles:
+    path = run_dir / LIST
+    return _StoredFiles.from_json(path.read_bytes()) if path.is_file() else _StoredFiles()
 
 
-def _regular_files(room: Path) -> dict[str, tuple[int, int]]:
-    """Size and time of change of every file below, by its path. A link that tests left may lead anywhere."""
-    found: dict[str, tuple[int, int]] = {}
-    for directory, _, names in os.walk(room):
+def _regular_files(run_dir: Path) -> dict[str, tuple[int, int]]:
+    """Size and time of change of every file below, by its path."""
+    files: dict[str, tuple[int, int]] = {}
+    for directory, _, names in os.walk(run_dir):
         for path in (Path(directory, name) for name in names):
-            seen = path.lstat()
-            if stat.S_ISREG(seen.st_mode):
-                found[str(path.relative_to(room))] = (seen.st_size, seen.st_mtime_ns)
-    found.pop(LIST, None)
-    return found
+            status = path.lstat()
+            if stat.S_ISREG(status.st_mode):
+                files[str(path.relative_to(run_dir))] = (status.st_size, status.st_mtime_ns)
+    files.pop(LIST, None)
+    return files
 
 
 def _key(run_id: str, name: str) -> str:
@@ -146,7 +148,7 @@ def _kind(name: str) -> str:
 
 
 def _index(run_id: str, names: Iterable[str]) -> bytes:
-    """A page that leads to every file of a run: object stores list nothing to a browser."""
+    """A page of links to every file of a run: object stores list nothing to a browser."""
     keys = [_text(name) for name in sorted(names)]
     lines = "\n".join(f'<li><a href="{quote(key)}">{html.escape(key)}</a></li>' for key in keys)
     title = f"Artifacts of run {html.escape(run_id)}"

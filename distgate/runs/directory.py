@@ -1,4 +1,4 @@
-"""Where a run keeps what it made: one directory per run, and the address at which people reach it."""
+"""The directory of a run's artifacts, and the address at which people reach it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class RunDirectory:
         return path
 
     def stage_again(self, name: str) -> Path:
-        """The empty directory of one stage; what an earlier try left is kept beside it, as ``NAME.try-1`` and on."""
+        """The empty directory of one stage; that of an earlier try stays beside it, as ``NAME.try-1`` and on."""
         path = self.root / name
         if path.exists():
             number = next(number for number in count(1) if not (self.root / f"{name}.try-{number}").exists())
@@ -54,6 +54,6 @@ class RunDirectory:
         return f"[{inline(text)}]({self.url(path)})" if self.base_url else f"{inline(text)}: `{printable(str(path))}`"
 
     def logs(self) -> list[Path]:
-        """What is text for people below, in order of the stages: MOST_LOGS at most, tests may leave any number."""
-        found = (path for path in sorted(self.root.rglob("*")) if path.suffix in _KINDS and path.is_file())
-        return list(islice((path for path in found if not path.is_symlink()), MOST_LOGS))
+        """Text files for people, in order of the stages: MOST_LOGS at most, tests may leave any number."""
+        paths = (path for path in sorted(self.root.rglob("*")) if path.suffix in _KINDS and path.is_file())
+        return list(islice((path for path in paths if not path.is_symlink()), MOST_LOGS))

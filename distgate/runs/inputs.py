@@ -1,6 +1,6 @@
-"""The inputs of a run, brought together again: from its directory, else from where the run itself had them.
+"""The inputs of a run, brought together again: from its directory, else from the sources of the run itself.
 
-Each is checked against what the capsule says of it, and whatever is not the same is told.
+Each is checked against the run's record, and differences are reported.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from distgate.rpm.repository import make_repository
 from distgate.runs.record import BaseRecord, BuildRecord, RpmRecord, RunRecord
 from distgate.steps import Progress
 
-Said = Callable[[str], None]
+OnDifference = Callable[[str], None]
 """Receives a sentence about an input that is not the recorded one."""
 
 
 @dataclass(frozen=True)
 class RecordedInputs:
-    """What the run in ``directory`` worked with; ``differs`` gets whatever is not the same here."""
+    """The packages, files and base image of the run in ``directory``; ``differs`` gets each that is not the same."""
 
-    capsule: RunRecord
+    record: RunRecord
     directory: Path
     progress: Progress
-    differs: Said
+    differs: OnDifference
 
     def packages(self, into: Path, build: BuildRecord) -> None:
         """Fill ``into`` with the build's RPMs and their repository metadata.
@@ -55,24 +55,24 @@ class RecordedInputs:
         self.progress(f"{count} RPMs, {count - len(missing)} of them from the run's directory")
 
     def checkout(self, into: Path, build: BuildRecord | None) -> Path:
-        """The commit's files in ``into``: from the run's own checkout, else from dist-git. See drivers.dist_git."""
-        change = self.capsule.change
-        own = self.directory / "checkout" / change.repo / ".git"
-        if own.is_dir():
+        """The commit's files in ``into``: from the run's own checkout, else from dist-git."""
+        change = self.record.change
+        repository = self.directory / "checkout" / change.repo / ".git"
+        if repository.is_dir():
             try:
-                return _from_own(own, change, into)
+                return _from_copy(repository, change, into)
             except DistgateError as error:
-                self.progress(f"the run's own checkout is of no use: {error.message}")
+                self.progress(f"the run's own checkout cannot be used: {error.message}")
         if build is None:
             raise ConfigurationError("the run did not get as far as its sources")
         self.progress(f"fetching {change.rev[:7]} from {build.repository_url}")
         return checkout(build.repository_url, change.rev, into)
 
-    def base(self, recorded: BaseRecord | None, stores: Sequence[Path], given: Path | None) -> BaseImage:
-        """The base image: the one that is ``given`` (a record, base.json), else the recorded one where it lies or in
+    def base(self, recorded: BaseRecord | None, stores: Sequence[Path], override: Path | None) -> BaseImage:
+        """The base image: that of ``override`` (a record, base.json), else the recorded one, at its old path or in
         one of the image stores ``stores``. Raises ConfigurationError when this machine does not have it."""
-        if given is not None:
-            base = _read_base(given)
+        if override is not None:
+            base = _read_base(override)
             if recorded is None or base.identity != recorded.identity:
                 self.differs(f"the base image is {base.identity}, not {recorded.identity if recorded else 'known'}")
             return base
@@ -80,10 +80,10 @@ class RecordedInputs:
             raise ConfigurationError(
                 "the run ended before it had a base image", hint="name one with --base RECORD.json"
             )
-        places = [BaseImage.from_record(recorded.model_dump())]
+        images = [BaseImage.from_record(recorded.model_dump())]
         records = [store / "bases" / recorded.identity / RECORD for store in stores]
-        places += [_read_base(record) for record in records if record.is_file()]
-        for base in places:
+        images += [_read_base(record) for record in records if record.is_file()]
+        for base in images:
             if base.path.is_file() and os.access(base.ssh_key, os.R_OK):
                 return base
         raise ConfigurationError(
@@ -92,25 +92,25 @@ class RecordedInputs:
         )
 
     def _copied(self, rpm: RpmRecord, into: Path) -> bool:
-        own = self.directory / "build" / rpm.name
-        if not own.is_file() or sha256_of(own) != rpm.sha256:
+        copy = self.directory / "build" / rpm.name
+        if not copy.is_file() or sha256_of(copy) != rpm.sha256:
             return False
-        shutil.copyfile(own, into / rpm.name)
+        shutil.copyfile(copy, into / rpm.name)
         return True
 
     def _download(self, missing: list[RpmRecord], into: Path, build: BuildRecord) -> None:
         fetched = into.with_name(f"{into.name}.koji")
         _hub(build).download(build.task_id, fetched, build.arch)
         for rpm in missing:
-            found = fetched / rpm.name
-            if not found.is_file():
+            rpm_file = fetched / rpm.name
+            if not rpm_file.is_file():
                 raise InfrastructureError(
                     f"Koji task {build.task_id} at {build.server} has no {rpm.name} any more",
                     hint="scratch builds are deleted after a while; the run's directory has them",
                 )
-            if sha256_of(found) != rpm.sha256:
+            if sha256_of(rpm_file) != rpm.sha256:
                 self.differs(f"{rpm.name} of Koji task {build.task_id} is not the one that the run tested")
-            shutil.move(found, into / rpm.name)
+            shutil.move(rpm_file, into / rpm.name)
         shutil.rmtree(fetched)
 
 
@@ -119,11 +119,11 @@ def _hub(build: BuildRecord) -> BuildHub:
     return KojiClient(KojiProfile(server=build.server, topurl=build.topurl, auth="none"))
 
 
-def _from_own(own: Path, change: Change, into: Path) -> Path:
-    """The commit from another checkout's objects: whatever a suite did to its files is not taken along."""
-    # A copy, for git refuses to read a repository that belongs to somebody else.
+def _from_copy(repository: Path, change: Change, into: Path) -> Path:
+    """The commit from another checkout's objects, without what a suite did to its files."""
+    # A copy, for git refuses to read a repository of another user.
     copied = into.with_name(f".{into.name}.git")
-    shutil.copytree(own, copied, symlinks=True)
+    shutil.copytree(repository, copied, symlinks=True)
     try:
         return checkout(f"file://{quote(str(copied.resolve()))}", change.rev, into)
     finally:
@@ -132,8 +132,8 @@ def _from_own(own: Path, change: Change, into: Path) -> Path:
 
 def _read_base(record: Path) -> BaseImage:
     try:
-        known = json.loads(record.read_text(encoding="utf-8"))
-        return BaseImage.from_record(known, record.absolute().parent)
+        fields = json.loads(record.read_text(encoding="utf-8"))
+        return BaseImage.from_record(fields, record.absolute().parent)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigurationError(
             f"{record} describes no base image: {error}", hint="JSON with path, identity, root_offset and ssh_key"

@@ -1,7 +1,7 @@
-"""The capsule of a run, ``run.json``: every input and every verdict, so that the run can be done again by hand.
+"""The record of a run, ``run.json``: every input and every verdict, so that the run can be done again by hand.
 
-It is written step by step as the run learns things, and lies in the run's directory, with which it can be copied to
-another machine. A reader ignores fields that it does not know.
+Each stage adds its part. The file lies in the run's directory, with which it can be copied to another machine.
+Readers ignore fields that they do not know.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ class RpmRecord(_Record):
     @field_validator("name")
     @classmethod
     def _is_a_file_name(cls, name: str) -> str:
-        # It becomes a part of paths, and a capsule may come from anywhere.
+        # It becomes a part of paths, and a record may come from anywhere.
         if name != os.path.basename(name) or not name.endswith(".rpm"):
             raise ValueError("it is not the name of an RPM file")
         return name
 
 
 class UnitTestsRecord(_Record):
-    """What %check was seen to do (distgate.builds.unit_tests)."""
+    """How %check ended (distgate.builds.unit_tests)."""
 
     status: str
     evidence: str = ""
@@ -58,10 +58,10 @@ class UnitTestsRecord(_Record):
 
 
 class BuildRecord(_Record):
-    """The scratch build: where it was done, of what, and what came out; without RPMs it did not end well.
+    """The scratch build: its hub, its source and its packages; without RPMs it did not end well.
 
-    ``source`` is what was built. Where that went to Koji as a source package, ``srpm`` is its path relative to the
-    run's directory, and ``original_nvr`` is the NVR that the spec file has in dist-git.
+    ``srpm`` is the path of the source package relative to the run's directory, where one was made for Koji;
+    ``original_nvr`` is the NVR that the spec file has in dist-git.
     """
 
     server: str
@@ -102,7 +102,7 @@ class OmissionRecord(_Record):
 
 
 class ComposeRecord(_Record):
-    """The image: in which way it was made, on what, and its path relative to the run's directory.
+    """The image: how and on what base it was made, and its path relative to the run's directory.
 
     Without an image the compose did not end well.
     """
@@ -116,21 +116,21 @@ class ComposeRecord(_Record):
 
 
 class SmokeRecord(_Record):
-    """What the smoke test said."""
+    """The smoke test's result."""
 
     passed: bool
     sentence: str
 
 
 class RerunRecord(_Record):
-    """What running a failing suite again, and without the change, told of it (distgate.testing.reruns)."""
+    """The result of running a failing suite again, and without the change (distgate.testing.reruns)."""
 
     words: str
     evidence: str
 
 
 class TestRecord(_Record):
-    """One test of a suite; ``logs`` are relative to the suite's artifacts, and a stranger's words."""
+    """One test of a suite; ``logs`` are relative to the suite's artifacts, and a stranger's text."""
 
     __test__ = False  # not a pytest class
 
@@ -141,7 +141,7 @@ class TestRecord(_Record):
 
 
 class SuiteRecord(_Record):
-    """The verdict on one suite. ``directory``, relative to the run's, holds what it left in ``artifacts``."""
+    """The verdict on one suite. ``directory`` is relative to the run's; its ``artifacts`` are the suite's files."""
 
     suite: str
     kind: str
@@ -155,7 +155,7 @@ class SuiteRecord(_Record):
 
 
 class TestsRecord(_Record):
-    """The suites that were found and what each of them said; ``reason`` says why there are none."""
+    """The suites and the verdict on each; ``reason`` says why there are none."""
 
     __test__ = False  # not a pytest class
 
@@ -165,7 +165,7 @@ class TestsRecord(_Record):
 
 
 class VerdictRecord(_Record):
-    """The run's last word: SUCCESS, UNSTABLE, FAILURE or ABORTED."""
+    """The verdict on the run: SUCCESS, UNSTABLE, FAILURE or ABORTED."""
 
     status: str
     sentence: str
@@ -173,7 +173,7 @@ class VerdictRecord(_Record):
 
 
 class RunRecord(_Record):
-    """All that is known of one run; what is None was not reached."""
+    """The inputs and verdicts of one run; a part that is None was not reached."""
 
     version: int = VERSION
     run_id: str
@@ -198,57 +198,58 @@ class RunRecord(_Record):
 
     @field_validator("change", mode="before")
     @classmethod
-    def _as_we_know_it(cls, change: Any) -> Any:
-        # Change itself refuses what it does not know, for it faces the bus; a record only grows.
-        known = Change.model_fields
-        return {name: change[name] for name in change if name in known} if isinstance(change, dict) else change
+    def _without_later_fields(cls, change: Any) -> Any:
+        # Change itself refuses unknown fields, for it faces the bus; a record only grows.
+        fields = Change.model_fields
+        return {name: change[name] for name in change if name in fields} if isinstance(change, dict) else change
 
 
 @dataclass(frozen=True)
 class RunRecordFile:
-    """The capsule on disk. One process writes it, step by step; readers see a whole one at any moment."""
+    """The record on disk. One process writes it, step by step; readers see a whole one at any moment."""
 
     path: Path
 
     def begin(
         self, run_id: str, build_id: str, site: str, change: Change, pipeline: Pipeline = "allpackages"
     ) -> RunRecord:
-        """Start the record of a run. A retry of it keeps what its earlier stages said, but for the verdict."""
-        own = {"run_id": run_id, "build_id": build_id, "site": site, "change": change, "pipeline": pipeline}
-        fresh = RunRecord(**own, tools=tool_versions())
+        """Start the record of a run. A retry of it keeps the parts of its earlier stages, but for the verdict."""
+        record = RunRecord(
+            run_id=run_id, build_id=build_id, site=site, change=change, pipeline=pipeline, tools=tool_versions()
+        )
         try:
-            known = load(self.path)
-        except ConfigurationError:  # there is none yet, or nobody can read it
-            return self._save(fresh)
-        if known.run_id != run_id or known.change != change:
-            return self._save(fresh)
-        kept = {name: getattr(known, name) for name in ("build", "compose", "smoke", "tests")}
-        return self._save(fresh.model_copy(update=kept))
+            earlier = load(self.path)
+        except ConfigurationError:  # there is none yet, or it is damaged
+            return self._save(record)
+        if earlier.run_id != run_id or earlier.change != change:
+            return self._save(record)
+        parts = {name: getattr(earlier, name) for name in ("build", "compose", "smoke", "tests")}
+        return self._save(record.model_copy(update=parts))
 
-    def note(self, **learnt: _Record | HeldGuest | None) -> RunRecord:
-        """Write down what was learnt, such as ``note(build=...)``; what is there under the same name is replaced.
+    def update(self, **parts: _Record | HeldGuest | None) -> RunRecord:
+        """Add or replace parts of the record, such as ``update(build=...)``.
 
         Raises ConfigurationError when the file cannot be read, InfrastructureError when it cannot be written.
         """
-        return self._save(load(self.path).model_copy(update=learnt))
+        return self._save(load(self.path).model_copy(update=parts))
 
     def read(self) -> RunRecord:
-        """What was written so far; see ``load``."""
+        """The record as it is now; see ``load``."""
         return load(self.path)
 
-    def _save(self, capsule: RunRecord) -> RunRecord:
+    def _save(self, record: RunRecord) -> RunRecord:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_record(self.path, capsule)
+            write_record(self.path, record)
         except OSError as error:
             raise InfrastructureError(
                 f"cannot write {self.path}: {error.strerror}", hint="is the disk full?"
             ) from error
-        return capsule
+        return record
 
 
 def load(path: Path) -> RunRecord:
-    """The capsule in the file ``path``. Raises ConfigurationError that names the field which is wrong."""
+    """The record in the file ``path``. Raises ConfigurationError that names the field which is wrong."""
     try:
         return read_record(path, RunRecord, hint="see docs/reproduce.md")
     except OSError as error:
@@ -258,16 +259,16 @@ def load(path: Path) -> RunRecord:
 
 
 def record_rpms(rpms: Iterable[RpmFile]) -> tuple[RpmRecord, ...]:
-    """What the capsule says of RPMs on disk."""
+    """The records of RPMs on disk."""
     return tuple(RpmRecord(name=rpm.path.name, sha256=sha256_of(rpm.path), nevra=rpm.nevra) for rpm in rpms)
 
 
 def tool_versions() -> dict[str, str]:
-    """Versions of what decides how a run ends, on this host."""
-    found = {"python": platform.python_version(), "kernel": platform.release(), "host": platform.node()}
+    """The versions of this host's tools that may decide how a run ends."""
+    versions = {"python": platform.python_version(), "kernel": platform.release(), "host": platform.node()}
     for name in _DISTRIBUTIONS:
         try:
-            found[name] = metadata.version(name)
+            versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return versions

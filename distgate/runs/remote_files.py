@@ -1,4 +1,4 @@
-"""Files in a directory, or in any place that fsspec can reach, such as S3; what fails is tried again."""
+"""Files in a directory, or where fsspec can reach, such as S3; a call that fails is tried again."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ R = TypeVar("R")
 
 TRIES = 4
 _note_retry = before_sleep_log(log, logging.WARNING)
-#: How each file system is told what a file is; others do without.
+#: The option with a file's MIME type, of each file system that has one.
 _TYPE_OPTION = {"s3": "ContentType", "s3a": "ContentType", "gs": "content_type", "gcs": "content_type"}
 
 
 class RemoteFiles:
     """The files below ``url``, a directory or a URL of fsspec's; ``options`` go to its file system.
 
-    ``what`` they are, and ``hint`` where they are configured, is for errors: ConfigurationError for a URL that no
-    file system here understands; every method raises InfrastructureError when TRIES attempts have failed. Keys are
-    relative to the URL.
+    ``what`` they are, and ``hint`` where they are configured, are for the texts of errors. Keys are relative to the
+    URL. Raises ConfigurationError for a URL that no file system here understands; every method raises
+    InfrastructureError when TRIES attempts have failed.
     """
 
     def __init__(self, what: str, url: str, options: Mapping[str, Any] | None, hint: str) -> None:
@@ -43,34 +43,34 @@ class RemoteFiles:
             ) from error
 
     def put(self, path: Path, key: str, kind: str) -> None:
-        """Copy a file there; ``kind`` is its MIME type."""
-        self._try(self._files.put_file, str(path), self._at(key), **self._typed(kind))
+        """Upload a file; ``kind`` is its MIME type."""
+        self._retry(self._files.put_file, str(path), self._at(key), **self._typed(kind))
 
     def write(self, key: str, content: bytes, kind: str) -> None:
-        """Make a file there; ``kind`` is its MIME type."""
-        self._try(self._files.pipe_file, self._at(key), content, **self._typed(kind))
+        """Write a remote file; ``kind`` is its MIME type."""
+        self._retry(self._files.pipe_file, self._at(key), content, **self._typed(kind))
 
     def read(self, key: str) -> bytes | None:
-        """What a file holds; None when it is not there."""
-        return self._try(self._read, self._at(key))
+        """The content of a file; None when there is none."""
+        return self._retry(self._read, self._at(key))
 
     def get(self, key: str, path: Path) -> None:
-        """Copy a file from there, and make the directories above ``path``."""
+        """Download a file, and make the directories above ``path``."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._try(self._files.get_file, self._at(key), str(path))
+        self._retry(self._files.get_file, self._at(key), str(path))
 
     def remove(self, key: str, *, recursive: bool = False) -> None:
-        """Remove a file, or a directory with all that is in it; what is not there is no error."""
-        self._try(self._remove, self._at(key), recursive)
+        """Remove a file, or a directory with its content; one that does not exist is no error."""
+        self._retry(self._remove, self._at(key), recursive)
 
     def listed(self) -> list[Mapping[str, Any]]:
-        """What is right below, as fsspec describes it (``name``, ``type``, ``size``); nothing where nothing is."""
-        return self._try(self._listed)
+        """The entries of the URL's own directory, as fsspec describes them (``name``, ``type``, ``size``)."""
+        return self._retry(self._listed)
 
     def _at(self, key: str) -> str:
         return f"{self._root}/{key}"
 
-    def _try(self, act: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    def _retry(self, act: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         attempts = Retrying(
             stop=stop_after_attempt(TRIES), wait=wait_exponential(0.5, max=10), before_sleep=_note_retry, reraise=True
         )

@@ -42,7 +42,7 @@ def remove_stored(site: str, dry_run: bool) -> list[Freed]:
         return []
     found = expired_copies(open_ledger(), store.runs(), time.time(), settings().keep_days * DAY)
     for one in [] if dry_run else found:
-        store.drop(one.what)
+        store.remove(one.what)
     return found
 
 

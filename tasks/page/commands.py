@@ -13,13 +13,13 @@ from distgate.settings import settings
 from distgate.text import fenced, inline
 
 
-def by_hand(capsule: RunRecord, room: RunDirectory) -> str:
+def by_hand(record: RunRecord, room: RunDirectory) -> str:
     """How to see it with one's own eyes: the guest that is held, and the command that does the run again."""
-    parts = [*_held(capsule.held)] if capsule.held else []
-    if capsule.build:
+    parts = [*_held(record.held)] if record.held else []
+    if record.build:
         parts += [
             "On the host of this run, without Prefect or the bus:",
-            fenced(f"distgate reproduce {capsule.run_id}"),
+            fenced(f"distgate reproduce {record.run_id}"),
             f"Elsewhere: copy the directory `{room.root}` and give its path instead.",
         ]
     return "\n\n".join(["## Reproduce it", *parts]) if parts else ""
@@ -33,28 +33,28 @@ def _held(held: HeldGuest) -> list[str]:
     ]
 
 
-def run_again(status: str, capsule: RunRecord, stage: str) -> str:
+def run_again(status: str, record: RunRecord, stage: str) -> str:
     """How to have the change tested again: from the stage on that did not pass, or all of it; each by a command."""
     parts = ["## Test it again"]
     if status in ("FAILURE", "ABORTED"):
         parts += ["Go on at the stage that failed (*Retry* on the run's page does the same):"]
-        parts += [fenced(f"prefect flow-run retry {capsule.run_id}")]
+        parts += [fenced(f"prefect flow-run retry {record.run_id}")]
     elif stage:
         parts += [f"From `{stage}` on, with the results of the stages before it:"]
-        parts += [fenced(_manual(capsule, f"start_from={stage}"))]
-    parts += ["All of it anew, from the build on:", fenced(_manual(capsule, "again=true"))]
+        parts += [fenced(_manual(record, f"start_from={stage}"))]
+    parts += ["All of it anew, from the build on:", fenced(_manual(record, "again=true"))]
     return "\n\n".join(parts)
 
 
-def _manual(capsule: RunRecord, parameter: str) -> str:
+def _manual(record: RunRecord, parameter: str) -> str:
     """A run of the change that is started by hand, in lines that a page shows whole. ``distgate replay`` starts the
     same, on hosts with the ledger."""
-    known, change = settings(), capsule.change
-    deployment = known.manual_deployment_of(capsule.pipeline)
+    known, change = settings(), record.change
+    deployment = known.manual_deployment_of(record.pipeline)
     where = json.dumps({"namespace": change.namespace, "repo": change.repo, "branch": change.branch})
     what = json.dumps({"rev": change.rev})
     # The newline is one within JSON: between two members.
     parameters = [parameter, f"change={where[:-1]},\n {what[1:]}"]
-    parameters += [f"site={json.dumps(capsule.site)}"] if capsule.site != known.site else []
+    parameters += [f"site={json.dumps(record.site)}"] if record.site != known.site else []
     words = [f"--param {shlex.quote(one)}" for one in parameters]
     return " \\\n  ".join([f"prefect deployment run {shlex.quote(deployment)}", *words])

@@ -40,7 +40,7 @@ _KEY_LOGS = re.compile(r"(build\..*|test|transaction|console)\.log$|(ansible|tmt
 
 
 def summary_page(
-    report: Report, capsule: RunRecord, run: Run | None, times: Sequence[StageTime], letters: Sequence[OutboxMessage]
+    report: Report, record: RunRecord, run: Run | None, times: Sequence[StageTime], letters: Sequence[OutboxMessage]
 ) -> str:
     """The markdown of a run's summary; ``capsule`` holds what the run wrote down, whatever ended it, ``letters`` are
     the messages about it so far."""
@@ -50,13 +50,13 @@ def summary_page(
     bad = failed[-1 if report.error else 0] if failed else ""
     parts = [
         f"# {report.status}: {report.job.change.title}",
-        _verdict(report, capsule),
+        _verdict(report, record),
         _logs_of(bad, room),
         "## Stages\n\n" + table(("stage", "status", "seconds"), [tuple(one.row().values()) for one in times]),
-        suites_section(capsule, room) if report.plan else "",
+        suites_section(record, room) if report.plan else "",
         *report.sections(),
-        by_hand(capsule, room),
-        run_again(report.status, capsule, bad),
+        by_hand(record, room),
+        run_again(report.status, record, bad),
         _facts(report),
         messages_section(report, run, letters),
         logs_section(room),
@@ -64,7 +64,7 @@ def summary_page(
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _verdict(report: Report, capsule: RunRecord) -> str:
+def _verdict(report: Report, record: RunRecord) -> str:
     """The verdict in one sentence, who is to blame, and the evidence: in lines first, then as it was said."""
     error, blame = report.error, report.blame
     said = report.why.removesuffix(f" (blame: {blame})")
@@ -78,7 +78,7 @@ def _verdict(report: Report, capsule: RunRecord) -> str:
         parts += [f"**Hint:** {inline(error.hint)}"] if error.hint else []
         parts += [fenced(said[-MOST_EVIDENCE:])] if "\n" in said else []
     elif report.status == "UNSTABLE":
-        parts += [failing_tests(capsule, report.job.run_dir)]
+        parts += [failing_tests(record, report.job.run_dir)]
     return "\n\n".join(part for part in parts if part)
 
 

@@ -90,7 +90,7 @@ class Report(ABC):
         return f"{self.status}: {self.job.change.title}" + (f" (blame: {self.blame})" if self.blame else "")
 
     def record(self) -> VerdictRecord:
-        """The verdict as the capsule has it."""
+        """The verdict as the run record has it."""
         return VerdictRecord(status=self.status, sentence=self.sentence(), blame=self.blame or "")
 
     @property

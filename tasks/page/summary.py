@@ -58,12 +58,12 @@ def _publish(report: Report) -> None:
     get_run_logger().info("%s %s", report.status, report.sentence())
     verdict = report.record()
     ledger().record_facts(report.job.run_id, blame=verdict.blame, sentence=verdict.sentence)
-    capsule = report.job.capsule.note(verdict=verdict)
-    if capsule.held:
+    record = report.job.record.update(verdict=verdict)
+    if record.held:
         # Its time is counted from the end of the run, which is now but for seconds.
-        held = replace(capsule.held, until=time.time() + 60.0 * report.job.reserve)
-        capsule = report.job.capsule.note(held=held)
-    page = summary_page(report, capsule, run, times, letters)
+        held = replace(record.held, until=time.time() + 60.0 * report.job.reserve)
+        record = report.job.record.update(held=held)
+    page = summary_page(report, record, run, times, letters)
     create_markdown_artifact(page, key="summary", description=inline(report.brief))
     create_table_artifact([time.row() for time in times], key="stages", description="Stages, durations, statuses")
     room = report.job.run_dir

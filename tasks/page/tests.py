@@ -22,9 +22,9 @@ MOST_LINKS = 5
 _FINE = ("pass", "info", "skip")
 
 
-def suites_section(capsule: RunRecord, room: RunDirectory) -> str:
+def suites_section(record: RunRecord, room: RunDirectory) -> str:
     """The suites with their verdicts, and a row for each test; empty when it is not known which there are."""
-    tests = capsule.tests
+    tests = record.tests
     if tests is None or not tests.suites:
         return f"## Tests\n\nSkipped: {inline(tests.reason)}" if tests and tests.reason else ""
     lines = "\n".join(_suite_line(one) for one in tests.suites)
@@ -39,16 +39,16 @@ def suites_section(capsule: RunRecord, room: RunDirectory) -> str:
     return "\n\n".join(part for part in ("## Tests", lines, details, every, f"As JUnit XML: {results}") if part)
 
 
-def failing_tests(capsule: RunRecord, room: RunDirectory) -> str:
+def failing_tests(record: RunRecord, room: RunDirectory) -> str:
     """The first tests that did not pass, each with what its log says and a link to it; empty when there is none."""
-    found = _failing(capsule)
+    found = _failing(record)
     quoted = "\n\n".join(_quoted(suite, test, room) for suite, test in found[:MOST_QUOTED])
     more = f"\n\n... and {len(found) - MOST_QUOTED} more, see below" if len(found) > MOST_QUOTED else ""
     return quoted + more
 
 
-def _failing(capsule: RunRecord) -> list[tuple[SuiteRecord, TestRecord]]:
-    suites = capsule.tests.suites if capsule.tests else ()
+def _failing(record: RunRecord) -> list[tuple[SuiteRecord, TestRecord]]:
+    suites = record.tests.suites if record.tests else ()
     return [(suite, test) for suite in suites for test in suite.tests if test.result not in _FINE]
 
 

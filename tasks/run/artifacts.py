@@ -36,7 +36,7 @@ def keep(site: str, room: Path) -> None:
     """Copy what is new in a run's directory to the site's store. Raises InfrastructureError when that is away."""
     store = store_of(site)
     if store is not None:
-        store.keep(room)
+        store.upload(room)
 
 
 def upload_or_log(site: str, room: Path) -> None:
@@ -50,7 +50,7 @@ def upload_or_log(site: str, room: Path) -> None:
 def bring(site: str, run_id: str) -> None:
     """Have the artifacts of an earlier attempt, or of an earlier run, on this host, if the store has them."""
     store = store_of(site)
-    if store is not None and store.bring(run_id, artifacts_dir()):
+    if store is not None and store.download(run_id, artifacts_dir()):
         get_run_logger().info("the artifacts of run %s are as %s has them", run_id, store.url)
 
 

@@ -35,11 +35,11 @@ class ReservedGuests:
 
     def keep(self, guest: Guest, why: str) -> None:
         """Hold this guest, unless none is asked for or one is held already. What goes wrong is logged."""
-        if self._held is None or self._job.capsule.read().held is not None:
+        if self._held is None or self._job.record.read().held is not None:
             return
         try:
             held = self._held.keep(guest, why)
-            self._job.capsule.note(held=held)
+            self._job.record.update(held=held)
         except DistgateError as error:
             # The verdict stands, whether a guest could be kept or not.
             get_run_logger().warning("%s: guest %s could not be held: %s", self._job.change.title, guest.name, error)

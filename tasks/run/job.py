@@ -35,6 +35,6 @@ class Job:
         return f"run {self.run_id}, {self.change.title}"
 
     @property
-    def capsule(self) -> RunRecordFile:
+    def record(self) -> RunRecordFile:
         """Where it is written down what the run would need to be done again by hand."""
         return RunRecordFile(self.run_dir.root / RUN_RECORD)

@@ -31,7 +31,7 @@ def find_earlier(
     return earlier
 
 
-def take_over(ledger: RunLedger, run_id: str, capsule: RunRecordFile, earlier: Run, start_from: str) -> None:
+def take_over(ledger: RunLedger, run_id: str, record: RunRecordFile, earlier: Run, start_from: str) -> None:
     """Let the run know what the earlier one found out; a retry of it keeps what it took the first time."""
     own = ledger.run(run_id)
     if own is not None and is_resumed(own.facts):
@@ -45,7 +45,7 @@ def take_over(ledger: RunLedger, run_id: str, capsule: RunRecordFile, earlier: R
         "image.test.smoke": "smoke",
         "package.test.functional": "tests",
     }
-    capsule.note(**{name: getattr(known, name) for suffix, name in records.items() if suffix in before})
+    record.update(**{name: getattr(known, name) for suffix, name in records.items() if suffix in before})
     ledger.record_facts(run_id, **facts)
     get_run_logger().info("starting from %s with the results of run %s: %s", start_from, earlier.run_id, before)
 

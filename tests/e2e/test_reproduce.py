@@ -91,15 +91,15 @@ def test_a_run_that_was_not_built_says_how_to_build_it_by_hand(lab: World, tmp_p
         commit.until("complete")
         commit.ended()
         found = [commit.room() / RUN_RECORD]
-    capsule = load(found[0])
+    record = load(found[0])
     status, said, _ = distgate(tmp_path, tmp_path, "reproduce", str(found[0]))
     assert status == 1
-    assert capsule.build is not None
-    assert f"Koji task {capsule.build.task_id}" in said
-    assert f"git -C dos2unix checkout {capsule.change.rev}" in said
+    assert record.build is not None
+    assert f"Koji task {record.build.task_id}" in said
+    assert f"git -C dos2unix checkout {record.change.rev}" in said
     assert "build.x86_64.log" in said
 
 
-def not_built(capsule: RunRecord) -> bool:
-    ended = capsule.verdict is not None and capsule.verdict.status == "FAILURE"
-    return ended and capsule.build is not None and not capsule.build.rpms and capsule.change.repo == "dos2unix"
+def not_built(record: RunRecord) -> bool:
+    ended = record.verdict is not None and record.verdict.status == "FAILURE"
+    return ended and record.build is not None and not record.build.rpms and record.change.repo == "dos2unix"

@@ -31,14 +31,14 @@ def world(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Iterator[Koj
 
 @dataclass(frozen=True)
 class Ran:
-    """One run of the stage: its output, its messages by their topic's end, and its capsule."""
+    """One run of the stage: its output, its messages by their topic's end, and its run record."""
 
     output: str
     letters: dict[str, dict[str, str]]
     room: Path
 
     @property
-    def capsule(self) -> Any:
+    def record(self) -> Any:
         return load(self.room / "run.json")
 
     @property
@@ -82,7 +82,7 @@ def test_all_packages_builds_what_is_in_dist_git(
         "tiny-1.2-3.fc41",
         "tiny-1.2-3.fc41",
     )
-    record = seen.capsule.build
+    record = seen.record.build
     assert (record.srpm, record.original_nvr) == ("", "tiny-1.2-3.fc41")
     assert (record.unit_tests.status, record.unit_tests.evidence, record.unit_tests.seconds) == (
         "passed",
@@ -101,7 +101,7 @@ def test_atomic_builds_a_source_package_that_names_the_commit(
     assert seen.built == [nvr, "tiny-1.2-3.fc41", "passed"]
     last = seen.letters["package.complete"]
     assert (last["status"], last["nvr"], last["original_spec_nvr"]) == ("SUCCESS", f"{nvr}.src", "tiny-1.2-3.fc41")
-    record = seen.capsule.build
+    record = seen.record.build
     assert record.srpm == f"source/{nvr}.src.rpm"
     assert record.srpm_sha256 == sha256_of(seen.room / record.srpm)
     assert record.source.endswith(f"/rpms/tiny.git#{rev}")
@@ -121,7 +121,7 @@ def test_a_packagers_build_can_be_taken_for_a_host_though_its_release_does_not_n
     task = int(hub.build(f"git+{world.dist_git.url}/rpms/tiny.git#{rev}", "f41", {}))
     seen = ran(prefect_server, world, rev, "atomic", tmp_path, str(task))
     assert seen.built == ["tiny-1.2-3.fc41", "tiny-1.2-3.fc41", "passed"]
-    assert seen.capsule.build.task_id == task
+    assert seen.record.build.task_id == task
     assert [one["id"] for one in hub.listTasks(opts={"method": "build"})][-1] == task
     assert not (seen.room / "source").exists()
 

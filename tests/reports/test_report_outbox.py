@@ -181,9 +181,9 @@ def test_a_verdict_knows_the_one_before_it(
 
 def test_the_capsule_says_who_is_to_blame_when_the_ledger_does_not(ledger: Ledger, tmp_path: Path) -> None:
     outbox = ReportOutbox(ledger, "matrix", tmp_path)
-    capsule = RunRecordFile(tmp_path / "a" / RUN_RECORD)
-    capsule.begin("a", "a", "lab", CHANGE)
-    capsule.note(verdict=VerdictRecord(status="FAILURE", sentence="the hub is away", blame="infrastructure"))
+    record = RunRecordFile(tmp_path / "a" / RUN_RECORD)
+    record.begin("a", "a", "lab", CHANGE)
+    record.update(verdict=VerdictRecord(status="FAILURE", sentence="the hub is away", blame="infrastructure"))
     write(ledger, "a", "FAILURE")
     *_, last = ledger.messages_of("a")
     notice = outbox.notice(Due(last, "a", 0))

@@ -55,41 +55,41 @@ def content(room: Path) -> dict[str, str]:
 
 
 def test_another_host_gets_what_was_kept(tmp_path: Path, opened: Opened) -> None:
-    assert opened().keep(filled(tmp_path / "here" / RUN)) == len(FILES)
-    assert opened().bring(RUN, tmp_path / "there")
+    assert opened().upload(filled(tmp_path / "here" / RUN)) == len(FILES)
+    assert opened().download(RUN, tmp_path / "there")
     assert content(tmp_path / "there" / RUN) == FILES
     assert [path.name for path in (tmp_path / "there").iterdir()] == [RUN]
 
 
 def test_only_what_changed_is_copied_and_what_is_gone_is_removed(tmp_path: Path, opened: Opened) -> None:
     room = filled(tmp_path / "here" / RUN)
-    opened().keep(room)
-    assert opened().keep(room) == 0
+    opened().upload(room)
+    assert opened().upload(room) == 0
     (room / "run.json").write_text("[]")
     shutil.rmtree(room / "tests")
-    assert opened().keep(room) == 1
-    opened().bring(RUN, tmp_path / "there")
+    assert opened().upload(room) == 1
+    opened().download(RUN, tmp_path / "there")
     assert content(tmp_path / "there" / RUN) == content(room)
     assert "tests/page.html" not in content(room)
 
 
 def test_two_hosts_take_turns_at_a_run(tmp_path: Path, opened: Opened) -> None:
     here, there = tmp_path / "here" / RUN, tmp_path / "there" / RUN
-    opened().keep(filled(here))
-    opened().bring(RUN, there.parent)
+    opened().upload(filled(here))
+    opened().download(RUN, there.parent)
     (there / "run.json").write_text('{"by": "there"}')
     (there / "build" / "root.log").unlink()
-    assert opened().keep(there) == 1
+    assert opened().upload(there) == 1
     (here / "stale.log").write_text("of the try before")
-    opened().bring(RUN, here.parent)
+    opened().download(RUN, here.parent)
     assert content(here) == content(there)
 
 
 def test_a_host_that_has_the_last_copy_keeps_what_it_learnt_since(tmp_path: Path, opened: Opened) -> None:
     room = filled(tmp_path / RUN)
-    opened().keep(room)
+    opened().upload(room)
     (room / "later.log").write_text("of a run that was killed")
-    assert opened().bring(RUN, tmp_path)
+    assert opened().download(RUN, tmp_path)
     assert (room / "later.log").exists()
 
 
@@ -98,30 +98,30 @@ def test_links_and_pipes_that_tests_left_are_not_followed(tmp_path: Path, opened
     (room / "tests" / "secret.log").symlink_to("/etc/passwd")
     (room / "everything").symlink_to("/etc")
     os.mkfifo(room / "tests" / "pipe.log")
-    assert opened().keep(room) == len(FILES)
-    opened().bring(RUN, tmp_path / "there")
+    assert opened().upload(room) == len(FILES)
+    opened().download(RUN, tmp_path / "there")
     assert content(tmp_path / "there" / RUN) == FILES
 
 
 def test_a_run_that_nobody_kept_is_not_brought(tmp_path: Path, opened: Opened) -> None:
-    assert not opened().bring(RUN, tmp_path)
+    assert not opened().download(RUN, tmp_path)
     assert list(tmp_path.glob("*/run.json")) == []
 
 
 def test_runs_are_listed_and_dropped(tmp_path: Path, opened: Opened) -> None:
     assert opened().runs() == []
     for run in ("one", "two"):
-        opened().keep(filled(tmp_path / "here" / run))
+        opened().upload(filled(tmp_path / "here" / run))
     assert opened().runs() == ["one", "two"]
-    opened().drop("one")
-    opened().drop("never")
+    opened().remove("one")
+    opened().remove("never")
     assert opened().runs() == ["two"]
-    assert not opened().bring("one", tmp_path)
+    assert not opened().download("one", tmp_path)
 
 
 def test_the_index_leads_to_every_file(tmp_path: Path, s3: ObjectStore) -> None:
     url = s3.bucket()
-    ArtifactStore(url, s3.options).keep(filled(tmp_path / RUN))
+    ArtifactStore(url, s3.options).upload(filled(tmp_path / RUN))
     page = s3.files().cat_file(f"{url}/{RUN}/{INDEX}").decode()
     assert '<a href="tests/a%20b%23c%3F.xml">tests/a b#c?.xml</a>' in page
     assert page.count("<li>") == len(FILES)
@@ -138,7 +138,7 @@ KINDS = {
 
 def test_a_browser_shows_text_and_runs_no_page_of_a_strangers(tmp_path: Path, s3: ObjectStore) -> None:
     url = s3.bucket()
-    ArtifactStore(url, s3.options).keep(filled(tmp_path / RUN))
+    ArtifactStore(url, s3.options).upload(filled(tmp_path / RUN))
     assert {name: s3.files().info(f"{url}/{RUN}/{name}")["ContentType"] for name in KINDS} == KINDS
 
 
@@ -146,13 +146,13 @@ def test_a_store_that_is_away_is_our_infrastructure(tmp_path: Path) -> None:
     (tmp_path / "a file").touch()
     store = ArtifactStore(str(tmp_path / "a file" / "store"))
     with pytest.raises(InfrastructureError, match="a file/store does not do its work: NotADirectoryError"):
-        store.keep(filled(tmp_path / RUN))
+        store.upload(filled(tmp_path / RUN))
     assert not (tmp_path / RUN / LIST).exists()
 
 
 def test_a_bucket_that_does_not_exist_is_our_infrastructure(tmp_path: Path, s3: ObjectStore) -> None:
     with pytest.raises(InfrastructureError, match=r"s3://nowhere/runs does not do its work: .*bucket does not exist"):
-        ArtifactStore("s3://nowhere/runs", s3.options).keep(filled(tmp_path / RUN))
+        ArtifactStore("s3://nowhere/runs", s3.options).upload(filled(tmp_path / RUN))
 
 
 def test_a_url_that_nothing_understands_is_refused() -> None:
@@ -164,6 +164,6 @@ def test_a_url_that_nothing_understands_is_refused() -> None:
 def test_a_site_says_where_its_store_is(tmp_path: Path, s3: ObjectStore) -> None:
     url = s3.bucket()
     block = ArtifactStoreBlock(url=url, options=s3.options)
-    block.store().keep(filled(tmp_path / RUN))
+    block.store().upload(filled(tmp_path / RUN))
     assert ArtifactStore(url, s3.options).runs() == [RUN]
     assert "tests" not in repr(block)

@@ -24,13 +24,13 @@ class Run:
 
     directory: Path
     build: BuildRecord
-    capsule: RunRecord
+    record: RunRecord
     said: list[str] = field(default_factory=list)
     differences: list[str] = field(default_factory=list)
 
     @property
     def inputs(self) -> RecordedInputs:
-        return RecordedInputs(self.capsule, self.directory, self.said.append, self.differences.append)
+        return RecordedInputs(self.record, self.directory, self.said.append, self.differences.append)
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +109,7 @@ def test_rpms_that_are_nowhere_are_an_error_of_ours(run: Run, tmp_path: Path) ->
 
 
 def test_the_run_s_checkout_is_taken_as_it_was_committed_whatever_a_suite_did_to_it(run: Run, tmp_path: Path) -> None:
-    own = checkout(run.build.repository_url, run.capsule.change.rev, run.directory / "checkout/tiny")
+    own = checkout(run.build.repository_url, run.record.change.rev, run.directory / "checkout/tiny")
     (own / "tests/tests.yml").write_text("changed by a suite\n")
     found = run.inputs.checkout(tmp_path / "a b" / "tiny", unreachable(run.build))
     assert (found / "tests/tests.yml").read_text() == "---\n"

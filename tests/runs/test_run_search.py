@@ -37,15 +37,15 @@ def write(path: Path, value: object) -> str:
 
 def test_a_run_is_found_by_its_id_its_beginning_its_build_id_and_its_page(artifacts: Path) -> None:
     for name in (ONE, "11111111", f"{ONE}.2", f"http://prefect/runs/flow-run/{ONE}/"):
-        assert find_run(name, [artifacts / "none", artifacts]).capsule.run_id == ONE
+        assert find_run(name, [artifacts / "none", artifacts]).record.run_id == ONE
 
 
 def test_a_run_is_found_by_its_directory_and_its_capsule_wherever_they_were_copied(artifacts: Path) -> None:
     moved = (artifacts / ONE).rename(artifacts.parent / "a copy")
     renamed = (artifacts / TWO / "run.json").rename(artifacts / TWO / "old.json")
     assert find_run(str(moved), []).directory == moved
-    assert find_run(str(moved / "run.json"), []).capsule.run_id == ONE
-    assert find_run(str(renamed), []).capsule.run_id == TWO
+    assert find_run(str(moved / "run.json"), []).record.run_id == ONE
+    assert find_run(str(renamed), []).record.run_id == TWO
 
 
 MESSAGES = [
@@ -60,7 +60,7 @@ MESSAGES = [
 def test_a_run_is_found_by_a_message_about_it(
     artifacts: Path, tmp_path: Path, message: dict[str, object], run_id: str
 ) -> None:
-    assert find_run(write(tmp_path / "message.json", message), [artifacts]).capsule.run_id == run_id
+    assert find_run(write(tmp_path / "message.json", message), [artifacts]).record.run_id == run_id
 
 
 @pytest.mark.parametrize(("pipeline", "run_id"), [(None, TWO), ("allpackages", ONE), ("atomic", TWO)])
@@ -69,7 +69,7 @@ def test_of_a_push_the_newest_run_of_either_pipeline_is_meant_or_that_of_one(
 ) -> None:
     RunRecordFile(artifacts / TWO / "run.json").begin(TWO, TWO, "lab", CHANGE, "atomic")
     push = write(tmp_path / "message.json", PUSH)
-    assert find_run(push, [artifacts], pipeline).capsule.run_id == run_id
+    assert find_run(push, [artifacts], pipeline).record.run_id == run_id
 
 
 REFUSED = [

@@ -42,8 +42,8 @@ def begun(tmp_path: Path) -> RunRecordFile:
 
 def test_what_is_noted_step_by_step_is_read_back_as_it_was(tmp_path: Path) -> None:
     file = begun(tmp_path)
-    file.note(build=BUILD)
-    file.note(smoke=SmokeRecord(passed=True, sentence="it boots"))
+    file.update(build=BUILD)
+    file.update(smoke=SmokeRecord(passed=True, sentence="it boots"))
     seen = load(file.path)
     assert (seen.change, seen.build, seen.compose) == (CHANGE, BUILD, None)
     assert seen.smoke == SmokeRecord(passed=True, sentence="it boots")
@@ -57,7 +57,7 @@ def test_the_address_of_the_repository_is_in_the_source_that_koji_got() -> None:
 
 def test_a_retry_keeps_what_earlier_stages_said_and_drops_the_verdict(tmp_path: Path) -> None:
     file = begun(tmp_path)
-    file.note(build=BUILD, verdict=VerdictRecord(status="FAILURE", sentence="it broke"))
+    file.update(build=BUILD, verdict=VerdictRecord(status="FAILURE", sentence="it broke"))
     seen = file.begin("run-1", "run-1.2", "lab", CHANGE)
     assert (seen.build, seen.verdict, seen.build_id) == (BUILD, None, "run-1.2")
     assert load(file.path) == seen
@@ -65,7 +65,7 @@ def test_a_retry_keeps_what_earlier_stages_said_and_drops_the_verdict(tmp_path: 
 
 def test_another_run_and_a_record_that_was_cut_off_begin_anew(tmp_path: Path) -> None:
     file = begun(tmp_path)
-    file.note(build=BUILD)
+    file.update(build=BUILD)
     assert file.begin("run-2", "run-2", "lab", CHANGE).build is None
     file.path.write_text(file.path.read_text()[:50])
     assert file.begin("run-2", "run-2", "lab", CHANGE).build is None
@@ -73,7 +73,7 @@ def test_another_run_and_a_record_that_was_cut_off_begin_anew(tmp_path: Path) ->
 
 def test_fields_of_a_later_distgate_are_ignored(tmp_path: Path) -> None:
     file = begun(tmp_path)
-    file.note(tests=TestsRecord(kind="sti", suites=(SuiteRecord(suite="s", kind="sti", verdict="PASS"),)))
+    file.update(tests=TestsRecord(kind="sti", suites=(SuiteRecord(suite="s", kind="sti", verdict="PASS"),)))
     raw = json.loads(file.path.read_text())
     raw["weather"] = raw["change"]["weather"] = raw["tests"]["suites"][0]["weather"] = "fine"
     file.path.write_text(json.dumps(raw))
@@ -100,7 +100,7 @@ def test_what_cannot_be_is_refused_with_the_name_of_the_field(
 ) -> None:
     file = begun(tmp_path)
     tests = TestsRecord(kind="sti", suites=(SuiteRecord(suite="s", kind="sti", verdict="PASS"),))
-    raw = file.note(build=BUILD, tests=tests).model_dump(mode="json")
+    raw = file.update(build=BUILD, tests=tests).model_dump(mode="json")
     place: Any = raw
     for step in path[:-1]:
         place = place[step]
