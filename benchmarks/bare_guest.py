@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Literal
 
 from distgate.errors import InfrastructureError
+from distgate.files import tail_of
 from distgate.guests import ssh
 from distgate.guests.domain_xml import EMPTY_DUMP
 from distgate.images.base import BaseImage
-from distgate.process import ProcessTimedOut, run, spawn, tail_of
+from distgate.process import ProcessTimedOut, run, spawn
 from distgate.waiting import Deadline, wait_for
 from lab.servers.ports import free_ports
 

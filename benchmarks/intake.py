@@ -22,10 +22,11 @@ import sqlalchemy as sa
 from benchmarks.pushes import Flood, flood
 from distgate.bus.queues import blocking_channel, consumers_of, declare_queue, messages_in
 from distgate.errors import DistgateError, InfrastructureError
+from distgate.files import tail_of
 from distgate.ledger.ledger import Ledger
 from distgate.ledger.tables import CHANGES
 from distgate.prefect_api import PrefectApi
-from distgate.process import spawn, tail_of
+from distgate.process import spawn
 from distgate.settings import Settings
 from distgate.waiting import Deadline, wait_for
 from lab.servers.prefect_server import SERVER

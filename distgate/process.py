@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from distgate.errors import ConfigurationError, DistgateError, InfrastructureError
+from distgate.files import TAIL, tail_of
 
 log = logging.getLogger(__name__)
 
 #: What a child sees of our environment unless the caller lists more: no credential ever travels by default.
 #: DISTGATE_LAB names the lab a process belongs to: `lab down` finds by it what nobody else remembers.
 PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "USER", "LOGNAME", "DISTGATE_LAB")
-TAIL = 4000
 #: Seconds in which the output of a killed process is read to its end.
 DRAIN_SECONDS = 2.0
 
@@ -203,15 +203,6 @@ def start(argv: Sequence[str], *, output: int, pass_fds: Sequence[int] = (), use
         raise ConfigurationError(
             f"cannot start {argv[0]}: {error.strerror}", hint="./run installs what distgate needs"
         ) from error
-
-
-def tail_of(path: Path, size: int = TAIL) -> str:
-    """The last ``size`` bytes of a file as text, or nothing when it does not exist."""
-    if not path.exists():
-        return ""
-    with path.open("rb") as stream:
-        stream.seek(max(0, path.stat().st_size - size))
-        return stream.read().decode("utf-8", "replace")
 
 
 def kill_group(pid: int, sig: int = signal.SIGKILL) -> None:

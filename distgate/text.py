@@ -48,6 +48,12 @@ def fenced(text: str) -> str:
     return f"{fence}\n{shown}\n{fence}"
 
 
+def first_of(names: Sequence[str], separator: str = ", ", most: int = 5) -> str:
+    """The first names, and how many more there are: ``a, b, c, d, e and 7 more``."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{separator.join(names[:most])}{more}"
+
+
 _UNITS = "KMGTP"
 _WRITTEN = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*([KMGTP]?)(?:i?B)?", re.IGNORECASE)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import shutil
 import signal
 import time
 from pathlib import Path
 
 from distgate.errors import InfrastructureError
+from distgate.files import remove_tree
 from distgate.process import run
 from distgate.steps import Progress
 from distgate.waiting import Deadline
@@ -56,11 +56,11 @@ def down(state: Path, progress: Progress = log.info, *, remove: bool = False) ->
     _unmount(state, progress)
     _detach(state, progress)
     for name in ("services", "running", "held"):
-        shutil.rmtree(state / name, ignore_errors=True)
+        remove_tree(state / name, ignore_errors=True)
     (state / "supervisor.json").unlink(missing_ok=True)
     forget_starter(state)
     if remove:
-        shutil.rmtree(state, ignore_errors=True)
+        remove_tree(state, ignore_errors=True)
     progress("the lab is down")
 
 

@@ -15,9 +15,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from distgate.errors import ConfigurationError, DistgateError, InfrastructureError, PackageError
-from distgate.files import UnfinishedImage, unfinished
+from distgate.files import UnfinishedImage, tail_of, unfinished
 from distgate.kickstart.base import BuiltImage
-from distgate.process import on_path, run, tail_of
+from distgate.process import on_path, run
 from distgate.rpm.transaction import Script
 from distgate.sandbox.child import in_namespaces, progress_pipe
 from distgate.steps import Progress, Step, Steps

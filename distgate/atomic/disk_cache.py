@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from distgate.atomic.disk import DiskDeployer, public_keys
 from distgate.errors import InfrastructureError
+from distgate.files import remove_tree
 from distgate.locks import GUARD, Gone, exclusive, lease, unleased
 from distgate.steps import Progress
 
@@ -67,7 +67,7 @@ class DeployedDisks:
             with unleased(entry) as free:
                 if free:
                     if not dry_run:
-                        shutil.rmtree(entry, ignore_errors=True)
+                        remove_tree(entry, ignore_errors=True)
                     gone.append(rev)
         return tuple(gone)
 
@@ -97,7 +97,7 @@ class DeployedDisks:
             if (entry / _DISK).is_file():
                 return
             for abandoned in self.directory.glob(f".{entry.name}.*"):
-                shutil.rmtree(abandoned, ignore_errors=True)
+                remove_tree(abandoned, ignore_errors=True)
             making = Path(tempfile.mkdtemp(prefix=f".{entry.name}.", dir=self.directory))
             try:
                 self.deployer.deploy(
@@ -108,7 +108,7 @@ class DeployedDisks:
             except OSError as error:
                 raise InfrastructureError(f"the disk of {rev[:12]} cannot be kept: {error}") from error
             finally:
-                shutil.rmtree(making, ignore_errors=True)
+                remove_tree(making, ignore_errors=True)
 
 
 def _heads(repository: Path) -> set[str]:

@@ -24,13 +24,12 @@ from distgate.base_images.entries import (
 )
 from distgate.base_images.prune import MAKING
 from distgate.errors import DistgateError, InfrastructureError, PackageError
-from distgate.files import disk_usage
+from distgate.files import disk_usage, remove_tree, tail_of
 from distgate.guests.accelerator import Accelerator, accelerator
 from distgate.guests.base import GuestHost
 from distgate.images.base import BaseImage
 from distgate.kickstart.base import BuiltImage, ImageBuilder
 from distgate.locks import GUARD
-from distgate.process import tail_of
 from distgate.records import write_record
 from distgate.rpm.nevra import Nevra
 from distgate.steps import Progress, Steps
@@ -84,7 +83,7 @@ def build(order: BuildRequest, bases: Path, workshop: BuildTools, progress: Prog
     Nothing is left of a failure. Raises InfrastructureError for it, ConfigurationError for a wrong kickstart.
     """
     making, entry = bases / f"{MAKING}{order.identity}", bases / order.identity
-    shutil.rmtree(making, ignore_errors=True)  # what a killed builder left
+    remove_tree(making, ignore_errors=True)  # what a killed builder left
     making.mkdir(parents=True)
     try:
         _check_room(order, bases)
@@ -97,7 +96,7 @@ def build(order: BuildRequest, bases: Path, workshop: BuildTools, progress: Prog
             raise
         raise explained from error
     finally:
-        shutil.rmtree(making, ignore_errors=True)
+        remove_tree(making, ignore_errors=True)
     return read_entry(entry)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import uuid
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distgate.base_images.entries import StoreListing, list_store
-from distgate.files import disk_usage
+from distgate.files import disk_usage, remove_tree
 from distgate.locks import leases, take, unleased
 
 #: Directories on their way into the store and out of it; they begin with a dot, which no reader of bases looks at.
@@ -104,7 +103,7 @@ def _remove(bases: Path, candidate: Removal, locks: Path) -> str:
             return _leased(directory)
         leaving = bases / f"{REMOVING}{candidate.identity}-{uuid.uuid4().hex[:8]}"
         directory.rename(leaving)  # at once and whole: nobody sees half of it
-    shutil.rmtree(leaving, ignore_errors=True)
+    remove_tree(leaving, ignore_errors=True)
     return ""
 
 
@@ -123,12 +122,12 @@ def _leased(directory: Path) -> str:
 def _clear_abandoned(bases: Path, locks: Path) -> None:
     for left in _hidden(bases):
         if left.name.startswith(REMOVING):
-            shutil.rmtree(left, ignore_errors=True)
+            remove_tree(left, ignore_errors=True)
         elif left.name.startswith(MAKING):
             stream = take(lock_of(locks, left.name.removeprefix(MAKING)), "prune")
             if stream is not None:
                 with closing(stream):
-                    shutil.rmtree(left, ignore_errors=True)
+                    remove_tree(left, ignore_errors=True)
 
 
 def _hidden(bases: Path) -> Iterator[Path]:

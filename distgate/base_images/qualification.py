@@ -19,7 +19,7 @@ from distgate.images.base import BaseImage
 from distgate.images.smoke import INSTALLED_COMMAND, KERNEL_COMMAND, judge
 from distgate.rpm.nevra import Nevra
 from distgate.steps import Progress
-from distgate.text import printable
+from distgate.text import first_of, printable
 from distgate.waiting import wait_for
 
 STATE_COMMAND = "systemctl is-system-running"
@@ -34,7 +34,6 @@ _LOOKS = 2
 #: What qemu says when somebody ends it; libvirt's own way, destroying the guest, says it too.
 _ENDED_FROM_OUTSIDE = "terminating on signal"
 #: Names in a sentence; the whole lists are in the records.
-_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -147,7 +146,7 @@ def findings(statement: GuestState, offline: Sequence[Nevra]) -> tuple[str, ...]
     """
     found = []
     if statement.failed_units:
-        found.append(f"units failed: {_names(statement.failed_units)}")
+        found.append(f"units failed: {first_of(statement.failed_units)}")
     elif statement.systemd_state != "running":
         found.append(f"systemd says {statement.systemd_state!r}, not 'running'")
     return (*found, *_package_complaints(statement, offline))
@@ -165,8 +164,8 @@ def _package_complaints(statement: GuestState, offline: Sequence[Nevra]) -> tupl
     on_disk = {str(package) for package in offline}
     missing, added = sorted(on_disk - running), sorted(running - on_disk)
     found = [] if on_disk else ["its RPM database holds no package"]
-    found += [f"packages on its disk that the guest does not have: {_names(missing)}"] if missing else []
-    found += [f"packages of the guest that are not on its disk: {_names(added)}"] if added else []
+    found += [f"packages on its disk that the guest does not have: {first_of(missing)}"] if missing else []
+    found += [f"packages of the guest that are not on its disk: {first_of(added)}"] if added else []
     return (*found, *([report.kernel] if report.kernel else []))
 
 
@@ -235,8 +234,3 @@ def _with_last_words(what: str, failed: InfrastructureError) -> str:
 def _last_line(text: str) -> str:
     lines = [line for line in printable(text).splitlines() if line.strip()]
     return lines[-1].strip()[:200] if lines else ""
-
-
-def _names(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:_SHOWN])
-    return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"

@@ -31,7 +31,7 @@ from distgate.base_images.entries import (
 from distgate.base_images.prune import Pruned, lock_of, prune
 from distgate.base_images.qualification import Qualification, qualify
 from distgate.errors import ConfigurationError, GaveUp, InfrastructureError
-from distgate.files import disk_usage
+from distgate.files import disk_usage, remove_tree
 from distgate.images.base import BaseImage
 from distgate.records import write_record
 from distgate.steps import Progress
@@ -233,7 +233,7 @@ class BaseStore:
         workshop = self._workshop()
         room = entry.directory / "qualification"
         with locks.lease(entry.directory, f"qualification by {self.who}"):
-            shutil.rmtree(room, ignore_errors=True)  # the last one's, or what a killed one left: an overlay as well
+            remove_tree(room, ignore_errors=True)  # the last one's, or what a killed one left: an overlay as well
             outcome = qualify(
                 entry.facts.base,
                 entry.facts.packages,

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -14,6 +12,7 @@ from pathlib import Path
 
 from distgate.builds.release import version_of
 from distgate.errors import ConfigurationError, InfrastructureError, PackageError
+from distgate.files import remove_tree, walk
 from distgate.process import ProcessFailed, ProcessTimedOut, run
 
 _REV = re.compile(r"[0-9a-f]{40}")
@@ -55,7 +54,7 @@ def checkout(url: str, rev: str, into: Path, *, timeout: float = 300.0, size_lim
             git(["-C", into, "fetch", "--quiet", "--no-tags", "--depth=1", url, rev], timeout)
             git(["-C", into, "checkout", "--quiet", "--detach", rev], timeout)
     except BaseException:
-        shutil.rmtree(into, ignore_errors=True)
+        remove_tree(into, ignore_errors=True)
         raise
     return into
 
@@ -184,15 +183,8 @@ class _SizeGuard:
         while not self._done.wait(_SIZE_INTERVAL):
             if _size(self._directory) > self._limit:
                 self._exceeded = True
-                shutil.rmtree(self._directory, ignore_errors=True)
+                remove_tree(self._directory, ignore_errors=True)
 
 
 def _size(directory: Path) -> int:
-    total = 0
-    for folder, _, names in os.walk(directory):
-        for name in names:
-            try:
-                total += os.lstat(os.path.join(folder, name)).st_size
-            except FileNotFoundError:
-                continue  # git's temporary files come and go
-    return total
+    return sum(entry.status.st_size for entry in walk(directory) if not entry.is_directory)

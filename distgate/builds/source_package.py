@@ -6,9 +6,7 @@ directory, and this host's rpm.
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import tempfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,8 +16,7 @@ from distgate.builds.checkout import commit_count
 from distgate.builds.lookaside import Lookaside
 from distgate.builds.release import mark_of, original, uses_autorelease, with_commit
 from distgate.errors import DistgateError, PackageError
-from distgate.files import sha256_of
-from distgate.process import tail_of
+from distgate.files import remove_tree, sha256_of, tail_of, walk
 from distgate.rpm.nevra import read_rpms
 from distgate.sandbox.sandbox import MIB, Limits, Sandbox
 from distgate.text import printable
@@ -93,7 +90,7 @@ class SourcePackager:
         spec = find_spec(checkout)
         _edit(spec, commit)
         self.lookaside.fetch(checkout / "sources", commit.namespace, commit.repo, checkout)
-        shutil.rmtree(checkout / ".git", ignore_errors=True)  # FETCH_HEAD has the URL, and that may have a password
+        remove_tree(checkout / ".git", ignore_errors=True)  # FETCH_HEAD has the URL, and that may have a password
         into.mkdir(parents=True, exist_ok=True)
         srpm = self._rpmbuild(checkout, spec, dist, into)
         return _checked_package(srpm, commit)
@@ -119,7 +116,7 @@ class SourcePackager:
         if len(srpms) != 1:
             raise _unbuildable(f"rpmbuild left {len(srpms)} source packages of {spec.name}, not one", log)
         srpm = srpms[0].replace(into / srpms[0].name)
-        shutil.rmtree(out)
+        remove_tree(out)
         return srpm
 
 
@@ -147,13 +144,13 @@ def _edit(spec: Path, commit: Commit) -> None:
 def _make_readable(checkout: Path) -> int:
     """Let the sandbox's user read the checkout, whatever the worker's umask is; its size in bytes."""
     size = 0
-    for folder, _, names in os.walk(checkout):
-        Path(folder).chmod(0o755)
-        for name in names:
-            path = Path(folder, name)
-            if path.is_file() and not path.is_symlink():
-                path.chmod(0o644 | path.stat().st_mode & 0o111)
-                size += path.stat().st_size
+    checkout.chmod(0o755)
+    for entry in walk(checkout):
+        if entry.is_directory:
+            (checkout / entry.path).chmod(0o755)
+        elif entry.is_file:
+            (checkout / entry.path).chmod(0o644 | entry.status.st_mode & 0o111)
+            size += entry.status.st_size
     return size
 
 

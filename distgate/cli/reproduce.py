@@ -158,7 +158,7 @@ def _title(found: RecordedRun) -> str:
 
 def _tell_build(found: RecordedRun, tell: Tell, as_json: bool) -> None:
     """A run that failed in its build: there is nothing to boot; where to read why, and how to build by hand."""
-    from distgate.process import tail_of
+    from distgate.files import tail_of
 
     record, build = found.record, found.record.build
     told = _build_log(found.directory / "build", build.arch if build else "")

@@ -54,7 +54,7 @@ def judge_suite(
     as_json: AsJson = False,
 ) -> None:
     """Say what a suite's run means, and who is to blame. Exit 0 for every verdict."""
-    from distgate.testing.results import read_end
+    from distgate.files import tail_of
     from distgate.testing.verdict import SuiteRun, judge
 
     if not artifacts.is_dir():
@@ -63,7 +63,7 @@ def judge_suite(
         )
     seen = judge(
         SuiteRun(str(artifacts), rc, artifacts, unreachable, timed_out, kind=kind),
-        read_end(console, 2000) if console else "",
+        tail_of(console, 2000) if console else "",
     )
     if as_json:
         print(json.dumps(asdict(seen) | {"retryable": seen.retryable}, indent=1))

@@ -17,13 +17,13 @@ from typing import Protocol, TypeVar
 from distgate.conformance.switch import addresses, switched
 from distgate.conformance.topology import Node, Topology
 from distgate.errors import InfrastructureError
+from distgate.files import tail_of
 from distgate.guests import ssh
 from distgate.guests.accelerator import Accelerator, accelerator
 from distgate.guests.base import CommandResult
 from distgate.guests.domain_xml import Wire
 from distgate.guests.host import LibvirtGuest, LibvirtGuests
 from distgate.guests.libvirt_connection import embedded_libvirt
-from distgate.process import tail_of
 from distgate.steps import Progress
 from distgate.waiting import Deadline
 

@@ -26,7 +26,7 @@ from distgate.conformance.verdict import (
     status_of,
 )
 from distgate.errors import ConfigurationError
-from distgate.process import tail_of
+from distgate.files import tail_of
 from distgate.steps import Progress, Steps
 from distgate.testing.verdict import SuiteRun, SuiteVerdict
 

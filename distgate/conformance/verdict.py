@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Literal
 
 from distgate.errors import Blame, TestsError
+from distgate.files import tail_of
 from distgate.steps import Step
 from distgate.testing.junit_reader import JunitTests, read_junit
 from distgate.testing.log_excerpts import last_failure, last_step, refusal
-from distgate.testing.results import TestOutcome, read_end
+from distgate.testing.results import LOG_END, TestOutcome
 from distgate.testing.verdict import RunVerdict, SuiteRun, SuiteVerdict, run_verdict
-from distgate.text import printable
+from distgate.text import first_of, printable
 
 Phase = Literal["provision", "install", "conformance"]
 
@@ -27,7 +28,6 @@ _SAID = "ansible.txt"
 _LOGS = ("ansible.log", _SAID)
 _UNREACHABLE = re.compile(r"(?:^|\| )fatal: \[([^]]*)\]: UNREACHABLE!", re.MULTILINE)
 _FAILED_ON = re.compile(r"(?:^|\| )fatal: \[([^]]*)\]: FAILED!", re.MULTILINE)
-_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def _failed(run: SuiteRun, what: str) -> tuple[Blame, str]:
     what fails on this side, is the profile's.
     """
     log = _log(run)
-    why = refusal(read_end(run.artifacts / _SAID)) if run.returncode in _REFUSED else ""
+    why = refusal(tail_of(run.artifacts / _SAID, LOG_END)) if run.returncode in _REFUSED else ""
     if why or not sum(run.tasks.values()):
         said = f"ansible-playbook did not take the playbook for {what}: {why or f'status {run.returncode}'}"
         return "configuration", printable(said, newlines=False)
@@ -173,7 +173,7 @@ def _at(log: str) -> str:
 
 
 def _log(run: SuiteRun) -> str:
-    return next((text for name in _LOGS if (text := read_end(run.artifacts / name))), "")
+    return next((text for name in _LOGS if (text := tail_of(run.artifacts / name, LOG_END))), "")
 
 
 def _blame(bad: Sequence[TestOutcome]) -> Blame:
@@ -183,5 +183,4 @@ def _blame(bad: Sequence[TestOutcome]) -> Blame:
 
 def _names(tests: Sequence[TestOutcome]) -> str:
     names = [printable(f"{test.name}{f' ({test.note})' if test.note else ''}", newlines=False) for test in tests]
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return f"{'; '.join(names[:_NAMED])}{more}"
+    return first_of(names, "; ")

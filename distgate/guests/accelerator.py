@@ -134,7 +134,7 @@ def remembered_choice(memory: Path, limit: float = LIMIT) -> Accelerator:
         return known
     chosen = choose(limit)
     answer = {"circumstances": _circumstances(limit), "at": time.time(), "accelerator": asdict(chosen)}
-    files.keep(memory, json.dumps(answer).encode())
+    files.write_cached(memory, json.dumps(answer).encode())
     return chosen
 
 
@@ -155,7 +155,7 @@ _lock = threading.Lock()
 
 @functools.cache
 def _remembered() -> Accelerator:
-    chosen = remembered_choice(files.directory() / "accelerator.json")
+    chosen = remembered_choice(files.host_cache() / "accelerator.json")
     log.info("guests run under %s: %s", chosen.name, chosen.reason)
     return chosen
 

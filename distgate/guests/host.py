@@ -16,6 +16,7 @@ from typing import Any
 
 from distgate.bounded_logs import limited
 from distgate.errors import ConfigurationError, InfrastructureError
+from distgate.files import tail_of
 from distgate.guests import boot, reboot, ssh
 from distgate.guests.accelerator import Accelerator, accelerator, find_qemu
 from distgate.guests.base import CommandResult, GuestStopped
@@ -24,7 +25,7 @@ from distgate.guests.domain_xml import EMPTY_DUMP, FIRST_PACKETS, DomainSpec, Wi
 from distgate.guests.libvirt_connection import EmbeddedLibvirt, embedded_libvirt
 from distgate.guests.libvirt_module import libvirt, libvirt_qemu
 from distgate.guests.registry import emulator_of
-from distgate.process import run, tail_of
+from distgate.process import run
 from distgate.waiting import Deadline, wait_for
 
 log = logging.getLogger(__name__)

@@ -64,7 +64,7 @@ class EmbeddedLibvirt:
             kept = _kept_capabilities() / found.name
             with contextlib.suppress(OSError):
                 if not kept.exists() or kept.stat().st_mtime < found.stat().st_mtime:
-                    files.keep(kept, found.read_bytes())
+                    files.write_cached(kept, found.read_bytes())
 
 
 _lock = threading.Lock()
@@ -160,7 +160,7 @@ def _capabilities(root: Path) -> Path:
 
 
 def _kept_capabilities() -> Path:
-    return files.directory() / f"libvirt-capabilities-{os.geteuid()}"
+    return files.host_cache() / f"libvirt-capabilities-{os.geteuid()}"
 
 
 def _start_event_loop() -> None:

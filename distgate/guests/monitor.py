@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import platform
-import shutil
 import signal
 import subprocess
 import sys
@@ -26,13 +25,14 @@ from typing import Any
 
 from distgate import errors
 from distgate.errors import ConfigurationError, DistgateError, InfrastructureError
+from distgate.files import remove_tree, tail_of
 from distgate.guests.accelerator import Accelerator
 from distgate.guests.base import Guest, GuestStopped
 from distgate.guests.boot import BootMilestone
 from distgate.guests.host import LibvirtGuest, LibvirtGuests
 from distgate.guests.registry import GuestRecord, GuestRegistry, HeldGuest, RegisteredGuests
 from distgate.guests.watchdog import start_time
-from distgate.process import spawn, tail_of
+from distgate.process import spawn
 from distgate.records import write_record
 from distgate.waiting import wait_for
 
@@ -109,7 +109,7 @@ class HeldGuests:
         finally:
             if name not in self._kept:
                 _end(holder)
-                shutil.rmtree(control, ignore_errors=True)
+                remove_tree(control, ignore_errors=True)
 
     def keep(self, guest: Guest, why: str) -> HeldGuest:
         """Leave the guest up, beyond the end of this process; how to get in.
@@ -237,7 +237,7 @@ def hold(control: Path) -> None:
         raise
     finally:
         if not asked_in_vain:
-            shutil.rmtree(control, ignore_errors=True)
+            remove_tree(control, ignore_errors=True)
 
 
 def _answer(guest: Guest) -> dict[str, Any]:

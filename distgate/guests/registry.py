@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import shlex
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from distgate.errors import ConfigurationError
-from distgate.files import RUN_RECORD
+from distgate.files import RUN_RECORD, remove_tree
 from distgate.guests.base import Guest, GuestHost
 from distgate.guests.watchdog import start_time
 from distgate.records import read_record, write_record
@@ -99,7 +98,7 @@ class GuestRegistry:
         for dead in (record for record in found if not record.alive):
             self.leave(dead.name)
             if dead.control:
-                shutil.rmtree(dead.control, ignore_errors=True)
+                remove_tree(dead.control, ignore_errors=True)
         return sorted((record for record in found if record.alive), key=lambda record: record.since)
 
     def visible(self) -> list[GuestRecord]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ipaddress
 import re
 import shlex
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -19,9 +18,10 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 from distgate.errors import ConfigurationError, DistgateError, InfrastructureError
+from distgate.files import remove_tree, tail_of
 from distgate.guests import ssh
 from distgate.guests.base import Guest
-from distgate.process import ProcessTimedOut, run, spawn, tail_of
+from distgate.process import ProcessTimedOut, run, spawn
 from distgate.waiting import wait_for
 
 #: Seconds for the connection and for the guest's answer to it; an emulated guest's sshd needs a few.
@@ -97,7 +97,7 @@ def door(guest: Guest, url: str, timeout: float = OPEN_SECONDS) -> Iterator[str]
             yield where.url
     finally:
         link.close()
-        shutil.rmtree(control, ignore_errors=True)
+        remove_tree(control, ignore_errors=True)
 
 
 class _Connection:

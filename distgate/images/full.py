@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distgate.errors import PackageError
+from distgate.files import tail_of
 from distgate.images.base import BaseImage, ComposedImage
 from distgate.images.contents import installed_in
 from distgate.images.layered import exactly
 from distgate.kickstart.base import ImageBuilder
 from distgate.mounts.partitions import root_offset
-from distgate.process import tail_of
 from distgate.rpm.nevra import Nevra
 from distgate.steps import Progress, Steps
 

@@ -18,6 +18,7 @@ from distgate.guests.base import CommandResult, Guest, GuestHost, GuestStopped
 from distgate.guests.boot import BootReport, UnitVerdict, judge_units, report_boot
 from distgate.images.base import BaseImage, ComposedImage
 from distgate.rpm.nevra import QUERY, Nevra
+from distgate.text import first_of
 
 #: What to run in the guest; ``judge`` takes what they print.
 INSTALLED_COMMAND = "rpm -qa --qf " + shlex.quote(QUERY)
@@ -124,8 +125,7 @@ def _source_name(package: Nevra) -> str:
 
 
 def _names(packages: Sequence[Nevra]) -> str:
-    shown = ", ".join(str(one) for one in packages[:5])
-    return shown if len(packages) <= 5 else f"{shown} and {len(packages) - 5} more"
+    return first_of([str(package) for package in packages])
 
 
 #: Seconds for one command in the guest: rpm -qa takes seconds under emulation.

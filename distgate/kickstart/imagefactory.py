@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-import shutil
 import signal
 import sys
 import tempfile
@@ -16,11 +15,11 @@ from pathlib import Path
 from subprocess import Popen, TimeoutExpired
 
 from distgate.errors import DistgateError, InfrastructureError, PackageError, TimedOut
-from distgate.files import draft_of
+from distgate.files import draft_of, remove_tree, tail_of
 from distgate.kickstart.base import BuiltImage
 from distgate.kickstart.imagefactory_workspace import Resources, Watched, Workspace
 from distgate.kickstart.tdl import install_tree, template
-from distgate.process import kill_group, run, spawn, tail_of
+from distgate.process import kill_group, run, spawn
 from distgate.rpm.dnf_output import at_fault, failed_scriptlets
 from distgate.steps import Progress, Steps
 from distgate.waiting import Deadline, wait_for
@@ -236,7 +235,7 @@ def _private_directory(parent: Path) -> Iterator[Path]:
             os.rename(lock.name, top / "lock")
             yield top
     finally:
-        shutil.rmtree(top, ignore_errors=True)
+        remove_tree(top, ignore_errors=True)
 
 
 def _remove_if_abandoned(lock: Path) -> None:
@@ -245,6 +244,6 @@ def _remove_if_abandoned(lock: Path) -> None:
     try:
         if os.fstat(handle).st_uid == lock.parent.lstat().st_uid == os.geteuid():
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(lock.parent, ignore_errors=True)
+            remove_tree(lock.parent, ignore_errors=True)
     finally:
         os.close(handle)

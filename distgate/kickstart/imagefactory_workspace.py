@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from distgate.errors import InfrastructureError
+from distgate.files import walk
 
 #: Oz tells where it left a picture of the installer's screen, should it not know our directory.
 PICTURES = (".png", ".ppm")
@@ -172,12 +171,9 @@ class Watched:
         return new
 
     def _sizes(self) -> dict[str, tuple[int, int]]:
-        found = {}
-        # os.walk passes over what is removed meanwhile.
-        for path in (
-            os.path.join(top, name) for place in self.places for top, _, names in os.walk(place) for name in names
-        ):
-            with suppress(OSError):
-                status = os.lstat(path)
-                found[path] = (status.st_size, status.st_blocks)
-        return found
+        return {
+            str(place / entry.path): (entry.status.st_size, entry.status.st_blocks)
+            for place in self.places
+            for entry in walk(place)
+            if not entry.is_directory
+        }

@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from distgate.errors import InfrastructureError
+from distgate.files import tail_of
 from distgate.mounts.root import cleanup_after
-from distgate.process import spawn, tail_of
+from distgate.process import spawn
 from distgate.steps import Steps
 from distgate.waiting import wait_for
 

@@ -13,11 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from distgate.errors import InfrastructureError
+from distgate.files import tail_of
 from distgate.guests.accelerator import accelerator
 from distgate.mounts.export import END_SECONDS, partition, wait_for_end
 from distgate.mounts.root import LATE_ATTRIBUTES, Place, cleanup_after
 from distgate.mounts.rootless import user_namespace_refusal
-from distgate.process import run, spawn, tail_of
+from distgate.process import run, spawn
 from distgate.steps import Steps
 from distgate.waiting import wait_for
 

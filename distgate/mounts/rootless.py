@@ -13,9 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from distgate.errors import DistgateError, InfrastructureError
+from distgate.files import tail_of
 from distgate.mounts.export import START_SECONDS, partition, wait_for_end
 from distgate.mounts.root import Place, cleanup_after
-from distgate.process import on_path, run, spawn, tail_of
+from distgate.process import on_path, run, spawn
 from distgate.steps import Steps
 from distgate.waiting import wait_for
 

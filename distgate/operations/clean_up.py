@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from distgate.files import disk_usage, remove_tree
 from distgate.ledger.ledger import Ledger
 from distgate.ledger.run_ends import ends_of_runs
 from distgate.text import format_size
@@ -68,7 +67,7 @@ def expired_copies(ledger: Ledger, kept: Sequence[str], now: float, keep: float)
 def remove_rooms(artifacts: Path, rooms: Iterable[Freed]) -> None:
     """Remove what ``expired_rooms`` found; what cannot be removed is there the next time."""
     for one in rooms:
-        shutil.rmtree(artifacts / one.what, ignore_errors=True)
+        remove_tree(artifacts / one.what, ignore_errors=True)
 
 
 def _rooms(artifacts: Path) -> Iterator[Path]:
@@ -81,15 +80,4 @@ def _expired(room: Path, ends: Mapping[str, float | None], now: float, keep: flo
     if ended is None or now - ended < keep:
         return None
     known = "its run ended" if room.name in ends else "no run in the ledger, last changed"
-    return Freed("run directories", room.name, f"{known} {(now - ended) / DAY:.0f} days ago", _size(room))
-
-
-def _size(directory: Path) -> int:
-    total = 0
-    for place, _, names in os.walk(directory):
-        for name in names:
-            try:
-                total += os.lstat(os.path.join(place, name)).st_blocks * 512
-            except OSError:
-                continue  # somebody else cleans up, too
-    return total
+    return Freed("run directories", room.name, f"{known} {(now - ended) / DAY:.0f} days ago", disk_usage(room))

@@ -9,7 +9,6 @@ commit that is whole.
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, ExitStack
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distgate.errors import InfrastructureError, PackageError
+from distgate.files import remove_tree
 from distgate.locks import unleased
 from distgate.ostree.base import ComposedTree, TreeComposer, TreeRequest
 from distgate.ostree.branch_directory import BranchPlace, PendingTree
@@ -305,7 +305,7 @@ class BranchTrees:
         with unleased(self.place.lease_of(rev)) as free:
             if free and not dry_run:
                 self._served.delete([rev])
-                shutil.rmtree(self.place.lease_of(rev), ignore_errors=True)
+                remove_tree(self.place.lease_of(rev), ignore_errors=True)
             return free
 
 

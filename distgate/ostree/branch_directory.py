@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import re
-import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distgate.errors import InfrastructureError
+from distgate.files import remove_tree
 from distgate.locks import GUARD, LockOwner, exclusive, leases, take
 from distgate.locks import lease as hold
 from distgate.ostree.repository import OstreeRepository, full
@@ -80,7 +80,7 @@ class BranchPlace:
     def clean(self) -> None:
         """Remove what killed processes left; to be called by whoever has the lock."""
         for left in self.directory.glob(f"{_ROOM}*"):
-            shutil.rmtree(left, ignore_errors=True)
+            remove_tree(left, ignore_errors=True)
         self.tested.remove_leftovers()
         self.served.remove_leftovers()
         self.build.remove_leftovers()

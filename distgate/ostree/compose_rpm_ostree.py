@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distgate.errors import ConfigurationError, DistgateError, InfrastructureError, PackageError
+from distgate.files import tail_of
 from distgate.ostree.base import TreeRequest
 from distgate.ostree.compose_dnf import exactly, sources_for
 from distgate.ostree.repo_files import repo_text
 from distgate.ostree.repository import FULL, full
 from distgate.ostree.treefile import Treefile
-from distgate.process import ProcessFailed, run, tail_of
+from distgate.process import ProcessFailed, run
 from distgate.rpm.transaction import RepositorySource
 from distgate.steps import Progress, Steps
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import re
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from distgate.errors import ConfigurationError, InfrastructureError
+from distgate.files import remove_tree
 from distgate.process import Completed, ProcessFailed, run
 
 Mode = Literal["bare", "bare-user", "archive"]
@@ -155,7 +155,7 @@ class OstreeRepository:
 
     def remove_leftovers(self) -> None:
         """Remove what killed processes left: commits that are not whole, files under way, unreachable objects."""
-        shutil.rmtree(self.path / "tmp", ignore_errors=True)
+        remove_tree(self.path / "tmp", ignore_errors=True)
         (self.path / "tmp/cache").mkdir(parents=True, exist_ok=True)
         for partial in (self.path / "state").glob("*.commitpartial"):
             self._commit_file(partial.name.split(".")[0]).unlink(missing_ok=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sqlite3
 import stat
 import sys
@@ -17,6 +16,8 @@ from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from distgate.files import remove_tree, walk
 
 REFUSED = 3
 DATABASE = "usr/lib/sysimage/rpm"
@@ -96,24 +97,21 @@ def _remove(root: Path, names: tuple[str, ...]) -> None:
 
 def _discard(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
+        remove_tree(path)
     else:
         path.unlink(missing_ok=True)
 
 
 def _remove_special_files(root: Path) -> None:
     """Commits hold files, directories and links alone."""
-    for path, seen in _walk(root):
+    for path, seen in _below(root):
         if not (stat.S_ISREG(seen.st_mode) or stat.S_ISLNK(seen.st_mode) or stat.S_ISDIR(seen.st_mode)):
             path.unlink()
 
 
-def _walk(top: Path) -> Iterator[tuple[Path, os.stat_result]]:
+def _below(top: Path) -> Iterator[tuple[Path, os.stat_result]]:
     """Everything below ``top`` with what lstat says; a directory comes before what it holds."""
-    for directory, names, files in os.walk(top):
-        for name in sorted(names) + sorted(files):
-            path = Path(directory, name)
-            yield path, os.lstat(path)
+    return ((top / entry.path, entry.status) for entry in walk(top))
 
 
 def _check_kernel(root: Path) -> None:
@@ -177,7 +175,7 @@ def _settle(database: Path) -> None:
 
 
 def _factory_lines(root: Path, place: Path, target: str) -> Iterator[str]:
-    for path, seen in _walk(place):
+    for path, seen in _below(place):
         below = str(path.relative_to(place))
         quoted = f'"/{target}/{below}"' if " " in below else f"/{target}/{below}"
         if stat.S_ISDIR(seen.st_mode):

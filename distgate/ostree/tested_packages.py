@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distgate.errors import InfrastructureError
+from distgate.files import remove_tree
 from distgate.images.contents import is_newer
 from distgate.rpm.nevra import Nevra, RpmFile, read_rpms
 from distgate.rpm.repository import make_repository
@@ -67,7 +68,7 @@ class TestedPackages:
             link.symlink_to(generation.name)
             link.replace(self.place)
         except OSError as error:
-            shutil.rmtree(generation, ignore_errors=True)
+            remove_tree(generation, ignore_errors=True)
             raise InfrastructureError(f"the tested packages could not be written: {error}") from error
         self.remove_leftovers()
 
@@ -78,7 +79,7 @@ class TestedPackages:
             if other.is_symlink():
                 other.unlink()
             elif other.name != current:
-                shutil.rmtree(other, ignore_errors=True)
+                remove_tree(other, ignore_errors=True)
 
 
 def newest(rpms: Iterable[RpmFile]) -> list[RpmFile]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distgate.errors import InfrastructureError
+from distgate.files import walk
 from distgate.mounts.root import LATE_ATTRIBUTES, Place
 from distgate.process import run
 from distgate.rpm.dnf import Dnf
@@ -98,24 +99,16 @@ def apply(place: Place, attributes: Iterable[Attribute]) -> None:
 def _changed(root: Path, since: int) -> Iterator[Path]:
     """Without crossing into other file systems or following links: whoever wrote these names may mean us harm."""
     device = root.lstat().st_dev
-    waiting = [root]
-    while waiting:
-        with os.scandir(waiting.pop()) as entries:
-            for entry in entries:
-                state = entry.stat(follow_symlinks=False)
-                directory = entry.is_dir(follow_symlinks=False)
-                if directory and state.st_dev == device:
-                    waiting.append(Path(entry.path))
-                # A directory in which something was made has changed too; it keeps the label it has.
-                if (
-                    state.st_ctime_ns >= since
-                    and not (directory and _is_labelled(entry.path))
-                    and "\n" not in entry.path
-                ):
-                    yield Path(entry.path)
+    for entry in walk(root, lambda entry: entry.status.st_dev == device):
+        if entry.status.st_ctime_ns < since:
+            continue
+        path = root / entry.path
+        # A directory in which something was made has changed too; it keeps the label it has.
+        if "\n" not in str(path) and not (entry.is_directory and _is_labelled(path)):
+            yield path
 
 
-def _is_labelled(path: str) -> bool:
+def _is_labelled(path: Path) -> bool:
     try:
         return bool(os.getxattr(path, LABEL, follow_symlinks=False))
     except OSError:

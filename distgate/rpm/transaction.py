@@ -17,8 +17,9 @@ from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
 from distgate.errors import ConfigurationError, DistgateError, InfrastructureError, PackageError
+from distgate.files import tail_of
 from distgate.mounts.choice import DriverName
-from distgate.process import ProcessTimedOut, run, tail_of
+from distgate.process import ProcessTimedOut, run
 from distgate.rpm.dnf_output import running_scriptlet
 from distgate.rpm.nevra import Nevra
 from distgate.sandbox.child import in_namespaces, progress_pipe

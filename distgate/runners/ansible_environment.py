@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from distgate.errors import ConfigurationError, InfrastructureError
+from distgate.files import tail_of
 from distgate.guests import ssh
-from distgate.process import tail_of
 from distgate.sandbox.sandbox import SandboxRun, python_paths
 from distgate.testing.verdict import SuiteRun
 

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distgate.errors import ConfigurationError, InfrastructureError, TestsError
+from distgate.files import tail_of
 from distgate.guests import ssh
 from distgate.guests.base import Guest
-from distgate.process import tail_of
 from distgate.sandbox.sandbox import MIB, Limits, Sandbox, SandboxRun
 from distgate.testing.results import TMT_RESULTS as RESULTS
 from distgate.testing.verdict import SuiteRun

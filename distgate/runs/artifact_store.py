@@ -9,8 +9,6 @@ from __future__ import annotations
 import html
 import json
 import os
-import shutil
-import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -18,7 +16,7 @@ from typing import Any
 from urllib.parse import quote
 from uuid import uuid4
 
-from distgate.files import write_whole
+from distgate.files import remove_tree, walk, write_whole
 from distgate.runs.remote_files import RemoteFiles
 
 #: The list of a run's stored files: in the store for every host, in the run's directory for this one.
@@ -94,10 +92,10 @@ class ArtifactStore:
                 self._files.get(_key(run_id, name), fresh / name)
             (fresh / LIST).write_bytes(_StoredFiles(stored.serial, _regular_files(fresh)).to_json())
             if run_dir.exists():
-                shutil.rmtree(run_dir)
+                remove_tree(run_dir)
             fresh.rename(run_dir)
         finally:
-            shutil.rmtree(fresh, ignore_errors=True)
+            remove_tree(fresh, ignore_errors=True)
         return True
 
     def runs(self) -> list[str]:
@@ -124,11 +122,9 @@ def _last_copy(run_dir: Path) -> _StoredFiles:
 def _regular_files(run_dir: Path) -> dict[str, tuple[int, int]]:
     """Size and time of change of every file below, by its path."""
     files: dict[str, tuple[int, int]] = {}
-    for directory, _, names in os.walk(run_dir):
-        for path in (Path(directory, name) for name in names):
-            status = path.lstat()
-            if stat.S_ISREG(status.st_mode):
-                files[str(path.relative_to(run_dir))] = (status.st_size, status.st_mtime_ns)
+    for entry in walk(run_dir):
+        if entry.is_file:
+            files[str(entry.path)] = (entry.status.st_size, entry.status.st_mtime_ns)
     files.pop(LIST, None)
     return files
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 from dataclasses import dataclass
-from itertools import count, islice
+from itertools import count
 from pathlib import Path
 from urllib.parse import quote
 
+from distgate.files import remove_tree, walk
 from distgate.text import inline, printable
 
 #: Logs that a summary links to; the directory itself has them all.
@@ -27,7 +27,7 @@ class RunDirectory:
         """The directory of one stage, emptied first unless ``fresh`` is False: a retry starts anew."""
         path = self.root / name
         if fresh and path.exists():
-            shutil.rmtree(path)
+            remove_tree(path)
         path.mkdir(parents=True, exist_ok=True)
         return path
 
@@ -37,8 +37,9 @@ class RunDirectory:
         if path.exists():
             number = next(number for number in count(1) if not (self.root / f"{name}.try-{number}").exists())
             old = path.rename(self.root / f"{name}.try-{number}")
-            for disk in old.rglob("*.qcow2"):  # of a guest whose worker was killed: big, and no evidence
-                disk.unlink()
+            for entry in walk(old):
+                if entry.name.endswith(".qcow2"):  # of a guest whose worker was killed: big, and no evidence
+                    (old / entry.path).unlink()
         path.mkdir(parents=True)
         return path
 
@@ -55,5 +56,5 @@ class RunDirectory:
 
     def logs(self) -> list[Path]:
         """Text files for people, in order of the stages: MOST_LOGS at most, tests may leave any number."""
-        paths = (path for path in sorted(self.root.rglob("*")) if path.suffix in _KINDS and path.is_file())
-        return list(islice((path for path in paths if not path.is_symlink()), MOST_LOGS))
+        paths = (entry.path for entry in walk(self.root) if entry.is_file)
+        return [self.root / path for path in sorted(path for path in paths if path.suffix in _KINDS)[:MOST_LOGS]]

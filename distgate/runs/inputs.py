@@ -19,7 +19,7 @@ from distgate.builds.checkout import checkout
 from distgate.builds.koji import KojiClient, KojiProfile
 from distgate.changes.change import Change
 from distgate.errors import ConfigurationError, DistgateError, InfrastructureError
-from distgate.files import sha256_of
+from distgate.files import remove_tree, sha256_of
 from distgate.images.base import BaseImage
 from distgate.rpm.repository import make_repository
 from distgate.runs.record import BaseRecord, BuildRecord, RpmRecord, RunRecord
@@ -111,7 +111,7 @@ class RecordedInputs:
             if sha256_of(rpm_file) != rpm.sha256:
                 self.differs(f"{rpm.name} of Koji task {build.task_id} is not the one that the run tested")
             shutil.move(rpm_file, into / rpm.name)
-        shutil.rmtree(fetched)
+        remove_tree(fetched)
 
 
 def _hub(build: BuildRecord) -> BuildHub:
@@ -127,7 +127,7 @@ def _from_copy(repository: Path, change: Change, into: Path) -> Path:
     try:
         return checkout(f"file://{quote(str(copied.resolve()))}", change.rev, into)
     finally:
-        shutil.rmtree(copied)
+        remove_tree(copied)
 
 
 def _read_base(record: Path) -> BaseImage:

@@ -12,6 +12,7 @@ import shutil
 import stat
 from pathlib import Path
 
+from distgate.files import walk
 from distgate.sandbox import kernel
 from distgate.sandbox.sandbox import Limits
 
@@ -122,9 +123,6 @@ def _entries(directory: int, skip: frozenset[str]) -> list[os.DirEntry[str]]:
 
 def _weight(directory: int, skip: frozenset[str]) -> int:
     """The bytes that a tmpfs needs for what is below a directory."""
-    total = 0
-    for _, folders, files, held in os.fwalk(dir_fd=directory):
-        folders[:] = [name for name in folders if name not in skip]
-        sizes = (os.stat(name, dir_fd=held, follow_symlinks=False).st_size for name in files if name not in skip)
-        total += sum(-(-size // _PAGE) * _PAGE for size in sizes)
-    return total
+    entries = walk(directory, lambda entry: entry.name not in skip)
+    sizes = (entry.status.st_size for entry in entries if not (entry.is_directory or entry.name in skip))
+    return sum(-(-size // _PAGE) * _PAGE for size in sizes)

@@ -18,6 +18,7 @@ from defusedxml import ElementTree
 from defusedxml.common import DefusedXmlException
 
 from distgate.errors import TestsError
+from distgate.files import walk
 from distgate.testing.results import Result, TestOutcome
 
 #: Bytes of all files together. A whole conformance run with its output writes some ten million.
@@ -67,11 +68,8 @@ def read_junit(directory: Path) -> JunitTests:
 
 
 def _xml_files(directory: Path) -> list[Path]:
-    found: list[Path] = []
-    for place, folders, names in os.walk(directory):
-        depth = len(Path(place).relative_to(directory).parts)
-        folders[:] = sorted(folders) if depth < _DEEPEST else []
-        found += [Path(place, name) for name in sorted(names) if name.endswith(".xml")]
+    entries = walk(directory, lambda entry: len(entry.above) < _DEEPEST)
+    found = [directory / entry.path for entry in entries if entry.name.endswith(".xml") and not entry.is_directory]
     if len(found) > _MOST_FILES:
         raise TestsError(f"there are {len(found)} files *.xml, more than the {_MOST_FILES} that are read")
     return found

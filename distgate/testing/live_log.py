@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from distgate.files import tail_of, walk
 from distgate.testing.log_excerpts import shortened
-from distgate.testing.results import read_end
 from distgate.text import printable
 
 #: What guests and the runners of suites write while they work: a guest's console, what a terminal would show.
@@ -35,15 +32,12 @@ def newest_log(directory: Path) -> LiveLog | None:
 
 def tail_text(log: LiveLog, beside: Path) -> str:
     """The log's path relative to ``beside``, its size, and its last lines, as printable text."""
-    lines = [shortened(line.rstrip()) for line in printable(read_end(log.path, _MOST_BYTES)).splitlines()]
+    lines = [shortened(line.rstrip()) for line in printable(tail_of(log.path, _MOST_BYTES)).splitlines()]
     shown = [line for line in lines if line][-MOST_LINES:]
     return "\n".join([f"{log.path.relative_to(beside)}, {log.size / 1000:.1f} kB:", *shown])
 
 
 def _logs(directory: Path) -> Iterator[LiveLog]:
-    for folder, _, files in os.walk(directory):
-        for name in NAMES.intersection(files):
-            with contextlib.suppress(OSError):  # it may be gone already
-                found = (Path(folder) / name).lstat()  # a link is a suite's, and may lead anywhere
-                if stat.S_ISREG(found.st_mode) and found.st_size:
-                    yield LiveLog(Path(folder) / name, found.st_size, found.st_mtime_ns)
+    for entry in walk(directory):
+        if entry.name in NAMES and entry.is_file and entry.status.st_size:
+            yield LiveLog(directory / entry.path, entry.status.st_size, entry.status.st_mtime_ns)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from distgate.testing.verdict import SuiteVerdict
+from distgate.text import first_of
 
 #: Results that somebody has to look at; those that were skipped or not run tell nothing.
 _BAD = ("fail", "error", "warn")
@@ -88,6 +89,4 @@ def _said(verdict: SuiteVerdict) -> str:
 
 
 def _list(names: Iterable[str]) -> str:
-    known = sorted(set(names))
-    more = f" and {len(known) - 5} more" if len(known) > 5 else ""
-    return f"{', '.join(known[:5])}{more}"
+    return first_of(sorted(set(names)))

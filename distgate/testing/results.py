@@ -11,7 +11,6 @@ results.yaml as tmt writes it for a plan, read into the same outcomes as those o
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import stat
@@ -26,6 +25,8 @@ from distgate.errors import TestsError
 from distgate.untrusted_yaml import Unreadable, read_yaml
 
 #: The first three are the Standard Test Interface's; tmt knows them all.
+#: Bytes of the end of a log that are judged.
+LOG_END = 1 << 18
 Result = Literal["pass", "fail", "error", "warn", "info", "skip", "pending"]
 
 RESULTS = "results.yml"
@@ -148,17 +149,6 @@ def _read_plain(path: Path, limit: int) -> bytes | None:
     if len(data) > limit:
         raise _Malformed(f"all {RESULTS} together are longer than {_LIMIT} bytes", None)
     return data
-
-
-def read_end(path: Path, size: int = 1 << 18) -> str:
-    """The last ``size`` bytes of such a file; nothing when it is no plain file."""
-    with contextlib.suppress(OSError):
-        stream = _open_plain(path)
-        if stream is not None:
-            with stream:
-                stream.seek(max(0, os.fstat(stream.fileno()).st_size - size))
-                return stream.read(size).decode("utf-8", "replace")
-    return ""
 
 
 def _open_plain(path: Path) -> BinaryIO | None:

@@ -8,18 +8,19 @@ from pathlib import Path
 from typing import Literal, Protocol, TypeVar
 
 from distgate.errors import Blame, TestsError
+from distgate.files import tail_of
 from distgate.testing.log_excerpts import last_failure, last_step, missing_packages, refusal, tmt_failure
 from distgate.testing.results import (
     LOG,
+    LOG_END,
     RESULTS,
     TMT_RESULTS,
     TestOutcome,
-    read_end,
     read_log,
     read_results,
     read_tmt_results,
 )
-from distgate.text import printable
+from distgate.text import first_of, printable
 
 Verdict = Literal["PASS", "FAIL", "ERROR", "NOTHING_RUN"]
 RunVerdict = Literal["SUCCESS", "UNSTABLE", "FAILURE"]
@@ -95,7 +96,7 @@ def judge(run: SuiteRun, console: str = "") -> SuiteVerdict:
 
 
 def _stopped_at(run: SuiteRun, log: str, evidence: str) -> str:
-    text = read_end(run.artifacts / log)
+    text = tail_of(run.artifacts / log, LOG_END)
     step, said = last_step(text), "" if run.timed_out else last_failure(text)
     return f"{step}: {said}" if step and said and printable(said, newlines=False) not in evidence else step
 
@@ -202,7 +203,7 @@ def _late(left: Sequence[str], bad: Sequence[TestOutcome], named: str) -> _Decis
 
 def _missing(run: SuiteRun) -> str:
     """The packages that a suite asked for and the guest could not get: a fresh guest has the same ones."""
-    found = (missing_packages(read_end(run.artifacts / log)) for log in _LOGS["sti"])
+    found = (missing_packages(tail_of(run.artifacts / log, LOG_END)) for log in _LOGS["sti"])
     said = next((one for one in found if one), "")
     return f"not to be had in the guest: {printable(said, newlines=False)}" if said else ""
 
@@ -215,7 +216,7 @@ def _silent(run: SuiteRun) -> _Decision:
     said = f"ansible-playbook ended with status {run.returncode} and left neither {RESULTS} nor {LOG}"
     if run.returncode == _CANNOT_PARSE:
         return "ERROR", "tests", f"{said}: it could not parse the playbook"
-    why = refusal(read_end(run.artifacts / "ansible.txt")) if run.returncode in _REFUSED else ""
+    why = refusal(tail_of(run.artifacts / "ansible.txt", LOG_END)) if run.returncode in _REFUSED else ""
     if why:
         return "ERROR", "tests", f"{said}: {printable(why, newlines=False)}"
     return "ERROR", "infrastructure", said
@@ -236,8 +237,8 @@ def _decide_playbook(run: SuiteRun) -> tuple[Verdict, Blame | None, tuple[TestOu
         return "FAIL", "tests", (), "the playbook was killed at its deadline"
     passed, failed = run.tasks.get("ok", 0), run.tasks.get("failed", 0)
     if run.returncode and failed:
-        why = last_failure(read_end(run.artifacts / "ansible.txt"))
-        said = f"{last_step(read_end(run.artifacts / 'ansible.txt'))}: {why}"
+        why = last_failure(tail_of(run.artifacts / "ansible.txt", LOG_END))
+        said = f"{last_step(tail_of(run.artifacts / 'ansible.txt', LOG_END))}: {why}"
         return "FAIL", "package", (), printable(said, newlines=False)
     if run.returncode:
         verdict, blame, evidence = _silent(run)
@@ -268,7 +269,7 @@ def _decide_tmt(run: SuiteRun, tests: tuple[TestOutcome, ...]) -> _Decision:
     if not tests:
         return _silent_tmt(run)
     if waiting:
-        why = _why(read_end(run.artifacts / "tmt.txt"))
+        why = _why(tail_of(run.artifacts / "tmt.txt", LOG_END))
         return "ERROR", "tests", f"tmt ended with status {run.returncode}: {why}; not run: {_names(waiting)}"
     if all(test.result == "skip" for test in tests):
         return "NOTHING_RUN", "tests", f"all tests were skipped: {_names(tests)}"
@@ -289,7 +290,7 @@ def _late_tmt(tests: Sequence[TestOutcome], bad: Sequence[TestOutcome]) -> _Deci
 
 def _silent_tmt(run: SuiteRun) -> _Decision:
     said = f"tmt ended with status {run.returncode} and left no results"
-    output = read_end(run.artifacts / "tmt.txt")
+    output = tail_of(run.artifacts / "tmt.txt", LOG_END)
     if run.returncode in (0, _TMT_NO_RESULTS, _TMT_ALL_SKIPPED) or "No plans found." in output:
         return "NOTHING_RUN", "tests", f"{said}: the plan runs no test here"
     if run.returncode == _TMT_BROKE:
@@ -318,8 +319,7 @@ def _list_of(bad: Sequence[TestOutcome], source: str) -> str:
 
 def _names(tests: Sequence[TestOutcome]) -> str:
     named = (f"{test.name} ({test.result}{', ' if test.note else ''}{test.note[:120]})" for test in tests)
-    names = list(dict.fromkeys(printable(name, newlines=False) for name in named))
-    return f"{', '.join(names[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''}"
+    return first_of(list(dict.fromkeys(printable(name, newlines=False) for name in named)))
 
 
 _JUDGES = {"sti": _judge_sti, "tmt": _judge_tmt, "playbook": _judge_playbook}

@@ -5,12 +5,13 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from distgate.files import remove_tree
 
 KEPT_UNUSED = 30 * 86400.0
 """Seconds that an entry stays after its last use: composed images may still refer to it."""
@@ -41,7 +42,7 @@ def ensure_entry(cache: Path, kind: str, identity: str, make: Callable[[Path], N
         if entry.is_dir():
             return entry
         for abandoned in entry.parent.glob(".making-*"):
-            shutil.rmtree(abandoned)
+            remove_tree(abandoned)
         making = Path(tempfile.mkdtemp(prefix=".making-", dir=entry.parent))
         try:
             make(making)
@@ -49,7 +50,7 @@ def ensure_entry(cache: Path, kind: str, identity: str, make: Callable[[Path], N
             making.rename(entry)
             _forget_unused(entry.parent)
         except BaseException:
-            shutil.rmtree(making, ignore_errors=True)
+            remove_tree(making, ignore_errors=True)
             raise
     return entry
 
@@ -57,7 +58,7 @@ def ensure_entry(cache: Path, kind: str, identity: str, make: Callable[[Path], N
 def _forget_unused(entries: Path) -> None:
     for entry in entries.iterdir():
         if time.time() - entry.stat().st_mtime > KEPT_UNUSED:
-            shutil.rmtree(entry)
+            remove_tree(entry)
 
 
 @contextmanager

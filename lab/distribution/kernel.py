@@ -10,6 +10,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from distgate.errors import InfrastructureError
+from distgate.files import remove_tree
 from distgate.process import run
 from lab.distribution import initramfs
 from lab.distribution.debian_root import UNCONFIGURED
@@ -89,7 +90,7 @@ def _trim(root: Path, source: Path, target: Path) -> None:
         shutil.copy(full / name, target / name)
     for name in ("modules.builtin", "modules.builtin.modinfo", "modules.order"):
         shutil.copy(full / name, target / name)
-    shutil.rmtree(full)
+    remove_tree(full)
     run(["chroot", root, "depmod", release], timeout=120)
 
 

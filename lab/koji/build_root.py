@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from distgate.files import remove_tree
 from distgate.process import run
 from lab.distribution.cache import ensure_entry, identity_of
 from lab.distribution.rpm_repository import Repository
@@ -83,7 +83,7 @@ class BuildRoots:
         ]
         start = log.stat().st_size
         status = run_logged(["dnf", "-y", *options, "install", *packages], log, stop, _DNF_SECONDS, HOME=str(home))
-        shutil.rmtree(home)
+        remove_tree(home)
         if status != 0:
             with log.open("r+", errors="replace") as stream:
                 stream.seek(start)
@@ -125,7 +125,7 @@ def _link_copy(base: Path, root: Path) -> None:
     # Hard links but for what is written in place (the RPM database, caches, accounts).
     run(["cp", "-al", base, root], timeout=300)
     for part in ("etc", "var"):
-        shutil.rmtree(root / part)
+        remove_tree(root / part)
         run(["cp", "-a", base / part, root / part], timeout=300)
 
 

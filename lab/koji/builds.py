@@ -13,6 +13,7 @@ from typing import Any
 
 import koji
 
+from distgate.files import remove_tree
 from lab.koji.package_builder import Job, PackageBuilder, architectures
 from lab.koji.releases import Releases
 from lab.koji.task_process import TaskStopped
@@ -59,7 +60,7 @@ class Builds:
         self._stops: dict[int, threading.Event] = {}
         self._closing = False
         self._scratch = store.state / "building"
-        shutil.rmtree(self._scratch, ignore_errors=True)  # what a killed hub left
+        remove_tree(self._scratch, ignore_errors=True)  # what a killed hub left
         self._scratch.mkdir()
 
     def submit(self, source: str, target: str, options: dict[str, Any], priority: int) -> int:

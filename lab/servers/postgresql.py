@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 import pwd
 import secrets
-import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from distgate.errors import ConfigurationError, InfrastructureError
+from distgate.files import remove_tree
 from distgate.process import run
 from lab.servers.ports import free_ports
 from lab.servers.service import Health, Service, read_json, write_json
@@ -92,7 +92,7 @@ def prepare(directory: Path) -> Postgresql:
 
 def _make(server: Postgresql) -> None:
     data = server.directory / "data"
-    shutil.rmtree(data, ignore_errors=True)  # of a first call that was broken off
+    remove_tree(data, ignore_errors=True)  # of a first call that was broken off
     with tempfile.NamedTemporaryFile("w", dir=server.directory) as password:
         password.write(server.password)
         password.flush()

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distgate.errors import ConfigurationError
-from distgate.process import spawn, tail_of
+from distgate.files import tail_of
+from distgate.process import spawn
 from distgate.waiting import Deadline, wait_for
 from lab.servers.process_table import MARKER, ProcessId, identify
 from lab.servers.service import (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -11,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distgate.errors import ConfigurationError, InfrastructureError
-from distgate.process import Completed, kill_group, on_path, run, spawn, tail_of
+from distgate.files import remove_tree, tail_of
+from distgate.process import Completed, kill_group, on_path, run, spawn
 from distgate.steps import Progress
 from distgate.waiting import wait_for
 from lab.distribution.cache import ensure_entry, identity_of
@@ -130,7 +130,7 @@ def build_image(engine: Engine, archive: Path, project: Path, name: str, progres
 
 def remove(data: Path) -> None:
     """Delete everything that an engine kept below ``data``."""
-    shutil.rmtree(data, ignore_errors=True)
+    remove_tree(data, ignore_errors=True)
 
 
 def _options(engine: Engine, bridge: bool) -> list[str]:

@@ -20,6 +20,7 @@ from typing import Any
 
 from distgate.doctor.health import health_file
 from distgate.errors import ConfigurationError
+from distgate.files import remove_tree
 from distgate.process import run
 from distgate.sandbox.kernel import MS_BIND, mount
 from distgate.sandbox.relay import GuestRelay
@@ -172,7 +173,7 @@ def _become_a_site_s_host() -> None:
             hint="it is for a sealed host: lab/sites/sealed_host.py",
         )
     for directory in {SETTINGS, DATA, PROGRAM} - {PROJECT}:  # of the host around, which keeps it
-        shutil.rmtree(directory, ignore_errors=True)
+        remove_tree(directory, ignore_errors=True)
     home = ("--home-dir", DATA, "--create-home", "--groups", "kvm,docker")
     _do("useradd", "--system", "--uid", str(USER_ID), *home, ACCOUNT)
     _do("usermod", "--add-subuids", "1000000-1065535", "--add-subgids", "1000000-1065535", ACCOUNT)

@@ -21,7 +21,8 @@ from urllib.parse import urlsplit
 import pytest
 from commit_from_inside import LOOKED
 
-from distgate.process import spawn, tail_of
+from distgate.files import tail_of
+from distgate.process import spawn
 from distgate.waiting import wait_for
 from lab import teardown
 from lab.sites import container_engine

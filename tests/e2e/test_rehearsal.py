@@ -14,8 +14,9 @@ import pytest
 from commits import ALL, FAILURE, PREFIX, guests, push_broken, status_of
 
 from distgate.bus.queues import Subscription
+from distgate.files import tail_of
 from distgate.ledger.ledger import Ledger, Run
-from distgate.process import run, tail_of
+from distgate.process import run
 from distgate.waiting import Deadline, wait_for
 from lab import teardown
 from lab.dist_git.demo_package import NAME, push_change

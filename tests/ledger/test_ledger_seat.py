@@ -12,9 +12,10 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from distgate.errors import InfrastructureError
+from distgate.files import tail_of
 from distgate.ledger.leader import FileLeaderLock, LeaderLock, SessionLeaderLock, open_leader_lock
 from distgate.ledger.ledger import Ledger
-from distgate.process import spawn, tail_of
+from distgate.process import spawn
 from distgate.waiting import wait_for
 from lab.servers.postgresql import Postgresql
 from services.leadership import wait_for_leadership

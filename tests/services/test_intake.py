@@ -16,9 +16,10 @@ import pytest
 from distgate.bus.amqp import Publisher
 from distgate.bus.queues import consumers_of, messages_in
 from distgate.errors import DistgateError
+from distgate.files import tail_of
 from distgate.ledger.ledger import Ledger
 from distgate.operations.ledger_queries import ledger_snapshot
-from distgate.process import environment, tail_of
+from distgate.process import environment
 from distgate.waiting import wait_for
 from lab.servers.prefect_server import PrefectServer
 from lab.servers.rabbitmq import Broker

@@ -24,11 +24,12 @@ from distgate.bus.announce import Announcer
 from distgate.changes.change import Change
 from distgate.changes.triage import Decision
 from distgate.errors import ConfigurationError
+from distgate.files import tail_of
 from distgate.ledger.ledger import Ledger
 from distgate.ledger.rejections import reject
 from distgate.ledger.tables import OUTBOX
 from distgate.operations.figures import StageEnds, same_error
-from distgate.process import run, tail_of
+from distgate.process import run
 from distgate.reports.outbox import ReportOutbox
 from distgate.settings import Settings
 from distgate.waiting import wait_for

@@ -13,8 +13,9 @@ import pytest
 from distgate.bus.announce import Announcer
 from distgate.bus.queues import Subscription
 from distgate.changes.change import Change
+from distgate.files import tail_of
 from distgate.ledger.ledger import Ledger
-from distgate.process import environment, tail_of
+from distgate.process import environment
 from distgate.settings import Settings
 from distgate.waiting import wait_for
 from lab.servers.rabbitmq import EXCHANGE, Broker

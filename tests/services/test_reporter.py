@@ -18,8 +18,9 @@ from report_stand_ins import ROOM, TOKEN, MailStandIn, StandIn, mail_stand_in, s
 from distgate.bus.announce import Announcer
 from distgate.bus.queues import Subscription
 from distgate.changes.change import Change
+from distgate.files import tail_of
 from distgate.ledger.ledger import Ledger
-from distgate.process import run, tail_of
+from distgate.process import run
 from distgate.reports.outbox import ChannelState, ReportOutbox, channel_states
 from distgate.settings import Settings
 from distgate.waiting import wait_for

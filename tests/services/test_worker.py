@@ -15,8 +15,9 @@ import httpx
 import pytest
 
 from distgate.doctor.health import ASKING_QUEUE, Health, health_file, queue_of, read_health, write_health
+from distgate.files import tail_of
 from distgate.prefect_api import FlowRun, PrefectApi
-from distgate.process import run, spawn, tail_of
+from distgate.process import run, spawn
 from distgate.waiting import wait_for
 from lab.servers import prefect_server as lab_prefect
 from lab.servers.prefect_server import PrefectServer
