@@ -108,18 +108,8 @@ def lease(directory: Path, name: str) -> Iterator[None]:
 
     Raises Gone when it was removed before.
     """
-    try:
-        guard = (directory / GUARD).open("rb")
-    except (FileNotFoundError, NotADirectoryError):
-        raise _gone(directory) from None
-    try:
-        fcntl.flock(guard, fcntl.LOCK_SH)  # others hold it alone for moments only
-        if not _still_at(guard, directory / GUARD):
-            raise _gone(directory)
-        with _line(directory / HOLDERS, LockOwner.of_this_process(name)):
-            yield
-    finally:
-        _release(guard)
+    with in_use(directory / GUARD, directory), _line(directory / HOLDERS, LockOwner.of_this_process(name)):
+        yield
 
 
 def leases(directory: Path) -> tuple[LockOwner, ...]:
@@ -130,20 +120,41 @@ def leases(directory: Path) -> tuple[LockOwner, ...]:
 
 @contextmanager
 def unleased(directory: Path) -> Iterator[bool]:
-    """Tells the block whether nobody leases ``directory``; nobody can begin to until it ends."""
+    """Tells the block whether ``directory`` has no lease; no other process gets one until the block ends."""
+    with unused(directory / GUARD) as free:
+        yield free
+
+
+@contextmanager
+def in_use(file: Path, leased: Path | None = None) -> Iterator[None]:
+    """Keep ``file``, which stands for ``leased``, from being removed by ``unused`` for the block: a lease of one file
+    whose owners need no list. Raises Gone when it was removed before."""
+    gone = Gone(f"{leased or file} is gone: it was removed before it could be leased", hint="ask for it anew")
     try:
-        guard = (directory / GUARD).open("rb")
-    except OSError:  # it never had any: nobody could lease it
+        stream = file.open("rb")
+    except (FileNotFoundError, NotADirectoryError):
+        raise gone from None
+    try:
+        fcntl.flock(stream, fcntl.LOCK_SH)  # others hold it alone for moments only
+        if not _still_at(stream, file):
+            raise gone
+        yield
+    finally:
+        _release(stream)
+
+
+@contextmanager
+def unused(file: Path) -> Iterator[bool]:
+    """Tells the block whether ``file`` is not in use; it cannot come into use until the block ends."""
+    try:
+        stream = file.open("rb")
+    except OSError:  # it never was there: nothing could use it
         yield True
         return
     try:
-        yield _locked(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield _locked(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     finally:
-        _release(guard)
-
-
-def _gone(directory: Path) -> Gone:
-    return Gone(f"{directory} was removed before it could be leased", hint="ask for it anew")
+        _release(stream)
 
 
 @contextmanager

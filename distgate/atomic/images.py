@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -15,6 +14,7 @@ from urllib.parse import quote
 
 from distgate.errors import InfrastructureError
 from distgate.files import draft_of, unfinished
+from distgate.locks import in_use, unused
 from distgate.ostree.base import ComposedTree
 from distgate.records import write_record
 
@@ -117,14 +117,7 @@ class TreeImages:
     @contextmanager
     def using(self, image: TreeImage) -> Iterator[Path]:
         """Keep ``image`` from being pruned for the block. Raises InfrastructureError when it is gone already."""
-        try:
-            stream = image.path.open("rb")
-        except OSError as error:
-            raise InfrastructureError(f"the image {image.name} is gone") from error
-        with stream:
-            fcntl.flock(stream, fcntl.LOCK_SH)
-            if not image.path.exists():
-                _vanished(image.path)
+        with in_use(image.path):
             yield image.path
 
     def prune(self, *, dry_run: bool = False) -> tuple[str, ...]:
@@ -197,16 +190,10 @@ def _remove(path: Path, *, dry_run: bool = False) -> bool:
         if not dry_run:
             path.unlink(missing_ok=True)
         return True
-    try:
-        stream = path.open("rb")
-    except FileNotFoundError:
+    if not path.exists():
         return False
-    with stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        if not dry_run:
+    with unused(path) as free:
+        if free and not dry_run:
             _record_of(path).unlink(missing_ok=True)
             path.unlink(missing_ok=True)
-    return True
+    return free
