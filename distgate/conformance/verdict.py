@@ -13,7 +13,7 @@ from distgate.errors import Blame, TestsError
 from distgate.files import tail_of
 from distgate.steps import Step
 from distgate.testing.junit_reader import JunitTests, read_junit
-from distgate.testing.log_excerpts import last_failure, last_step, refusal
+from distgate.testing.log_excerpts import ansible_refusal, last_failure, last_step
 from distgate.testing.results import LOG_END, TestOutcome
 from distgate.testing.verdict import RunVerdict, SuiteRun, SuiteVerdict, run_verdict
 from distgate.text import first_of, printable
@@ -155,7 +155,7 @@ def _failed(run: SuiteRun, what: str) -> tuple[Blame, str]:
     what fails on this side, is the profile's.
     """
     log = _log(run)
-    why = refusal(tail_of(run.artifacts / _SAID, LOG_END)) if run.returncode in _REFUSED else ""
+    why = ansible_refusal(tail_of(run.artifacts / _SAID, LOG_END)) if run.returncode in _REFUSED else ""
     if why or not sum(run.tasks.values()):
         said = f"ansible-playbook did not take the playbook for {what}: {why or f'status {run.returncode}'}"
         return "configuration", printable(said, newlines=False)

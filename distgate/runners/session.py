@@ -198,7 +198,7 @@ class SuiteSession:
         except InfrastructureError as error:
             # It was asked for beside the verdict, which stands without it.
             found = Rerun("cannot be told", f"it could not be run again: {error.message}")
-        self.progress(f"{one.suite.name}: {found.words}: {found.evidence}")
+        self.progress(f"{one.suite.name}: {found.finding}: {found.evidence}")
         return replace(one, rerun=found)
 
     def _run_again(self, turn: _Turn, first: SuiteVerdict) -> Rerun:
@@ -208,7 +208,7 @@ class SuiteSession:
         with self.host.boot(self.image, self.base.ssh_key, one.place / "guest", self.boot_timeout) as guest:
             again = self._run(one, self.image, guest)
         told = explain(first, again, None)
-        if told.words == "flaky":
+        if told.finding == "flaky":
             return told
         self.progress(f"{name}: on the base without the change")
         one = replace(turn, place=turn.place / "without")

@@ -37,7 +37,7 @@ def compose_record(image: ComposedImage, base: BaseImage, root: Path) -> Compose
 
 def suite_record(judged: JudgedSuite, root: Path) -> SuiteRecord:
     """The record of a suite that ran in the directory ``root`` of a run."""
-    verdict = judged.verdict
+    verdict, rerun = judged.verdict, judged.rerun
     tests = worst_first(verdict.tests, _MOST_TESTS)
     return SuiteRecord(
         suite=judged.suite.name,
@@ -48,5 +48,5 @@ def suite_record(judged: JudgedSuite, root: Path) -> SuiteRecord:
         details=verdict.details,
         tests=tuple(TestRecord.model_validate(test, from_attributes=True) for test in tests),
         directory=str(judged.directory.relative_to(root)),
-        rerun=RerunRecord.model_validate(judged.rerun, from_attributes=True) if judged.rerun else None,
+        rerun=RerunRecord(words=rerun.finding, evidence=rerun.evidence) if rerun else None,
     )

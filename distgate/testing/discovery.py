@@ -1,4 +1,4 @@
-"""Which tests a package brings, read from its checkout: nothing is executed, nothing is looked at outside of it."""
+"""The tests of a package, read from its checkout: nothing is executed, nothing is read outside of it."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ Kind = Literal["sti", "tmt", "playbook"]
 TESTS_NAMESPACE = "tests"
 _PATTERN = "tests*.yml"
 
-#: The tag of suites that are run for unless somebody says more; the Standard Test Interface also knows container and
-#: atomic.
+#: The tag of suites that are run by default; the Standard Test Interface also knows container and atomic.
 CLASSIC = "classic"
 
 
@@ -28,7 +27,7 @@ CLASSIC = "classic"
 class Suite:
     """One thing to run: a playbook of the Standard Test Interface, or a plan of tmt.
 
-    ``path`` is the file, relative to the checkout; ``name`` what people call it: a plan's own name, else the path.
+    ``path`` is the file, relative to the checkout; ``name`` is a plan's own name, else the path.
     ``tags`` are all of a playbook's. ``problem`` says why the suite cannot be read, with line and column; such a
     suite is the tests' error and not run. ``note`` holds what only the runner can decide; ``adjusted`` says that tmt
     may disable or enable the plan where it runs.
@@ -48,8 +47,8 @@ class Suite:
 
     def as_json(self) -> dict[str, Any]:
         """The suite as ``distgate tests --json`` prints it."""
-        known = {"name": self.name, "path": self.path, "kind": self.kind, "problem": self.problem, "note": self.note}
-        return known | ({"tags": list(self.tags)} if self.kind == "sti" else {})
+        fields = {"name": self.name, "path": self.path, "kind": self.kind, "problem": self.problem, "note": self.note}
+        return fields | ({"tags": list(self.tags)} if self.kind == "sti" else {})
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,7 @@ def discover(checkout: Path, tag: str = CLASSIC, namespace: str = "rpms") -> Dis
         return playbooks.discovery()
     plans = read_tree(tree)
     suites, disabled = _plans(plans)
-    kinds: tuple[Kind, ...] = ("tmt", "sti") if playbooks.found else ("tmt",)
+    kinds: tuple[Kind, ...] = ("tmt", "sti") if playbooks.every else ("tmt",)
     return Discovery("tmt", suites, _tmt_reason(plans, suites), kinds, disabled, playbooks.selected)
 
 
@@ -108,20 +107,20 @@ def discover(checkout: Path, tag: str = CLASSIC, namespace: str = "rpms") -> Dis
 class _Playbooks:
     """The suites of the Standard Test Interface: all that were found, and those with the tag."""
 
-    found: tuple[Suite, ...]
+    every: tuple[Suite, ...]
     selected: tuple[Suite, ...]
     reason: str
 
     @classmethod
     def find(cls, tree: Path, tag: str, namespace: str) -> _Playbooks:
-        found = _suites(tree, tree if namespace == TESTS_NAMESPACE else tree / "tests")
-        selected = tuple(suite for suite in found if suite.problem or tag in suite.tags)
-        return cls(found, selected, _reason(tree, found, selected, tag, namespace))
+        suites = _suites(tree, tree if namespace == TESTS_NAMESPACE else tree / "tests")
+        selected = tuple(suite for suite in suites if suite.problem or tag in suite.tags)
+        return cls(suites, selected, _reason(tree, suites, selected, tag, namespace))
 
     def discovery(self) -> Discovery:
-        rest = tuple(suite for suite in self.found if suite not in self.selected)
-        kinds: tuple[Kind, ...] = ("sti",) if self.found else ()
-        return Discovery("sti" if self.found else None, self.selected, self.reason, kinds, rest)
+        rest = tuple(suite for suite in self.every if suite not in self.selected)
+        kinds: tuple[Kind, ...] = ("sti",) if self.every else ()
+        return Discovery("sti" if self.every else None, self.selected, self.reason, kinds, rest)
 
 
 def _suites(tree: Path, folder: Path) -> tuple[Suite, ...]:
@@ -143,7 +142,7 @@ def _suite(tree: Path, path: Path, note: str, documents: Documents) -> Suite:
 
 
 def _inventory(tree: Path, path: Path) -> str:
-    """The inventory that a package brings, in words: it can be a program, and is honoured by the runner alone."""
+    """A note on the inventory that a package brings: it can be a program, which the runner alone executes."""
     if not path.is_symlink() and not path.exists():
         return ""
     name = path.relative_to(tree).as_posix()
@@ -154,21 +153,21 @@ def _inventory(tree: Path, path: Path) -> str:
     return f"{name} is a {'program' if path.stat().st_mode & 0o111 else 'file'}"
 
 
-def _reason(tree: Path, found: tuple[Suite, ...], selected: tuple[Suite, ...], tag: str, namespace: str) -> str:
+def _reason(tree: Path, suites: tuple[Suite, ...], selected: tuple[Suite, ...], tag: str, namespace: str) -> str:
     if selected:
         return ""
     where = _PATTERN if namespace == TESTS_NAMESPACE else f"tests/{_PATTERN}"
-    if not found:
+    if not suites:
         empty = "the directory tests has no playbook, and there is " if (tree / "tests").is_dir() else "there is "
         return f"no tests: {empty}neither .fmf/version nor {where}"
-    tags = sorted({one for suite in found for one in suite.tags})
-    there = _count(len(found), "suite")
-    return f"nothing selected: {there} there, none has the tag {tag} (tags: {', '.join(tags) or 'none'})"
+    tags = sorted({suite_tag for suite in suites for suite_tag in suite.tags})
+    present = _count(len(suites), "suite")
+    return f"nothing selected: {present} there, none has the tag {tag} (tags: {', '.join(tags) or 'none'})"
 
 
 def _plans(tree: FmfTree) -> tuple[tuple[Suite, ...], tuple[Suite, ...]]:
     """The plans to run, then those that are switched off. A file that cannot be read may hold any plan."""
-    broken = tuple(Suite(file, problem=said, kind="tmt") for file, said in tree.problems)
+    broken = tuple(Suite(file, problem=problem, kind="tmt") for file, problem in tree.problems)
     suites = [(plan, _suite_of(plan)) for plan in tree.plans]
     chosen = tuple(suite for plan, suite in suites if plan.enabled or plan.adjusted)
     return broken + chosen, tuple(suite for _, suite in suites if suite not in chosen)

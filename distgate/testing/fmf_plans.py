@@ -20,7 +20,7 @@ from distgate.text import printable
 from distgate.untrusted_yaml import Documents, Unreadable
 
 SUFFIX = ".fmf"
-#: What no tree has by honest means: aliases can multiply values and nodes from a few lines.
+#: More than any honest tree has: aliases can multiply values and nodes from a few lines.
 _MOST_VALUES = 100_000
 MOST_NODES = 5000
 _DEEPEST = 40  # nested directories, or values within one file
@@ -106,10 +106,10 @@ class _Copy:
     def fill(self) -> None:
         """Copy what can be read, and note as problems what cannot. Raises _TooMuch."""
         version, config = (self._tree / SUFFIX / name for name in ("version", "config"))
-        place = self._place(version)
+        target = self._target(version)
         if version.is_file():
             with version.open("rb") as stream:
-                place.write_bytes(stream.read(_LONGEST_VERSION))
+                target.write_bytes(stream.read(_LONGEST_VERSION))
         if config.exists() or config.is_symlink():
             self._shown = _shown(self._file(config))
         self._linked.append(self._tree)
@@ -118,16 +118,16 @@ class _Copy:
 
     def _walk(self, top: Path) -> None:
         for folder, below, names in os.walk(top):  # which follows no link
-            place = Path(folder)
-            if place in self._walked:
+            directory = Path(folder)
+            if directory in self._walked:
                 below.clear()
                 continue
-            self._walked.add(place)
-            below[:] = [name for name in below if self._entered(place / name)]
+            self._walked.add(directory)
+            below[:] = [name for name in below if self._entered(directory / name)]
             for name in sorted(names):
                 if name.endswith(SUFFIX) and self._visible(name):
-                    self._count(nodes=1, depth=len(place.relative_to(self._tree).parts))
-                    self._file(place / name)
+                    self._count(nodes=1, depth=len(directory.relative_to(self._tree).parts))
+                    self._file(directory / name)
 
     def _visible(self, name: str) -> bool:
         return not name.startswith(".") or name in self._shown
@@ -138,7 +138,7 @@ class _Copy:
             return False
         target = folder.resolve()
         if folder.is_symlink() and target.is_relative_to(self._tree):
-            self._place(folder).symlink_to(self._place(target), target_is_directory=True)
+            self._target(folder).symlink_to(self._target(target), target_is_directory=True)
             self._linked.append(target)
         return True
 
@@ -150,7 +150,7 @@ class _Copy:
         except Unreadable as error:
             self.problems.append((name, f"{name} {error}"))
             return None
-        self._place(path).write_bytes(path.read_bytes())
+        self._target(path).write_bytes(path.read_bytes())
         return document
 
     def _checked(self, path: Path) -> Any:
@@ -183,11 +183,11 @@ class _Copy:
         if depth > _DEEPEST or self._nodes > MOST_NODES or self._values > _MOST_VALUES:
             raise _TooMuch
 
-    def _place(self, path: Path) -> Path:
+    def _target(self, path: Path) -> Path:
         """Where the copy has ``path``, with the directories above it."""
-        place = self.top / path.relative_to(self._tree)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        return place
+        target = self.top / path.relative_to(self._tree)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return target
 
 
 def _shown(settings: Any) -> list[Any]:

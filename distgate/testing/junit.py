@@ -12,6 +12,7 @@ from distgate.text import printable
 
 #: The element that says in JUnit's words what a result is; a pass has none.
 _ELEMENTS = {"fail": "failure", "error": "error", "warn": "failure", "skip": "skipped", "pending": "skipped"}
+_PROLOGUE = '<?xml version="1.0" encoding="UTF-8"?>\n'
 # XML has no way to write these; printable() took the other controls and the halves of characters.
 _NO_XML = re.compile("[\ufdd0-\ufdef\ufffe\uffff]")
 
@@ -30,9 +31,6 @@ def junit(verdicts: Sequence[SuiteVerdict]) -> str:
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=False).join((_PROLOGUE, "\n"))
 
 
-_PROLOGUE = '<?xml version="1.0" encoding="UTF-8"?>\n'
-
-
 def _suite(verdict: SuiteVerdict) -> ElementTree.Element:
     name = _text(verdict.suite)
     suite = ElementTree.Element("testsuite", name=name)
@@ -42,27 +40,27 @@ def _suite(verdict: SuiteVerdict) -> ElementTree.Element:
         ElementTree.SubElement(properties, "property", name=key, value=_text(value))
     for test in verdict.tests:
         suite.append(_case(name, test))
-    if verdict.verdict != "PASS" and not _speaks_for_itself(verdict):
-        suite.append(_itself(name, verdict))
+    if verdict.verdict != "PASS" and not _names_failures(verdict):
+        suite.append(_case_of_suite(name, verdict))
     _count(suite)
     return suite
 
 
-def _speaks_for_itself(verdict: SuiteVerdict) -> bool:
+def _names_failures(verdict: SuiteVerdict) -> bool:
     return verdict.verdict == "FAIL" and any(test.result in ("fail", "error", "warn") for test in verdict.tests)
 
 
 def _case(suite: str, test: TestOutcome) -> ElementTree.Element:
     case = ElementTree.Element("testcase", classname=suite, name=_text(test.name))
     if test.result in _ELEMENTS:
-        said = _text(test.note) or test.result
-        ElementTree.SubElement(case, _ELEMENTS[test.result], message=said)
+        message = _text(test.note) or test.result
+        ElementTree.SubElement(case, _ELEMENTS[test.result], message=message)
     if test.logs:
         ElementTree.SubElement(case, "system-out").text = "\n".join(_text(log) for log in test.logs)
     return case
 
 
-def _itself(suite: str, verdict: SuiteVerdict) -> ElementTree.Element:
+def _case_of_suite(suite: str, verdict: SuiteVerdict) -> ElementTree.Element:
     case = ElementTree.Element("testcase", classname=suite, name="the suite itself")
     error = ElementTree.SubElement(case, "failure" if verdict.verdict == "FAIL" else "error")
     error.set("message", _text(verdict.evidence))
@@ -76,5 +74,5 @@ def _count(element: ElementTree.Element) -> None:
         element.set(key, str(sum(1 for _ in element.iter(tag))))
 
 
-def _text(words: str) -> str:
-    return _NO_XML.sub("", printable(words, newlines=False))
+def _text(text: str) -> str:
+    return _NO_XML.sub("", printable(text, newlines=False))

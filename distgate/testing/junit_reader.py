@@ -1,13 +1,12 @@
-"""JUnit XML that a suite left, read with suspicion: no entity is expanded, no link followed, sizes are bounded.
+"""JUnit XML from a suite's artifacts, read with suspicion: no entity is expanded, no link followed, size is bounded.
 
-What tools write under this name differs: one suite or several, suites within suites, counts that do not add up. Only
-the test cases are believed, and each is counted by what lies in it.
+Tools write different things under this name: one suite or several, suites within suites, counts that do not add up.
+Only the test cases are believed, each by its own elements.
 """
 
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from defusedxml.common import DefusedXmlException
 
 from distgate.errors import TestsError
 from distgate.files import walk
-from distgate.testing.results import Result, TestOutcome
+from distgate.testing.results import Result, TestOutcome, open_plain
 
 #: Bytes of all files together. A whole conformance run with its output writes some ten million.
 LIMIT = 64 << 20
@@ -33,6 +32,9 @@ _LONGEST = 300  # characters of a name, and of what a failure says
 _ROOTS = ("testsuites", "testsuite")
 #: Elements within a test case that say how it went, the worst first.
 _RESULTS: tuple[tuple[str, Result], ...] = (("error", "error"), ("failure", "fail"), ("skipped", "skip"))
+_RESULT_TAGS = tuple(tag for tag, _ in _RESULTS)
+#: What is refused in XML, by the name of the error.
+_FORBIDDEN = {"DTDForbidden": "a document type", "EntitiesForbidden": "entities"}
 
 
 @dataclass(frozen=True)
@@ -44,46 +46,45 @@ class JunitTests:
 
 
 def read_junit(directory: Path) -> JunitTests:
-    """What the JUnit files at or below ``directory`` tell: each ``*.xml`` whose root is a test suite; no other.
+    """The test cases of the JUnit files at or below ``directory``: each ``*.xml`` whose root is a test suite.
 
     Raises TestsError, with the file's name, for XML that is malformed, brings entities or a document type, is too
     large or too deep, or is a link.
     """
-    found: list[TestOutcome] = []
+    outcomes: list[TestOutcome] = []
     files: list[str] = []
-    room = LIMIT
+    remaining = LIMIT
     for path in _xml_files(directory):
         name = str(path.relative_to(directory))
         with _open(path, name) as stream:
-            room -= os.fstat(stream.fileno()).st_size
-            if room < 0:
+            remaining -= os.fstat(stream.fileno()).st_size
+            if remaining < 0:
                 raise TestsError(f"{name}: all JUnit files together are longer than {LIMIT} bytes")
             tests = _tests_of(stream, name)
         if tests is not None:
             files.append(name)
-            found += (replace(test, logs=(name,)) for test in tests)
-            if len(found) > MOST_TESTS:
+            outcomes += (replace(test, logs=(name,)) for test in tests)
+            if len(outcomes) > MOST_TESTS:
                 raise TestsError(f"{name}: there are more than {MOST_TESTS} test cases")
-    return JunitTests(tuple(found), tuple(files))
+    return JunitTests(tuple(outcomes), tuple(files))
 
 
 def _xml_files(directory: Path) -> list[Path]:
     entries = walk(directory, lambda entry: len(entry.above) < _DEEPEST)
-    found = [directory / entry.path for entry in entries if entry.name.endswith(".xml") and not entry.is_directory]
-    if len(found) > _MOST_FILES:
-        raise TestsError(f"there are {len(found)} files *.xml, more than the {_MOST_FILES} that are read")
-    return found
+    paths = [directory / entry.path for entry in entries if entry.name.endswith(".xml") and not entry.is_directory]
+    if len(paths) > _MOST_FILES:
+        raise TestsError(f"there are {len(paths)} files *.xml, more than the {_MOST_FILES} that are read")
+    return paths
 
 
 def _open(path: Path, name: str) -> BinaryIO:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        stream = open_plain(path)
     except OSError as error:
         raise TestsError(f"{name} is a link or cannot be read") from error
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
+    if stream is None:
         raise TestsError(f"{name} is no plain file")
-    return os.fdopen(descriptor, "rb")
+    return stream
 
 
 def _tests_of(stream: BinaryIO, name: str) -> list[TestOutcome] | None:
@@ -94,14 +95,10 @@ def _tests_of(stream: BinaryIO, name: str) -> list[TestOutcome] | None:
         raise TestsError(f"{name} is no well-formed XML: {error}") from error
     except DefusedXmlException as error:
         raise TestsError(
-            f"{name} is refused: it has {_WORDS.get(type(error).__name__, 'what no JUnit has')}"
+            f"{name} is refused: it has {_FORBIDDEN.get(type(error).__name__, 'what no JUnit has')}"
         ) from error
-    except (ValueError, LookupError) as error:  # an encoding that nobody knows
+    except (ValueError, LookupError) as error:  # an unknown encoding
         raise TestsError(f"{name} is no XML that can be read: {error}") from error
-
-
-_KEPT = tuple(tag for tag, _ in _RESULTS)
-_WORDS = {"DTDForbidden": "a document type", "EntitiesForbidden": "entities"}
 
 
 def _walk(events: Iterator[tuple[str, Element]], name: str) -> list[TestOutcome] | None:
@@ -119,17 +116,17 @@ def _walk(events: Iterator[tuple[str, Element]], name: str) -> list[TestOutcome]
         path.pop()
         if _tag(element) == "testcase":
             tests.append(_outcome(element, path, len(tests) + 1))
-        if path and _tag(element) not in _KEPT:
+        if path and _tag(element) not in _RESULT_TAGS:
             path[-1].remove(element)  # output, properties, a case that was read, a whole suite
     return tests
 
 
 def _outcome(case: Element, above: list[Element], number: int) -> TestOutcome:
     inside = {_tag(child): child for child in reversed(case)}
-    word, result = next(((tag, result) for tag, result in _RESULTS if tag in inside), ("", "pass"))
-    said = _said(inside[word]) if word else ""
-    suite = case.get("classname") or next((one.get("name", "") for one in reversed(above) if one.get("name")), "")
-    return TestOutcome(_named(suite, case.get("name", ""), number), result, (), said)
+    element_tag, result = next(((tag, result) for tag, result in _RESULTS if tag in inside), ("", "pass"))
+    note = _note(inside[element_tag]) if element_tag else ""
+    suite = case.get("classname") or next(filter(None, (element.get("name") for element in reversed(above))), "")
+    return TestOutcome(_named(suite, case.get("name", ""), number), result, (), note)
 
 
 def _named(suite: str, name: str, number: int) -> str:
@@ -139,9 +136,9 @@ def _named(suite: str, name: str, number: int) -> str:
     return (f"{full[:_LONGEST]}..." if len(full) > _LONGEST else full) or f"test case {number}"
 
 
-def _said(element: Element) -> str:
-    words = " ".join((element.get("message") or element.text or element.get("type") or "").split())
-    return f"{words[:_LONGEST]}..." if len(words) > _LONGEST else words
+def _note(element: Element) -> str:
+    text = " ".join((element.get("message") or element.text or element.get("type") or "").split())
+    return f"{text[:_LONGEST]}..." if len(text) > _LONGEST else text
 
 
 def _tag(element: Element) -> str:

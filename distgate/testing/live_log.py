@@ -1,4 +1,4 @@
-"""What a piece of work is saying just now: the end of the log that was written to last."""
+"""The current output of work in progress: the end of the log that was written to last."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from distgate.files import tail_of, walk
 from distgate.testing.log_excerpts import shortened
 from distgate.text import printable
 
-#: What guests and the runners of suites write while they work: a guest's console, what a terminal would show.
+#: The logs that grow while guests and the runners of suites work: a guest's console, a runner's terminal output.
 NAMES = frozenset({"console.log", "ansible.txt", "tmt.txt"})
 MOST_LINES = 20
 _MOST_BYTES = 1 << 13
@@ -33,8 +33,8 @@ def newest_log(directory: Path) -> LiveLog | None:
 def tail_text(log: LiveLog, beside: Path) -> str:
     """The log's path relative to ``beside``, its size, and its last lines, as printable text."""
     lines = [shortened(line.rstrip()) for line in printable(tail_of(log.path, _MOST_BYTES)).splitlines()]
-    shown = [line for line in lines if line][-MOST_LINES:]
-    return "\n".join([f"{log.path.relative_to(beside)}, {log.size / 1000:.1f} kB:", *shown])
+    tail = [line for line in lines if line][-MOST_LINES:]
+    return "\n".join([f"{log.path.relative_to(beside)}, {log.size / 1000:.1f} kB:", *tail])
 
 
 def _logs(directory: Path) -> Iterator[LiveLog]:

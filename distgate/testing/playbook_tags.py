@@ -59,7 +59,7 @@ class TagReader:
                 self._read_tasks(task.get(block), path, playbook)
             for name in _named(task, _TASK_FILES):
                 bases = [path.parent, playbook.parent]
-                self._follow(name, bases, lambda found: self._read_task_file(found, playbook))
+                self._follow(name, bases, lambda file: self._read_task_file(file, playbook))
             for key in _spellings(_ROLES):
                 if key in task:
                     self._read_role(task[key], playbook)
@@ -71,7 +71,7 @@ class TagReader:
         if isinstance(name, str):
             tasks = playbook.parent / "roles" / name / "tasks" / "main.yml"
             if tasks.exists():  # a role that is installed elsewhere has no say in the tags of this suite
-                self._follow(str(tasks), [playbook.parent], lambda found: self._read_task_file(found, playbook))
+                self._follow(str(tasks), [playbook.parent], lambda file: self._read_task_file(file, playbook))
 
     def _add_tags(self, entry: dict[Any, Any]) -> None:
         for tag in _listed(entry.get("tags")):
@@ -86,26 +86,26 @@ class TagReader:
         try:
             content = self.documents.read(path)
         except Unreadable as error:
-            self._complain(f"{self._relative(path)} {error}")
+            self._add_problem(f"{self._relative(path)} {error}")
             return
         if not isinstance(content, list):
-            self._complain(f"{self._relative(path)} is not a list of {what}")
+            self._add_problem(f"{self._relative(path)} is not a list of {what}")
             return
         yield from (entry for entry in content if isinstance(entry, dict))
 
     def _follow(self, name: str, bases: list[Path], read: Any) -> None:
         if "{{" in name:
             return  # known only to ansible, at run time
-        found = next((base / name for base in bases if (base / name).exists()), None)
-        if found is None:
+        path = next((base / name for base in bases if (base / name).exists()), None)
+        if path is None:
             return  # ansible says so better, when the suite is run
-        inside = found.resolve()
+        inside = path.resolve()
         if not inside.is_relative_to(self.tree):
-            self._complain(f"{name} leads out of the checkout")
+            self._add_problem(f"{name} leads out of the checkout")
         elif inside.is_file():
             read(inside)
 
-    def _complain(self, problem: str) -> None:
+    def _add_problem(self, problem: str) -> None:
         if problem not in self.problems:
             self.problems.append(problem)
 
@@ -117,13 +117,13 @@ def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def _spellings(words: tuple[str, ...]) -> list[str]:
-    return [f"{collection}{word}" for word in words for collection in _COLLECTIONS]
+def _spellings(keys: tuple[str, ...]) -> list[str]:
+    return [f"{collection}{key}" for key in keys for collection in _COLLECTIONS]
 
 
-def _named(entry: dict[Any, Any], words: tuple[str, ...]) -> Iterator[str]:
+def _named(entry: dict[Any, Any], keys: tuple[str, ...]) -> Iterator[str]:
     """The files that ``entry`` imports, written as ``a.yml``, ``a.yml tags=x`` or ``{file: a.yml}``."""
-    for key in _spellings(words):
+    for key in _spellings(keys):
         value = entry.get(key)
         if isinstance(value, dict):
             value = value.get("file")

@@ -1,7 +1,7 @@
 """Blame on red: what a failing suite's second run, and one without the change, say about the failure.
 
-The verdict of the run is not touched: a package's failing test is never repeated until it passes. This only tells the
-reader where to look first.
+The verdict of the run is not touched: a package's failing test is never repeated until it passes. The finding only
+says where to look first.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from typing import Literal
 from distgate.testing.verdict import SuiteVerdict
 from distgate.text import first_of
 
-#: Results that somebody has to look at; those that were skipped or not run tell nothing.
+#: Results that are failures; tests that were skipped or not run say nothing.
 _BAD = ("fail", "error", "warn")
 
-Words = Literal["fails with and without the change", "fails only with it", "flaky", "cannot be told"]
+Finding = Literal["fails with and without the change", "fails only with it", "flaky", "cannot be told"]
 
 
 @dataclass(frozen=True)
 class Rerun:
-    """``words`` is the finding, ``evidence`` a sentence that says what was seen."""
+    """``finding`` says when the suite fails, ``evidence`` is a sentence with the reason for the finding."""
 
-    words: Words
+    finding: Finding
     evidence: str
 
 
 def explain(
     first: SuiteVerdict, again: SuiteVerdict, without: SuiteVerdict | None, absent: Sequence[str] = ()
 ) -> Rerun:
-    """What three runs of a suite mean.
+    """The finding of three runs of a suite.
 
     ``first`` did not pass; ``again`` ran on the same image, ``without`` on the base without the change. ``absent``
     are packages under test that the base does not hold in any version: there the suite is not run (``without`` is
@@ -40,7 +40,7 @@ def explain(
         return Rerun("cannot be told", f"the second run broke on our side: {again.evidence}")
     same = _steady(first, again)
     if not same:
-        return Rerun("flaky", f"{_said(first)} at first and {_said(again)} on the same image")
+        return Rerun("flaky", f"{_outcome_of(first)} at first and {_outcome_of(again)} on the same image")
     if absent:
         return Rerun("cannot be told", f"it failed twice; the base without the change has no {', '.join(absent)}")
     if without is None or without.retryable:
@@ -50,7 +50,7 @@ def explain(
 
 
 def _steady(first: SuiteVerdict, again: SuiteVerdict) -> frozenset[str]:
-    """What failed both times: names of tests, or the suite itself where no test is told of."""
+    """The tests that failed both times, or the suite itself where none is named."""
     if again.verdict == "PASS" or first.verdict == "PASS":
         return frozenset()
     return _failing(first) & _failing(again)
@@ -59,9 +59,10 @@ def _steady(first: SuiteVerdict, again: SuiteVerdict) -> frozenset[str]:
 def _compare(same: frozenset[str], without: SuiteVerdict) -> Rerun:
     old = same & _failing(without)
     new = same - old
-    unknown = {name for name in new if not _speaks_of(without, name)}
+    unknown = {name for name in new if not _passes(without, name)}
     if unknown == new and new:
-        return Rerun("cannot be told", f"it failed twice; without the change, {_said(without)}: {without.evidence}")
+        outcome = f"{_outcome_of(without)}: {without.evidence}"
+        return Rerun("cannot be told", f"it failed twice; without the change, {outcome}")
     if new:
         also = f"; with and without it: {_list(old)}" if old else ""
         return Rerun("fails only with it", f"twice with the change, not without it: {_list(new - unknown)}{also}")
@@ -73,15 +74,15 @@ def _failing(verdict: SuiteVerdict) -> frozenset[str]:
     return named or (frozenset() if verdict.verdict == "PASS" else frozenset({verdict.suite}))
 
 
-def _speaks_of(verdict: SuiteVerdict, name: str) -> bool:
-    """Whether a run tells that this test passed; a suite that could not be run tells nothing."""
+def _passes(verdict: SuiteVerdict, name: str) -> bool:
+    """Whether this test passed in a run; a suite that could not be run says nothing."""
     if name == verdict.suite:
         return verdict.verdict == "PASS"
     passed = any(test.name == name and test.result == "pass" for test in verdict.tests)
     return passed or (verdict.verdict == "PASS" and not verdict.tests)
 
 
-def _said(verdict: SuiteVerdict) -> str:
+def _outcome_of(verdict: SuiteVerdict) -> str:
     if verdict.verdict == "PASS":
         return "it passed"
     named = [test.name for test in verdict.tests if test.result in _BAD]

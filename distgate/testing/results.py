@@ -1,12 +1,10 @@
-"""What a test suite left behind: results.yml and test.log of the Standard Test Interface, read with suspicion.
+"""The results of a test suite: results.yml and test.log of the Standard Test Interface, results.yaml of tmt.
 
-Both were written by code under test, so links are not followed, sizes are bounded and nothing is executed.
+Code under test wrote them, so links are not followed, sizes are bounded and nothing is executed.
 
 There may be several results.yml: beside the one of the suite, one in each directory of the artifacts (a playbook that
 keeps its tests apart). And one file may hold several: older tools put them together by appending text, which leaves
 several documents, or several keys named results. All of them are read as one list.
-
-results.yaml as tmt writes it for a plan, read into the same outcomes as those of the Standard Test Interface.
 """
 
 from __future__ import annotations
@@ -31,11 +29,14 @@ Result = Literal["pass", "fail", "error", "warn", "info", "skip", "pending"]
 
 RESULTS = "results.yml"
 LOG = "test.log"
+TMT_RESULTS = "results.yaml"
 _LIMIT = 4 << 20  # bytes of all results.yml together; reading YAML takes half a minute for each MiB on a slow host
+_TMT_LIMIT = 4 << 20  # bytes: a plan may have thousands of tests, each some thirty lines
 _MOST_FILES = 100  # files of results that are merged
 _MOST_LINES = 20_000  # tests of a log that are listed of each kind, good ones and bad ones
 _LONGEST_LINE = 1 << 12  # bytes of a line of the log that can name a test
 _LONGEST_NAME = 200
+_LONGEST_NOTE = 500
 _LINE = re.compile(r"(PASS|FAIL|ERROR)\b[:\s]*(.*)")
 
 
@@ -43,7 +44,7 @@ _LINE = re.compile(r"(PASS|FAIL|ERROR)\b[:\s]*(.*)")
 class TestOutcome:
     """One test of a suite; ``logs`` are paths relative to the artifacts directory, the main one first.
 
-    ``note`` is what the tool that ran it had to say, such as which deadline it missed.
+    ``note`` is a note of the tool that ran it, such as the deadline that it missed.
     """
 
     __test__ = False  # not a pytest class
@@ -52,6 +53,17 @@ class TestOutcome:
     result: Result
     logs: tuple[str, ...] = ()
     note: str = ""
+
+
+class _Malformed(Exception):
+    def __init__(self, problem: str, mark: yaml.Mark | None) -> None:
+        self.problem = problem
+        self.where = f" line {mark.line + 1} column {mark.column + 1}" if mark else ""
+
+    def in_file(self, name: str) -> TestsError:
+        return TestsError(
+            f"{name}{self.where}: {self.problem}", hint="the Standard Test Interface says what the file may hold"
+        )
 
 
 def read_results(artifacts: Path) -> tuple[TestOutcome, ...] | None:
@@ -63,11 +75,11 @@ def read_results(artifacts: Path) -> tuple[TestOutcome, ...] | None:
     if len(files) > _MOST_FILES:
         raise TestsError(f"there are {len(files)} files {RESULTS}, more than the {_MOST_FILES} that are read")
     merged: list[TestOutcome] = []
-    left = _LIMIT
+    remaining = _LIMIT
     for name in files:
-        outcomes, size = _read_file(artifacts, name, left)
+        outcomes, size = _read_file(artifacts, name, remaining)
         merged += outcomes
-        left -= size
+        remaining -= size
     return tuple(merged) if files else None
 
 
@@ -81,7 +93,7 @@ def _result_files(artifacts: Path) -> list[str]:
 
 
 def _read_file(artifacts: Path, name: str, limit: int) -> tuple[list[TestOutcome], int]:
-    """What one file lists, and its size in bytes, at most ``limit``."""
+    """The tests that one file lists, and its size in bytes, at most ``limit``."""
     try:
         data = _read_plain(artifacts / name, limit)
         if data is None:
@@ -109,19 +121,19 @@ def _lists(root: yaml.Node | None) -> list[yaml.SequenceNode]:
 def read_log(artifacts: Path) -> tuple[TestOutcome, ...] | None:
     """The tests that lines such as ``PASS name`` of test.log tell of, or None when there is no such file."""
     try:
-        stream = _open_plain(artifacts / LOG)
+        stream = open_plain(artifacts / LOG)
     except OSError:  # a link: it could show any file of this host
         return None
     if stream is None:
         return None
     listed: list[TestOutcome] = []
-    room = {True: _MOST_LINES, False: _MOST_LINES}  # a flood of one kind must not hide the other
+    remaining = {True: _MOST_LINES, False: _MOST_LINES}  # a flood of one kind must not hide the other
     with stream:
         for line in _lines(stream):
-            found = _LINE.match(line)
-            if found and room[found[1] == "PASS"]:
-                room[found[1] == "PASS"] -= 1
-                listed.append(TestOutcome(_named(found[2], "(unnamed)"), cast(Result, found[1].lower()), (LOG,)))
+            match = _LINE.match(line)
+            if match and remaining[match[1] == "PASS"]:
+                remaining[match[1] == "PASS"] -= 1
+                listed.append(TestOutcome(_named(match[2], "(unnamed)"), cast(Result, match[1].lower()), (LOG,)))
     return tuple(listed)
 
 
@@ -135,9 +147,9 @@ def _lines(stream: BinaryIO) -> Iterator[str]:
 
 
 def _read_plain(path: Path, limit: int) -> bytes | None:
-    """A file that a stranger wrote; None when it is no plain one. Raises _Malformed for a link or a longer file."""
+    """The content of such a file. Raises _Malformed for a link or a longer file."""
     try:
-        stream = _open_plain(path)
+        stream = open_plain(path)
     except OSError as error:  # a link: it could show any file of this host
         if not isinstance(error, FileNotFoundError):
             raise _Malformed("it is a link or cannot be read", None) from error
@@ -151,8 +163,11 @@ def _read_plain(path: Path, limit: int) -> bytes | None:
     return data
 
 
-def _open_plain(path: Path) -> BinaryIO | None:
-    """Neither follows a link nor waits for the writer of a pipe."""
+def open_plain(path: Path) -> BinaryIO | None:
+    """A file that a stranger wrote, or None when it is no regular one. Raises OSError, for a link too.
+
+    Does not wait for the writer of a pipe.
+    """
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     stream = os.fdopen(descriptor, "rb")
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -163,19 +178,19 @@ def _open_plain(path: Path) -> BinaryIO | None:
 
 def _outcome(node: yaml.Node, number: int, folder: str) -> TestOutcome:
     entry = _mapping(node, "each result must be a mapping")
-    said = _field(entry, "result")
-    word = said.value.strip().lower() if isinstance(said, yaml.ScalarNode) else ""
-    if word not in ("pass", "fail", "error"):
-        raise _Malformed("result must be pass, fail or error", (said or node).start_mark)
+    result_node = _field(entry, "result")
+    result = result_node.value.strip().lower() if isinstance(result_node, yaml.ScalarNode) else ""
+    if result not in ("pass", "fail", "error"):
+        raise _Malformed("result must be pass, fail or error", (result_node or node).start_mark)
     test = _field(entry, "test")
     name = _named(test.value if isinstance(test, yaml.ScalarNode) else "", f"test {number}")
-    return TestOutcome(name, cast(Result, word), _logs(_field(entry, "logs"), folder))
+    return TestOutcome(name, cast(Result, result), _logs(_field(entry, "logs"), folder))
 
 
 def _named(name: str, otherwise: str) -> str:
     """A test's name, no longer than people read."""
-    said = name.strip()
-    return (f"{said[:_LONGEST_NAME]}..." if len(said) > _LONGEST_NAME else said) or otherwise
+    stripped = name.strip()
+    return (f"{stripped[:_LONGEST_NAME]}..." if len(stripped) > _LONGEST_NAME else stripped) or otherwise
 
 
 def _logs(node: yaml.Node | None, folder: str) -> tuple[str, ...]:
@@ -189,38 +204,22 @@ def inside(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(name for name in names if name and not name.startswith("/") and ".." not in Path(name).parts)
 
 
-def _mapping(node: yaml.Node | None, wanted: str) -> yaml.MappingNode:
+def _mapping(node: yaml.Node | None, expected: str) -> yaml.MappingNode:
     if not isinstance(node, yaml.MappingNode):
-        raise _Malformed(wanted if node else "it is empty", node.start_mark if node else None)
+        raise _Malformed(expected if node else "it is empty", node.start_mark if node else None)
     return node
 
 
 def _field(node: yaml.MappingNode, key: str) -> yaml.Node | None:
     pairs = [(name.value, value) for name, value in node.value if isinstance(name, yaml.ScalarNode)]
-    found = [value for name, value in pairs if name == key]
-    if len(found) > 1:  # which one counts is anybody's guess
-        raise _Malformed(f"the key {key} is there twice", found[1].start_mark)
-    return found[0] if found else None
+    values = [value for name, value in pairs if name == key]
+    if len(values) > 1:  # which one counts cannot be known
+        raise _Malformed(f"the key {key} is there twice", values[1].start_mark)
+    return values[0] if values else None
 
 
 def _mark_of(broken: BaseException) -> yaml.Mark | None:
     return getattr(broken, "problem_mark", None) or getattr(broken, "context_mark", None)
-
-
-class _Malformed(Exception):
-    def __init__(self, problem: str, mark: yaml.Mark | None) -> None:
-        self.problem = problem
-        self.where = f" line {mark.line + 1} column {mark.column + 1}" if mark else ""
-
-    def in_file(self, name: str) -> TestsError:
-        return TestsError(
-            f"{name}{self.where}: {self.problem}", hint="the Standard Test Interface says what the file may hold"
-        )
-
-
-TMT_RESULTS = "results.yaml"
-_TMT_LIMIT = 4 << 20  # a plan may have thousands of tests, each some thirty lines; reading takes time
-_LONGEST = 500
 
 
 def read_tmt_results(artifacts: Path) -> tuple[TestOutcome, ...] | None:
@@ -246,32 +245,32 @@ def read_tmt_results(artifacts: Path) -> tuple[TestOutcome, ...] | None:
 def _tmt_outcome(entry: Any, number: int) -> TestOutcome:
     if not isinstance(entry, dict):
         raise TestsError(f"{TMT_RESULTS}: result {number} is not a mapping")
-    word = entry.get("result")
-    if not isinstance(word, str) or word not in get_args(Result):
-        said = repr(word[:50]) if isinstance(word, str) else "nothing"
-        raise TestsError(f"{TMT_RESULTS}: result {number} says {said}, not {', '.join(get_args(Result))}")
+    result = entry.get("result")
+    if not isinstance(result, str) or result not in get_args(Result):
+        shown_result = repr(result[:50]) if isinstance(result, str) else "nothing"
+        raise TestsError(f"{TMT_RESULTS}: result {number} says {shown_result}, not {', '.join(get_args(Result))}")
     logs = entry.get("log")
     return TestOutcome(
         name=_text(entry.get("name")) or f"test {number}",
-        result=cast(Result, word),
+        result=cast(Result, result),
         logs=inside(map(_text, logs)) if isinstance(logs, list) else (),
         note="; ".join(_notes(entry)),
     )
 
 
 def _notes(entry: dict[Any, Any]) -> list[str]:
-    """What tmt noted on the test, and which of its checks (a panic, a denial, the deadline) failed."""
+    """tmt's notes on the test, and its failed checks (a panic, a denial, the deadline)."""
     checks = entry.get("check")
     failed = [
         check
         for check in (checks if isinstance(checks, list) else [])
         if isinstance(check, dict) and check.get("result") not in ("pass", "info", "skip")
     ]
-    said = [
+    failed_checks = [
         f"check {_text(check.get('name'))}: {', '.join(_words(check)) or _text(check.get('result'))}"
         for check in failed
     ]
-    return [*_words(entry), *said]
+    return [*_words(entry), *failed_checks]
 
 
 def _words(entry: dict[Any, Any]) -> list[str]:
@@ -280,8 +279,8 @@ def _words(entry: dict[Any, Any]) -> list[str]:
 
 
 def _text(value: Any) -> str:
-    """A string as it is, at a length that people read; anything else is nothing: in words it could be endless."""
-    return value[:_LONGEST] if isinstance(value, str) else ""
+    """A string, cut at a length that people read; empty for anything else, whose text could be endless."""
+    return value[:_LONGEST_NOTE] if isinstance(value, str) else ""
 
 
 def _serial(entry: Any, number: int) -> int:

@@ -1,4 +1,4 @@
-"""From what was observed to what it means: a verdict per suite with who is to blame, and one for the run."""
+"""Verdicts from observed suite runs: one per suite, with who is to blame, and one for the whole stage."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal, Protocol, TypeVar
 
 from distgate.errors import Blame, TestsError
 from distgate.files import tail_of
-from distgate.testing.log_excerpts import last_failure, last_step, missing_packages, refusal, tmt_failure
+from distgate.testing.log_excerpts import ansible_refusal, last_failure, last_step, missing_packages, tmt_failure
 from distgate.testing.results import (
     LOG,
     LOG_END,
@@ -25,21 +25,22 @@ from distgate.text import first_of, printable
 Verdict = Literal["PASS", "FAIL", "ERROR", "NOTHING_RUN"]
 RunVerdict = Literal["SUCCESS", "UNSTABLE", "FAILURE"]
 
-#: ansible-playbook's status for a playbook that cannot be parsed, and for an unreachable host, which we hear apart.
+#: ansible-playbook's status for a playbook that cannot be parsed, and for an unreachable host, which SuiteRun names.
 _CANNOT_PARSE = 4
 #: Its statuses for a playbook that it does not take for another reason, such as a role that is nowhere: before the
 #: first task, and at the task that brings the role in.
 _REFUSED = (1, 2)
 #: tmt's statuses beyond 0 (all passed) and 1 (something failed).
 _TMT_BROKE, _TMT_NO_RESULTS, _TMT_ALL_SKIPPED = 2, 3, 4
-#: What the runners leave beside a suite's own files: its steps are in the first one that names any.
+#: The runners' logs beside a suite's own files: its steps are in the first one that names any.
 _LOGS: Mapping[str, tuple[str, ...]] = {
     "sti": ("ansible.log", "ansible.txt"),
     "tmt": ("tmt.log", "tmt.txt"),
     "playbook": ("ansible.log", "ansible.txt"),
 }
-#: Results that nobody has to look at.
+#: Results that are no failures.
 _FINE = ("pass", "info", "skip")
+_UNREACHABLE = "the guest could not be reached while the suite ran"
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,9 @@ class SuiteRun:
 
 @dataclass(frozen=True)
 class SuiteVerdict:
-    """What a suite's run means. ``blame`` is None where nobody is; ``evidence`` is one sentence that says why.
+    """The meaning of a suite's run. ``blame`` is None for one that passed; ``evidence`` is a sentence that says why.
 
-    ``details`` is text of several lines for those who look closer: the console's end of a suite that hung.
+    ``details`` is text of several lines, such as the console's end of a suite that hung.
     """
 
     suite: str
@@ -97,8 +98,8 @@ def judge(run: SuiteRun, console: str = "") -> SuiteVerdict:
 
 def _stopped_at(run: SuiteRun, log: str, evidence: str) -> str:
     text = tail_of(run.artifacts / log, LOG_END)
-    step, said = last_step(text), "" if run.timed_out else last_failure(text)
-    return f"{step}: {said}" if step and said and printable(said, newlines=False) not in evidence else step
+    step, failure = last_step(text), "" if run.timed_out else last_failure(text)
+    return f"{step}: {failure}" if step and failure and printable(failure, newlines=False) not in evidence else step
 
 
 def unreadable(suite: str, problem: str) -> SuiteVerdict:
@@ -113,8 +114,8 @@ def no_guest(suite: str, why: str) -> SuiteVerdict:
 
 def no_time(suite: str, seconds: float) -> SuiteVerdict:
     """The verdict on a suite that was not started, for those before it took all of the stage's ``seconds``."""
-    said = f"not started: all suites together have {seconds:g} s, and those before it took them"
-    return SuiteVerdict(suite, "NOTHING_RUN", "tests", (), said)
+    evidence = f"not started: all suites together have {seconds:g} s, and those before it took them"
+    return SuiteVerdict(suite, "NOTHING_RUN", "tests", (), evidence)
 
 
 def run_verdict(suites: Sequence[SuiteVerdict]) -> RunVerdict:
@@ -164,62 +165,59 @@ def _malformed(
     return "ERROR", blame, (), malformed.message
 
 
-_UNREACHABLE = "the guest could not be reached while the suite ran"
-
-
 def _decide(
     run: SuiteRun, results: tuple[TestOutcome, ...] | None, logged: tuple[TestOutcome, ...] | None
 ) -> _Decision:
     if run.unreachable:
         return "ERROR", "infrastructure", _UNREACHABLE
-    left = [name for name, found in ((RESULTS, results), (LOG, logged)) if found is not None]
+    files = [name for name, outcomes in ((RESULTS, results), (LOG, logged)) if outcomes is not None]
     bad = [test for test in (*(results or ()), *(logged or ())) if test.result != "pass"]
-    named = _list_of(bad, RESULTS if results and bad[0] in results else LOG) if bad else ""
+    named = _named_failures(bad, RESULTS if results and bad[0] in results else LOG) if bad else ""
     if run.timed_out:
-        return _late(left, bad, named)
+        return _timed_out(files, bad, named)
     if bad:
         return "FAIL", _blame(bad), named
     missing = _missing(run) if run.returncode else ""
     if missing:
         return "ERROR", "tests", missing
-    if not left:
-        return _silent(run)
+    if not files:
+        return _without_results(run)
     if run.returncode:
-        said = f"ansible-playbook ended with status {run.returncode} although {left[0]} tells of no failure"
-        return "FAIL", "package", said
+        contradiction = f"ansible-playbook ended with status {run.returncode} although {files[0]} tells of no failure"
+        return "FAIL", "package", contradiction
     if results == () and not logged:
         return "NOTHING_RUN", "tests", f"{RESULTS} lists no test"
     count = len(results or logged or ())
     return "PASS", None, f"{count} of {count} tests passed" if count else f"status 0, and {LOG} tells of no failure"
 
 
-def _late(left: Sequence[str], bad: Sequence[TestOutcome], named: str) -> _Decision:
+def _timed_out(files: Sequence[str], bad: Sequence[TestOutcome], named: str) -> _Decision:
     if bad:
         return "FAIL", _blame(bad), f"{named}; then the suite was killed at its deadline"
-    if left:
-        return "FAIL", "tests", f"the suite was killed at its deadline; {' and '.join(left)} was left"
+    if files:
+        return "FAIL", "tests", f"the suite was killed at its deadline; {' and '.join(files)} was left"
     return "ERROR", "tests", f"the suite was killed at its deadline and left no {LOG}"
 
 
 def _missing(run: SuiteRun) -> str:
-    """The packages that a suite asked for and the guest could not get: a fresh guest has the same ones."""
-    found = (missing_packages(tail_of(run.artifacts / log, LOG_END)) for log in _LOGS["sti"])
-    said = next((one for one in found if one), "")
-    return f"not to be had in the guest: {printable(said, newlines=False)}" if said else ""
+    """The packages that a suite wants and the guest cannot install: a fresh guest has the same ones."""
+    listings = (missing_packages(tail_of(run.artifacts / log, LOG_END)) for log in _LOGS["sti"])
+    packages = next((listing for listing in listings if listing), "")
+    return f"not to be had in the guest: {printable(packages, newlines=False)}" if packages else ""
 
 
-def _silent(run: SuiteRun) -> _Decision:
+def _without_results(run: SuiteRun) -> _Decision:
     if run.returncode == 0:
         ran = run.tasks.get("ok", 0)
         count = f", {ran} tasks ran" if ran else ""
         return "NOTHING_RUN", "tests", f"status 0, but neither {RESULTS} nor {LOG} was left{count}"
-    said = f"ansible-playbook ended with status {run.returncode} and left neither {RESULTS} nor {LOG}"
+    ending = f"ansible-playbook ended with status {run.returncode} and left neither {RESULTS} nor {LOG}"
     if run.returncode == _CANNOT_PARSE:
-        return "ERROR", "tests", f"{said}: it could not parse the playbook"
-    why = refusal(tail_of(run.artifacts / "ansible.txt", LOG_END)) if run.returncode in _REFUSED else ""
+        return "ERROR", "tests", f"{ending}: it could not parse the playbook"
+    why = ansible_refusal(tail_of(run.artifacts / "ansible.txt", LOG_END)) if run.returncode in _REFUSED else ""
     if why:
-        return "ERROR", "tests", f"{said}: {printable(why, newlines=False)}"
-    return "ERROR", "infrastructure", said
+        return "ERROR", "tests", f"{ending}: {printable(why, newlines=False)}"
+    return "ERROR", "infrastructure", ending
 
 
 def _judge_playbook(run: SuiteRun) -> SuiteVerdict:
@@ -238,10 +236,10 @@ def _decide_playbook(run: SuiteRun) -> tuple[Verdict, Blame | None, tuple[TestOu
     passed, failed = run.tasks.get("ok", 0), run.tasks.get("failed", 0)
     if run.returncode and failed:
         why = last_failure(tail_of(run.artifacts / "ansible.txt", LOG_END))
-        said = f"{last_step(tail_of(run.artifacts / 'ansible.txt', LOG_END))}: {why}"
-        return "FAIL", "package", (), printable(said, newlines=False)
+        failure = f"{last_step(tail_of(run.artifacts / 'ansible.txt', LOG_END))}: {why}"
+        return "FAIL", "package", (), printable(failure, newlines=False)
     if run.returncode:
-        verdict, blame, evidence = _silent(run)
+        verdict, blame, evidence = _without_results(run)
         return verdict, blame, (), evidence
     if not passed:
         return "NOTHING_RUN", "tests", (), "status 0, but no task was run"
@@ -263,13 +261,13 @@ def _decide_tmt(run: SuiteRun, tests: tuple[TestOutcome, ...]) -> _Decision:
     bad = [test for test in tests if test.result not in (*_FINE, "pending")]
     waiting = [test for test in tests if test.result == "pending"]
     if run.timed_out:
-        return _late_tmt(tests, bad)
+        return _tmt_timed_out(tests, bad)
     if bad:
-        return "FAIL", _blame(bad), _list_of(bad, TMT_RESULTS)
+        return "FAIL", _blame(bad), _named_failures(bad, TMT_RESULTS)
     if not tests:
-        return _silent_tmt(run)
+        return _tmt_without_results(run)
     if waiting:
-        why = _why(tail_of(run.artifacts / "tmt.txt", LOG_END))
+        why = _tmt_reason(tail_of(run.artifacts / "tmt.txt", LOG_END))
         return "ERROR", "tests", f"tmt ended with status {run.returncode}: {why}; not run: {_names(waiting)}"
     if all(test.result == "skip" for test in tests):
         return "NOTHING_RUN", "tests", f"all tests were skipped: {_names(tests)}"
@@ -278,34 +276,34 @@ def _decide_tmt(run: SuiteRun, tests: tuple[TestOutcome, ...]) -> _Decision:
     return "ERROR", "tests", f"tmt ended with status {run.returncode} although {TMT_RESULTS} tells of no failure"
 
 
-def _late_tmt(tests: Sequence[TestOutcome], bad: Sequence[TestOutcome]) -> _Decision:
+def _tmt_timed_out(tests: Sequence[TestOutcome], bad: Sequence[TestOutcome]) -> _Decision:
     done = [test for test in tests if test.result != "pending"]
     late = "the plan was killed at its deadline"
     if bad:
-        return "FAIL", _blame(bad), f"{_list_of(bad, TMT_RESULTS)}; then {late}"
+        return "FAIL", _blame(bad), f"{_named_failures(bad, TMT_RESULTS)}; then {late}"
     if done:
         return "FAIL", "tests", f"{late}; {len(done)} of {len(tests)} tests were done"
     return "ERROR", "tests", f"{late} before any of its tests was done"
 
 
-def _silent_tmt(run: SuiteRun) -> _Decision:
-    said = f"tmt ended with status {run.returncode} and left no results"
+def _tmt_without_results(run: SuiteRun) -> _Decision:
+    ending = f"tmt ended with status {run.returncode} and left no results"
     output = tail_of(run.artifacts / "tmt.txt", LOG_END)
     if run.returncode in (0, _TMT_NO_RESULTS, _TMT_ALL_SKIPPED) or "No plans found." in output:
-        return "NOTHING_RUN", "tests", f"{said}: the plan runs no test here"
+        return "NOTHING_RUN", "tests", f"{ending}: the plan runs no test here"
     if run.returncode == _TMT_BROKE:
-        return "ERROR", "tests", f"{said}, it could not read or prepare the plan: {_why(output)}"
-    return "ERROR", "infrastructure", said
+        return "ERROR", "tests", f"{ending}, it could not read or prepare the plan: {_tmt_reason(output)}"
+    return "ERROR", "infrastructure", ending
 
 
-def _why(output: str) -> str:
+def _tmt_reason(output: str) -> str:
     return printable(tmt_failure(output), newlines=False)
 
 
 def _count(tests: Sequence[TestOutcome]) -> str:
-    words = [(word, sum(test.result == word for test in tests)) for word in _FINE]
-    others = "".join(f", {count} {word}" for word, count in words[1:] if count)
-    return f"{words[0][1]} of {len(tests)} tests passed{others}"
+    counts = [(result, sum(test.result == result for test in tests)) for result in _FINE]
+    others = "".join(f", {count} {result}" for result, count in counts[1:] if count)
+    return f"{counts[0][1]} of {len(tests)} tests passed{others}"
 
 
 def _blame(bad: Sequence[TestOutcome]) -> Blame:
@@ -313,7 +311,7 @@ def _blame(bad: Sequence[TestOutcome]) -> Blame:
     return "package" if any(test.result == "fail" for test in bad) else "tests"
 
 
-def _list_of(bad: Sequence[TestOutcome], source: str) -> str:
+def _named_failures(bad: Sequence[TestOutcome], source: str) -> str:
     return f"{source}: {_names(bad)}"
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from distgate.files import tail_of
 from distgate.runs.directory import RunDirectory
 from distgate.runs.record import RunRecord, SuiteRecord, TestRecord
-from distgate.testing.log_excerpts import excerpt
+from distgate.testing.log_excerpts import failure_excerpt
 from distgate.testing.results import LOG_END
 from distgate.testing.verdict import worst_first
 from distgate.text import fenced, inline
@@ -58,7 +58,7 @@ def _quoted(suite: SuiteRecord, test: TestRecord, room: RunDirectory) -> str:
     note = f", {inline(test.note)}" if test.note else ""
     logs = list(_logs(suite, test, room))
     link = f", {room.link(logs[0], logs[0].name)}" if logs else ""
-    said = excerpt(tail_of(logs[0], LOG_END), test.name) if logs else ""
+    said = failure_excerpt(tail_of(logs[0], LOG_END), test.name) if logs else ""
     return f"{name}{note}{link}" + (f"\n\n{fenced(said)}" if said else "")
 
 

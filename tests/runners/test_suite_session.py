@@ -176,7 +176,7 @@ def test_what_the_stage_has_no_time_for_is_not_started_and_said(tmp_path: Path) 
         ("NOTHING_RUN", "tests"),
     ]
     assert "all suites together have 0.5 s" in judged[1].verdict.evidence
-    assert [one.rerun.words for one in judged if one.rerun] == ["cannot be told", "cannot be told"]
+    assert [one.rerun.finding for one in judged if one.rerun] == ["cannot be told", "cannot be told"]
     assert told == [1.0]
     assert len(host.boots) == 1
 
@@ -264,7 +264,7 @@ def test_a_failure_is_explained_by_two_more_runs_and_the_verdict_stays(
     host = PaperHost(base_has=base_has)
     (judged,) = session(host, PaperRunner(script)).run(tmp_path, SUITES[:1], tmp_path / "room", rerun_failed=True)
     assert judged.rerun is not None
-    assert (judged.rerun.words, judged.verdict.verdict) == (words, "FAIL")
+    assert (judged.rerun.finding, judged.verdict.verdict) == (words, "FAIL")
     assert host.boots == boots
 
 
@@ -278,7 +278,7 @@ def test_a_passing_suite_is_not_run_again_and_a_broken_host_only_costs_the_expla
         tmp_path, SUITES[:1], tmp_path / "b", rerun_failed=True
     )
     assert judged.rerun is not None
-    assert judged.rerun.words == "cannot be told"
+    assert judged.rerun.finding == "cannot be told"
     assert judged.verdict.verdict == "FAIL"
 
 

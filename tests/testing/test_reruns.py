@@ -80,5 +80,5 @@ def test_three_runs_say_where_to_look_first(
     evidence: str,
 ) -> None:
     found = explain(first, again, without, absent)
-    assert found.words == words
+    assert found.finding == words
     assert evidence in found.evidence

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from distgate.testing.log_excerpts import MOST, MOST_LINES, excerpt, key_line
+from distgate.testing.log_excerpts import LONGEST_LINE, MOST_LINES, failure_excerpt, key_line
 
 COMPILER = """\
 cc -O2 -include unixconv.h -c querycp.c -o querycp.o
@@ -46,7 +46,7 @@ CASES: list[tuple[str, str]] = [
     ("it began\nit ended\n\n---\n", "it ended"),
     ("error: Bad exit status from /var/tmp/x (%build)\n", "error: Bad exit status from /var/tmp/x (%build)"),
     ("\x1b[31merror: red\x1b[0m\n", "error: red"),
-    ("error: " + "x" * 999, ("error: " + "x" * 999)[: MOST - 3] + "..."),
+    ("error: " + "x" * 999, ("error: " + "x" * 999)[: LONGEST_LINE - 3] + "..."),
     ("\n \n--\n", ""),
     ("", ""),
 ]  # fmt: skip
@@ -75,12 +75,12 @@ EXCERPTS: list[tuple[str, str, list[str]]] = [
     (LOG, "four", LOG.splitlines()[2:]),
     ("not ok 1 - it starts\n1..1\n", "it starts", ["not ok 1 - it starts"]),
     (":: [   FAIL   ] :: RESULT: sanity\nbye\n", "sanity", [":: [   FAIL   ] :: RESULT: sanity"]),
-    ("\x1b[2Ja\n\n" + "b" * 999, "x", ["a", "b" * (MOST - 3) + "..."]),
+    ("\x1b[2Ja\n\n" + "b" * 999, "x", ["a", "b" * (LONGEST_LINE - 3) + "..."]),
     ("", "x", []),
 ]
 
 
 @pytest.mark.parametrize(("log", "test", "lines"), EXCERPTS)
 def test_an_excerpt_ends_with_the_line_that_says_that_the_test_failed(log: str, test: str, lines: list[str]) -> None:
-    assert excerpt(log, test).splitlines() == lines
+    assert failure_excerpt(log, test).splitlines() == lines
     assert len(lines) <= MOST_LINES
