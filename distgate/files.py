@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from distgate.errors import InfrastructureError
 
@@ -67,17 +68,29 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def open_plain(path: Path) -> BinaryIO | None:
+    """A file of a stranger, or None when it is no regular one. Raises OSError, for a link too.
+
+    Does not wait for the writer of a pipe.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    stream = os.fdopen(descriptor, "rb")
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return stream
+    stream.close()
+    return None
+
+
 def tail_of(path: Path, size: int = TAIL) -> str:
     """The last ``size`` bytes of a file as text; nothing for what is no regular file, such as a link or a pipe."""
-    try:  # neither follows a link nor waits for the writer of a pipe
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        stream = open_plain(path)
     except OSError:
         return ""
-    with open(descriptor, "rb") as stream:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            return ""
-        stream.seek(max(0, status.st_size - size))
+    if stream is None:
+        return ""
+    with stream:
+        stream.seek(max(0, os.fstat(stream.fileno()).st_size - size))
         return stream.read(size).decode("utf-8", "replace")
 
 

@@ -17,8 +17,8 @@ from defusedxml import ElementTree
 from defusedxml.common import DefusedXmlException
 
 from distgate.errors import TestsError
-from distgate.files import walk
-from distgate.testing.results import Result, TestOutcome, open_plain
+from distgate.files import open_plain, walk
+from distgate.testing.results import Result, TestOutcome
 
 #: Bytes of all files together. A whole conformance run with its output writes some ten million.
 LIMIT = 64 << 20

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any, BinaryIO, Literal, cast, get_args
 import yaml
 
 from distgate.errors import TestsError
+from distgate.files import open_plain
 from distgate.untrusted_yaml import Unreadable, read_yaml
 
 #: The first three are the Standard Test Interface's; tmt knows them all.
@@ -161,19 +161,6 @@ def _read_plain(path: Path, limit: int) -> bytes | None:
     if len(data) > limit:
         raise _Malformed(f"all {RESULTS} together are longer than {_LIMIT} bytes", None)
     return data
-
-
-def open_plain(path: Path) -> BinaryIO | None:
-    """A file that a stranger wrote, or None when it is no regular one. Raises OSError, for a link too.
-
-    Does not wait for the writer of a pipe.
-    """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    stream = os.fdopen(descriptor, "rb")
-    if stat.S_ISREG(os.fstat(descriptor).st_mode):
-        return stream
-    stream.close()
-    return None
 
 
 def _outcome(node: yaml.Node, number: int, folder: str) -> TestOutcome:
