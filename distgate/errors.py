@@ -7,6 +7,7 @@ does not build is not our breakage: the class decides which message the packager
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 Blame = Literal["package", "tests", "infrastructure", "configuration", "cancelled", "bug"]
@@ -97,3 +98,24 @@ _BY_BLAME: dict[Blame, type[DistgateError]] = {
 def error_for(blame: Blame) -> type[DistgateError]:
     """The class of the errors that ``blame`` is to blame for, for verdicts that have to be raised."""
     return _BY_BLAME.get(blame, DistgateError)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An error as a helper process hands it to the process that started it."""
+
+    kind: str
+    blame: Blame
+    message: str
+    hint: str = ""
+    evidence: str = ""
+
+    @classmethod
+    def of(cls, error: DistgateError) -> Failure:
+        return cls(type(error).__name__, error.blame, error.message, error.hint, error.evidence)
+
+    def error(self, *classes: type[DistgateError], evidence: str = "") -> DistgateError:
+        """The error again: of its own class if that is among ``classes``, else of the class for its blame. Without
+        evidence of its own it gets ``evidence``."""
+        kind = next((one for one in classes if one.__name__ == self.kind), error_for(self.blame))
+        return kind(self.message, hint=self.hint, evidence=self.evidence or evidence)

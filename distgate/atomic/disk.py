@@ -6,21 +6,19 @@ so upgrades in the guest work as they do after an installation.
 
 from __future__ import annotations
 
-import json
 import os
 import struct
 import tempfile
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
-from distgate.errors import ConfigurationError, DistgateError, InfrastructureError, PackageError
-from distgate.files import UnfinishedImage, tail_of, unfinished
+from distgate.errors import ConfigurationError, InfrastructureError
+from distgate.files import unfinished
 from distgate.kickstart.base import BuiltImage
 from distgate.process import on_path, run
 from distgate.rpm.transaction import Script
-from distgate.sandbox.child import in_namespaces, progress_pipe
-from distgate.steps import Progress, Step, Steps
+from distgate.sandbox.child import run_in_namespaces
+from distgate.steps import Progress, Steps
 
 MIB = 1 << 20
 #: Where the partition starts, in bytes.
@@ -84,7 +82,8 @@ class DiskDeployer:
 
         The holder of the private ssh ``key`` (its public half lies beside it) gets in as root. ``into`` is whole or
         absent; no mount, loop device or process is left, whatever happens. Raises PackageError when ostree does not
-        take the tree as one that boots, InfrastructureError for everything else, ConfigurationError without root.
+        take the tree as one that boots, ConfigurationError without root or a program, InfrastructureError for
+        everything else.
         """
         refuse_unable()
         into = into.absolute()
@@ -96,7 +95,17 @@ class DiskDeployer:
             with steps.step("make the file system"):
                 uuid = make_file_system(raw.path, self.size)
             wanted = self._deployment(repository, rev, ref, raw.path_for_child, uuid, remote_url, key)
-            deployed = _carry_out(wanted, raw, log, self.timeout, progress)
+            with tempfile.TemporaryDirectory(prefix="distgate-deploy-") as workspace:
+                deployed = run_in_namespaces(
+                    _CHILD,
+                    wanted,
+                    Path(workspace),
+                    log=log,
+                    timeout=self.timeout,
+                    progress=progress,
+                    pass_fds=(raw.number,),
+                    evidence=_EVIDENCE,
+                )
             before, steps = steps.taken, Steps(progress)
             with steps.step("convert it to qcow2"):
                 run(
@@ -172,36 +181,3 @@ def _partition_table(size: int) -> bytes:
     beyond = b"\xfe\xff\xff"
     entry = struct.pack("<B3sB3sII", 0x80, beyond, 0x83, beyond, OFFSET // 512, (size - OFFSET) // 512)
     return entry + bytes(48) + b"\x55\xaa"
-
-
-def _carry_out(
-    wanted: Deployment, raw: UnfinishedImage, log: Path, timeout: float, progress: Progress
-) -> tuple[Step, ...]:
-    with tempfile.TemporaryDirectory(prefix="distgate-deploy-") as name:
-        task, answer = Path(name) / "task.json", Path(name) / "answer.json"
-        task.write_text(json.dumps(asdict(wanted), default=str))
-        with progress_pipe(progress) as told:
-            run(
-                in_namespaces(_CHILD, task, told),
-                timeout=timeout,
-                log_to=log,
-                error=InfrastructureError,
-                allowed=(0, 1),
-                pass_fds=(told, raw.number),
-            )
-        try:
-            said = json.loads(answer.read_text())
-        except (OSError, ValueError):
-            raise InfrastructureError("the deployment ended without an answer", evidence=tail_of(log)) from None
-        if "error" in said:
-            kind: type[DistgateError] = PackageError if said["blame"] == "package" else InfrastructureError
-            raise kind(said["error"], hint=said["hint"], evidence=said["evidence"] or tail_of(log, _EVIDENCE))
-        return tuple(Step(**one) for one in said["steps"])
-
-
-def read_task(task: Path) -> Deployment:
-    """The Deployment that the child was handed."""
-    facts = json.loads(task.read_text())
-    paths = {name: Path(facts[name]) for name in ("repository", "disk")}
-    lists: dict[str, Sequence[str]] = {name: tuple(facts[name]) for name in ("remote_options", "kargs", "keys")}
-    return Deployment(**(facts | paths | lists | {"scripts": tuple(Script(**one) for one in facts["scripts"])}))

@@ -1,29 +1,26 @@
 """The process inside the namespaces of distgate.atomic.disk: mount, pull, deploy, unmount.
 
-Run as ``python -m distgate.atomic.disk_child TASK.json PROGRESS``; it writes answer.json beside the task.
+Run by distgate.sandbox.child.run_in_namespaces.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from distgate.atomic.disk import OFFSET, Deployment, read_task
-from distgate.errors import DistgateError, InfrastructureError, PackageError
+from distgate.atomic.disk import OFFSET, Deployment
+from distgate.errors import InfrastructureError, PackageError
 from distgate.mounts.root import Place, cleanup_after, system_directories
 from distgate.process import ProcessFailed, run
 from distgate.rpm.file_attributes import policy_of
 from distgate.rpm.transaction import Script
 from distgate.sandbox.bubblewrap_rpm import bwrap_for_scriptlets
-from distgate.sandbox.child import tell
+from distgate.sandbox.child import carry_out
 from distgate.steps import Steps
 
 TIMEOUT = 1800.0
@@ -33,20 +30,6 @@ _NO_HOST = re.compile(
 )
 #: What was on the disk before ostree writes its boot menu; it keeps these lines.
 _MENU = "PROMPT 0\nTIMEOUT 1\n"
-
-
-def main() -> int:
-    """Carry out the task; 0 when it is done, 1 when it failed: the answer tells how."""
-    task, told = Path(sys.argv[1]), int(sys.argv[2])
-    steps = Steps(lambda line: tell(told, line))
-    answer: dict[str, Any] = {}
-    try:
-        deploy(read_task(task), task.parent, steps)
-    except DistgateError as error:
-        answer = {"error": error.message, "blame": error.blame, "hint": error.hint, "evidence": error.evidence}
-    answer["steps"] = [asdict(step) for step in steps.taken]
-    (task.parent / "answer.json").write_text(json.dumps(answer))
-    return 1 if "error" in answer else 0
 
 
 def deploy(wanted: Deployment, workspace: Path, steps: Steps) -> None:
@@ -196,4 +179,4 @@ def _ostree_said(words: list[str | Path]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(carry_out(Deployment, deploy))

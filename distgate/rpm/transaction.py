@@ -6,23 +6,23 @@ caller: the kernel then ends whatever it had started and undoes its mounts. Scri
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 from urllib.parse import unquote, urlsplit
 
 from distgate.errors import ConfigurationError, DistgateError, InfrastructureError, PackageError
 from distgate.files import tail_of
 from distgate.mounts.choice import DriverName
-from distgate.process import ProcessTimedOut, run
+from distgate.process import ProcessTimedOut
+from distgate.records import read_record
 from distgate.rpm.dnf_output import running_scriptlet
 from distgate.rpm.nevra import Nevra
-from distgate.sandbox.child import in_namespaces, progress_pipe
+from distgate.sandbox.child import ANSWER, NoReport, run_in_namespaces
 from distgate.steps import Progress, Step
 
 TRANSCRIPT = 20_000
@@ -114,6 +114,15 @@ class Outcome:
     steps: tuple[Step, ...] = ()
 
 
+@dataclass(frozen=True)
+class Databases:
+    """The child's answer: the RPM database before and afterwards as lines of nevra.QUERY, and what was left out."""
+
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+    omitted: tuple[tuple[str, str], ...] = ()
+
+
 def perform(
     transaction: Transaction,
     scratch: Path,
@@ -132,38 +141,35 @@ def perform(
         raise ConfigurationError("installing into a directory takes root", hint="start the worker as root")
     with tempfile.TemporaryDirectory(prefix="transaction-", dir=scratch) as name:
         workspace = Path(name)
-        task, answer, log = workspace / "task.json", workspace / "answer.json", workspace / TRANSCRIPT_NAME
-        task.write_text(json.dumps(asdict(transaction), default=str))
+        log = workspace / TRANSCRIPT_NAME
         try:
-            with progress_pipe(progress) as told:
-                run(
-                    in_namespaces(_CHILD, task, told),
-                    timeout=timeout,
-                    log_to=log,
-                    error=InfrastructureError,
-                    allowed=(0, 1),
-                    pass_fds=(told, *keep_open),
-                )
+            steps = run_in_namespaces(
+                _CHILD,
+                transaction,
+                workspace,
+                log=log,
+                timeout=timeout,
+                progress=progress,
+                pass_fds=keep_open,
+                evidence=TRANSCRIPT,
+            )
         except ProcessTimedOut as error:
             raise _too_late(error, timeout, log) from None
-        transcript = tail_of(log, TRANSCRIPT)
-        try:
-            facts = json.loads(answer.read_text())
-        except (OSError, ValueError):
-            check_host(workspace, transcript)
-            raise InfrastructureError("the transaction ended without an answer", evidence=transcript) from None
-        return _outcome(facts, transcript)
+        except NoReport as error:
+            check_host(workspace, error.evidence)
+            raise InfrastructureError("the transaction ended without an answer", evidence=error.evidence) from None
+        databases = read_record(workspace / ANSWER, Databases)
+        return Outcome(
+            installed=_packages(databases.after),
+            transcript=tail_of(log, TRANSCRIPT),
+            before=_packages(databases.before),
+            omitted=databases.omitted,
+            steps=steps,
+        )
 
 
-def read_task(task: Path) -> Transaction:
-    """The Transaction that ``perform`` wrote for its child."""
-    facts: dict[str, Any] = json.loads(task.read_text())
-    paths = ("image", "root", "appliance_kernel", "appliance_cache")
-    read: dict[str, Any] = {name: Path(facts[name]) if facts[name] else None for name in paths}
-    read["repositories"] = tuple(RepositorySource(**_tupled(one)) for one in facts["repositories"])
-    read["scripts"] = tuple(Script(**one) for one in facts["scripts"])
-    read |= {name: tuple(facts[name]) for name in ("requests", "excluded")}
-    return Transaction(**(facts | read))
+def _packages(lines: Sequence[str]) -> tuple[Nevra, ...]:
+    return tuple(sorted(map(Nevra.parse, lines)))
 
 
 def check_host(workspace: Path, evidence: str) -> None:
@@ -191,22 +197,4 @@ def _too_late(late: ProcessTimedOut, timeout: float, log: Path) -> DistgateError
     doing = f"in a scriptlet of {package}" if package else "see its last words"
     return InfrastructureError(
         f"the transaction was killed after {timeout:g} s, {doing}", hint=late.hint, evidence=said or late.evidence
-    )
-
-
-def _tupled(facts: dict[str, Any]) -> dict[str, Any]:
-    return facts | {"excluded": tuple(facts["excluded"])}
-
-
-def _outcome(answer: dict[str, Any], transcript: str) -> Outcome:
-    if "error" in answer:
-        classes: dict[str, type[DistgateError]] = {"package": PackageError, "configuration": ConfigurationError}
-        kind = classes.get(answer["blame"], InfrastructureError)
-        raise kind(answer["error"], hint=answer["hint"], evidence=answer["evidence"] or transcript)
-    return Outcome(
-        installed=tuple(sorted(Nevra.parse(line) for line in answer["installed"])),
-        transcript=transcript,
-        before=tuple(sorted(Nevra.parse(line) for line in answer["before"])),
-        omitted=tuple((request, reason) for request, reason in answer["omitted"]),
-        steps=tuple(Step(**one) for one in answer["steps"]),
     )

@@ -1,18 +1,14 @@
 """The process inside the namespaces of distgate.rpm.transaction: mounts, dnf, scripts, and all of it undone.
 
-It is process 1 of its namespace. Run as ``python -m distgate.rpm.transaction_child TASK.json PROGRESS``, where
-the second word is the number of an open file to tell of the steps; it writes answer.json beside the task.
+It is process 1 of its namespace, and is run by distgate.sandbox.child.run_in_namespaces.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from distgate.errors import ConfigurationError, DistgateError, InfrastructureError, PackageError
 from distgate.mounts import guestfs, loop, rootless
@@ -22,34 +18,26 @@ from distgate.rpm.dnf import ENVIRONMENT, EVIDENCE, TIMEOUT, Dnf, Refused, as_re
 from distgate.rpm.dnf_output import exclude_each_other, named_in, parts_of
 from distgate.rpm.file_attributes import apply, capabilities, clock_of, labels, policy_of
 from distgate.rpm.installable import Choice, NotInstallable, Refusal, Rival, greatest
-from distgate.rpm.transaction import Script, Transaction, check_host, read_task
-from distgate.sandbox.child import tell
+from distgate.rpm.transaction import Databases, Script, Transaction, check_host
+from distgate.sandbox.child import carry_out
 from distgate.steps import Steps
 
 
-def main() -> int:
-    """Carry out the task; 0 when it is done, 1 when it failed: the answer tells how."""
-    task, told = Path(sys.argv[1]), int(sys.argv[2])
-    steps = Steps(lambda line: tell(told, line))
-    try:
-        answer = carry_out(read_task(task), task.parent, steps)
-        check_host(task.parent, "")
-    except DistgateError as error:
-        answer = {"error": error.message, "blame": error.blame, "hint": error.hint, "evidence": error.evidence}
-    answer["steps"] = [asdict(step) for step in steps.taken]
-    (task.parent / "answer.json").write_text(json.dumps(answer))
-    return 1 if "error" in answer else 0
+def perform(transaction: Transaction, workspace: Path, steps: Steps) -> Databases:
+    """Install and run the scripts. Raises InfrastructureError when that filled the host's disk."""
+    databases = _perform(transaction, workspace, steps)
+    check_host(workspace, "")
+    return databases
 
 
-def carry_out(transaction: Transaction, workspace: Path, steps: Steps) -> dict[str, Any]:
-    """Install, run the scripts, and return the RPM database before and afterwards as lines of packages.QUERY."""
+def _perform(transaction: Transaction, workspace: Path, steps: Steps) -> Databases:
     with ExitStack() as cleanups:
         place = cleanups.enter_context(_place(transaction, workspace, steps))
         dnf = Dnf(transaction, place, workspace, steps)
         with steps.step("read database"):
-            before = dnf.query()
+            before = tuple(dnf.query())
         if not transaction.requests and not transaction.scripts:
-            return {"before": before, "installed": before, "omitted": []}
+            return Databases(before, before)
         since = clock_of(place.root)
         try:
             with system_directories(place, dnf.shared):
@@ -58,12 +46,12 @@ def carry_out(transaction: Transaction, workspace: Path, steps: Steps) -> dict[s
                     _run_script(dnf.bwrap_for_scriptlets, place.root, script)
             _finish_attributes(dnf, before, since, workspace)
             with steps.step("read back"):
-                installed = dnf.query()
+                installed = tuple(dnf.query())
             run(["sync", "--file-system", place.root], timeout=TIMEOUT, error=InfrastructureError)
         except DistgateError as error:
             check_host(workspace, error.evidence)
             raise
-    return {"before": before, "installed": installed, "omitted": choice.omitted}
+    return Databases(before, installed, choice.omitted)
 
 
 def _place(transaction: Transaction, workspace: Path, steps: Steps) -> AbstractContextManager[Place]:
@@ -144,4 +132,4 @@ def _run_script(confinement: Sequence[str], root: Path, script: Script) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(carry_out(Transaction, perform))

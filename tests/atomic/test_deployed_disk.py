@@ -248,6 +248,6 @@ def processes_about(image: Path) -> list[int]:
                 words = (entry / "cmdline").read_bytes().decode("utf-8", "replace")
             except OSError:
                 continue
-            if str(image) in words or "deployed_disk_child" in words:
+            if str(image) in words or "disk_child" in words:
                 found.append(int(entry.name))
     return found
