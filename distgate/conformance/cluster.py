@@ -55,12 +55,12 @@ class ClusterNode:
 
     @property
     def console(self) -> Path:
-        """Where a guest's serial console is written to; a host of others has none."""
+        """The log of a guest's serial console; a host of an inventory has none."""
         return self.directory / "console.log"
 
     @property
     def logs(self) -> tuple[Path, ...]:
-        """What there is to read of it."""
+        """The node's logs."""
         return tuple(sorted(path for path in self.directory.iterdir() if path.suffix in (".log", ".txt")))
 
     def run(self, command: str, timeout: float) -> CommandResult:
@@ -68,28 +68,28 @@ class ClusterNode:
         return ssh.run(self.address, command, timeout)
 
     def answers(self, timeout: float) -> bool:
-        """Whether it still obeys a command within ``timeout`` seconds."""
+        """Whether it still runs a command within ``timeout`` seconds."""
         try:
             return self.run("true", timeout).returncode == 0
         except InfrastructureError:
             return False
 
     def keep_journal(self) -> None:
-        """Put the end of its journal into ``journal.txt`` of its directory, if it can still be asked."""
+        """Write the end of its journal to ``journal.txt`` in its directory, if it can still be reached."""
         with contextlib.suppress(InfrastructureError):
-            said = self.run(f"journalctl -b --no-pager -n {_JOURNAL_LINES} 2>&1", _JOURNAL_SECONDS)
-            (self.directory / "journal.txt").write_text(said.stdout)
+            journal = self.run(f"journalctl -b --no-pager -n {_JOURNAL_LINES} 2>&1", _JOURNAL_SECONDS)
+            (self.directory / "journal.txt").write_text(journal.stdout)
 
 
 class Provider(Protocol):
     """Where the machines of a cluster come from."""
 
     def provision(
-        self, topology: Topology, image: Path, key: Path, room: Path, timeout: float, progress: Progress
+        self, topology: Topology, image: Path, key: Path, directory: Path, timeout: float, progress: Progress
     ) -> AbstractContextManager[tuple[ClusterNode, ...]]:
-        """The nodes in the topology's order, once each obeys a command, and released on exit whatever happened.
+        """The nodes in the topology's order, once each runs a command; they are released on exit.
 
-        Guests run ``image`` and know ``key``; their logs stay in a directory of each below ``room``. ``timeout`` is
+        Guests run ``image`` and know ``key``; each leaves its logs in a directory below ``directory``. ``timeout`` is
         in seconds under KVM. Raises InfrastructureError when a node cannot be had, ConfigurationError for a wrong
         file.
         """
@@ -107,35 +107,36 @@ class LibvirtProvider:
 
     @contextmanager
     def provision(
-        self, topology: Topology, image: Path, key: Path, room: Path, timeout: float, progress: Progress
+        self, topology: Topology, image: Path, key: Path, directory: Path, timeout: float, progress: Progress
     ) -> Iterator[tuple[ClusterNode, ...]]:
         """As Provider says; the boots go on side by side, and ``timeout`` is for all of them together."""
         count = len(topology.nodes)
-        given = addresses(topology.network, count)
-        hosts = _hosts_file(topology.nodes, given)
+        ips = addresses(topology.network, count)
+        hosts = _hosts_file(topology.nodes, ips)
         scale = (self._accelerated_by or accelerator()).scale
         deadline = Deadline(timeout * scale)
-        with ExitStack() as leaving:
+        with ExitStack() as stack:
             # The directory of the embedded driver is short, private, and removed when this process is killed.
-            wires = leaving.enter_context(switched(embedded_libvirt(self._state).root, count))
+            wires = stack.enter_context(switched(embedded_libvirt(self._state).root, count))
             boots = [
-                self._boot(node, wire, image, key, room / node.name, deadline)
+                self._boot(node, wire, image, key, directory / node.name, deadline)
                 for node, wire in zip(topology.nodes, wires, strict=True)
             ]
             guests = enter_all(
                 boots,
-                leaving,
+                stack,
                 entered=lambda number: progress(f"{topology.nodes[number].name} answers"),
                 give_up=lambda: deadline.reset(0),
             )
             nodes = tuple(
-                _described(node, guest, address, room / node.name)
-                for node, guest, address in zip(topology.nodes, guests, given, strict=True)
+                _cluster_node(node, guest, address, directory / node.name)
+                for node, guest, address in zip(topology.nodes, guests, ips, strict=True)
             )
             side_by_side(
-                lambda one: _join(one[0], one[1], one[2], hosts, scale), zip(nodes, wires, given, strict=True)
+                lambda arguments: _join(arguments[0], arguments[1], arguments[2], hosts, scale),
+                zip(nodes, wires, ips, strict=True),
             )
-            side_by_side(lambda one: _check_way(*one, scale), zip(nodes, (*nodes[1:], nodes[0]), strict=True))
+            side_by_side(lambda link: _check_link(*link, scale), zip(nodes, (*nodes[1:], nodes[0]), strict=True))
             yield nodes
 
     def _boot(
@@ -149,19 +150,19 @@ class LibvirtProvider:
 
 def enter_all(
     managers: Sequence[AbstractContextManager[T]],
-    leaving: ExitStack,
+    stack: ExitStack,
     *,
     entered: Callable[[int], None],
     give_up: Callable[[], None],
 ) -> list[T]:
-    """Enter ``managers`` side by side, and leave with ``leaving`` those that could be entered.
+    """Enter ``managers`` side by side, and leave with ``stack`` those that could be entered.
 
     Raises the first error once all have ended or are entered; ``give_up`` is called so that the others end soon.
     """
 
     def enter(number: int) -> T:
         value = managers[number].__enter__()
-        leaving.push(managers[number])
+        stack.push(managers[number])
         entered(number)
         return value
 
@@ -169,30 +170,32 @@ def enter_all(
 
 
 def side_by_side(work: Callable[[T], R], items: Iterable[T], give_up: Callable[[], None] = lambda: None) -> list[R]:
-    """What ``work`` makes of each item, in their order, all at once.
+    """The results of ``work`` for each item, in their order; all run at the same time.
 
     Raises the first error after all have ended. At an error, or when this thread is interrupted, ``give_up`` is
     called once.
     """
-    wanted = list(items)
-    with ThreadPoolExecutor(max(1, len(wanted))) as pool:
-        running: list[Future[R]] = [pool.submit(work, item) for item in wanted]
+    work_items = list(items)
+    with ThreadPoolExecutor(max(1, len(work_items))) as pool:
+        running: list[Future[R]] = [pool.submit(work, item) for item in work_items]
         try:
-            for one in as_completed(running):
-                one.result()
+            for future in as_completed(running):
+                future.result()
         except BaseException:
             give_up()
             raise
-    return [one.result() for one in running]
+    return [future.result() for future in running]
 
 
-def _described(node: Node, guest: LibvirtGuest, address: str, directory: Path) -> ClusterNode:
-    way = ssh.SshAddress(guest.port, guest.key)
-    return ClusterNode(node, way, address.partition("/")[0], directory, boot_seconds=round(guest.boot_seconds, 1))
+def _cluster_node(node: Node, guest: LibvirtGuest, address: str, directory: Path) -> ClusterNode:
+    ssh_address = ssh.SshAddress(guest.port, guest.key)
+    return ClusterNode(
+        node, ssh_address, address.partition("/")[0], directory, boot_seconds=round(guest.boot_seconds, 1)
+    )
 
 
-def _hosts_file(nodes: Sequence[Node], given: Sequence[str]) -> str:
-    return "".join(f"{address.partition('/')[0]} {node.name}\n" for node, address in zip(nodes, given, strict=True))
+def _hosts_file(nodes: Sequence[Node], ips: Sequence[str]) -> str:
+    return "".join(f"{address.partition('/')[0]} {node.name}\n" for node, address in zip(nodes, ips, strict=True))
 
 
 #: NetworkManager would take an address away that it does not know of, and brings its own ones back after a reboot.
@@ -216,20 +219,20 @@ printf %s {hosts} >> /etc/hosts
 def _join(node: ClusterNode, wire: Wire, address: str, hosts: str, scale: float) -> None:
     """Give a guest its name, its address, and the names of the others."""
     command = _JOIN.format(mac=wire.mac, address=address, name=node.name, hosts=shlex.quote(hosts))
-    said = node.run(command, _JOIN_SECONDS * scale)
-    if said.returncode:
+    output = node.run(command, _JOIN_SECONDS * scale)
+    if output.returncode:
         raise InfrastructureError(
-            f"node {node.name} could not be given its address {address}", evidence=said.stdout + said.stderr
+            f"node {node.name} could not be given its address {address}", evidence=output.stdout + output.stderr
         )
 
 
-def _check_way(node: ClusterNode, other: ClusterNode, scale: float) -> None:
-    """A network that does not work shall not be found out by an installation."""
+def _check_link(node: ClusterNode, other: ClusterNode, scale: float) -> None:
+    """Raises InfrastructureError when ``node`` does not reach ``other``, before an installation fails by it."""
     seconds = int(_JOIN_SECONDS * scale / 2)
-    said = node.run(f"timeout {seconds} bash -c ': < /dev/tcp/{other.cluster_address}/22'", _JOIN_SECONDS * scale)
-    if said.returncode:
+    output = node.run(f"timeout {seconds} bash -c ': < /dev/tcp/{other.cluster_address}/22'", _JOIN_SECONDS * scale)
+    if output.returncode:
         raise InfrastructureError(
             f"node {node.name} does not reach {other.name} at {other.cluster_address}",
             hint="does the image have a firewall that refuses ssh?",
-            evidence=said.stderr + tail_of(other.console),
+            evidence=output.stderr + tail_of(other.console),
         )

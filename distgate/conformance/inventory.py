@@ -1,4 +1,4 @@
-"""Hosts that are there already as the nodes of a cluster: nothing is provisioned or torn down, and each is locked.
+"""Existing hosts as the nodes of a cluster: nothing is provisioned or torn down, and each is locked.
 
 The lock lies on the host itself, so runs of any number of workers take turns. It is held by an ssh connection of this
 process and is free again when that ends, however it ends.
@@ -78,8 +78,8 @@ def _host(entry: Fields, file: Path) -> Host:
 class HostsProvider:
     """Machines of an inventory file, chosen by the names of the topology's nodes.
 
-    Its ``memory`` and ``cpus`` are theirs to have, and neither image nor key of a run means anything to them. A host
-    that another run works on is waited for.
+    The topology's ``memory`` and ``cpus``, and the image and key of a run, do not matter here. A host that another
+    run has locked is waited for.
     """
 
     def __init__(self, inventory: Path) -> None:
@@ -87,24 +87,24 @@ class HostsProvider:
 
     @contextmanager
     def provision(
-        self, topology: Topology, image: Path, key: Path, room: Path, timeout: float, progress: Progress
+        self, topology: Topology, image: Path, key: Path, directory: Path, timeout: float, progress: Progress
     ) -> Iterator[tuple[ClusterNode, ...]]:
         """As distgate.conformance.cluster.Provider says; ``timeout`` is for each host's lock."""
-        known = {host.name: host for host in read_hosts(self._inventory)}
-        missing = [node.name for node in topology.nodes if node.name not in known]
+        hosts = {host.name: host for host in read_hosts(self._inventory)}
+        missing = [node.name for node in topology.nodes if node.name not in hosts]
         if missing:
             raise ConfigurationError(f"{self._inventory} lists no host for the node(s) {', '.join(missing)}")
-        nodes = tuple(self._node(topology, number, known, room) for number in range(len(topology.nodes)))
-        with ExitStack() as leaving:
-            # In one order for everybody: two runs that wait for each other's hosts would wait for ever.
-            for node in sorted(nodes, key=lambda one: (one.address.host, one.address.port)):
+        nodes = tuple(self._node(topology, number, hosts, directory) for number in range(len(topology.nodes)))
+        with ExitStack() as stack:
+            # In the same order in every run: two that wait for each other's hosts would wait for ever.
+            for node in sorted(nodes, key=lambda node: (node.address.host, node.address.port)):
                 progress(f"{node.name}: waiting for the lock of {node.address.host}")
-                leaving.enter_context(_locked(node, timeout))
+                stack.enter_context(_locked(node, timeout))
             yield nodes
 
-    def _node(self, topology: Topology, number: int, known: dict[str, Host], room: Path) -> ClusterNode:
-        host = known[topology.nodes[number].name]
-        directory = room / host.name
+    def _node(self, topology: Topology, number: int, hosts: dict[str, Host], parent: Path) -> ClusterNode:
+        host = hosts[topology.nodes[number].name]
+        directory = parent / host.name
         directory.mkdir(parents=True, exist_ok=True)
         address = ssh.SshAddress(host.port, host.key, host.address, host.user)
         node = ClusterNode(topology.nodes[number], address, host.cluster_address, directory, host.host_key)
@@ -118,16 +118,16 @@ class HostsProvider:
 @contextmanager
 def _locked(node: ClusterNode, timeout: float) -> Iterator[None]:
     command = _HOLD.format(lock=_LOCK, seconds=max(1, int(timeout)))
-    words = node.address.command(f"sh -c {shlex.quote(command)}")
-    with ExitStack() as leaving:
+    argv = node.address.command(f"sh -c {shlex.quote(command)}")
+    with ExitStack() as stack:
         try:
-            leaving.enter_context(held(words, word="held", timeout=timeout + _CONNECT_SECONDS))
+            stack.enter_context(held(argv, word="held", timeout=timeout + _CONNECT_SECONDS))
         except (ProcessFailed, ProcessTimedOut) as error:
-            taken = re.search(r"^taken$", error.evidence, re.MULTILINE)
-            why = f"is still used by another run after {timeout:g} s" if taken else "could not be locked"
+            timed_out = re.search(r"^taken$", error.evidence, re.MULTILINE)
+            why = f"is still used by another run after {timeout:g} s" if timed_out else "could not be locked"
             raise InfrastructureError(
                 f"host {node.name} at {node.address.host}:{node.address.port} {why}",
-                hint="" if taken else "ssh, sh, flock and cat are needed there",
+                hint="" if timed_out else "ssh, sh, flock and cat are needed there",
                 evidence=error.evidence,
             ) from error
         yield

@@ -19,11 +19,11 @@ import yaml
 from distgate.conformance.cluster import ClusterNode
 from distgate.conformance.topology import Topology
 from distgate.errors import ConfigurationError
-from distgate.runners.ansible_environment import checked_bins, connection, environment, observed, readable_for
+from distgate.runners.ansible_environment import checked_bins, connection, environment, readable_for, suite_run_of
 from distgate.sandbox.sandbox import Limits, Sandbox, Way
 from distgate.testing.verdict import SuiteRun
 
-#: Where the first node's ssh port is inside; the others follow.
+#: The first node's ssh port inside of the sandbox; the others follow.
 _FIRST_PORT = 22001
 #: What an ansible_-variable of a profile may not change is refused when its topology is read.
 _INTERPRETER = "ansible_python_interpreter"
@@ -51,8 +51,8 @@ class ClusterPlaybooks:
     ) -> None:
         if files and not files.is_dir():
             raise ConfigurationError(f"the directory of files for the conformance run, {files}, is not there")
-        self._topology, self._nodes, self._given = topology, tuple(nodes), dict(variables)
-        self._settled = topology.settled(variables)
+        self._topology, self._nodes, self._site_variables = topology, tuple(nodes), dict(variables)
+        self._variables = topology.all_variables(variables)
         self._files = files.resolve() if files else None
         self._bins = checked_bins(ansible, "the setting of the conformance run names it")
         self._roles_path = [path.resolve() for path in roles_path]
@@ -60,7 +60,7 @@ class ClusterPlaybooks:
         self._scratch = scratch
 
     def run(self, playbook: str, artifacts: Path, timeout: float) -> SuiteRun:
-        """Run one playbook of the profile and say what was observed; judging is not done here.
+        """Run one playbook of the profile and return what was observed, without a verdict.
 
         What it leaves in the directory that the variable ``artifacts`` names comes out in ``artifacts``, which must
         be absent or empty, with ``ansible.log`` and ``ansible.txt``. It is killed after ``timeout`` seconds. Raises
@@ -88,7 +88,7 @@ class ClusterPlaybooks:
                 ],
                 cwd=(profile / playbook).parent,
             )
-        return observed(playbook, artifacts, ended)
+        return suite_run_of(playbook, artifacts, ended)
 
     def _environment(self, private: Path, artifacts: Path) -> dict[str, str]:
         profile = self._topology.directory
@@ -98,7 +98,7 @@ class ClusterPlaybooks:
         }
 
     def _prepare(self, private: Path, playbook: Path, artifacts: Path) -> None:
-        """Write what the child needs: its orders, the inventory, keys and host keys."""
+        """Write the child's specification, the inventory, keys and host keys."""
         (private / "ansible.cfg").touch()
         inventory = private / "inventory.yml"
         inventory.write_text(yaml.safe_dump(self.inventory(private)))
@@ -107,13 +107,13 @@ class ClusterPlaybooks:
         for node in self._nodes:
             shutil.copyfile(node.address.key, private / f"key-{node.name}")
             (private / f"key-{node.name}").chmod(0o600)
-        told = {"artifacts": str(artifacts), "distgate_files": str(self._files or "")}
+        run_variables = {"artifacts": str(artifacts), "distgate_files": str(self._files or "")}
         run = {
             "private_data_dir": str(private),
             "project_dir": str(playbook.parent),
             "playbook": playbook.name,
             "inventory": str(inventory),
-            "extravars": {**self._given, **told},
+            "extravars": {**self._site_variables, **run_variables},
         }
         (private / "spec.json").write_text(json.dumps({"run": run}))
 
@@ -122,7 +122,7 @@ class ClusterPlaybooks:
         groups = self._topology.groups()
         return {
             "all": {
-                "vars": self._settled,
+                "vars": self._variables,
                 "hosts": {node.name: self._host(number, node, private) for number, node in enumerate(self._nodes)},
                 "children": {group: {"hosts": dict.fromkeys(names)} for group, names in groups.items()},
             }
@@ -130,14 +130,14 @@ class ClusterPlaybooks:
 
     def _host(self, number: int, node: ClusterNode, private: Path) -> dict[str, Any]:
         more = strict_host_key(node, private / "known_hosts") if node.host_key else ()
-        reached = connection(
+        host_variables = connection(
             _FIRST_PORT + number,
             private / f"key-{node.name}",
             user=node.address.user,
-            interpreter=str(self._settled.get(_INTERPRETER, "/usr/bin/python3")),
+            interpreter=str(self._variables.get(_INTERPRETER, "/usr/bin/python3")),
             more=more,
         )
-        return {"cluster_address": node.cluster_address, **reached, **node.node.variables}
+        return {"cluster_address": node.cluster_address, **host_variables, **node.node.variables}
 
 
 def strict_host_key(node: ClusterNode, known_hosts: Path) -> tuple[str, ...]:

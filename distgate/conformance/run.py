@@ -1,7 +1,4 @@
-"""The end-to-end conformance of an image: a cluster of it is provisioned, installed, tested, and torn down.
-
-A conformance run as a site configures it: from a few plain fields to something that can be run.
-"""
+"""The end-to-end conformance of an image: a cluster of it is provisioned, installed, tested, and torn down."""
 
 from __future__ import annotations
 
@@ -38,7 +35,7 @@ _CONSOLE = 1500  # bytes of a lost node's console that go into the verdict
 @dataclass(frozen=True)
 class Deadlines:
     """Seconds for each phase: ``provision`` is under KVM and for all guests' boots (or each host's lock), the others
-    are what the playbooks may take in all."""
+    are for all playbooks of the phase."""
 
     provision: float = 300.0
     install: float = 3600.0
@@ -46,10 +43,10 @@ class Deadlines:
 
 
 class Conformance:
-    """Runs the conformance of one profile; where its nodes come from, ``provider`` says.
+    """Runs the conformance of one profile on nodes of ``provider``.
 
     ``variables`` are the site's, ``files`` is a directory that playbooks read as ``distgate_files``, ``ansible`` one
-    with another ansible-playbook than ours, ``roles_path`` lists directories with roles. Nothing of it lives on when
+    with another ansible-playbook than ours, ``roles_path`` lists directories with roles. Nothing of it stays when
     ``run`` ends, or this process.
     """
 
@@ -69,37 +66,37 @@ class Conformance:
         self._topology, self._provider = topology, provider
         self._variables, self._files, self._ansible = dict(variables or {}), files, ansible
         self._roles_path, self._deadlines, self._progress = roles_path, deadlines or Deadlines(), progress
-        topology.settled(self._variables)
+        topology.all_variables(self._variables)
 
-    def run(self, image: Path, key: Path, room: Path) -> ConformanceReport:
+    def run(self, image: Path, key: Path, directory: Path) -> ConformanceReport:
         """The report on a cluster of guests of ``image``, whose root knows the private ``key``.
 
-        Below the empty directory ``room``: ``nodes/NAME`` has each node's console, and its journal unless all went
+        Below the empty ``directory``: ``nodes/NAME`` has each node's console, and its journal unless all went
         well; ``install`` and ``conformance`` have the playbooks' output, the latter the JUnit files too. Raises
         InfrastructureError when the nodes cannot be had, or ansible cannot be run at all.
         """
-        if room.exists() and any(room.iterdir()):
-            raise ConfigurationError(f"the directory {room} for a conformance run is not empty")
+        if directory.exists() and any(directory.iterdir()):
+            raise ConfigurationError(f"the directory {directory} for a conformance run is not empty")
         steps = Steps(self._progress)
-        with self._nodes(image, key, room / "nodes", steps) as nodes:
-            phase, verdict = self._judged(nodes, room, steps)
+        with self._nodes(image, key, directory / "nodes", steps) as nodes:
+            phase, verdict = self._judged(nodes, directory, steps)
             if verdict.verdict != "PASS":
                 side_by_side(ClusterNode.keep_journal, nodes)
-        report = self._report(phase, verdict, nodes, room, steps)
+        report = self._report(phase, verdict, nodes, directory, steps)
         self._progress(report.sentence)
         return report
 
     @contextmanager
-    def _nodes(self, image: Path, key: Path, room: Path, steps: Steps) -> Iterator[tuple[ClusterNode, ...]]:
-        room.mkdir(parents=True)
+    def _nodes(self, image: Path, key: Path, directory: Path, steps: Steps) -> Iterator[tuple[ClusterNode, ...]]:
+        directory.mkdir(parents=True)
         provider, limit = self._provider, self._deadlines.provision
-        provisioned = provider.provision(self._topology, image, key, room, limit, self._progress)
-        with ExitStack() as leaving:
+        provisioned = provider.provision(self._topology, image, key, directory, limit, self._progress)
+        with ExitStack() as stack:
             with steps.step(f"provision {len(self._topology.nodes)} nodes"):
-                nodes = leaving.enter_context(provisioned)
+                nodes = stack.enter_context(provisioned)
             yield nodes
 
-    def _judged(self, nodes: Sequence[ClusterNode], room: Path, steps: Steps) -> tuple[Phase, SuiteVerdict]:
+    def _judged(self, nodes: Sequence[ClusterNode], directory: Path, steps: Steps) -> tuple[Phase, SuiteVerdict]:
         playbooks = ClusterPlaybooks(
             self._topology,
             nodes,
@@ -110,17 +107,17 @@ class Conformance:
         )
         name = self._topology.name
         with steps.step("install the cluster"):
-            installed = playbooks.run(self._topology.install, room / "install", self._deadlines.install)
+            installed = playbooks.run(self._topology.install, directory / "install", self._deadlines.install)
         broken = judge_install(name, installed, _consoles(nodes, installed))
         if broken:
             return "install", broken
         with steps.step("conformance tests"):
-            ran = playbooks.run(self._topology.conformance, room / "conformance", self._deadlines.conformance)
-        verdict = judge_conformance(name, ran, self._topology.least, _consoles(nodes, ran))
-        return "conformance", _without_the_lost(verdict, nodes)
+            tested = playbooks.run(self._topology.conformance, directory / "conformance", self._deadlines.conformance)
+        verdict = judge_conformance(name, tested, self._topology.least, _consoles(nodes, tested))
+        return "conformance", _failed_if_lost(verdict, nodes)
 
     def _report(
-        self, phase: Phase, verdict: SuiteVerdict, nodes: Sequence[ClusterNode], room: Path, steps: Steps
+        self, phase: Phase, verdict: SuiteVerdict, nodes: Sequence[ClusterNode], directory: Path, steps: Steps
     ) -> ConformanceReport:
         status = status_of(verdict)
         return ConformanceReport(
@@ -133,22 +130,22 @@ class Conformance:
                 for node in nodes
             ),
             steps=steps.taken,
-            directory=room,
+            directory=directory,
         )
 
 
-def _without_the_lost(verdict: SuiteVerdict, nodes: Sequence[ClusterNode]) -> SuiteVerdict:
-    """Tests may pass without a node that nobody asked any more: then they say little about the cluster."""
+def _failed_if_lost(verdict: SuiteVerdict, nodes: Sequence[ClusterNode]) -> SuiteVerdict:
+    """ERROR in place of a PASS when a node was lost: tests may pass without it and say little about the cluster."""
     if verdict.verdict != "PASS":
         return verdict
     lost = _lost(nodes)
     if not lost:
         return verdict
     number = counts(verdict.tests)["passed"]
-    said = (
+    evidence = (
         f"{', '.join(node.name for node in lost)} did not answer any more at the end, although {number} tests passed"
     )
-    return SuiteVerdict(verdict.suite, "ERROR", "infrastructure", verdict.tests, said, _tails(lost))
+    return SuiteVerdict(verdict.suite, "ERROR", "infrastructure", verdict.tests, evidence, _tails(lost))
 
 
 def _consoles(nodes: Sequence[ClusterNode], run: SuiteRun) -> str:
@@ -157,8 +154,8 @@ def _consoles(nodes: Sequence[ClusterNode], run: SuiteRun) -> str:
 
 
 def _lost(nodes: Sequence[ClusterNode]) -> list[ClusterNode]:
-    there = side_by_side(lambda node: node.answers(_ANSWER), nodes)
-    return [node for node, answers in zip(nodes, there, strict=True) if not answers]
+    answering = side_by_side(lambda node: node.answers(_ANSWER), nodes)
+    return [node for node, answers in zip(nodes, answering, strict=True) if not answers]
 
 
 def _tails(nodes: Sequence[ClusterNode]) -> str:
@@ -167,7 +164,7 @@ def _tails(nodes: Sequence[ClusterNode]) -> str:
 
 @dataclass(frozen=True)
 class ConformanceSetup:
-    """What a site says about its conformance runs.
+    """A site's settings for its conformance runs.
 
     ``profile`` is one that distgate brings, a directory, or, with ``repository`` (http, https or file) at the commit
     ``revision``, a directory within that checkout. With ``hosts``, an inventory file, the nodes are machines that are
@@ -185,14 +182,14 @@ class ConformanceSetup:
     roles_path: tuple[Path, ...] = ()
     deadlines: Deadlines = field(default_factory=Deadlines)
 
-    def open(self, guests: Path, room: Path, progress: Progress = lambda _line: None) -> Conformance:
+    def open(self, guests: Path, checkout: Path, progress: Progress = lambda _line: None) -> Conformance:
         """The run, ready to be started; ``guests`` is the state directory of guests.
 
-        A checkout is made in ``room``, which must be empty then. Raises ConfigurationError for whatever a site has to
-        set right, before a node is asked for; InfrastructureError when the repository cannot be read.
+        A repository is checked out in ``checkout``, which must be empty then. Raises ConfigurationError for wrong
+        settings, before a node is provisioned; InfrastructureError when the repository cannot be read.
         """
         return Conformance(
-            read_topology(self._profile(room)),
+            read_topology(self._profile(checkout)),
             self._provider(guests),
             variables=self.variables,
             files=self.files,
@@ -205,10 +202,10 @@ class ConformanceSetup:
     def _provider(self, guests: Path) -> Provider:
         return HostsProvider(self.hosts) if self.hosts else LibvirtProvider(guests)
 
-    def _profile(self, room: Path) -> str | Path:
+    def _profile(self, checkout: Path) -> str | Path:
         if not self.repository:
             return self.profile
-        tree = checkout_of_site(self.repository, self.revision, room).resolve()
+        tree = checkout_of_site(self.repository, self.revision, checkout).resolve()
         directory = (tree / self.profile).resolve()
         if not directory.is_relative_to(tree):
             raise ConfigurationError(f"the conformance profile {self.profile} lies outside of its repository")

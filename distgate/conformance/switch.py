@@ -1,7 +1,7 @@
 """The private Ethernet of one cluster: a small switch of ours between its guests, and nothing else on it.
 
 Frames go as datagrams over unix sockets in a directory that only this user can enter. No port of this host and no
-multicast group is involved: guests of two clusters cannot meet, nobody else listens, and no guest reaches this host.
+multicast group is involved: guests of two clusters cannot meet, and no guest reaches this host.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class Switch:
     def __init__(self, wires: Sequence[Wire]) -> None:
         """Opens the socket that all ``wires`` lead to and serves it until ``close``."""
         self._ports = {os.fspath(wire.ours): _Port(wire.ours) for wire in wires}
-        self._behind: dict[bytes, str] = {}
-        self._over = False
+        self._port_of: dict[bytes, str] = {}
+        self._closed = False
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
         self._socket.bind(os.fspath(wires[0].switch))
@@ -47,7 +47,7 @@ class Switch:
 
     def close(self) -> None:
         """Carry no more; the threads have ended when this returns."""
-        self._over = True
+        self._closed = True
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RD)
         self._thread.join()
@@ -61,19 +61,19 @@ class Switch:
                 frame, source = self._socket.recvfrom(_LONGEST_FRAME)
             except OSError:
                 return
-            if self._over:
+            if self._closed:
                 return
-            if source:  # a socket without a name is nobody's wire
+            if source:  # a socket without a name is no wire
                 self._carry(frame, os.fsdecode(source))
 
     def _carry(self, frame: bytes, source: str) -> None:
         if source not in self._ports or len(frame) < 14:
             return
         target, sender = frame[:6], frame[6:12]
-        if not sender[0] & _GROUP_BIT and (sender in self._behind or len(self._behind) < _MOST_ADDRESSES):
-            self._behind[sender] = source
-        known = None if target[0] & _GROUP_BIT else self._behind.get(target)
-        for name in [known] if known else self._ports:
+        if not sender[0] & _GROUP_BIT and (sender in self._port_of or len(self._port_of) < _MOST_ADDRESSES):
+            self._port_of[sender] = source
+        port = None if target[0] & _GROUP_BIT else self._port_of.get(target)
+        for name in [port] if port else self._ports:
             if name != source:
                 self._ports[name].send(frame)
 
@@ -115,17 +115,17 @@ def switched(directory: Path, count: int) -> Iterator[tuple[Wire, ...]]:
 
     The path of ``directory`` must be short: that of a socket has at most 107 bytes. All of it is gone on exit.
     """
-    place = directory / f"net-{uuid.uuid4().hex[:8]}"
-    place.mkdir(mode=0o700)
-    wires = tuple(Wire(place / str(number), place / "switch", _mac(number)) for number in range(1, count + 1))
+    sockets = directory / f"net-{uuid.uuid4().hex[:8]}"
+    sockets.mkdir(mode=0o700)
+    wires = tuple(Wire(sockets / str(number), sockets / "switch", _mac(number)) for number in range(1, count + 1))
     switch = Switch(wires)
     try:
         yield wires
     finally:
         switch.close()
-        for left in place.iterdir():
-            left.unlink()
-        place.rmdir()
+        for path in sockets.iterdir():
+            path.unlink()
+        sockets.rmdir()
 
 
 def _mac(number: int) -> str:

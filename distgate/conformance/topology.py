@@ -1,4 +1,4 @@
-"""The topology of a conformance run: which nodes a cluster has, and which playbooks install and test it.
+"""The topology of a conformance run: the nodes of a cluster, and the playbooks that install and test it.
 
 A profile is a directory: ``topology.yaml``, its playbooks, and what these need. docs/conformance.md has its fields.
 """
@@ -20,8 +20,8 @@ FILE = "topology.yaml"
 PROFILES = Path(__file__).parent / "profiles"
 #: Where the addresses of a cluster's private network come from, unless the profile says otherwise.
 NETWORK = "192.168.211.0/24"
-#: What emulated guests have on their first card, whatever the cluster.
-_TAKEN = ipaddress.ip_network("10.0.2.0/24")
+#: The network of every emulated guest's first card.
+_GUEST_NETWORK = ipaddress.ip_network("10.0.2.0/24")
 _HOST = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 _GROUP = r"[A-Za-z_][A-Za-z0-9_]{0,62}"
 _VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
@@ -65,18 +65,18 @@ class Topology:
         names = dict.fromkeys(group for node in self.nodes for group in node.groups)
         return {name: tuple(node.name for node in self.nodes if name in node.groups) for name in names}
 
-    def settled(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """The variables of every node, the site's ``given`` before the profile's own.
+    def all_variables(self, site_variables: Mapping[str, Any]) -> dict[str, Any]:
+        """The variables of every node, ``site_variables`` before the profile's own.
 
         Raises ConfigurationError that names each required variable that is not given, or is empty.
         """
-        missing = [name for name in self.requires if given.get(name) in (None, "")]
+        missing = [name for name in self.requires if site_variables.get(name) in (None, "")]
         if missing:
             raise ConfigurationError(
                 f"the conformance profile {self.name} needs variables that are not given: {', '.join(missing)}",
                 hint="its README says what they mean; checksums are those of the files that the site provides",
             )
-        return {**self.variables, **given}
+        return {**self.variables, **site_variables}
 
 
 def profile_directory(name: str | Path) -> Path:
@@ -84,9 +84,9 @@ def profile_directory(name: str | Path) -> Path:
     shipped = PROFILES / name
     directory = shipped if "/" not in str(name) and shipped.is_dir() else Path(name)
     if not (directory / FILE).is_file():
-        known = ", ".join(sorted(path.parent.name for path in PROFILES.glob(f"*/{FILE}")))
+        profiles = ", ".join(sorted(path.parent.name for path in PROFILES.glob(f"*/{FILE}")))
         raise ConfigurationError(
-            f"there is no conformance profile {name}", hint=f"a directory with {FILE}, or {known}"
+            f"there is no conformance profile {name}", hint=f"a directory with {FILE}, or {profiles}"
         )
     return directory.resolve()
 
@@ -120,8 +120,8 @@ def _nodes(top: Fields) -> list[Node]:
         groups = entry.texts("groups", like=_GROUP, means="names of groups: letters, digits and underscores")
         if name in (node.name for node in nodes) or name == "localhost":
             raise entry.wrong(f"{name} is taken", "name")
-        if taken := [group for group in groups if group in _RESERVED or group == name]:
-            raise entry.wrong(f"may not be {taken[0]}, which means something else", "groups")
+        if reserved := [group for group in groups if group in _RESERVED or group == name]:
+            raise entry.wrong(f"may not be {reserved[0]}, which means something else", "groups")
         memory = entry.number("memory", Node.memory, least=64, most=_MOST_MEMORY)
         cpus = entry.number("cpus", Node.cpus, most=256)
         nodes.append(Node(name, groups, memory, cpus, _variables(entry)))
@@ -132,9 +132,11 @@ def _nodes(top: Fields) -> list[Node]:
 
 def _variables(entry: Fields) -> dict[str, Any]:
     variables = entry.mapping("variables")
-    own = [name for name in variables if name.startswith("ansible_") and name != "ansible_python_interpreter"]
-    if own:  # they say how to connect, which the provider knows
-        raise entry.wrong(f"may not hold {own[0]}: how a node is reached is not the profile's to say", "variables")
+    reserved = [name for name in variables if name.startswith("ansible_") and name != "ansible_python_interpreter"]
+    if reserved:  # they say how to connect, which the provider knows
+        raise entry.wrong(
+            f"may not hold {reserved[0]}: how a node is reached is not the profile's to say", "variables"
+        )
     return variables
 
 
@@ -152,5 +154,5 @@ def _check_network(top: Fields, topology: Topology) -> None:
         raise top.wrong(f"is no IPv4 network: {error}", "network") from error
     if network.num_addresses < len(topology.nodes) + 16:
         raise top.wrong(f"{network} is too small for {len(topology.nodes)} nodes", "network")
-    if network.overlaps(_TAKEN):
-        raise top.wrong(f"{network} overlaps {_TAKEN}, which every guest has already", "network")
+    if network.overlaps(_GUEST_NETWORK):
+        raise top.wrong(f"{network} overlaps {_GUEST_NETWORK}, which every guest has already", "network")

@@ -1,4 +1,4 @@
-"""What a conformance run means: the verdict on its tests, who is to blame, and the status of the whole."""
+"""The verdict on a conformance run's tests, who is to blame, and the status of the whole."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ Phase = Literal["provision", "install", "conformance"]
 #: ansible-playbook's statuses for a playbook that it cannot parse, and for one that it does not take: before the
 #: first task, and at one.
 _REFUSED = (4, 1, 2)
-#: What the terminal would have shown, which refusals are told to; the log may be more complete otherwise.
-_SAID = "ansible.txt"
-_LOGS = ("ansible.log", _SAID)
+#: The terminal's output, which alone has refusals; the log may be more complete otherwise.
+_OUTPUT = "ansible.txt"
+_LOGS = ("ansible.log", _OUTPUT)
 _UNREACHABLE = re.compile(r"(?:^|\| )fatal: \[([^]]*)\]: UNREACHABLE!", re.MULTILINE)
 _FAILED_ON = re.compile(r"(?:^|\| )fatal: \[([^]]*)\]: FAILED!", re.MULTILINE)
 
@@ -44,7 +44,7 @@ class NodeReport:
 
 @dataclass(frozen=True)
 class ConformanceReport:
-    """What a conformance run came to.
+    """The result of a conformance run.
 
     ``status`` is SUCCESS when all tests that ran passed, UNSTABLE when some did not, FAILURE when the cluster could
     not be installed or the tests could not be run. ``phase`` is how far it came, ``suite`` the verdict and its tests.
@@ -89,8 +89,8 @@ def judge_install(name: str, run: SuiteRun, console: str = "") -> SuiteVerdict |
     decision = _broken_off(run, "the installation")
     if decision is None and run.returncode == 0:
         return None
-    blame, said = decision or _failed(run, "the installation")
-    return SuiteVerdict(name, "ERROR", blame, (), said, printable(console))
+    blame, evidence = decision or _failed(run, "the installation")
+    return SuiteVerdict(name, "ERROR", blame, (), evidence, printable(console))
 
 
 def judge_conformance(name: str, run: SuiteRun, least: int = 1, console: str = "") -> SuiteVerdict:
@@ -99,13 +99,13 @@ def judge_conformance(name: str, run: SuiteRun, least: int = 1, console: str = "
     ``least`` is how many tests have to pass for their run to count: a filter that matches nothing is no success.
     """
     try:
-        found = read_junit(run.artifacts)
+        junit_tests = read_junit(run.artifacts)
     except TestsError as error:
         lost = _broken_off(run, "the conformance run") if run.unreachable else None
-        blame, said = lost or ("tests", error.message)
-        return SuiteVerdict(name, "ERROR", blame, (), said, printable(console))
-    verdict, guilty, evidence = _decide(run, found, least)
-    return SuiteVerdict(name, verdict, guilty, found.tests, evidence, printable(console))
+        blame, reason = lost or ("tests", error.message)
+        return SuiteVerdict(name, "ERROR", blame, (), reason, printable(console))
+    verdict, guilty, evidence = _decide(run, junit_tests, least)
+    return SuiteVerdict(name, verdict, guilty, junit_tests.tests, evidence, printable(console))
 
 
 def status_of(verdict: SuiteVerdict) -> RunVerdict:
@@ -116,9 +116,9 @@ def status_of(verdict: SuiteVerdict) -> RunVerdict:
 _Decision = tuple[Literal["PASS", "FAIL", "ERROR", "NOTHING_RUN"], Blame | None, str]
 
 
-def _decide(run: SuiteRun, found: JunitTests, least: int) -> _Decision:
-    bad = [test for test in found.tests if test.result in ("fail", "error")]
-    number = counts(found.tests)
+def _decide(run: SuiteRun, junit_tests: JunitTests, least: int) -> _Decision:
+    bad = [test for test in junit_tests.tests if test.result in ("fail", "error")]
+    number = counts(junit_tests.tests)
     summary = f"{number['passed']} passed, {number['failed']} failed, {number['skipped']} skipped"
     lost = _broken_off(run, "the conformance run")
     if lost and bad and run.timed_out:
@@ -129,7 +129,7 @@ def _decide(run: SuiteRun, found: JunitTests, least: int) -> _Decision:
         return "FAIL", _blame(bad), f"{summary}: {_names(bad)}"
     if run.returncode:
         return "ERROR", *_failed(run, "the conformance run")
-    if not found.files:
+    if not junit_tests.files:
         return "NOTHING_RUN", "tests", "the conformance playbook ended well, but left no JUnit file"
     if number["passed"] < least:
         return "NOTHING_RUN", "tests", f"{summary}: at least {least} had to pass for this to be a run"
@@ -155,16 +155,16 @@ def _failed(run: SuiteRun, what: str) -> tuple[Blame, str]:
     what fails on this side, is the profile's.
     """
     log = _log(run)
-    why = ansible_refusal(tail_of(run.artifacts / _SAID, LOG_END)) if run.returncode in _REFUSED else ""
+    why = ansible_refusal(tail_of(run.artifacts / _OUTPUT, LOG_END)) if run.returncode in _REFUSED else ""
     if why or not sum(run.tasks.values()):
-        said = f"ansible-playbook did not take the playbook for {what}: {why or f'status {run.returncode}'}"
-        return "configuration", printable(said, newlines=False)
+        evidence = f"ansible-playbook did not take the playbook for {what}: {why or f'status {run.returncode}'}"
+        return "configuration", printable(evidence, newlines=False)
     nodes = [name for name in dict.fromkeys(_FAILED_ON.findall(log))]
-    told = last_failure(log)
+    reason = last_failure(log)
     where = f" on {', '.join(nodes)}" if nodes else ""
-    said = f"{what} failed{where}{_at(log)}{': ' if told else ''}{told}"
+    evidence = f"{what} failed{where}{_at(log)}{': ' if reason else ''}{reason}"
     here = not nodes or all(name.partition(" ")[0] == "localhost" for name in nodes)
-    return "configuration" if here else "package", printable(said, newlines=False)
+    return "configuration" if here else "package", printable(evidence, newlines=False)
 
 
 def _at(log: str) -> str:

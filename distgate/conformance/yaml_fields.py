@@ -1,4 +1,4 @@
-"""YAML that a site wrote, read strictly: whatever is wrong is named with its file, line and field."""
+"""YAML of a site, read strictly: an error names its file, line and field."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LIMIT = 1 << 20
 
 
 class Fields:
-    """One mapping of a document. Each method reads a field; ``done`` refuses what nobody has read.
+    """One mapping of a document. Each method reads a field; ``done`` refuses fields that were not read.
 
     Every method raises ConfigurationError that names file, line and field.
     """
@@ -46,21 +46,21 @@ class Fields:
         node = self._take(key, False)
         if node is None:
             return default
-        said = str(node.value) if isinstance(node, yaml.ScalarNode) else ""
-        if not re.fullmatch(r"\d{1,9}", said) or not least <= int(said) <= most:
+        text = str(node.value) if isinstance(node, yaml.ScalarNode) else ""
+        if not re.fullmatch(r"\d{1,9}", text) or not least <= int(text) <= most:
             raise self.wrong(f"must be a whole number from {least} to {most}", key, node)
-        return int(said)
+        return int(text)
 
     def texts(self, key: str, *, like: str, means: str) -> tuple[str, ...]:
         """A list of different texts, each as ``text`` reads it; without the field an empty one."""
-        found: list[str] = []
+        texts: list[str] = []
         for node in self._list(key, False):
             if not isinstance(node, yaml.ScalarNode) or not re.fullmatch(like, str(node.value)):
                 raise self.wrong(f"must be a list of {means}", key, node)
-            if node.value in found:
+            if node.value in texts:
                 raise self.wrong(f"names {node.value} twice", key, node)
-            found.append(str(node.value))
-        return tuple(found)
+            texts.append(str(node.value))
+        return tuple(texts)
 
     def mapping(self, key: str) -> dict[str, Any]:
         """A mapping of plain values under names; without the field an empty one."""
@@ -100,8 +100,8 @@ class Fields:
         """Refuse fields that were not read: a mistyped name would be without effect."""
         for name, node in self._values.items():
             if name not in self._known:
-                known = ", ".join(sorted(self._known))
-                raise self.wrong(f"is not known here; known are {known}", name, node)
+                names = ", ".join(sorted(self._known))
+                raise self.wrong(f"is not known here; known are {names}", name, node)
 
     def wrong(self, problem: str, key: str, node: yaml.Node | None = None) -> ConfigurationError:
         """The error for a field that is not as it should be, to be raised."""

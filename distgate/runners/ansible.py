@@ -20,7 +20,7 @@ import yaml
 
 from distgate.errors import ConfigurationError
 from distgate.guests.base import Guest
-from distgate.runners.ansible_environment import checked_bins, connection, environment, observed, readable_for
+from distgate.runners.ansible_environment import checked_bins, connection, environment, readable_for, suite_run_of
 from distgate.sandbox.sandbox import Limits, Sandbox
 from distgate.testing.discovery import CLASSIC
 from distgate.testing.verdict import SuiteRun
@@ -70,8 +70,8 @@ class AnsibleSuites:
         timeout: float,
         tag: str = CLASSIC,
     ) -> SuiteRun:
-        """Run what ``tag`` selects of ``playbook`` (all of it without one) against ``guest`` and say what was
-        observed; judging is not done here.
+        """Run what ``tag`` selects of ``playbook`` (all of it without one) against ``guest`` and return what was
+        observed, without a verdict.
 
         The suite works on a copy: of the whole checkout when ``playbook`` lies in its directory ``tests``, of the
         playbook's directory otherwise. ``artifacts`` must be empty or absent; the suite's files, ``ansible.log`` and
@@ -101,7 +101,7 @@ class AnsibleSuites:
                 guest=guest,
                 cwd=playbook.parent,
             )
-        return observed(playbook.name, artifacts, ended)
+        return suite_run_of(playbook.name, artifacts, ended)
 
     def _prepare(
         self,
@@ -112,7 +112,7 @@ class AnsibleSuites:
         variables: Mapping[str, str],
         tag: str,
     ) -> None:
-        """Write what the child needs: its orders, the inventory, the key."""
+        """Write the child's specification, the inventory, the key."""
         inventory, key = private / "inventory.yml", private / "key"
         shutil.copyfile(guest.key, key)
         key.chmod(0o600)

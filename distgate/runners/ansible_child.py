@@ -1,7 +1,7 @@
 """The process that ansible-runner runs in, inside the sandbox: it reads a specification and reports what it sees.
 
-Its reports go through a socket that no process of the suite can open: it is closed on exec, and this process lets
-nobody of its own user look into it.
+Its reports go through a socket that no process of the suite can open: it is closed on exec, and no other process of
+its user may look into this one.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import ansible_runner
 import yaml
 
 from distgate.runners.inventory import merged
-from distgate.runners.legacy_playbook import Refused, port_playbook
+from distgate.runners.legacy_playbook import UnsupportedPlaybook, port_playbook
 from distgate.sandbox.kernel import hide_from_own_user
 
 #: Events of ansible-runner that tell how one task went on one host.
-_COUNTED = {
+_OUTCOMES = {
     "runner_on_ok": "ok",
     "runner_on_failed": "failed",
     "runner_on_skipped": "skipped",
@@ -35,26 +35,26 @@ _INVENTORY_SECONDS = 120
 def main(specification: Path) -> None:
     """Run what ``specification`` (JSON) describes: ``run`` has the arguments of ansible_runner.run.
 
-    With ``tree``, the directory that it may expect around it, the playbook is one of a package: it is modernised, and
+    With ``tree``, the directory that it may expect around it, the playbook is one of a package: it is ported, and
     its inventory read. Without, it is taken as it is.
     """
     report = socket.socket(fileno=int(os.environ.pop("REPORT_FD")))
     report.set_inheritable(False)
     hide_from_own_user()
 
-    def tell(word: str) -> None:
-        report.sendall(f"{word}\n".encode())
+    def report_line(line: str) -> None:
+        report.sendall(f"{line}\n".encode())
 
     def count(event: dict[str, Any]) -> bool:
-        word = _COUNTED.get(event["event"])
-        if word:
-            tell(word)
+        outcome = _OUTCOMES.get(event["event"])
+        if outcome:
+            report_line(outcome)
         return False  # no files of events: the log and the counters are enough
 
-    tell("begun")
+    report_line("begun")
     spec = json.loads(specification.read_text())
-    if "tree" in spec and not _package_prepared(spec):
-        tell(f"end {CANNOT_PARSE}")
+    if "tree" in spec and not _prepare_package(spec):
+        report_line(f"end {CANNOT_PARSE}")
         return
     ended = ansible_runner.run(
         **spec["run"],
@@ -64,21 +64,21 @@ def main(specification: Path) -> None:
         fact_cache_type="memory",
         settings={"pexpect_timeout": 1},
     )
-    tell(f"end {ended.rc}")
+    report_line(f"end {ended.rc}")
 
 
-def _package_prepared(spec: dict[str, Any]) -> bool:
+def _prepare_package(spec: dict[str, Any]) -> bool:
     artifacts, project = Path(spec["run"]["extravars"]["artifacts"]), Path(spec["run"]["project_dir"])
-    if not _modernised(project / spec["run"]["playbook"], Path(spec["tree"]), artifacts):
+    if not _ported(project / spec["run"]["playbook"], Path(spec["tree"]), artifacts):
         return False
     _use_inventory(project / "inventory", Path(spec["run"]["inventory"]), artifacts)
     return True
 
 
-def _modernised(playbook: Path, tree: Path, artifacts: Path) -> bool:
+def _ported(playbook: Path, tree: Path, artifacts: Path) -> bool:
     try:
         rewrites = port_playbook(playbook, tree)
-    except Refused as error:
+    except UnsupportedPlaybook as error:
         print(f"ERROR! {error}", flush=True)
         return False
     if rewrites:
@@ -86,16 +86,16 @@ def _modernised(playbook: Path, tree: Path, artifacts: Path) -> bool:
     return True
 
 
-def _use_inventory(theirs: Path, ours: Path, artifacts: Path) -> None:
-    """Give our guest the groups and variables of the package's inventory, and leave a note of what was taken."""
-    if not theirs.exists():
+def _use_inventory(package_inventory: Path, inventory_file: Path, artifacts: Path) -> None:
+    """Give the guest the groups and variables of the package's inventory, with a note of them in the artifacts."""
+    if not package_inventory.exists():
         return
-    said: Any = {}
+    listing: Any = {}
     failed = ""
     try:
-        said, failed = ansible_runner.get_inventory(
+        listing, failed = ansible_runner.get_inventory(
             action="list",
-            inventories=[str(theirs)],
+            inventories=[str(package_inventory)],
             response_format="json",
             quiet=True,
             runner_mode="subprocess",
@@ -104,8 +104,8 @@ def _use_inventory(theirs: Path, ours: Path, artifacts: Path) -> None:
         )
     except Exception as error:  # noqa: BLE001 - whatever the package's inventory does, our own one stands
         failed = f"{type(error).__name__}: {error}"
-    inventory, notes = merged(yaml.safe_load(ours.read_text()), said, failed)
-    ours.write_text(yaml.safe_dump(inventory))
+    inventory, notes = merged(yaml.safe_load(inventory_file.read_text()), listing, failed)
+    inventory_file.write_text(yaml.safe_dump(inventory))
     (artifacts / "inventory.txt").write_text("".join(f"{note}\n" for note in notes))
 
 

@@ -1,4 +1,4 @@
-"""What all runs of ansible-runner in a sandbox have in common: environment, connection, and what was seen of them."""
+"""The common parts of all runs of ansible-runner in a sandbox: environment, connection, and the observed run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _KILLED = 254
 _PATH = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
 #: One connection for all tasks, which ansible-playbook does by itself, too. It ends with the sandbox.
 _SHARED = ("-o", "ControlMaster=auto", "-o", "ControlPersist=60s")
-_NOT_SHARED = ("ControlMaster=no", "ControlPath=none")
+_UNSHARED = ("ControlMaster=no", "ControlPath=none")
 
 _SETTINGS = {
     "ANSIBLE_INVENTORY_UNPARSED_FAILED": "True",  # otherwise a broken inventory means "run it here"
@@ -42,12 +42,12 @@ _SETTINGS = {
 def environment(private: Path, artifacts: Path, bins: Path | None, roles_path: Sequence[Path]) -> dict[str, str]:
     """The whole environment of a run whose private directory is ``private``; see ``checked_bins`` for ``bins``."""
     # ansible-playbook stands beside the interpreter in a virtual environment.
-    own = Path(sys.executable).parent
+    bin_dir = Path(sys.executable).parent
     return _SETTINGS | {
         "HOME": str(private),
         # Empty: no configuration of this host, and none of the playbook's directory, has a part in it.
         "ANSIBLE_CONFIG": str(private / "ansible.cfg"),
-        "PATH": ":".join([*([str(bins)] if bins else []), str(own), _PATH]),
+        "PATH": ":".join([*([str(bins)] if bins else []), str(bin_dir), _PATH]),
         "ANSIBLE_HOME": str(private / "ansible"),
         "ANSIBLE_LOG_PATH": str(artifacts / "ansible.log"),
         "ANSIBLE_ROLES_PATH": ":".join(str(path) for path in roles_path),
@@ -65,7 +65,7 @@ def connection(
 ) -> dict[str, object]:
     """Ansible's variables for a host that answers ssh on 127.0.0.1:``port``; ``more`` are options of ssh before ours,
     of which the first one counts."""
-    options = [word for option in _pairs(ssh.OPTIONS) if option[1] not in _NOT_SHARED for word in option]
+    options = [argument for option in _pairs(ssh.OPTIONS) if option[1] not in _UNSHARED for argument in option]
     return {
         "ansible_connection": "ssh",
         "ansible_host": "127.0.0.1",
@@ -91,7 +91,7 @@ def checked_bins(chosen: Path | None, hint: str = "") -> Path | None:
 
 
 def readable_for(bins: Path | None) -> list[Path]:
-    """What a sandbox has to show so that the ansible-playbook in ``bins`` can be run."""
+    """The paths that a sandbox needs to run the ansible-playbook in ``bins``."""
     if not bins:
         return []
     return [path for path in (bins, *python_paths(_interpreter_of(bins))) if not path.is_relative_to("/usr")]
@@ -103,19 +103,19 @@ def _interpreter_of(bins: Path) -> Path:
     return Path(first.removeprefix("#!").split(" ")[0])
 
 
-def observed(suite: str, artifacts: Path, ended: SandboxRun) -> SuiteRun:
-    """What was seen of a run of distgate.runners.ansible_child. Raises InfrastructureError if it was not begun."""
-    words = ended.report.split("\n")
-    if "begun" not in words:
+def suite_run_of(suite: str, artifacts: Path, ended: SandboxRun) -> SuiteRun:
+    """The observed run of distgate.runners.ansible_child. Raises InfrastructureError if it was not begun."""
+    lines = ended.report.split("\n")
+    if "begun" not in lines:
         raise InfrastructureError(
             "ansible-runner could not be started in the sandbox",
             hint="see ansible.txt",
             evidence=tail_of(artifacts / "ansible.txt"),
         )
-    tasks = Counter(word for word in words if word in ("ok", "failed", "skipped", "unreachable"))
-    said = [int(word.removeprefix("end ")) for word in words if word.startswith("end ")]
-    # Without a last word the suite, or the kernel for lack of memory, has killed what ran it.
-    status = _KILLED if ended.timed_out else said[0] if said else ended.returncode or 1
+    tasks = Counter(line for line in lines if line in ("ok", "failed", "skipped", "unreachable"))
+    statuses = [int(line.removeprefix("end ")) for line in lines if line.startswith("end ")]
+    # Without an end the suite, or the kernel for lack of memory, has killed its runner.
+    status = _KILLED if ended.timed_out else statuses[0] if statuses else ended.returncode or 1
     return SuiteRun(
         suite=suite,
         returncode=status,

@@ -1,7 +1,7 @@
 """Playbooks of years ago, changed in a copy of the checkout so that today's ansible-core takes them.
 
-Each change is small, keeps the meaning and every line's number, and is told with file and line. What has no such
-change is refused with its line. The constructs and the versions that dropped them are in docs/isolation.md.
+Each change is small, keeps the meaning and every line's number, and is reported with file and line. Other outdated
+constructs are refused with their line. docs/isolation.md lists them with the versions that dropped them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _WARN = re.compile(r"(^|\s)warn=(?:no|yes|true|false|0|1)(?=\s|$)", re.IGNORECAS
 _ARGUMENTS = re.compile(r"\s\w+=")
 
 
-class Refused(Exception):
+class UnsupportedPlaybook(Exception):
     """A construct that current versions of ansible-core do not take and that cannot be changed safely."""
 
 
@@ -69,14 +69,14 @@ class Reader:
         """The plays of a playbook."""
         for play in _mappings(root):
             for key, value in play.value:
-                word = _bare(key)
-                if word == "include":
+                keyword = _bare(key)
+                if keyword == "include":
                     self._rename(key, "import_playbook", value)
-                if word in _PLAYBOOKS and isinstance(value, yaml.ScalarNode):
+                if keyword in _PLAYBOOKS and isinstance(value, yaml.ScalarNode):
                     self.playbooks.append(value.value)
-                elif word == "vars" and isinstance(value, yaml.SequenceNode):
+                elif keyword == "vars" and isinstance(value, yaml.SequenceNode):
                     self._vars(value)
-                elif word in _TASK_LISTS:
+                elif keyword in _TASK_LISTS:
                     self.task_list(value)
 
     def task_list(self, root: yaml.Node | None) -> None:
@@ -87,30 +87,30 @@ class Reader:
             self._seen.add(id(task))
             keys = {_bare(key) for key, _ in task.value}
             for key, value in task.value:
-                word = _bare(key)
-                if word == "include":
+                keyword = _bare(key)
+                if keyword == "include":
                     self._rename(key, _including(keys, value), value)
-                if word in _TASK_FILES:
+                if keyword in _TASK_FILES:
                     self.tasks += _file_of(value)
-                elif word in _BLOCKS:
+                elif keyword in _BLOCKS:
                     self.task_list(value)
-                elif word in _COMMANDS or (word == "args" and keys & set(_COMMANDS)):
+                elif keyword in _COMMANDS or (keyword == "args" and keys & set(_COMMANDS)):
                     self._warn(value)
 
     def changed(self) -> str:
         """The text with its edits made."""
         text = self.text
-        for edit in sorted(self.edits, key=lambda one: one.start, reverse=True):
+        for edit in sorted(self.edits, key=lambda edit: edit.start, reverse=True):
             text = text[: edit.start] + edit.text + text[edit.end :]
         return text
 
     def _edit(self, start: int, end: int, text: str, node: yaml.Node, what: str) -> None:
         self.edits.append(Edit(start, end, text, node.start_mark.line + 1, what))
 
-    def _rename(self, key: yaml.ScalarNode, word: str, value: yaml.Node) -> None:
+    def _rename(self, key: yaml.ScalarNode, keyword: str, value: yaml.Node) -> None:
         if isinstance(value, yaml.ScalarNode) and _ARGUMENTS.search(value.value):
             raise self._refusal(key, "include with arguments in its line; write them under vars")
-        self._edit(key.start_mark.index, key.end_mark.index, word, key, f"include is now {word}")
+        self._edit(key.start_mark.index, key.end_mark.index, keyword, key, f"include is now {keyword}")
 
     def _vars(self, listed: yaml.SequenceNode) -> None:
         """``- name: value`` below ``vars`` becomes ``name: value``: a blank in the place of each dash."""
@@ -137,10 +137,10 @@ class Reader:
         start, end = node.start_mark.index, node.end_mark.index
         # Only as an argument beside the command: a program may have an argument warn=no of its own.
         first = self.text[start:end].split("\n", 1)[0]
-        found = _WARN.search(first) if not node.style else None
-        if found:
-            kept = found.group(1) if found.start() else ""
-            self._edit(start + found.start(), start + found.end(), kept, node, "the argument warn is gone")
+        match = _WARN.search(first) if not node.style else None
+        if match:
+            separator = match.group(1) if match.start() else ""
+            self._edit(start + match.start(), start + match.end(), separator, node, "the argument warn is gone")
 
     def _drop(self, mapping: yaml.MappingNode, number: int, key: yaml.Node, value: yaml.Node) -> None:
         start, end = key.start_mark.index, value.end_mark.index
@@ -161,16 +161,16 @@ class Reader:
         else:
             self._edit(start, end, "", key, what)
 
-    def _refusal(self, node: yaml.Node, what: str) -> Refused:
-        return Refused(f"{self.name}:{node.start_mark.line + 1}: {what}")
+    def _refusal(self, node: yaml.Node, what: str) -> UnsupportedPlaybook:
+        return UnsupportedPlaybook(f"{self.name}:{node.start_mark.line + 1}: {what}")
 
 
 def port_playbook(playbook: Path, tree: Path) -> list[Rewrite]:
     """Change ``playbook`` and the files it brings in, inside ``tree``, in place; the changes, in order.
 
-    Files that are no YAML are left for ansible to complain about. Raises Refused, with file and line.
+    Files that are no YAML are left for ansible to complain about. Raises UnsupportedPlaybook, with file and line.
     """
-    found: list[Rewrite] = []
+    rewrites: list[Rewrite] = []
     waiting: list[tuple[Path, bool]] = [(playbook, True), *((path, False) for path in _role_files(playbook.parent))]
     seen: set[Path] = set()
     while waiting and len(seen) < _FILES:
@@ -184,10 +184,10 @@ def port_playbook(playbook: Path, tree: Path) -> list[Rewrite]:
             continue
         if reader.edits:
             path.write_bytes(reader.changed().encode())
-            found += [Rewrite(reader.name, edit.line, edit.what) for edit in reader.edits]
+            rewrites += [Rewrite(reader.name, edit.line, edit.what) for edit in reader.edits]
         waiting += [(path.parent / name, True) for name in reader.playbooks]
         waiting += [(base / name, False) for name in reader.tasks for base in (path.parent, playbook.parent)]
-    return sorted(found)
+    return sorted(rewrites)
 
 
 def _read(path: Path, name: str, holds_plays: bool) -> Reader | None:

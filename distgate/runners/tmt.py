@@ -26,23 +26,23 @@ from distgate.testing.verdict import SuiteRun
 from distgate.text import printable
 
 _PLUGINS = Path(__file__).with_name("tmt_plugins")
-#: Room for a plan's copies of the tree, which tmt makes twice.
+#: Enough for a plan's copies of the tree, which tmt makes twice.
 LIMITS = Limits(artifacts=512 * MIB, artifact_files=50_000)
 #: Seconds for reading a tree, which is all that listing plans takes.
 LISTING = 120.0
 #: Seconds in which a guest that is still there answers, also when it is emulated and busy.
 _ANSWER = 60.0
 _LOG, _OUTPUT, _DROPPED = "tmt.log", "tmt.txt", "dropped.txt"
-#: What tmt keeps for itself and what is of no use once the plan has ended.
-_NOT_KEPT = shutil.ignore_patterns("tmt-test-topology.*", "step.yaml", "checks")
+#: tmt's files that are of no use once the plan has ended.
+_IGNORED = shutil.ignore_patterns("tmt-test-topology.*", "step.yaml", "checks")
 
 
 @dataclass(frozen=True)
-class _Room:
-    """One run's private directories: ``run`` is tmt's own, ``own`` holds the key and a home."""
+class _Workspace:
+    """One run's directories: ``run`` is tmt's own, ``private`` holds the key and a home."""
 
     run: Path
-    own: Path
+    private: Path
 
 
 class TmtSuites:
@@ -61,25 +61,25 @@ class TmtSuites:
         scratch: Path | None = None,
     ) -> None:
         self._checkout = checkout.resolve()
-        self._context = [word for name, value in context.items() for word in ("--context", f"{name}={value}")]
+        self._context = [argument for name, value in context.items() for argument in ("--context", f"{name}={value}")]
         self._sandbox = sandbox or Sandbox(LIMITS)
         self._scratch = scratch
 
     def enabled(self) -> tuple[str, ...]:
         """The names of the plans that tmt would run in this context, ``adjust`` rules applied; sorted.
 
-        Raises TestsError, with tmt's own words, for a tree that it cannot read.
+        Raises TestsError, with tmt's output, for a tree that it cannot read.
         """
-        with self._room() as room:
-            said = room.own.parent / "plans.txt"
-            words = ["plan", "ls", "--filter", "enabled:true"]
-            ended = self._tmt(words, room, said, LISTING)
+        with self._workspace() as workspace:
+            listing = workspace.private.parent / "plans.txt"
+            arguments = ["plan", "ls", "--filter", "enabled:true"]
+            ended = self._tmt(arguments, workspace, listing, LISTING)
             if ended.returncode:
-                raise TestsError("tmt cannot read the plans", evidence=printable(tail_of(said)))
-            return tuple(sorted(line for line in said.read_text(errors="replace").splitlines() if line[:1] == "/"))
+                raise TestsError("tmt cannot read the plans", evidence=printable(tail_of(listing)))
+            return tuple(sorted(line for line in listing.read_text(errors="replace").splitlines() if line[:1] == "/"))
 
     def run(self, plan: str, guest: Guest, artifacts: Path, variables: Mapping[str, str], timeout: float) -> SuiteRun:
-        """Run the plan of that name against ``guest`` and say what was observed; judging is not done here.
+        """Run the plan of that name against ``guest`` and return what was observed, without a verdict.
 
         ``artifacts`` must be empty or absent; tmt's ``results.yaml`` ends up there with the logs that it names, tmt's
         output as ``tmt.txt`` and its log, without environments, as ``tmt.log``. ``variables`` are added to the
@@ -90,25 +90,25 @@ class TmtSuites:
         artifacts.mkdir(parents=True, exist_ok=True)
         if any(artifacts.iterdir()):
             raise ConfigurationError(f"the artifacts directory {artifacts} is not empty")
-        with self._room() as room:
-            words = _run_words(plan, guest, room, variables)
-            ended = self._tmt(words, room, artifacts / _OUTPUT, timeout, guest)
-            _keep(room.run / "run", plan, artifacts)
-            _tell_dropped(ended, artifacts)
+        with self._workspace() as workspace:
+            arguments = _run_arguments(plan, guest, workspace, variables)
+            ended = self._tmt(arguments, workspace, artifacts / _OUTPUT, timeout, guest)
+            _collect(workspace.run / "run", plan, artifacts)
+            _note_dropped(ended, artifacts)
         lost = (ended.timed_out or ended.returncode != 0) and not _answers(guest)
         return SuiteRun(plan, ended.returncode, artifacts, unreachable=lost, timed_out=ended.timed_out, kind="tmt")
 
     def _tmt(
-        self, words: Sequence[str], room: _Room, log: Path, timeout: float, guest: Guest | None = None
+        self, arguments: Sequence[str], workspace: _Workspace, log: Path, timeout: float, guest: Guest | None = None
     ) -> SandboxRun:
         if guest:
-            key = room.own / "key"
+            key = workspace.private / "key"
             shutil.copyfile(guest.key, key)
             key.chmod(0o600)
         python = Path(sys.executable)
         env = {
             "PATH": f"{python.parent}:/usr/bin:/bin",
-            "HOME": str(room.own),
+            "HOME": str(workspace.private),
             "LANG": "C.UTF-8",
             "TMT_PLUGINS": str(_PLUGINS),
             "NO_COLOR": "1",
@@ -117,23 +117,23 @@ class TmtSuites:
             "TMT_SSH_MASTER_START_TIMEOUT": "60",
         }
         return self._sandbox.run(
-            [python, "-m", "tmt", *self._context, *words],
+            [python, "-m", "tmt", *self._context, *arguments],
             env=env,
             timeout=timeout,
             log_to=log,
-            copies=[self._checkout, room.own],
-            artifacts=room.run,
+            copies=[self._checkout, workspace.private],
+            artifacts=workspace.run,
             guest=guest,
             cwd=self._checkout,
         )
 
     @contextmanager
-    def _room(self) -> Iterator[_Room]:
+    def _workspace(self) -> Iterator[_Workspace]:
         with tempfile.TemporaryDirectory(prefix="tmt-", dir=self._scratch) as name:
-            room = _Room(Path(name).resolve() / "r", Path(name).resolve() / "own")
-            room.run.mkdir()
-            room.own.mkdir()
-            yield room
+            workspace = _Workspace(Path(name).resolve() / "r", Path(name).resolve() / "own")
+            workspace.run.mkdir()
+            workspace.private.mkdir()
+            yield workspace
 
 
 def context_of(branch: str, arch: str = "x86_64", trigger: str = "commit") -> dict[str, str]:
@@ -157,33 +157,33 @@ def scrubbed(log: str) -> str:
     return re.sub(r"\bexport [A-Za-z_]\w*=(?:'\"'\"'(?:(?!'\"'\"').)*'\"'\"'|[^;'\n])*; ?", "", log)
 
 
-def _run_words(plan: str, guest: Guest, room: _Room, variables: Mapping[str, str]) -> list[str]:
-    wanted = [word for option in _ssh_options() for word in ("--ssh-option", option)]
-    environment = [word for name, value in variables.items() for word in ("--environment", f"{name}={value}")]
+def _run_arguments(plan: str, guest: Guest, workspace: _Workspace, variables: Mapping[str, str]) -> list[str]:
+    ssh_options = [argument for option in _ssh_options() for argument in ("--ssh-option", option)]
+    environment = [argument for name, value in variables.items() for argument in ("--environment", f"{name}={value}")]
     return [
-        *("run", "--verbose", "--all", "--id", str(room.run / "run"), *environment),
+        *("run", "--verbose", "--all", "--id", str(workspace.run / "run"), *environment),
         *("provision", "--how", "connect", "--guest", "127.0.0.1", "--port", str(guest.port)),
-        *("--user", "root", "--key", str(room.own / "key"), *wanted),
+        *("--user", "root", "--key", str(workspace.private / "key"), *ssh_options),
         *("plan", "--name", f"^{re.escape(plan)}$"),
     ]
 
 
 def _ssh_options() -> list[str]:
-    """The product's own options, but for those by which tmt keeps one connection for all its commands."""
-    kept = ssh.OPTIONS[ssh.OPTIONS.index("-o") :]
-    given = [option for option in kept if option != "-o"]
-    return [option for option in given if not option.startswith(("ControlMaster=", "ControlPath="))]
+    """distgate's options of ssh, but for those by which tmt keeps one connection for all its commands."""
+    arguments = ssh.OPTIONS[ssh.OPTIONS.index("-o") :]
+    options = [option for option in arguments if option != "-o"]
+    return [option for option in options if not option.startswith(("ControlMaster=", "ControlPath="))]
 
 
-def _keep(run: Path, plan: str, artifacts: Path) -> None:
-    """Bring over what a reader of the verdict needs: results, the tests' logs, tmt's log."""
+def _collect(run: Path, plan: str, artifacts: Path) -> None:
+    """Copy the results, the tests' logs and tmt's log to ``artifacts``."""
     execute = run / plan.strip("/") / "execute"
     for name in (RESULTS, "data"):
         source = execute / name
         if source.is_dir():
-            shutil.copytree(source, artifacts / name, symlinks=True, ignore=_NOT_KEPT)
+            shutil.copytree(source, artifacts / name, symlinks=True, ignore=_IGNORED)
         elif source.is_file():
-            # The private directory is gone when somebody reads this.
+            # The private directory is gone when this is read.
             text = source.read_text(errors="replace").replace(f"{execute}/", "")
             (artifacts / name).write_text(text)
     log = run / "log.txt"
@@ -191,7 +191,7 @@ def _keep(run: Path, plan: str, artifacts: Path) -> None:
         (artifacts / _LOG).write_text(scrubbed(log.read_text(errors="replace")))
 
 
-def _tell_dropped(ended: SandboxRun, artifacts: Path) -> None:
+def _note_dropped(ended: SandboxRun, artifacts: Path) -> None:
     lines = [line for line in ended.dropped if "ssh-sockets" not in line]
     if ended.log_dropped:
         lines.append(f"{_OUTPUT}: {ended.log_dropped} bytes in the middle")

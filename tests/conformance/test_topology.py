@@ -41,10 +41,10 @@ def test_nodes_groups_playbooks_and_variables_are_read(tmp_path: Path) -> None:
 
 def test_the_sites_variables_win_and_the_required_ones_have_to_be_given(tmp_path: Path) -> None:
     read = read_topology(profile(tmp_path, GOOD))
-    assert read.settled({"checksum": "abc", "level": 4}) == {"level": 4, "release": "v1", "checksum": "abc"}
+    assert read.all_variables({"checksum": "abc", "level": 4}) == {"level": 4, "release": "v1", "checksum": "abc"}
     for given in ({}, {"checksum": ""}, {"checksum": None}):
         with pytest.raises(ConfigurationError, match=r"profile pair needs variables .*: checksum"):
-            read.settled(given)
+            read.all_variables(given)
 
 
 NODES = "nodes:\n  - {name: one}\n"

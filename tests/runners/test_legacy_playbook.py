@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from distgate.runners.legacy_playbook import Refused, port_playbook
+from distgate.runners.legacy_playbook import UnsupportedPlaybook, port_playbook
 
 #: What a suite says, what it says afterwards, and the lines that are told.
 REWRITTEN = {
@@ -120,7 +120,7 @@ def test_what_is_current_or_unclear_is_left_as_it_is(playbook: Path, case: str) 
 def test_what_cannot_be_rewritten_is_refused_with_its_line(playbook: Path, case: str) -> None:
     text, said = REFUSED[case]
     playbook.write_text(text)
-    with pytest.raises(Refused, match=said):
+    with pytest.raises(UnsupportedPlaybook, match=said):
         port_playbook(playbook, playbook.parent)
 
 

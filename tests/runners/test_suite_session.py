@@ -17,7 +17,7 @@ from distgate.errors import GaveUp, InfrastructureError, TestsError
 from distgate.guests.base import CommandResult, Guest
 from distgate.images.base import BaseImage
 from distgate.rpm.nevra import Nevra
-from distgate.runners.session import RunnerFor, RunSuite, SuiteSession, directories, failure_of, status_of
+from distgate.runners.session import RunnerFor, RunSuite, SuiteSession, failure_of, status_of, suite_directories
 from distgate.testing.discovery import Suite
 from distgate.testing.verdict import SuiteRun, SuiteVerdict
 
@@ -297,5 +297,5 @@ def test_the_run_s_status_and_its_error_name_who_is_to_blame(
 
 def test_each_suite_has_a_directory_of_its_own_whatever_it_is_called() -> None:
     names = ["tests/tests.yml", "tests/tests_a b.yml", "tests/tests_a-b.yml", "/plans/basic", "..", "tests/tests.yml"]
-    found = directories([Suite(name) for name in names], Path("/r"))
+    found = suite_directories([Suite(name) for name in names], Path("/r"))
     assert [path.name for path in found] == ["tests", "tests_a-b", "tests_a-b.2", "plans-basic", "suite", "tests.2"]
