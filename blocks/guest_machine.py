@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from pydantic import Field
-
 from blocks.site import SiteBlock
+from distgate.guests.base import GuestMachineFields
 
 if TYPE_CHECKING:
     from distgate.guests.base import GuestHost
@@ -16,32 +15,26 @@ if TYPE_CHECKING:
     from distgate.runners.session import RunnerFor
 
 
-class GuestMachine(SiteBlock):
+class GuestMachine(GuestMachineFields, SiteBlock):
     """This worker's own libvirt, embedded in the process: no daemon, and no guest outlives its run."""
 
     _block_type_name: ClassVar[str | None] = "Guest machine"
     _block_type_slug: ClassVar[str | None] = "guest-machine"
     _description: ClassVar[str | None] = "How guests are started on the worker's host."
 
-    state: str = Field("/var/lib/distgate/guests", description="Directory for the state of running guests")
-    memory: int = Field(768, description="Memory of a guest in MiB")
-    cpus: int = Field(1, description="Virtual processors of a guest")
-
     def guests(self) -> GuestHost:
         """What starts guests here; `distgate guests list` shows them while they run."""
         # Drivers are imported where they are opened, here and in the other blocks: every run imports every block
         # before its first message, and most runs need few of the drivers.
-        from distgate.guests.host import LibvirtGuests
-        from distgate.guests.registry import RegisteredGuests
+        from distgate.guests.host import open_guests
 
-        state = Path(self.state)
-        return RegisteredGuests(LibvirtGuests(state, memory=self.memory, cpus=self.cpus), state)
+        return open_guests(self)
 
     def held(self, seconds: float) -> HeldGuests:
         """What starts guests that can be kept for ``seconds`` beyond the end of this process."""
         from distgate.guests.monitor import HeldGuests
 
-        return HeldGuests(Path(self.state), seconds, memory=self.memory, cpus=self.cpus, after_owner=True)
+        return HeldGuests(self.directory, seconds, memory=self.memory, cpus=self.cpus, after_owner=True)
 
     def suites(
         self,

@@ -70,4 +70,4 @@ class HostTests(SiteBlock):
             variables=self.variables,
             files=Path(self.files) if self.files else None,
         )
-        return setup.open(Path(machine.state), room, progress)
+        return setup.open(machine.directory, room, progress)

@@ -6,19 +6,17 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar
-
-from pydantic import AfterValidator, Field
+from typing import TYPE_CHECKING, ClassVar
 
 from blocks.guest_machine import GuestMachine
 from blocks.image_factory import ImageFactory
 from blocks.site import SiteBlock
+from distgate.base_images.site import ImageStoreFields
 from distgate.errors import ConfigurationError
 from distgate.guests.base import GuestHost
 from distgate.images.base import BaseImage, ImageComposer
 from distgate.kickstart.base import ImageBuilder
 from distgate.steps import Progress
-from distgate.text import parse_size, written_size
 
 if TYPE_CHECKING:
     from distgate.base_images.definition import BaseDefinition
@@ -27,33 +25,12 @@ if TYPE_CHECKING:
     from distgate.rpm.nevra import Nevra
 
 
-class ImageStore(SiteBlock):
+class ImageStore(ImageStoreFields, SiteBlock):
     """Base images on the worker's host: built by the site's image factory, qualified on its guest machine."""
 
     _block_type_name: ClassVar[str | None] = "Image store"
     _block_type_slug: ClassVar[str | None] = "image-store"
     _description: ClassVar[str | None] = "Base images that commits are composed onto."
-
-    root: str = Field(
-        "/var/lib/distgate/images",
-        description="Directory of the store, the same on every host: images that were composed refer to it",
-    )
-    limit: Annotated[str, AfterValidator(written_size)] = Field(
-        "50G", description="What base images may take of the disk: 500M, 50G, 1.5T"
-    )
-    kickstarts: dict[str, str] = Field(
-        default_factory=dict,
-        description="Path of a kickstart for each branch, * for all others; empty: those that distgate brings",
-    )
-    key: str = Field("", description="Path of the private ssh key that opens base images; empty: the store's own")
-    max_age: float | None = Field(
-        None, gt=0, description="Seconds after which a base is renewed when its repositories changed; empty: never"
-    )
-    boot_timeout: float = Field(180.0, gt=0, description="Seconds that a base may take to boot, under KVM")
-    records: dict[str, str] = Field(
-        default_factory=dict,
-        description="Path of the JSON record of a base image made elsewhere, for each branch; * for all others",
-    )
 
     def store(self, builder: ImageBuilder | None = None, guests: GuestHost | None = None) -> BaseStore:
         """The store, with the image factory and the guest machine of the same site unless others are given."""
@@ -61,27 +38,23 @@ class ImageStore(SiteBlock):
 
         factory = ImageFactory() if builder else ImageFactory.of(self._site)
         return open_store(
-            Path(self.root),
-            parse_size(self.limit),
+            self,
             builder=builder or factory.builder(),
             guests=guests or GuestMachine.of(self._site).guests(),
-            key=Path(self.key) if self.key else None,
             build_timeout=factory.timeout,
-            boot_timeout=self.boot_timeout,
-            max_age=self.max_age,
         )
 
     def identity(self) -> str:
         """The name of the store, which hosts that share it share: an image can be used where its base lies."""
         from distgate.base_images.entries import store_identity
 
-        return store_identity(Path(self.root))
+        return store_identity(self.directory)
 
     def ssh_key(self) -> Path:
         """The private key that opens the site's guests; the public one is beside it."""
-        from distgate.base_images.open import ensure_key
+        from distgate.base_images.open import key_of
 
-        return Path(self.key) if self.key else ensure_key(Path(self.root))
+        return key_of(self)
 
     def definition(self, branch: str, kind: Kind = "cloud") -> BaseDefinition:
         """What the base image of a branch is made from. ConfigurationError when nothing is known of it."""

@@ -21,10 +21,10 @@ DOCUMENTS: list[SiteBlock] = [
         keytab="/etc/distgate/koji.keytab",
     ),
     DistGit(url="https://src.fedoraproject.org/{namespace}/{repo}.git"),
-    # Directories of each worker's host; DISTGATE_IMAGE_STORE and DISTGATE_GUESTS_DIR name the same.
-    ImageStore(root=str(settings().image_store)),
-    GuestMachine(state=str(settings().guests), memory=2048),
-    ImageFactory(command=["imagefactory"]),
+    # What is left out here is what each host's settings say: DISTGATE_IMAGE_STORE, DISTGATE_GUESTS_DIR, ...
+    ImageStore(),
+    GuestMachine(memory=2048),
+    ImageFactory(),
     # Several hosts without a common file system (docs/deploy.md, Artifacts):
     # ArtifactStore(url="s3://distgate/artifacts", options={"key": "...", "secret": "..."}),
 ]

@@ -13,7 +13,7 @@ from uuid import uuid4
 import httpx
 from tenacity import Retrying, before_sleep_log, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
 
-from distgate.errors import ConfigurationError, InfrastructureError
+from distgate.errors import ConfigurationError, DistgateError, InfrastructureError
 from distgate.settings import settings
 
 log = logging.getLogger(__name__)
@@ -25,6 +25,14 @@ LARGEST_EVENT = 1_000_000
 #: Prefect evaluates a mapping with this key wherever it meets one: templates, secrets of the workspace, anything.
 EVALUATED = "__prefect_kind"
 PAGE = 200
+
+
+class NotFound(ConfigurationError):
+    """What the server does not have."""
+
+
+class NoBlock(ConfigurationError):
+    """A block document that does not exist."""
 
 
 @dataclass(frozen=True)
@@ -177,6 +185,30 @@ class PrefectApi:
         path = f"/deployments/{self.deployment_id(deployment)}"
         return str(_content(self._call("GET", path))["work_pool_name"])
 
+    def block(self, kind: str, name: str) -> dict[str, Any]:
+        """The values of a block document, secrets and the defaults of its type included, without loading Prefect.
+
+        Raises NoBlock when there is none.
+        """
+        path = f"/block_types/slug/{quote(kind)}/block_documents/name/{quote(name)}?include_secrets=true"
+        try:
+            document = self._call("GET", path).json()
+            properties = document["block_schema"]["fields"]["properties"]
+            defaults = {field: schema["default"] for field, schema in properties.items() if "default" in schema}
+            return defaults | dict(document["data"])
+        except NotFound as error:
+            raise NoBlock(
+                f"there is no block {kind}/{name} on {self.url}",
+                hint="`prefect block register -m blocks`, then save one; DISTGATE_SITE names the site",
+            ) from error
+        except DistgateError as error:
+            message = f"the block {kind}/{name} cannot be read: {error.message}"
+            raise type(error)(message, hint=error.hint, evidence=error.evidence) from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InfrastructureError(
+                f"{self.url} answers, and no block document", hint="PREFECT_API_URL ends in /api"
+            ) from error
+
     def flow_run(self, run_id: str) -> FlowRun | None:
         """The run with this ID, or None when the server does not know it."""
         found = self.flow_runs(ids=[run_id])
@@ -257,7 +289,8 @@ class PrefectApi:
             raise InfrastructureError(said, evidence=answer.text[:2000])
         if answer.status_code in (401, 403):
             hint = "PREFECT_API_AUTH_STRING or PREFECT_API_KEY is what the server wants to see"
-        raise ConfigurationError(f"{said}: {answer.text[:200]}", hint=hint, evidence=answer.text[:2000])
+        kind = NotFound if answer.status_code == 404 else ConfigurationError
+        raise kind(f"{said}: {answer.text[:200]}", hint=hint, evidence=answer.text[:2000])
 
 
 def _content(answer: httpx.Response) -> Any:

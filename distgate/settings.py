@@ -144,7 +144,7 @@ class Settings(BaseSettings):
     )
     guests_dir: Path | None = Field(
         None,
-        description="State of this host's guests, as the block Guest machine names it; by default "
+        description="State of this host's guests, unless the block Guest machine names another; by default "
         "/var/lib/distgate/guests for root, ~/.local/state/distgate/guests for others",
     )
     compose_way: Literal["auto", "layered", "full"] = Field(
@@ -159,21 +159,18 @@ class Settings(BaseSettings):
         description="Kernel of the libguestfs appliance: a directory of modules with a vmlinuz; unset: the host's",
     )
     image_store: Path = Field(
-        Path("/var/lib/distgate/images"), description="Directory of the base images; composed images refer to it"
+        Path("/var/lib/distgate/images"),
+        description="Directory of the base images, unless the block Image store names another; composed images refer "
+        "to it",
     )
     image_store_limit: Annotated[str, AfterValidator(written_size)] = Field(
-        "50G", description="What the base images may take of the disk: 500M, 50G, 1.5T"
-    )
-    image_store_key: Path | None = Field(
-        None, description="Private ssh key that opens the base images; unset: one is made in the store"
+        "50G",
+        description="What the base images may take of the disk, unless the block Image store says it: 500M, 50G",
     )
     image_factory: tuple[str, ...] = Field(
-        ("imagefactory",), description="Command that builds base images, with imagefactory's arguments added to it"
-    )
-    image_build_timeout: float = Field(7200, description="Seconds that the build of a base image may take")
-    image_kickstarts: dict[str, Path] = Field(
-        default_factory=dict,
-        description="Kickstarts of base images by branch, * for all others; unset: those that distgate brings",
+        ("imagefactory",),
+        description="Command that builds base images, with imagefactory's arguments added to it, unless the block "
+        "Image factory names another",
     )
     free_disk: Annotated[str, AfterValidator(written_size)] = Field(
         "5G", description="Disk that a worker needs free for artifacts, images and temporary files, each"

@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry, Metric, start_http_server
 from prometheus_client.registry import Collector
 
 from distgate.base_images.entries import list_store
+from distgate.base_images.site import read_site
 from distgate.errors import ConfigurationError, DistgateError
 from distgate.guests.registry import GuestRegistry
 from distgate.ledger.ledger import Ledger
@@ -98,14 +99,14 @@ class Figures(Collector):
         return list(about_slots(known))
 
     def _of_guests(self) -> list[Metric]:
-        guests = GuestRegistry(self._own.guests).visible()
+        guests = GuestRegistry(read_site(self._own).guests.directory).visible()
         held = sum(one.held for one in guests)
         return list(about_guests(len(guests) - held, held))
 
     def _of_bases(self) -> list[Metric]:
         looked_at, bases = self._bases
         if time.monotonic() - looked_at > BASES_SECONDS or not looked_at:
-            bases = bases_in(self._own.image_store)
+            bases = bases_in(read_site(self._own).images.directory)
             self._bases = (time.monotonic(), bases)
         return list(about_bases(bases, time.time()))
 

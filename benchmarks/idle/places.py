@@ -62,7 +62,7 @@ class IdleStore(ImageStore):
 
     @contextmanager
     def leased_base(self, branch: str, holder: str, progress: Progress = lambda _line: None) -> Iterator[BaseImage]:
-        yield BaseImage(Path(self.root) / "base.qcow2", "idle", 0, Path(self.root) / "key")
+        yield BaseImage(self.directory / "base.qcow2", "idle", 0, self.directory / "key")
 
     @contextmanager
     def lease(self, branch: str, identity: str, holder: str) -> Iterator[BaseImage]:

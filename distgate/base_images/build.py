@@ -77,21 +77,21 @@ class BuildRequest:
         return f"base image {self.identity} ({self.definition.name}, {self.definition.branch})"
 
 
-def build(order: BuildRequest, bases: Path, workshop: BuildTools, progress: Progress) -> BaseEntry:
+def build(request: BuildRequest, bases: Path, tools: BuildTools, progress: Progress) -> BaseEntry:
     """Build a base and publish it in ``bases``, unqualified; the caller holds its lock.
 
     Nothing is left of a failure. Raises InfrastructureError for it, ConfigurationError for a wrong kickstart.
     """
-    making, entry = bases / f"{MAKING}{order.identity}", bases / order.identity
+    making, entry = bases / f"{MAKING}{request.identity}", bases / request.identity
     remove_tree(making, ignore_errors=True)  # what a killed builder left
     making.mkdir(parents=True)
     try:
-        _check_room(order, bases)
-        _fill(order, making, entry, workshop, progress)
+        _check_room(request, bases)
+        _fill(request, making, entry, tools, progress)
         _settle(making)
         making.rename(entry)
     except (DistgateError, OSError) as error:
-        explained = _explained(error, order, making)
+        explained = _explained(error, request, making)
         if explained is error:
             raise
         raise explained from error
@@ -100,28 +100,30 @@ def build(order: BuildRequest, bases: Path, workshop: BuildTools, progress: Prog
     return read_entry(entry)
 
 
-def _fill(order: BuildRequest, making: Path, entry: Path, workshop: BuildTools, progress: Progress) -> None:
-    definition, image, steps = order.definition, making / IMAGE, Steps(progress)
+def _fill(request: BuildRequest, making: Path, entry: Path, tools: BuildTools, progress: Progress) -> None:
+    definition, image, steps = request.definition, making / IMAGE, Steps(progress)
     (making / KICKSTART).write_text(definition.kickstart)
-    built = workshop.builder.build(
+    built = tools.builder.build(
         definition.kickstart,
         f"{definition.name}-{definition.branch}",
         definition.release,
         image,
-        workshop.build_timeout,
+        tools.build_timeout,
         progress,
     )
     _keep_log(built, making / LOG)
     with steps.step("reading the image's RPM database"):
-        offset = workshop.root_offset(image)
-        packages = tuple(sorted(workshop.installed(image, offset)))
+        offset = tools.root_offset(image)
+        packages = tuple(sorted(tools.installed(image, offset)))
     if not packages:
-        raise InfrastructureError(f"{order.title} was built without any package", hint="build.log says what happened")
+        raise InfrastructureError(
+            f"{request.title} was built without any package", hint="build.log says what happened"
+        )
     base = BaseImage(
         path=entry / IMAGE,
-        identity=order.identity,
+        identity=request.identity,
         root_offset=offset,
-        ssh_key=workshop.ssh_key,
+        ssh_key=tools.ssh_key,
         repositories=tuple(source.place for source in definition.sources if source.kind != "ostree"),
     )
     facts = BaseFacts(
@@ -129,7 +131,7 @@ def _fill(order: BuildRequest, making: Path, entry: Path, workshop: BuildTools, 
         branch=definition.branch,
         name=definition.name,
         kickstart_hash=definition.kickstart_hash,
-        snapshot=order.snapshot,
+        snapshot=request.snapshot,
         created=time.time(),
         size=disk_usage(image),
         steps=(*built.steps, *steps.taken),
@@ -158,23 +160,23 @@ def _settle(making: Path) -> None:
             os.close(descriptor)
 
 
-def _check_room(order: BuildRequest, bases: Path) -> None:
+def _check_room(request: BuildRequest, bases: Path) -> None:
     free = shutil.disk_usage(bases).free
-    if order.expected is not None and free < order.expected:
-        raise _full(order, bases, order.expected - free, f"only {format_size(free)} are free")
+    if request.expected is not None and free < request.expected:
+        raise _full(request, bases, request.expected - free, f"only {format_size(free)} are free")
 
 
-def _explained(failed: DistgateError | OSError, order: BuildRequest, making: Path) -> DistgateError:
+def _explained(failed: DistgateError | OSError, request: BuildRequest, making: Path) -> DistgateError:
     """The failure as whoever asked for the base should read it; measured before anything is cleaned up."""
     evidence = failed.evidence if isinstance(failed, DistgateError) else ""
     words = f"{failed} {evidence}"
     if _is_full(failed, words, making):
         written = disk_usage(making)
-        missing = max(0, (order.expected or 0) - written)
-        return _full(order, making.parent, missing, f"{format_size(written)} of it were written", evidence)
+        missing = max(0, (request.expected or 0) - written)
+        return _full(request, making.parent, missing, f"{format_size(written)} of it were written", evidence)
     if isinstance(failed, PackageError | OSError):  # there is no package under test in a base
         return InfrastructureError(
-            f"{order.title} cannot be built: {failed}",
+            f"{request.title} cannot be built: {failed}",
             hint="the kickstart and its repositories are at fault, not the package",
             evidence=evidence or tail_of(making / LOG),
         )
@@ -188,10 +190,10 @@ def _is_full(failed: DistgateError | OSError, words: str, making: Path) -> bool:
     return "No space left on device" in words and shutil.disk_usage(making).free < NOTHING_LEFT
 
 
-def _full(order: BuildRequest, bases: Path, missing: int, detail: str, evidence: str = "") -> InfrastructureError:
+def _full(request: BuildRequest, bases: Path, missing: int, detail: str, evidence: str = "") -> InfrastructureError:
     amount = f"{format_size(missing)} are missing" if missing else "how much is missing is not known"
     return InfrastructureError(
-        f"the disk of the image store {bases.parent} is too full for {order.title}: {detail}, {amount}",
+        f"the disk of the image store {bases.parent} is too full for {request.title}: {detail}, {amount}",
         hint="make room there, or lower the limit: distgate images prune --limit SIZE",
         evidence=evidence,
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 from distgate import locks
 from distgate.base_images.build import BuildTools
 from distgate.base_images.definition import BaseDefinition
+from distgate.base_images.site import ImageStoreFields
 from distgate.base_images.store import BaseStore
 from distgate.branches import koji_target
 from distgate.errors import ConfigurationError
@@ -21,31 +22,29 @@ from distgate.rpm.nevra import Nevra
 
 
 def open_store(
-    root: Path,
-    limit: int,
+    fields: ImageStoreFields,
     *,
     builder: ImageBuilder,
     guests: GuestHost,
-    key: Path | None = None,
     build_timeout: float = 7200.0,
-    boot_timeout: float = 180.0,
-    max_age: float | None = None,
-    who: str = "distgate",
+    owner: str = "distgate",
 ) -> BaseStore:
-    """The store in ``root`` with a workshop; ``key`` (by default one of the store's own) opens its bases.
-
-    Sizes are in bytes, times in seconds.
-    """
-    workshop = BuildTools(
+    """The store that a site's fields describe, with all that builds and qualifies; times are in seconds."""
+    tools = BuildTools(
         builder=builder,
         guests=guests,
         root_offset=root_offset,
         installed=_installed,
-        ssh_key=key or ensure_key(root),
+        ssh_key=key_of(fields),
         build_timeout=build_timeout,
-        boot_timeout=boot_timeout,
+        boot_timeout=fields.boot_timeout,
     )
-    return BaseStore(root, limit, workshop, max_age, who)
+    return BaseStore(fields.directory, fields.most_bytes, tools, fields.max_age, owner)
+
+
+def key_of(fields: ImageStoreFields) -> Path:
+    """The private ssh key that opens the bases of a store; made in the store unless the site names another."""
+    return Path(fields.key) if fields.key else ensure_key(fields.directory)
 
 
 def ensure_key(root: Path) -> Path:

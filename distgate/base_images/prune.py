@@ -43,20 +43,20 @@ class Pruned:
         return self.after <= self.limit
 
 
-def protected(shelf: StoreListing, ended: Collection[str] = ()) -> dict[str, str]:
+def protected(listing: StoreListing, ended: Collection[str] = ()) -> dict[str, str]:
     """The bases that are never removed while they are what they are, and why; none of branches that ``ended``."""
-    kept = {entry.identity: f"the current one of {branch}" for (branch, _name), entry in shelf.current.items()}
-    for (branch, _name), entry in shelf.refused_bases.items():
+    kept = {entry.identity: f"the current one of {branch}" for (branch, _name), entry in listing.current.items()}
+    for (branch, _name), entry in listing.refused_bases.items():
         kept[entry.identity] = f"remembered: {branch} would build it again, and it was refused"
-    over = {entry.identity for entry in shelf.entries if entry.facts.branch in ended}
+    over = {entry.identity for entry in listing.entries if entry.facts.branch in ended}
     return {identity: reason for identity, reason in kept.items() if identity not in over}
 
 
-def candidates(shelf: StoreListing, ended: Collection[str] = ()) -> list[Removal]:
+def candidates(listing: StoreListing, ended: Collection[str] = ()) -> list[Removal]:
     """What may go, first who shall go first: what nobody can read, then the base that was used longest ago."""
-    kept = protected(shelf, ended)
-    broken = [Removal(odd.directory.name, odd.size, odd.problem) for odd in shelf.odd if odd.ours]
-    unused = [entry for entry in shelf.entries if entry.identity not in kept]
+    kept = protected(listing, ended)
+    broken = [Removal(odd.directory.name, odd.size, odd.problem) for odd in listing.odd if odd.ours]
+    unused = [entry for entry in listing.entries if entry.identity not in kept]
     return broken + [
         Removal(entry.identity, entry.size, _ENDED if entry.facts.branch in ended else _OLDEST)
         for entry in sorted(unused, key=lambda entry: (entry.facts.branch not in ended, entry.used))
@@ -72,11 +72,11 @@ def prune(root: Path, limit: int, *, dry_run: bool = False, ended: Collection[st
     bases, locks = root / "bases", root / "locks"
     if not dry_run:
         _clear_abandoned(bases, locks)
-    shelf = list_store(bases)
+    listing = list_store(bases)
     before = size = disk_usage(bases)
     removed: list[Removal] = []
-    kept = protected(shelf, ended)
-    for candidate in candidates(shelf, ended):
+    kept = protected(listing, ended)
+    for candidate in candidates(listing, ended):
         if size <= limit and candidate.reason == _OLDEST:
             kept[candidate.identity] = "the limit leaves room for it"
         elif reason := _in_use(bases / candidate.identity, locks) if dry_run else _remove(bases, candidate, locks):

@@ -61,22 +61,22 @@ def _quiet(_line: str) -> None:
 class BaseStore:
     """The store in the directory ``root``, kept below ``limit`` bytes of disk where leases allow it.
 
-    Without a ``workshop`` nothing can be built or qualified. A base whose repositories were last looked at more than
-    ``max_age`` seconds ago is refreshed when it is asked for; None means never. ``who`` is what others who wait for
+    Without a ``tools`` nothing can be built or qualified. A base whose repositories were last looked at more than
+    ``max_age`` seconds ago is refreshed when it is asked for; None means never. ``owner`` is what others who wait for
     this process read.
     """
 
     root: Path
     limit: int
-    workshop: BuildTools | None = None
+    tools: BuildTools | None = None
     max_age: float | None = None
-    who: str = "distgate"
+    owner: str = "distgate"
 
     @property
     def bases(self) -> Path:
         return self.root.absolute() / "bases"
 
-    def shelf(self) -> StoreListing:
+    def listing(self) -> StoreListing:
         """All that is in the store."""
         return list_store(self.bases)
 
@@ -86,7 +86,7 @@ class BaseStore:
         Whoever asks while another process builds it waits, and ``progress`` hears for whom. Raises RefusedBase
         when it failed its qualification, InfrastructureError when it cannot be built or a repository is away.
         """
-        found = self.shelf().qualified_for(definition.branch, definition.kickstart_hash)
+        found = self.listing().qualified_for(definition.branch, definition.kickstart_hash)
         if found is None:
             return self.refresh(definition, progress)
         if self.max_age is not None and time.time() - found.confirmed > self.max_age:
@@ -150,11 +150,11 @@ class BaseStore:
 
     def find(self, beginning: str) -> BaseEntry:
         """The base whose identity begins so. ConfigurationError when there is none, or more than one."""
-        shelf = self.shelf()
-        found = [entry for entry in shelf.entries if entry.identity.startswith(beginning)]
+        listing = self.listing()
+        found = [entry for entry in listing.entries if entry.identity.startswith(beginning)]
         if len(found) == 1:
             return found[0]
-        for odd in shelf.odd:
+        for odd in listing.odd:
             if odd.directory.name == beginning:
                 raise InfrastructureError(odd.problem, hint="distgate images prune removes it")
         what = f"{len(found)} base images" if found else "no base image"
@@ -178,17 +178,19 @@ class BaseStore:
     ) -> BaseEntry:
         """The qualified base of a definition and snapshot; ``instead`` serves while another process makes it."""
         asked = time.time()
-        order = BuildRequest(definition, snapshot, largest(self.shelf().entries, definition.branch, definition.name))
+        request = BuildRequest(
+            definition, snapshot, largest(self.listing().entries, definition.branch, definition.name)
+        )
         with ExitStack() as stack:
             if instead is not None:
-                stream = locks.take(self._lock(order.identity), self.who)
+                stream = locks.take(self._lock(request.identity), self.owner)
                 if stream is None:
-                    progress(f"{instead.title} serves while {locks.held_by(self._lock(order.identity))} renews it")
+                    progress(f"{instead.title} serves while {locks.held_by(self._lock(request.identity))} renews it")
                     return instead
                 stack.enter_context(stream)
             else:
-                stack.enter_context(self._locked(order.identity, order.title, progress))
-            entry = self._built(order, asked - (RETRY_BUILD_AFTER if instead else 0), progress)
+                stack.enter_context(self._locked(request.identity, request.title, progress))
+            entry = self._built(request, asked - (RETRY_BUILD_AFTER if instead else 0), progress)
             if self._is_unproved(entry):
                 entry = self._qualified(entry, progress)
         if not entry.qualified:
@@ -197,21 +199,21 @@ class BaseStore:
 
     def _is_unproved(self, entry: BaseEntry) -> bool:
         """Whether it was not booted yet, or was refused under an accelerator that may have been at fault itself."""
-        if entry.qualification is None or self.workshop is None:
+        if entry.qualification is None or self.tools is None:
             return entry.qualification is None
-        return entry.refused and entry.qualification.accelerator != self.workshop.accelerated_by().name
+        return entry.refused and entry.qualification.accelerator != self.tools.accelerated_by().name
 
-    def _built(self, order: BuildRequest, since: float, progress: Progress) -> BaseEntry:
+    def _built(self, request: BuildRequest, since: float, progress: Progress) -> BaseEntry:
         """The entry, built when it is absent, unless a build of it has failed after ``since``."""
         with suppress(FileNotFoundError):
-            return read_entry(self.bases / order.identity)
-        memory = self.root.absolute() / "failures" / f"{order.identity}.json"
+            return read_entry(self.bases / request.identity)
+        memory = self.root.absolute() / "failures" / f"{request.identity}.json"
         _raise_failure_after(since, memory)
-        workshop = self._workshop()
-        self._make_room(order)
-        progress(f"{order.title} is built: there is none of this kickstart and these repositories yet")
+        tools = self._tools()
+        self._make_room(request)
+        progress(f"{request.title} is built: there is none of this kickstart and these repositories yet")
         try:
-            entry = build(order, self.bases, workshop, progress)
+            entry = build(request, self.bases, tools, progress)
         except InfrastructureError as error:
             _remember_failure(error, memory)
             raise
@@ -219,40 +221,40 @@ class BaseStore:
         self.prune()
         return entry
 
-    def _make_room(self, order: BuildRequest) -> None:
+    def _make_room(self, request: BuildRequest) -> None:
         """Prune for a base of the expected size: below the limit, and for the disk, which others fill too."""
-        if order.expected is None:
+        if request.expected is None:
             return
-        limit = self.limit - order.expected
-        shortage = order.expected - shutil.disk_usage(self.bases).free
+        limit = self.limit - request.expected
+        shortage = request.expected - shutil.disk_usage(self.bases).free
         if shortage > 0:
             limit = min(limit, disk_usage(self.bases) - shortage)
         self.prune(max(0, limit))
 
     def _qualified(self, entry: BaseEntry, progress: Progress) -> BaseEntry:
-        workshop = self._workshop()
+        tools = self._tools()
         room = entry.directory / "qualification"
-        with locks.lease(entry.directory, f"qualification by {self.who}"):
+        with locks.lease(entry.directory, f"qualification by {self.owner}"):
             remove_tree(room, ignore_errors=True)  # the last one's, or what a killed one left: an overlay as well
             outcome = qualify(
                 entry.facts.base,
                 entry.facts.packages,
-                workshop.guests,
-                workshop.accelerated_by(),
+                tools.guests,
+                tools.accelerated_by(),
                 room,
-                workshop.boot_timeout,
+                tools.boot_timeout,
                 progress,
             )
             write_record(entry.directory / QUALIFICATION, outcome)
         progress(f"{entry.title} {'is qualified' if outcome.passed else 'is refused'} after {outcome.seconds:.1f} s")
         return read_entry(entry.directory)
 
-    def _workshop(self) -> BuildTools:
-        if self.workshop is None:
+    def _tools(self) -> BuildTools:
+        if self.tools is None:
             raise ConfigurationError(
-                f"the image store {self.root} is opened without a builder", hint="open it with a workshop"
+                f"the image store {self.root} is opened without a builder", hint="open it with build tools"
             )
-        return self.workshop
+        return self.tools
 
     def _lock(self, identity: str) -> Path:
         return lock_of(self.root.absolute() / "locks", identity)
@@ -262,9 +264,9 @@ class BaseStore:
         def waits(holder: locks.LockOwner | None) -> None:
             progress(f"waiting for {title}, which {holder or 'another process'} makes")
 
-        patience = (self.workshop.build_timeout if self.workshop else 0.0) + _QUALIFYING
+        patience = (self.tools.build_timeout if self.tools else 0.0) + _QUALIFYING
         with locks.exclusive(
-            self._lock(identity), self.who, f"{title}, which another process makes", patience, waits
+            self._lock(identity), self.owner, f"{title}, which another process makes", patience, waits
         ):
             yield
 

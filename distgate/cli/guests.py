@@ -95,12 +95,14 @@ def end_guests(
 
 
 def _states() -> list[Path]:
-    """Where guests of this host are registered: the setting's directory, and that of a lab beside us."""
+    """Where guests of this host are registered: the site's directory, and that of a lab beside us."""
+    from distgate.base_images.site import read_site
     from distgate.settings import settings
 
     own = settings()
     lab = own.lab_state.resolve() / "guests"
-    return [own.guests] if own.guests_dir or not lab.is_dir() else [own.guests, lab]
+    state = read_site(own).guests.directory
+    return [state] if own.guests_dir or not lab.is_dir() else [state, lab]
 
 
 def _registered(state: Path) -> list[GuestRecord]:

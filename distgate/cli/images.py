@@ -1,6 +1,7 @@
 """The commands about base images: what the store holds, and how it is kept small, sound and fresh.
 
-They work beside a running pipeline and without its Prefect server; the settings say where the store is.
+They work beside a running pipeline, on the store that its runs use, and without a Prefect server
+(distgate.base_images.site.read_site).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,8 +23,8 @@ from distgate.text import format_size, parse_size, printable
 if TYPE_CHECKING:
     from distgate.base_images.entries import BaseEntry, StoreListing, UnreadableEntry
     from distgate.base_images.prune import Pruned
+    from distgate.base_images.site import Site
     from distgate.base_images.store import BaseStore
-    from distgate.settings import Settings
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 Branch = Annotated[str, typer.Option(help="dist-git branch, such as rawhide or f44")]
@@ -38,18 +40,18 @@ def register(app: typer.Typer) -> None:
 def list_images(as_json: AsJson = False) -> None:
     """Show the base images with age, size, leases and qualification."""
     store = _store()
-    shelf = store.shelf()
+    listing = store.listing()
     if as_json:
-        _print_json(_shelf_as_json(store, shelf))
+        _print_json(_listing_as_json(store, listing))
         return
     now = time.time()
     heads = ("identity", "image", "branch", "age", "size", "qualification", "leased by")
-    _print_table(heads, [_row(entry, shelf, now) for entry in shelf.entries])
-    for odd in shelf.odd:
+    _print_table(heads, [_row(entry, listing, now) for entry in listing.entries])
+    for odd in listing.odd:
         _say(f"not readable: {_plain(odd.problem)}")
-    count = len(shelf.entries)
+    count = len(listing.entries)
     what = "1 base image takes" if count == 1 else f"{count} base images take"
-    _say(f"{what} {format_size(shelf.size)} of {format_size(store.limit)}")
+    _say(f"{what} {format_size(listing.size)} of {format_size(store.limit)}")
 
 
 @images.command("prune")
@@ -64,7 +66,7 @@ def prune_images(
     """Remove what was used longest ago until the limit is kept; never what is leased or current."""
     store = _store()
     for branch in ended or ():
-        _chosen(store.shelf(), branch, again=True)
+        _chosen(store.listing(), branch, again=True)
     pruned = store.prune(parse_size(limit) if limit else None, dry_run=dry_run, ended=ended or ())
     if as_json:
         _print_json({**asdict(pruned), "within_limit": pruned.within_limit, "dry_run": dry_run})
@@ -85,14 +87,14 @@ def qualify_images(
     """
     if identity and branch:
         raise ConfigurationError("which base images?", hint="name one, or a branch, not both")
-    store = _store_with_workshop()
-    chosen = [store.find(identity)] if identity else _chosen(store.shelf(), branch, again)
+    store = _store_with_tools()
+    chosen = [store.find(identity)] if identity else _chosen(store.listing(), branch, again)
     done = []
     for entry in chosen:
         store.qualify(entry.identity, again=again, progress=_say)
         done.append(store.find(entry.identity))
     if as_json:
-        _print_json({"bases": [_as_json(entry, store.shelf()) for entry in done]})
+        _print_json({"bases": [_as_json(entry, store.listing()) for entry in done]})
     elif done:
         _print_table(
             ("identity", "image", "branch", "qualification", "took", "under"), [_outcome_row(one) for one in done]
@@ -111,58 +113,57 @@ def refresh_images(
     as_json: AsJson = False,
 ) -> None:
     """Build and qualify the base image of a branch for what its repositories hold now, unless it is there."""
-    from distgate.base_images.open import definition_of
+    from distgate.base_images.open import definition_of, key_of
 
-    store = _store_with_workshop()
-    assert store.workshop is not None  # noqa: S101 - as its name says
-    kickstarts = {branch: kickstart} if kickstart else _settings().image_kickstarts
-    base = store.refresh(definition_of(branch, store.workshop.ssh_key, kickstarts), _say)
+    site, store = _site(), _store_with_tools()
+    kickstarts = {branch: kickstart} if kickstart else site.images.kickstarts
+    base = store.refresh(definition_of(branch, key_of(site.images), kickstarts), _say)
     entry = store.find(base.identity)
     if as_json:
-        _print_json(_as_json(entry, store.shelf()))
+        _print_json(_as_json(entry, store.listing()))
     else:
         print(f"{entry.title} is current: {base.path}")
 
 
-def _settings() -> Settings:
+@cache
+def _site() -> Site:
+    from distgate.base_images.site import read_site
     from distgate.cli.nearby_lab import settings_here
 
-    return settings_here()[0]
+    return read_site(settings_here()[0])
 
 
 def _store() -> BaseStore:
     """The store for whoever only looks or removes."""
     from distgate.base_images.store import BaseStore
 
-    own = _settings()
-    if not own.image_store.is_dir():
+    fields = _site().images
+    if not fields.directory.is_dir():
         raise ConfigurationError(
-            f"there is no image store {own.image_store}",
-            hint="DISTGATE_IMAGE_STORE names it; distgate images refresh --branch BRANCH begins one",
+            f"there is no image store {fields.directory}",
+            hint="the block image-store or DISTGATE_IMAGE_STORE names it; distgate images refresh --branch BRANCH "
+            "begins one",
         )
-    return BaseStore(own.image_store, parse_size(own.image_store_limit))
+    return BaseStore(fields.directory, fields.most_bytes)
 
 
-def _store_with_workshop() -> BaseStore:
+def _store_with_tools() -> BaseStore:
     from distgate.base_images.open import open_store
-    from distgate.guests.host import LibvirtGuests
-    from distgate.kickstart.imagefactory import ImageFactory
+    from distgate.guests.host import open_guests
+    from distgate.kickstart.base import open_builder
 
-    own = _settings()
+    site = _site()
     return open_store(
-        own.image_store,
-        parse_size(own.image_store_limit),
-        builder=ImageFactory(command=own.image_factory),
-        guests=LibvirtGuests(own.guests),
-        key=own.image_store_key,
-        build_timeout=own.image_build_timeout,
-        boot_timeout=max(180.0, own.boot_timeout),
-        who="distgate images",
+        site.images,
+        builder=open_builder(site.factory),
+        guests=open_guests(site.guests),
+        build_timeout=site.factory.timeout,
+        owner="distgate images",
     )
 
 
-def _chosen(shelf: StoreListing, branch: str, again: bool) -> list[BaseEntry]:
-    known = [entry for entry in shelf.entries if not branch or entry.facts.branch == branch]
+def _chosen(listing: StoreListing, branch: str, again: bool) -> list[BaseEntry]:
+    known = [entry for entry in listing.entries if not branch or entry.facts.branch == branch]
     if branch and not known:
         raise ConfigurationError(
             f"there is no base image of branch {branch}", hint="distgate images list shows all there are"
@@ -178,10 +179,10 @@ def _raise_for_refused(done: Sequence[BaseEntry]) -> None:
             raise refusal(entry)
 
 
-def _row(entry: BaseEntry, shelf: StoreListing, now: float) -> list[str]:
+def _row(entry: BaseEntry, listing: StoreListing, now: float) -> list[str]:
     from distgate.locks import leases
 
-    current = " (current)" if _is_current(entry, shelf) else ""
+    current = " (current)" if _is_current(entry, listing) else ""
     return [
         entry.identity,
         entry.facts.name,
@@ -205,22 +206,22 @@ def _verdict(entry: BaseEntry) -> str:
     return "qualified" if entry.qualified else f"refused: {'; '.join(entry.qualification.reasons)}"
 
 
-def _is_current(entry: BaseEntry, shelf: StoreListing) -> bool:
-    serving = shelf.current.get((entry.facts.branch, entry.facts.name))
+def _is_current(entry: BaseEntry, listing: StoreListing) -> bool:
+    serving = listing.current.get((entry.facts.branch, entry.facts.name))
     return serving is not None and serving.identity == entry.identity
 
 
-def _shelf_as_json(store: BaseStore, shelf: StoreListing) -> dict[str, Any]:
+def _listing_as_json(store: BaseStore, listing: StoreListing) -> dict[str, Any]:
     return {
         "root": str(store.root),
         "limit": store.limit,
-        "size": shelf.size,
-        "bases": [_as_json(entry, shelf) for entry in shelf.entries],
-        "unreadable": [_odd_as_json(odd) for odd in shelf.odd],
+        "size": listing.size,
+        "bases": [_as_json(entry, listing) for entry in listing.entries],
+        "unreadable": [_odd_as_json(odd) for odd in listing.odd],
     }
 
 
-def _as_json(entry: BaseEntry, shelf: StoreListing) -> dict[str, Any]:
+def _as_json(entry: BaseEntry, listing: StoreListing) -> dict[str, Any]:
     from distgate.locks import leases
 
     facts, found = entry.facts, entry.qualification
@@ -234,7 +235,7 @@ def _as_json(entry: BaseEntry, shelf: StoreListing) -> dict[str, Any]:
         "confirmed": entry.confirmed,
         "age": round(time.time() - facts.created),
         "size": entry.size,
-        "current": _is_current(entry, shelf),
+        "current": _is_current(entry, listing),
         "status": "untried" if found is None else "qualified" if found.passed else "refused",
         "qualification": asdict(found) if found else None,
         "leases": [asdict(holder) for holder in leases(entry.directory)],

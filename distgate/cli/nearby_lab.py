@@ -6,7 +6,6 @@ Whoever just ran the demo asks for its ledger, and has set no variable. The lab 
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +27,7 @@ PATHS = {
     "artifacts_dir": "artifacts_dir",
     "guests_dir": "guests_dir",
     "image_store": "images_dir",
-    "image_store_key": "images_key",
 }
-#: The lab's imagefactory.
-FACTORY = (sys.executable, "-m", "lab.images.imagefactory")
 
 
 def settings_here() -> tuple[Settings, Path | None]:
@@ -46,7 +42,6 @@ def settings_here() -> tuple[Settings, Path | None]:
         world = json.loads((own.lab_state / "world.json").read_text(encoding="utf-8"))
         found: dict[str, Any] = {name: world[theirs] for name, theirs in FIELDS.items()}
         found |= {name: Path(world[theirs]) for name, theirs in PATHS.items()}
-        found |= {"image_factory": FACTORY, "image_kickstarts": {"*": Path(world["kickstart"])}}
     except (OSError, ValueError, KeyError, TypeError):
         return own, None
     return own.model_copy(update=found), own.lab_state

@@ -90,17 +90,18 @@ def _bench(
     own: Settings, shape: tuple[int, int], base: Path | None, seconds: float, held: list[HeldGuest]
 ) -> Workbench:
     """How runs are done again here; a guest that is kept (for ``seconds``, if any) is appended to ``held``."""
+    from distgate.base_images.site import read_site
     from distgate.guests.base import Guest
-    from distgate.guests.host import LibvirtGuests
+    from distgate.guests.host import open_guests
     from distgate.guests.monitor import HeldGuests
-    from distgate.guests.registry import RegisteredGuests
     from distgate.images.layered import OfflineInstaller
     from distgate.runners.session import RunnerFor, runner_for, source_rpm
     from distgate.runs.reproduction import Workbench
 
     memory, cpus = shape
-    holders = HeldGuests(own.guests, seconds, memory=memory, cpus=cpus)
-    plain = RegisteredGuests(LibvirtGuests(own.guests, memory=memory, cpus=cpus), own.guests)
+    site = read_site(own)
+    machine = site.guests.model_copy(update={"memory": memory, "cpus": cpus})
+    holders = HeldGuests(machine.directory, seconds, memory=memory, cpus=cpus)
 
     def keep(guest: Guest, why: str) -> None:
         held.append(holders.keep(guest, why))
@@ -109,13 +110,13 @@ def _bench(
         return runner_for(branch, roles_path=own.roles_path, ansible=own.ansible, srpm=source_rpm(rpms))
 
     return Workbench(
-        host=holders if seconds else plain,
+        host=holders if seconds else open_guests(machine),
         composer=OfflineInstaller.configured(),
         runners=runners,
         boot_timeout=own.boot_timeout,
         suite_timeout=own.suite_timeout,
         tests_timeout=own.tests_timeout,
-        stores=(own.image_store,),
+        stores=(site.images.directory,),
         base=base,
         keep=keep if seconds else None,
     )

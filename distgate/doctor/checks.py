@@ -6,8 +6,9 @@ import logging
 import threading
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
+from distgate.base_images.site import read_site
 from distgate.doctor import host, services
 from distgate.doctor.report import Finding, Report, Seen
 from distgate.errors import ConfigurationError, DistgateError
@@ -34,14 +35,15 @@ def checks_of(own: Settings, *, free: int | None = None, seconds: float = SECOND
     """All that a worker with these settings needs; ``free`` is in bytes (None: the setting), ``seconds`` bounds what
     a check starts."""
     free = parse_size(own.free_disk) if free is None else free
+    site = cache(partial(read_site, own))  # asked for by the checks themselves: the server may be away
     return (
         Check("kvm", partial(host.look_at_accelerator, seconds), heavy=True),
         Check("qemu", partial(host.look_at_qemu, seconds), heavy=True),
-        Check("libvirt", partial(host.look_at_libvirt, own.guests), heavy=True),
+        Check("libvirt", lambda: host.look_at_libvirt(site().guests.directory), heavy=True),
         Check("sandbox", partial(host.look_at_sandbox, seconds), heavy=True),
         Check("compose", partial(host.look_at_compose, own.compose_driver, own.appliance_kernel), heavy=True),
-        Check("disk", partial(host.look_at_disk, own.artifacts_dir, own.image_store, free)),
-        Check("images", partial(host.look_at_images, own.image_store, own.branches)),
+        Check("disk", lambda: host.look_at_disk(own.artifacts_dir, site().images.directory, free)),
+        Check("images", lambda: host.look_at_images(site().images.directory, own.branches)),
         Check("ansible", partial(host.look_at_ansible, own.ansible, own.roles_path)),
         Check("tmt", host.look_at_tmt),
         Check("koji", partial(services.look_at_koji, own.prefect_api_url, own.site)),

@@ -72,7 +72,11 @@ def look_at_libvirt(guests: Path) -> Seen:
             f"libvirt's Python binding does not load: {error}", hint="./run installs what distgate needs"
         ) from error
     if not space_in(guests, "guests").writable:  # before the driver leaves half of itself in the temporary directory
-        return Seen(False, f"the state of guests cannot be written to {guests}", "DISTGATE_GUESTS_DIR names another")
+        return Seen(
+            False,
+            f"the state of guests cannot be written to {guests}",
+            "the block guest-machine or DISTGATE_GUESTS_DIR names another",
+        )
     version = int(embedded_libvirt(guests).connection.getLibVersion())
     numbers = (version // 1_000_000, version // 1000 % 1000, version % 1000)
     return Seen(True, f"the embedded driver of libvirt {'.'.join(map(str, numbers))} opens, state in {guests}")
@@ -130,12 +134,13 @@ def look_at_images(store: Path, watched: Sequence[str]) -> Seen:
         return Seen(
             False,
             f"there is no image store {store}",
-            "DISTGATE_IMAGE_STORE names it; `distgate images refresh --branch BRANCH` begins one",
+            "the block image-store or DISTGATE_IMAGE_STORE names it; `distgate images refresh --branch BRANCH` "
+            "begins one",
         )
     if not os.access(store, os.R_OK | os.W_OK | os.X_OK):
         return Seen(False, f"{store} cannot be read and written", "runs lock and lease what they use of the store")
-    shelf = list_store(store.absolute() / "bases")
-    return judge_bases([branch for branch, _ in shelf.current], watched, len(shelf.odd))
+    listing = list_store(store.absolute() / "bases")
+    return judge_bases([branch for branch, _ in listing.current], watched, len(listing.odd))
 
 
 def look_at_ansible(per_branch: Mapping[str, Path], roles: Sequence[Path]) -> Seen:

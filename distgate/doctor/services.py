@@ -12,7 +12,7 @@ from email.utils import parsedate_to_datetime
 from functools import partial
 from importlib import metadata
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -23,7 +23,7 @@ from distgate.errors import ConfigurationError, DistgateError, InfrastructureErr
 from distgate.ledger.connections import SCHEMA
 from distgate.ledger.ledger import Ledger
 from distgate.ledger.tables import file_of
-from distgate.prefect_api import PrefectApi
+from distgate.prefect_api import NoBlock, PrefectApi
 from distgate.runs.artifact_store import ArtifactStore
 
 #: Seconds for one answer. Nobody is asked twice: what a doctor finds is true of this moment.
@@ -32,10 +32,6 @@ ANSWER_SECONDS = 10.0
 KOJI_BLOCK = "koji-instance"
 #: The type of block that says where artifacts are kept (blocks.artifact_store.ArtifactStore); a site may have none.
 STORE_BLOCK = "artifact-store"
-
-
-class NoBlock(ConfigurationError):
-    """A block document that does not exist."""
 
 
 class KojiDoor(KojiClient):
@@ -139,30 +135,9 @@ def koji_profile(api: str, site: str) -> KojiProfile:
 
 
 def block_values(api: str, kind: str, name: str) -> dict[str, Any]:
-    """The values of a block document, secrets and the defaults of its type included, without loading Prefect.
-
-    Raises NoBlock when there is none, InfrastructureError when the server does not answer.
-    """
-    path = f"/block_types/slug/{quote(kind)}/block_documents/name/{quote(name)}"
-    try:
-        answer = _get(f"{api.rstrip('/')}{path}", include_secrets="true")
-    except DistgateError as error:
-        message = f"the block {kind}/{name} cannot be read: {error.message}"
-        raise type(error)(message, hint="PREFECT_API_URL says where Prefect is") from error
-    if answer.status_code == 404:
-        raise NoBlock(
-            f"there is no block {kind}/{name} on {api}",
-            hint="`prefect block register -m blocks`, then save one; DISTGATE_SITE names the site",
-        )
-    try:
-        document = answer.raise_for_status().json()
-        described = document["block_schema"]["fields"]["properties"]
-        defaults = {field: said["default"] for field, said in described.items() if "default" in said}
-        return defaults | dict(document["data"])
-    except (httpx.HTTPStatusError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InfrastructureError(
-            f"{api} answers {answer.status_code}, and no block document", hint="PREFECT_API_URL ends in /api"
-        ) from error
+    """The values of a block document; see PrefectApi.block."""
+    with PrefectApi(api, patience=0) as prefect:
+        return prefect.block(kind, name)
 
 
 def _hub(api: str, site: str) -> Reading:
@@ -170,12 +145,12 @@ def _hub(api: str, site: str) -> Reading:
     return read_clock("Koji", profile.server, profile.serverca)
 
 
-def _get(url: str, *, ca: str = "", **query: str) -> httpx.Response:
+def _get(url: str, *, ca: str = "") -> httpx.Response:
     try:
         verify = ssl.create_default_context(cafile=ca or None)
         # trust_env=False: no proxy of the environment stands between us and what runs will speak to.
         with httpx.Client(timeout=ANSWER_SECONDS, trust_env=False, verify=verify) as client:
-            return client.get(url, params=query)
+            return client.get(url)
     except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
         raise ConfigurationError(f"{url} is no URL: {error}", hint="PREFECT_API_URL names the API") from error
     except (httpx.HTTPError, OSError) as error:

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from pydantic import BaseModel, Field
+
 from distgate.errors import InfrastructureError
+from distgate.settings import settings
 
 
 @dataclass(frozen=True)
@@ -64,3 +67,18 @@ class GuestHost(Protocol):
         Logs and the serial console stay in ``workdir``. ``timeout`` is in seconds under KVM and is scaled by the
         accelerator that the probe found. Raises TimedOut with the console's tail.
         """
+
+
+class GuestMachineFields(BaseModel):
+    """Where the state of a host's guests is, and what each of them gets."""
+
+    state: str = Field(
+        "", description="Directory for the state of running guests; empty: the host's DISTGATE_GUESTS_DIR"
+    )
+    memory: int = Field(768, description="Memory of a guest in MiB")
+    cpus: int = Field(1, description="Virtual processors of a guest")
+
+    @property
+    def directory(self) -> Path:
+        """The directory for the state of running guests."""
+        return Path(self.state or settings().guests)

@@ -19,12 +19,12 @@ from distgate.errors import ConfigurationError, InfrastructureError
 from distgate.files import tail_of
 from distgate.guests import boot, reboot, ssh
 from distgate.guests.accelerator import Accelerator, accelerator, find_qemu
-from distgate.guests.base import CommandResult, GuestStopped
+from distgate.guests.base import CommandResult, GuestMachineFields, GuestStopped
 from distgate.guests.boot import BANNER, COMMAND, CONSOLE, EMULATOR, NETWORK, BootMilestone, BootReport, panic
 from distgate.guests.domain_xml import EMPTY_DUMP, FIRST_PACKETS, DomainSpec, Wire, domain_xml
 from distgate.guests.libvirt_connection import EmbeddedLibvirt, embedded_libvirt
 from distgate.guests.libvirt_module import libvirt, libvirt_qemu
-from distgate.guests.registry import emulator_of
+from distgate.guests.registry import RegisteredGuests, emulator_of
 from distgate.process import run
 from distgate.waiting import Deadline, wait_for
 
@@ -96,6 +96,12 @@ class LibvirtGuest:
         report = boot.collect(self.run, self.reached, self.powered_on, self.accelerator, timeout)
         boot.write(report, self.console.parent)
         return report
+
+
+def open_guests(fields: GuestMachineFields) -> RegisteredGuests:
+    """What starts guests as a site's fields describe; they stand in the register of this host while they run."""
+    guests = LibvirtGuests(fields.directory, memory=fields.memory, cpus=fields.cpus)
+    return RegisteredGuests(guests, fields.directory)
 
 
 class LibvirtGuests:

@@ -63,7 +63,7 @@ class FullInstaller:
             size=into.stat().st_size,
             transaction=tail_of(built.log, 20_000),
             way="full",
-            driver="imagefactory",
+            driver=built.driver,
             steps=(*built.steps, *steps.taken),
         )
 

@@ -16,7 +16,7 @@ from subprocess import Popen, TimeoutExpired
 
 from distgate.errors import DistgateError, InfrastructureError, PackageError, TimedOut
 from distgate.files import draft_of, remove_tree, tail_of
-from distgate.kickstart.base import BuiltImage
+from distgate.kickstart.base import BuiltImage, ImageFactoryFields
 from distgate.kickstart.imagefactory_workspace import Resources, Watched, Workspace
 from distgate.kickstart.tdl import install_tree, template
 from distgate.process import kill_group, run, spawn
@@ -52,6 +52,21 @@ class ImageFactory:
     parameters: Mapping[str, str] = field(default_factory=dict)
     variables: Mapping[str, str] = field(default_factory=dict)
 
+    @classmethod
+    def configured(cls, fields: ImageFactoryFields) -> ImageFactory:
+        """The one that a site describes."""
+        return cls(
+            command=fields.argv,
+            no_progress_timeout=fields.no_progress_timeout,
+            workdir=Path(fields.workdir) if fields.workdir else None,
+            resources=Resources(fields.libvirt, fields.memory, fields.cpus, fields.disk),
+            install_url=fields.install_url,
+            arch=fields.arch,
+            compressed=fields.compressed,
+            parameters=fields.parameters,
+            variables=fields.variables,
+        )
+
     def build(
         self,
         kickstart: str,
@@ -81,7 +96,7 @@ class ImageFactory:
                     self._make(workspace, into, log, steps, deadline, progress)
         except OSError as error:
             raise InfrastructureError(f"cannot write what a build of {into.name} needs: {error}") from error
-        return BuiltImage(into, log, steps.taken)
+        return BuiltImage(into, log, steps.taken, "imagefactory")
 
     def _make(
         self, workspace: Workspace, into: Path, log: Path, steps: Steps, deadline: Deadline, progress: Progress

@@ -8,6 +8,7 @@ from pathlib import Path
 import kickstarts
 from distgate.base_images.definition import BaseDefinition
 from distgate.base_images.open import definition_of, open_store
+from distgate.base_images.site import ImageStoreFields
 from distgate.base_images.store import BaseStore
 from distgate.files import write_whole
 from distgate.guests.host import LibvirtGuests
@@ -20,7 +21,6 @@ from distgate.process import run
 from distgate.rpm import dnf, transaction, transaction_child
 from distgate.sandbox import bubblewrap_rpm
 from distgate.steps import Progress
-from distgate.text import parse_size
 from lab.distribution.cache import exclusive, identity_of
 from lab.distribution.rpm_repository import Repository, ensure_repository
 from lab.images import disk, kickstart_install
@@ -65,11 +65,9 @@ def lab_builder() -> ImageFactory:
 def lab_store(cache: Path) -> BaseStore:
     """The store of the lab's base images; it builds with the lab's imagefactory."""
     return open_store(
-        store_root(cache),
-        parse_size(LIMIT),
+        ImageStoreFields(root=str(store_root(cache)), limit=LIMIT, key=str(ensure_key(cache))),
         builder=lab_builder(),
         guests=LibvirtGuests(store_root(cache) / "guests"),
-        key=ensure_key(cache),
         build_timeout=TIMEOUT,
     )
 

@@ -95,7 +95,7 @@ def prune_images(site: str, dry_run: bool) -> list[Freed]:
 @task(name="End guests")
 def end_guests(site: str, dry_run: bool) -> list[Freed]:
     """End the guests on this host whose processes are gone; held ones stay."""
-    killed = reap(Path(GuestMachine.of(site).state), dry_run=dry_run)
+    killed = reap(GuestMachine.of(site).directory, dry_run=dry_run)
     return [Freed("guests", f"process {pid}", "whoever started it is gone") for pid in killed]
 
 
@@ -146,8 +146,8 @@ def withdraw_abandoned_trees(site: str) -> list[str]:
 @task(name="Branches with bases")
 def branches_with_bases(site: str) -> list[str]:
     """The watched branches for which the store has a current base image."""
-    shelf = ImageStore.of(site).store().shelf()
-    served = sorted({branch for branch, _ in shelf.current})
+    listing = ImageStore.of(site).store().listing()
+    served = sorted({branch for branch, _ in listing.current})
     return [branch for branch in served if _any(branch, settings().branches)]
 
 
@@ -157,7 +157,7 @@ def refresh_base(site: str, branch: str) -> dict[str, str]:
     current only then. Raises as BaseStore.refresh does; the one that was current stays so."""
     store = ImageStore.of(site)
     opened = store.store()
-    before = {entry.identity for entry in opened.shelf().entries}
+    before = {entry.identity for entry in opened.listing().entries}
     base = opened.refresh(store.definition(branch), get_run_logger().info)
     entry = opened.find(base.identity)
     found = entry.qualification

@@ -83,7 +83,7 @@ def test_repositories_that_go_back_make_the_old_base_the_current_one_again(bench
         bench.publish(content)
         bench.store.refresh(bench.definition())
     assert bench.store.base(bench.definition()) == first
-    assert bench.store.shelf().current["f41", "cloud"].identity == first.identity
+    assert bench.store.listing().current["f41", "cloud"].identity == first.identity
     assert len(bench.builder.builds) == 2
 
 
@@ -102,7 +102,7 @@ def test_a_refused_base_can_be_tried_again_and_serves_when_it_passes(bench: Benc
     bench.guests.said = failing()
     with pytest.raises(RefusedBase):
         bench.store.base(bench.definition())
-    identity = bench.store.shelf().entries[0].identity
+    identity = bench.store.listing().entries[0].identity
     left = bench.root / "bases" / identity / "qualification/guest-1.qcow2"
     left.parent.mkdir(exist_ok=True)
     left.touch()
@@ -129,7 +129,7 @@ def test_a_host_that_cannot_boot_guests_says_nothing_of_the_base(bench: Bench) -
     bench.guests.refused = InfrastructureError("libvirt did not start the guest")
     with pytest.raises(InfrastructureError, match="libvirt"):
         bench.store.base(bench.definition())
-    assert bench.store.shelf().entries[0].qualification is None
+    assert bench.store.listing().entries[0].qualification is None
     bench.guests.refused = None
     assert bench.store.base(bench.definition()).path.exists()
     assert len(bench.builder.builds) == 1
@@ -264,7 +264,7 @@ def test_a_builder_killed_by_kill_9_leaves_its_place_to_the_next_and_no_half_ent
         told(waiter, "waiting for base image")
         builder.send_signal(signal.SIGKILL)
         builder.wait()
-        assert bench.store.shelf().entries == ()
+        assert bench.store.listing().entries == ()
         (bench.repository / "go").touch()
         identity = told(waiter, "leased").split()[-1]
     assert bench.builder.builds == [str(builder.pid), str(waiter.pid)]

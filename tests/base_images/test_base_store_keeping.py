@@ -43,7 +43,7 @@ def generations(bench: Bench, count: int) -> list[BaseImage]:
 
 
 def left(bench: Bench) -> set[str]:
-    return {entry.identity for entry in bench.store.shelf().entries}
+    return {entry.identity for entry in bench.store.listing().entries}
 
 
 def test_a_prune_takes_what_was_used_longest_ago_until_the_limit_is_kept(bench: Bench) -> None:
@@ -197,9 +197,9 @@ def test_an_entry_that_cannot_be_read_hides_no_other_and_is_pruned(
 ) -> None:
     spoilt, current = generations(bench, 2)
     spoil(spoilt.path.parent)
-    shelf = bench.store.shelf()
-    assert [entry.identity for entry in shelf.entries] == [current.identity]
-    assert words in shelf.odd[0].problem
+    listing = bench.store.listing()
+    assert [entry.identity for entry in listing.entries] == [current.identity]
+    assert words in listing.odd[0].problem
     assert [removal.identity for removal in bench.store.prune().removed] == [spoilt.identity]
 
 
@@ -207,7 +207,7 @@ def test_a_stranger_in_the_store_is_told_and_left_alone(bench: Bench) -> None:
     (base,) = generations(bench, 1)
     (bench.root / "bases/notes.txt").write_text("mine")
     (bench.root / "bases/old").mkdir()
-    assert [odd.directory.name for odd in bench.store.shelf().odd] == ["notes.txt", "old"]
+    assert [odd.directory.name for odd in bench.store.listing().odd] == ["notes.txt", "old"]
     bench.store.prune(0)
     assert (bench.root / "bases/notes.txt").exists()
     assert left(bench) == {base.identity}
@@ -226,9 +226,9 @@ def own_key(store: Path) -> Path:
 @pytest.mark.parametrize("kept", [True, False], ids=["the store's key", "a key elsewhere"])
 def test_a_store_can_have_another_name_for_somebody_else(bench: Bench, tmp_path: Path, old: bool, kept: bool) -> None:
     key = own_key(bench.root) if kept else tmp_path / "site/key"
-    workshop = bench.store.workshop
+    workshop = bench.store.tools
     assert workshop
-    store = replace(bench.store, workshop=replace(workshop, ssh_key=key))
+    store = replace(bench.store, tools=replace(workshop, ssh_key=key))
     base = store.base(bench.definition())
     written = base.path.with_name("base.json")
     record = json.loads(written.read_text())

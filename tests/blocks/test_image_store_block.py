@@ -37,9 +37,9 @@ def test_the_store_is_opened_with_the_block_s_fields(tmp_path: Path) -> None:
     builder, guests = TinyBuilder(tmp_path / "notes"), ToldGuests()
     store = block.store(builder, guests)
     assert (store.root, store.limit, store.max_age) == (tmp_path / "images", 3 << 29, 60)
-    assert store.workshop is not None
-    assert (store.workshop.builder, store.workshop.guests) == (builder, guests)
-    assert store.workshop.ssh_key.is_file()
+    assert store.tools is not None
+    assert (store.tools.builder, store.tools.guests) == (builder, guests)
+    assert store.tools.ssh_key.is_file()
 
 
 def test_a_branch_is_defined_by_its_own_kickstart_else_by_ours_and_lets_the_store_s_key_in(tmp_path: Path) -> None:

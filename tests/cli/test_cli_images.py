@@ -41,7 +41,7 @@ def refused(bench: Bench) -> str:
     bench.guests.said = failing()
     with pytest.raises(RefusedBase):
         bench.store.refresh(bench.definition("f42"))
-    return next(entry.identity for entry in bench.store.shelf().entries if entry.refused)
+    return next(entry.identity for entry in bench.store.listing().entries if entry.refused)
 
 
 def test_list_shows_age_size_lease_holders_and_qualification(bench: Bench) -> None:

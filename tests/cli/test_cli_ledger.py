@@ -192,7 +192,7 @@ def test_asking_a_ledger_that_is_not_there_makes_none(tmp_path: Path) -> None:
 
 
 def test_with_no_ledger_named_the_lab_beside_is_asked(ledger: str, tmp_path: Path) -> None:
-    written = {*FIELDS.values(), *PATHS.values(), "kickstart"}
+    written = {*FIELDS.values(), *PATHS.values()}
     assert written <= set(World.__dataclass_fields__)
     world = dict.fromkeys(written, "x") | {"ledger_url": ledger}
     (tmp_path / "world.json").write_text(json.dumps(world))

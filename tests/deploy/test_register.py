@@ -72,8 +72,9 @@ def test_the_documents_of_a_site_are_saved_under_its_name(registered: Site) -> N
     places = {"koji-instance", "dist-git", "image-store", "guest-machine", "image-factory"}
     assert set(said.split()) - {"saved"} == {f"{one}/fedora" for one in places}
     assert registered.run("python", "deploy/fedora_blocks.py").output == said
-    shown = registered.run("prefect", "block", "inspect", "image-store/fedora").output
-    assert "images" in shown
+    program = "import distgate.settings as s, distgate.base_images.site as b; site = b.read_site(s.settings());"
+    shown = registered.run("python", "-c", f"{program} print(site.guests.memory, site.images.directory)").output
+    assert shown.split() == ["2048", f"{registered.state}/images"]
 
 
 def test_operators_commands_of_prefect_do_what_the_pages_say(registered: Site) -> None:

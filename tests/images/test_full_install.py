@@ -44,7 +44,7 @@ class Builder:
             into.write_bytes(b"QFI, almost")
         else:
             run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", self.base.path, into], timeout=60)
-        return BuiltImage(into, log, (Step("build the image", 1.5),))
+        return BuiltImage(into, log, (Step("build the image", 1.5),), "imagefactory")
 
 
 def installer(builder: Builder) -> FullInstaller:
