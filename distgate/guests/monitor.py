@@ -1,13 +1,12 @@
 """Guests that can outlive the work that started them: each lives in a process of its own, with a deadline.
 
-A holder boots one guest and ends it when whoever asked for it says so or dies, until it is told to keep the guest;
-from then on it ends the guest at the deadline, on SIGTERM, or when the guest powers off. Its watchdog ends the guest
-of a holder that was killed.
+A monitor boots one guest and ends it when its owner says so or dies, until it is told to keep the guest; from then on
+it ends the guest at the deadline, on SIGTERM, or when the guest powers off. Its watchdog ends the guest of a monitor
+that was killed.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import platform
@@ -19,55 +18,64 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from distgate import errors
-from distgate.errors import ConfigurationError, DistgateError, InfrastructureError
+from distgate.errors import ConfigurationError, DistgateError, Failure, InfrastructureError, TimedOut
 from distgate.files import remove_tree, tail_of
 from distgate.guests.accelerator import Accelerator
 from distgate.guests.base import Guest, GuestStopped
-from distgate.guests.boot import BootMilestone
 from distgate.guests.host import LibvirtGuest, LibvirtGuests
 from distgate.guests.registry import GuestRecord, GuestRegistry, HeldGuest, RegisteredGuests
 from distgate.guests.watchdog import start_time
 from distgate.process import spawn
-from distgate.records import write_record
+from distgate.records import read_record, write_record
 from distgate.waiting import wait_for
 
 log = logging.getLogger(__name__)
 
-#: Seconds between a holder's looks at its deadline, its guest and its orders.
+#: Seconds between a monitor's looks at its deadline, its guest and its orders.
 LOOK = 0.5
-#: Seconds that a holder may take to end its guest before it is killed, and its watchdog ends the guest.
+#: Seconds that a monitor may take to end its guest before it is killed, and its watchdog ends the guest.
 END_SECONDS = 30.0
-#: Seconds that a holder may need beside the boot itself, at most: the host's accelerators are probed, too.
+#: Seconds that a monitor may need beside the boot itself, at most: the host's accelerators are probed, too.
 _START_SECONDS = 120.0
-#: Emulation stretches the boot's deadline; the holder keeps that one itself, this is only for one that hangs.
+#: Emulation stretches the boot's deadline; the monitor keeps that one itself, this is only for one that hangs.
 _STRETCH = 30.0
-_KINDS = {kind.__name__: kind for kind in (GuestStopped, *vars(errors).values()) if isinstance(kind, type)}
+#: Files of a monitor's directory: what it is to do, its guest, what it failed with instead, and that it is kept.
+_SPEC, _GUEST, _FAILURE, _ORDER = "spec.json", "guest.json", "failure.json", "keep.json"
+_LOG = "monitor.log"
 
 
 @dataclass(frozen=True)
-class HolderSpec:
-    """What a holder is told: the guest to boot, and the process ``owner`` with which it ends unless it is kept."""
+class MonitorSpec:
+    """The guest to boot, and the process ``owner`` with which it ends unless it is kept."""
 
-    state: str
-    image: str
-    key: str
-    workdir: str
+    state: Path
+    image: Path
+    key: Path
+    workdir: Path
     timeout: float
     owner: int
     owner_started: str
     memory: int = 768
     cpus: int = 1
     isolated: bool = True
-    accelerator: dict[str, Any] | None = None
+    accelerator: Accelerator | None = None
+
+
+@dataclass(frozen=True)
+class KeepOrder:
+    """That the guest is to be kept for ``seconds``, counted from now or from the end of its owner."""
+
+    seconds: float
+    after_owner: bool
+    why: str
 
 
 class HeldGuests:
-    """A GuestHost whose guests live in holders: they end when left, like all others, unless ``keep`` was called.
+    """A GuestHost whose guests live in monitors: they end when left, like all others, unless ``keep`` was called.
 
     ``state`` is the guests' state directory, ``seconds`` for how long a kept guest stays: from the moment when it is
     kept, or, with ``after_owner``, from the end of this process: what else a run has to do takes nothing of it.
@@ -88,7 +96,7 @@ class HeldGuests:
         self._seconds = seconds
         self._after_owner = after_owner
         self._memory, self._cpus, self._isolated = memory, cpus, isolated
-        self._accelerator = asdict(accelerated_by) if accelerated_by else None
+        self._accelerator = accelerated_by
         self._controls: dict[str, Path] = {}
         self._kept: set[str] = set()
 
@@ -97,44 +105,43 @@ class HeldGuests:
         """See distgate.guests.base.GuestHost; raises what LibvirtGuests raises."""
         workdir.mkdir(parents=True, exist_ok=True)
         control = _new_control(self._state)
-        write_record(control / "spec.json", asdict(self._specify(image, key, workdir, timeout)))
-        words = [sys.executable, "-m", "distgate.guests.monitor", str(control)]
-        holder = spawn(words, log_to=workdir / "holder.log")
+        write_record(control / _SPEC, self._specify(image, key, workdir, timeout))
+        argv = [sys.executable, "-m", "distgate.guests.monitor", str(control)]
+        monitor = spawn(argv, log_to=workdir / _LOG)
         name = ""
         try:
-            guest = _await_guest(holder, control, workdir, key, timeout)
+            guest = _await_guest(monitor, control, workdir, key, timeout)
             name = guest.name
             self._controls[name] = control
             yield guest
         finally:
             if name not in self._kept:
-                _end(holder)
+                _end(monitor)
                 remove_tree(control, ignore_errors=True)
 
     def keep(self, guest: Guest, why: str) -> HeldGuest:
         """Leave the guest up, beyond the end of this process; how to get in.
 
-        To be called while the guest runs. Raises InfrastructureError when its holder does not answer.
+        To be called while the guest runs. Raises InfrastructureError when its monitor does not answer.
         """
         until = time.time() + self._seconds
-        order = {"seconds": self._seconds, "after_owner": self._after_owner, "why": why}
-        write_record(self._controls[guest.name] / "keep.json", order)
+        write_record(self._controls[guest.name] / _ORDER, KeepOrder(self._seconds, self._after_owner, why))
         registry = GuestRegistry(self._state)
 
-        def noted() -> GuestRecord | None:
+        def kept() -> GuestRecord | None:
             record = registry.find(guest.name)
             return record if record.held else None
 
-        record = wait_for(f"guest {guest.name} to be kept", noted, END_SECONDS)
+        record = wait_for(f"guest {guest.name} to be kept", kept, END_SECONDS)
         self._kept.add(guest.name)
         return HeldGuest(name=guest.name, host=platform.node(), ssh=record.ssh_line, until=until, why=why)
 
-    def _specify(self, image: Path, key: Path, workdir: Path, timeout: float) -> HolderSpec:
-        return HolderSpec(
-            state=str(self._state),
-            image=str(image.resolve()),
-            key=str(key.resolve()),
-            workdir=str(workdir.resolve()),
+    def _specify(self, image: Path, key: Path, workdir: Path, timeout: float) -> MonitorSpec:
+        return MonitorSpec(
+            state=self._state,
+            image=image.resolve(),
+            key=key.resolve(),
+            workdir=workdir.resolve(),
             timeout=timeout,
             owner=os.getpid(),
             owner_started=start_time(os.getpid()),
@@ -154,7 +161,7 @@ def end_held(state: Path, record: GuestRecord) -> None:
     _signal(record, signal.SIGTERM)
     try:
         wait_for(f"the end of guest {record.name}", lambda: not record.alive, END_SECONDS)
-    except errors.TimedOut:
+    except TimedOut:
         _signal(record, signal.SIGKILL)
         wait_for(f"the end of guest {record.name}", lambda: not start_time(record.qemu_pid), END_SECONDS)
     GuestRegistry(state).leave(record.name)
@@ -172,78 +179,67 @@ def _signal(record: GuestRecord, number: signal.Signals) -> None:
 
 
 def _new_control(state: Path) -> Path:
-    place = state / "holders"
-    place.mkdir(parents=True, exist_ok=True)
-    return Path(tempfile.mkdtemp(prefix="holder-", dir=place))
+    directory = state / "monitors"
+    directory.mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(prefix="monitor-", dir=directory))
 
 
 def _await_guest(
-    holder: subprocess.Popen[bytes], control: Path, workdir: Path, key: Path, timeout: float
+    monitor: subprocess.Popen[bytes], control: Path, workdir: Path, key: Path, timeout: float
 ) -> LibvirtGuest:
-    said_at = control / "answer.json"
-
-    def answered() -> dict[str, Any] | None:
-        ended = holder.poll() is not None  # asked first: it may answer and end between the two
-        if said_at.exists():
-            return dict(json.loads(said_at.read_text()))
+    def answered() -> LibvirtGuest | None:
+        ended = monitor.poll() is not None  # asked first: it may answer and end between the two
+        if (control / _FAILURE).exists():
+            raise read_record(control / _FAILURE, Failure).error(GuestStopped)
+        if (control / _GUEST).exists():
+            return read_record(control / _GUEST, LibvirtGuest)
         if ended:
             raise InfrastructureError(
-                f"the holder of a guest ended with status {holder.returncode}",
-                hint="see holder.log",
-                evidence=tail_of(workdir / "holder.log"),
+                f"the monitor of a guest ended with status {monitor.returncode}",
+                hint=f"see {_LOG}",
+                evidence=tail_of(workdir / _LOG),
             )
         return None
 
     limit = _START_SECONDS + timeout * _STRETCH
-    answer = wait_for("a guest in a holder", answered, limit, evidence=lambda: tail_of(workdir / "holder.log"))
-    if "error" in answer:
-        kind = _KINDS.get(answer["error"], InfrastructureError)
-        raise kind(answer["message"], hint=answer["hint"], evidence=answer["evidence"])
-    reached = tuple(BootMilestone(**one) for one in answer["reached"])
-    # The same guest as in its holder: the clock that its times were read from is this host's, not a process's.
-    return LibvirtGuest(**answer | {"key": key, "console": Path(answer["console"]), "reached": reached})
+    # The same guest as in its monitor: the clock that its times were read from is this host's, not a process's.
+    guest = wait_for("a guest in a monitor", answered, limit, evidence=lambda: tail_of(workdir / _LOG))
+    return replace(guest, key=key)
 
 
-def _end(holder: subprocess.Popen[bytes]) -> None:
-    holder.terminate()
+def _end(monitor: subprocess.Popen[bytes]) -> None:
+    monitor.terminate()
     try:
-        holder.wait(END_SECONDS)
+        monitor.wait(END_SECONDS)
     except subprocess.TimeoutExpired:
-        holder.kill()
-        holder.wait()
+        monitor.kill()
+        monitor.wait()
 
 
-# -- the holder's own side ----------------------------------------------------------------------------------------
+# -- the monitor's own side ---------------------------------------------------------------------------------------
 
 
-def hold(control: Path) -> None:
-    """The life of a holder; ``control`` holds its orders and its answers, and is removed at the end."""
-    spec = HolderSpec(**json.loads((control / "spec.json").read_text()))
+def monitor_guest(control: Path) -> None:
+    """The life of a monitor; ``control`` holds its orders and its answer, and is removed at the end."""
+    spec = read_record(control / _SPEC, MonitorSpec)
     signal.signal(signal.SIGTERM, _leave)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     kept = threading.Event()
     threading.Thread(target=_follow_owner, args=(spec, kept), name="owner", daemon=True).start()
-    asked_in_vain = False
+    failed = False
     try:
-        with _host(spec).boot(Path(spec.image), Path(spec.key), Path(spec.workdir), spec.timeout) as guest:
-            record = GuestRegistry(Path(spec.state)).amend(guest.name, control=control)
-            write_record(control / "answer.json", _answer(guest))
+        with _host(spec).boot(spec.image, spec.key, spec.workdir, spec.timeout) as guest:
+            record = GuestRegistry(spec.state).amend(guest.name, control=control)
+            write_record(control / _GUEST, guest)
             _watch(spec, record, control, kept)
     except DistgateError as error:
-        asked_in_vain = True  # whoever asked reads the answer, and removes it
-        words = {"message": error.message, "hint": error.hint, "evidence": error.evidence}
-        write_record(control / "answer.json", {"error": type(error).__name__, **words})
+        failed = True  # the owner reads why, and removes the directory
+        write_record(control / _FAILURE, Failure.of(error))
         raise
     finally:
-        if not asked_in_vain:
+        if not failed:
             remove_tree(control, ignore_errors=True)
-
-
-def _answer(guest: Guest) -> dict[str, Any]:
-    if not isinstance(guest, LibvirtGuest):
-        raise InfrastructureError(f"guest {guest.name} is none of libvirt's")
-    return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(guest).items()}
 
 
 def _leave(*_: object) -> None:
@@ -252,49 +248,47 @@ def _leave(*_: object) -> None:
     sys.exit(0)
 
 
-def _follow_owner(spec: HolderSpec, kept: threading.Event) -> None:
-    """End this process with the one that asked for the guest, unless it is told to keep it."""
+def _follow_owner(spec: MonitorSpec, kept: threading.Event) -> None:
+    """End this process with the owner, unless it is told to keep the guest."""
     while not kept.wait(LOOK):
         if start_time(spec.owner) != spec.owner_started:
             os.kill(os.getpid(), signal.SIGTERM)
             return
 
 
-def _host(spec: HolderSpec) -> RegisteredGuests:
-    given = Accelerator(**spec.accelerator) if spec.accelerator else None
+def _host(spec: MonitorSpec) -> RegisteredGuests:
     options: dict[str, Any] = {"memory": spec.memory, "cpus": spec.cpus, "isolated": spec.isolated}
-    return RegisteredGuests(LibvirtGuests(Path(spec.state), **options, accelerated_by=given), Path(spec.state))
+    return RegisteredGuests(LibvirtGuests(spec.state, **options, accelerated_by=spec.accelerator), spec.state)
 
 
-def _watch(spec: HolderSpec, record: GuestRecord, control: Path, kept: threading.Event) -> None:
+def _watch(spec: MonitorSpec, record: GuestRecord, control: Path, kept: threading.Event) -> None:
     """Return when the guest shall end, or has."""
-    order = control / "keep.json"
-    while not order.exists():
+    while not (control / _ORDER).exists():
         if not start_time(record.qemu_pid):
             return
         time.sleep(LOOK)
     kept.set()
-    wish = json.loads(order.read_text())
-    record = _promise(spec, record, wish)
-    while wish["after_owner"] and start_time(spec.owner) == spec.owner_started and start_time(record.qemu_pid):
+    order = read_record(control / _ORDER, KeepOrder)
+    record = _promise(spec, record, order)
+    while order.after_owner and start_time(spec.owner) == spec.owner_started and start_time(record.qemu_pid):
         time.sleep(LOOK)
-    record = _promise(spec, record, wish)
+    record = _promise(spec, record, order)
     while time.time() < (record.until or 0) and start_time(record.qemu_pid):
         time.sleep(LOOK)
     log.info("guest %s ends: %s", record.name, "its time is over" if start_time(record.qemu_pid) else "it stopped")
 
 
-def _promise(spec: HolderSpec, record: GuestRecord, wish: dict[str, Any]) -> GuestRecord:
+def _promise(spec: MonitorSpec, record: GuestRecord, order: KeepOrder) -> GuestRecord:
     """Set the deadline, counted from now, where people see it."""
-    until = time.time() + float(wish["seconds"])
+    until = time.time() + order.seconds
     log.info("guest %s is kept until %s: %s", record.name, time.ctime(until), record.ssh_line)
-    return GuestRegistry(Path(spec.state)).amend(record.name, until=until, why=wish["why"])
+    return GuestRegistry(spec.state).amend(record.name, until=until, why=order.why)
 
 
 def _main(control: Path) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     try:
-        hold(control)
+        monitor_guest(control)
     except DistgateError as error:
         sys.exit(f"{error}\n{error.evidence}")
 

@@ -30,7 +30,7 @@ class GuestRecord:
     """A running guest. ``pid`` is the process that it ends with, ``started`` tells that process from later ones.
 
     ``run`` is the run that it belongs to, or empty. Times are seconds since the epoch; ``until`` is None while a run
-    works with the guest. ``control`` is the directory of its holder (distgate.guests.monitor), if it has one.
+    works with the guest. ``control`` is the directory of its monitor (distgate.guests.monitor), if it has one.
     """
 
     name: str

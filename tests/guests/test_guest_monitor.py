@@ -15,7 +15,7 @@ import pytest
 
 from distgate.errors import ConfigurationError, TimedOut
 from distgate.guests.accelerator import Accelerator
-from distgate.guests.monitor import HeldGuests, HolderSpec, _watch, end_held
+from distgate.guests.monitor import HeldGuests, MonitorSpec, _watch, end_held
 from distgate.guests.registry import GuestRecord, GuestRegistry, emulator_of
 from distgate.guests.watchdog import start_time
 from distgate.images.base import BaseImage
@@ -106,8 +106,8 @@ def test_a_guest_that_never_answers_is_the_same_error_through_a_holder(tmp_path:
     host = HeldGuests(tmp_path, 600, memory=64, accelerated_by=Accelerator("tcg", "test", 1.0))
     with pytest.raises(TimedOut, match="ssh banner"), host.boot(mute, mute, tmp_path / "w", 4):
         pass
-    assert not list((tmp_path / "holders").iterdir())
-    assert sorted(one.name for one in (tmp_path / "w").iterdir()) == ["console.log", "holder.log", "qemu.log"]
+    assert not list((tmp_path / "monitors").iterdir())
+    assert sorted(one.name for one in (tmp_path / "w").iterdir()) == ["console.log", "monitor.log", "qemu.log"]
 
 
 def test_a_guest_that_is_not_kept_ends_with_who_asked_for_it_even_by_kill_9(tmp_path: Path, mute: Path) -> None:
@@ -140,7 +140,7 @@ def test_a_kept_guest_is_listed_let_in_by_ssh_and_ended_by_hand_or_at_its_deadli
     # A second guest, kept for no time at all: its holder ends it by itself.
     brief = HeldGuests(tmp_path, 0)
     with brief.boot(base_image.path, base_image.ssh_key, tmp_path / "w2", 120) as guest:
-        order = next(path for path in (tmp_path / "holders").iterdir() if path != known.control) / "keep.json"
+        order = next(path for path in (tmp_path / "monitors").iterdir() if path != known.control) / "keep.json"
         emulator = emulator_of(guest.name)
         order.with_suffix(".new").write_text(json.dumps({"seconds": 0, "after_owner": False, "why": ""}))
         order.with_suffix(".new").replace(order)
@@ -149,14 +149,14 @@ def test_a_kept_guest_is_listed_let_in_by_ssh_and_ended_by_hand_or_at_its_deadli
     assert distgate(tmp_path, "guests", "down", known.name)[0] == 0
     assert not start_time(known.qemu_pid)
     assert not list((tmp_path / "w").glob("*.qcow2"))
-    wait_for("an empty control directory", lambda: not list((tmp_path / "holders").iterdir()), 30)
+    wait_for("an empty control directory", lambda: not list((tmp_path / "monitors").iterdir()), 30)
     assert GuestRegistry(tmp_path).all() == []
 
 
 def test_the_time_of_a_kept_guest_begins_when_its_owner_ends_and_is_kept_to(tmp_path: Path) -> None:
     owner, emulator = (subprocess.Popen(["sleep", "1000"]) for _ in range(2))
     try:
-        spec = HolderSpec(str(tmp_path), "", "", "", 1, owner.pid, start_time(owner.pid))
+        spec = MonitorSpec(tmp_path, Path(), Path(), Path(), 1, owner.pid, start_time(owner.pid))
         known = record(qemu_pid=emulator.pid)
         GuestRegistry(tmp_path).enter(known)
         (tmp_path / "keep.json").write_text(json.dumps({"seconds": 0.2, "after_owner": True, "why": "red"}))
