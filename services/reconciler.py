@@ -19,7 +19,8 @@ from pydantic import ValidationError
 from distgate.bus.announce import Announcer, trigger_key
 from distgate.changes.change import Change
 from distgate.errors import ConfigurationError, DistgateError
-from distgate.ledger.ledger import Ledger, Run
+from distgate.ledger.ledger import Ledger
+from distgate.ledger.runs import Run
 from distgate.pipelines import DUPLICATE, FAILURES, PIPELINES, UNSTABLE, Pipeline, Status
 from distgate.prefect_api import FlowRun, PrefectApi
 from distgate.settings import Settings, settings
@@ -57,7 +58,7 @@ class Reconciler:
         What cannot be mended is logged and does not keep the rest from it; raises InfrastructureError when Prefect
         or the ledger is away, and ConfigurationError when a pipeline has no deployment.
         """
-        said = list(self._each(self._ledger.silent(self._settings.run_lease), self._close))
+        said = list(self._each(self._ledger.without_heartbeat(self._settings.run_lease), self._close))
         missing: list[ConfigurationError] = []
         for pipeline in PIPELINES:
             try:

@@ -14,7 +14,8 @@ from distgate.bus.amqp import Publisher
 from distgate.bus.message import as_message
 from distgate.errors import DistgateError, InfrastructureError
 from distgate.ledger.leader import LeaderLock, open_leader_lock
-from distgate.ledger.ledger import Ledger, OutboxMessage
+from distgate.ledger.ledger import Ledger
+from distgate.ledger.runs import OutboxMessage
 from distgate.settings import settings
 from services.leadership import wait_for_leadership
 from services.service import serve

@@ -14,7 +14,8 @@ from distgate.changes.rules import SETTLING
 from distgate.changes.triage import Decision, decide, decide_settled
 from distgate.errors import ConfigurationError, InfrastructureError
 from distgate.ledger.history import LedgerHistory
-from distgate.ledger.ledger import Acceptance, Ledger
+from distgate.ledger.ledger import Ledger
+from distgate.ledger.runs import Acceptance
 from distgate.pipelines import Pipeline
 from distgate.prefect_api import PrefectApi
 from distgate.settings import Settings

@@ -11,7 +11,8 @@ import uuid
 
 from distgate.bus.render import Facts, render
 from distgate.changes.change import Change
-from distgate.ledger.runs import Run, RunLedger
+from distgate.ledger.ledger import Ledger
+from distgate.ledger.runs import Run
 from distgate.pipelines import STAGES, STATUS_ORDER, Pipeline, Status, status_fact
 from distgate.settings import Settings
 
@@ -22,7 +23,7 @@ _ID_SPACE = uuid.UUID("6b1f4c0e-6c52-4d0f-9d1e-2f2b7f5c8a11")
 class Announcer:
     """Writes the messages of runs into one ledger, each in the words of its run's pipeline."""
 
-    def __init__(self, ledger: RunLedger, settings: Settings) -> None:
+    def __init__(self, ledger: Ledger, settings: Settings) -> None:
         self._ledger = ledger
         self._settings = settings
 

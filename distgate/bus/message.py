@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fedora_messaging.message import INFO, WARNING, Message
 
-from distgate.ledger.ledger import OutboxMessage
+from distgate.ledger.runs import OutboxMessage
 from distgate_messages import allpackages, atomic
 from distgate_messages.stage import StageMessage
 

@@ -222,8 +222,8 @@ def _settings() -> Settings:
 @contextmanager
 def open_ledger() -> Iterator[tuple[Ledger, Settings]]:
     """The ledger that exists, and the settings; asking is no reason to make one."""
+    from distgate.ledger.database import file_of
     from distgate.ledger.ledger import Ledger
-    from distgate.ledger.tables import file_of
 
     own = _settings()
     file = file_of(own.ledger_url)

@@ -20,9 +20,8 @@ from distgate.builds.koji import KojiClient, KojiProfile
 from distgate.bus.queues import check_exchange
 from distgate.doctor.report import Reading, Seen, judge_clock, judge_prefect
 from distgate.errors import ConfigurationError, DistgateError, InfrastructureError
-from distgate.ledger.connections import SCHEMA
+from distgate.ledger.database import file_of
 from distgate.ledger.ledger import Ledger
-from distgate.ledger.tables import file_of
 from distgate.prefect_api import NoBlock, PrefectApi
 from distgate.runs.artifact_store import ArtifactStore
 

@@ -19,7 +19,7 @@ from sqlalchemy.engine import Connection
 
 from distgate import locks
 from distgate.errors import InfrastructureError
-from distgate.ledger.tables import file_of
+from distgate.ledger.database import file_of
 
 #: PostgreSQL's locks of ours have two numbers: this, and one for the role.
 _SEATS = 0x64697374

@@ -1,85 +1,59 @@
 """The ledger: accepted changes, the runs that claimed them, and the outbox, in one database.
 
 The bus and Prefect's events deliver at least once at best and sometimes not at all; the ledger is what is true.
-A change stands here once for each pipeline that decided about it, before anybody is told of it; a run claims it for
-its pipeline before it works, and a message stands in the outbox before it is sent. SQLAlchemy on a URL: SQLite in WAL
-mode on one host, PostgreSQL beyond (notes: prefect, section 10).
+A change stands here once for each pipeline that decided about it, before Prefect or the bus hears of it; a run claims
+it for its pipeline before it works, and a message stands in the outbox before it is sent.
 """
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.exc import DatabaseError
+from sqlalchemy.engine import Connection, Row
 
 from distgate.changes.change import Change
 from distgate.changes.rules import SETTLING
 from distgate.changes.triage import Decision
-from distgate.ledger.connections import unusable
-from distgate.ledger.runs import OutboxMessage, Run, RunLedger, Statements
-from distgate.ledger.tables import CHANGES, OUTBOX, RUNS, insert_new, open_engine
+from distgate.errors import InfrastructureError
+from distgate.ledger.database import insert_new, open_engine
+from distgate.ledger.runs import Acceptance, OutboxMessage, Run
+from distgate.ledger.tables import CHANGES, OUTBOX, RUNS
 from distgate.pipelines import Pipeline
 from distgate.text import printable
 
-__all__ = ["Acceptance", "Ledger", "OutboxMessage", "Run"]
+#: Runs with the change that each of them holds.
+_RUNS = sa.select(RUNS, CHANGES.c.change).select_from(RUNS.join(CHANGES))
 
 
-@dataclass(frozen=True)
-class Acceptance:
-    """What the ledger says of a decided change: ``new`` is False when it stood there before, ``offered`` is
-    True once Prefect was told of it or a run has claimed it. ``decision`` and ``rule`` are those that stand there."""
-
-    key: str
-    new: bool
-    decision: str
-    offered: bool = False
-    rule: str = ""
-
-
-class _Statements:
-    """SQL on a connection of SQLAlchemy: distgate.ledger.runs.Statements."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self.locking = "" if connection.dialect.name == "sqlite" else " FOR UPDATE"
-
-    def rows(self, sql: str, **values: Any) -> Sequence[Sequence[Any]]:
-        return self._connection.execute(sa.text(sql), values).all()
-
-    def changed(self, sql: str, **values: Any) -> int:
-        return self._connection.execute(sa.text(sql), values).rowcount
-
-
-class Ledger(RunLedger):
+class Ledger:
     """One connection pool on the ledger's database; every method is one transaction and safe to repeat.
 
-    What runs do is in RunLedger; this adds what services and commands do.
+    The tables are made when there are none. Raises ConfigurationError for a ledger of another schema or a URL that is
+    none, InfrastructureError when the database cannot be used.
     """
 
     def __init__(self, url: str) -> None:
         with _reported():
-            self._engine: Engine = open_engine(url)
+            self._engine = open_engine(url)
 
     def close(self) -> None:
+        """Close the connections that are not in use."""
         self._engine.dispose()
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """One transaction on the tables of distgate.ledger.tables; InfrastructureError when it cannot be had."""
+        """The way to the tables (distgate.ledger.tables): one transaction, which an exception undoes.
+
+        Raises InfrastructureError when it cannot be had. On SQLite it waits for other writers from its beginning; on
+        PostgreSQL the rows that are about to be changed are locked by ``with_for_update``, which SQLite ignores.
+        """
         with _reported(), self._engine.begin() as connection:
             yield connection
-
-    @contextmanager
-    def statements(self) -> Iterator[Statements]:
-        """See RunLedger."""
-        with self.transaction() as connection:
-            yield _Statements(connection)
 
     # -- changes -------------------------------------------------------------------------------------------------
 
@@ -130,7 +104,105 @@ class Ledger(RunLedger):
         with self.transaction() as connection:
             connection.execute(CHANGES.update().where(_of(key, pipeline)).values(offered_at=time.time()))
 
+    # -- runs ----------------------------------------------------------------------------------------------------
+
+    def claim(
+        self,
+        change: Change,
+        run_id: str,
+        build_url: str,
+        *,
+        again: bool = False,
+        pipeline: Pipeline = "allpackages",
+    ) -> Run | None:
+        """Take the change for a run of ``pipeline``; None when another run of it holds the change and ``again`` does
+        not ask for a re-run.
+
+        The run that holds it gets it again: that is a retry, and a new attempt if its last message was written.
+        """
+        now = time.time()
+        row = {"run_id": run_id, "key": change.key, "pipeline": pipeline, "build_url": build_url, "attempt": 1}
+        row |= {"status": "SUCCESS", "facts": "{}", "claimed_at": now, "beat_at": now}
+        with self.transaction() as connection:
+            if not _hold(connection, change, run_id, pipeline, again):
+                return None
+            if not insert_new(connection, RUNS, row):
+                _reopen(connection, run_id)
+            return _run_of(connection, run_id)
+
+    def run(self, run_id: str) -> Run | None:
+        """The run as the ledger knows it, or None."""
+        with self.transaction() as connection:
+            return _run_of(connection, run_id)
+
+    def heartbeat(self, run_id: str, attempt: int) -> bool:
+        """Say that the run is alive; False when it was given up, or another attempt of it has begun."""
+        mine = sa.and_(RUNS.c.run_id == run_id, RUNS.c.attempt == attempt, RUNS.c.ended_at.is_(None))
+        with self.transaction() as connection:
+            return connection.execute(RUNS.update().where(mine).values(beat_at=time.time())).rowcount == 1
+
+    def without_heartbeat(self, seconds: float) -> list[Run]:
+        """Runs without a last message that have not said for ``seconds`` that they are alive."""
+        quiet = sa.and_(RUNS.c.ended_at.is_(None), RUNS.c.beat_at < time.time() - seconds)
+        with self.transaction() as connection:
+            return [_run(row) for row in connection.execute(_RUNS.where(quiet))]
+
+    def runs_of(self, key: str, pipeline: Pipeline = "allpackages") -> list[Run]:
+        """Every run of ``pipeline`` that ever held the change, oldest first."""
+        query = _RUNS.where(RUNS.c.key == key, RUNS.c.pipeline == pipeline).order_by(RUNS.c.claimed_at)
+        with self.transaction() as connection:
+            return [_run(row) for row in connection.execute(query)]
+
+    def record_facts(self, run_id: str, **facts: str) -> None:
+        """Keep facts of a run, such as its NVR, for every later message; of texts, what people can read."""
+        # Strangers wrote some of them, and PostgreSQL reads no JSON with a NUL or half a character in it.
+        readable = {name: printable(fact) for name, fact in facts.items()}
+        mine = RUNS.c.run_id == run_id
+        with self.transaction() as connection:
+            known = connection.execute(sa.select(RUNS.c.facts).where(mine).with_for_update()).scalar_one_or_none()
+            if known is None:
+                raise LookupError(f"the ledger has no run {run_id}")
+            merged = json.dumps(json.loads(known) | readable, sort_keys=True)
+            connection.execute(RUNS.update().where(mine).values(facts=merged))
+
     # -- outbox --------------------------------------------------------------------------------------------------
+
+    def post(
+        self,
+        run_id: str,
+        attempt: int,
+        message_id: str,
+        body: dict[str, str],
+        *,
+        open_stage: str | None = None,
+        last: bool = False,
+    ) -> bool:
+        """Put a message in the outbox and its status into the run, in one transaction.
+
+        False when this run said it before in this attempt, or has said its last message: nothing is changed then.
+        """
+        now = time.time()
+        row = {"message_id": message_id, "run_id": run_id, "topic": body["topic"], "attempt": attempt}
+        row |= {"body": json.dumps(body, sort_keys=True), "created_at": now}
+        state = {"status": body["status"], "open_stage": open_stage, **({"ended_at": now} if last else {})}
+        mine = RUNS.c.run_id == run_id
+        with self.transaction() as connection:
+            # Locked: the reconciler may be saying the last message just now.
+            run = connection.execute(sa.select(RUNS.c.ended_at).where(mine).with_for_update()).one_or_none()
+            if run is not None and run.ended_at is not None:
+                return False
+            if not insert_new(connection, OUTBOX, row):
+                return False
+            connection.execute(RUNS.update().where(mine).values(**state))
+            return True
+
+    def unsent(self, limit: int = 50) -> list[OutboxMessage]:
+        """The oldest messages that the broker has not confirmed, in their order."""
+        return self._messages(sa.select(OUTBOX).where(OUTBOX.c.sent_at.is_(None)).limit(limit))
+
+    def messages_of(self, run_id: str) -> list[OutboxMessage]:
+        """Every message of a run, in order."""
+        return self._messages(sa.select(OUTBOX).where(OUTBOX.c.run_id == run_id))
 
     def sent(self, seq: int) -> None:
         """The broker confirmed this message."""
@@ -157,13 +229,67 @@ class Ledger(RunLedger):
             counted["unsent"] = every - counted["sent"]
         return counted
 
+    def _messages(self, query: sa.Select[Any]) -> list[OutboxMessage]:
+        with self.transaction() as connection:
+            return [message_of(row) for row in connection.execute(query.order_by(OUTBOX.c.seq))]
+
+
+def message_of(row: Row[Any]) -> OutboxMessage:
+    """A row of the outbox as a record."""
+    body = json.loads(row.body)
+    return OutboxMessage(row.seq, row.message_id, row.topic, body, row.created_at, row.sent_at, row.tries, row.error)
+
+
+def _hold(connection: Connection, change: Change, run_id: str, pipeline: Pipeline, again: bool) -> bool:
+    """Write down that the run holds the change; False when another one does."""
+    mine = _of(change.key, pipeline)
+    free = mine if again else sa.and_(mine, sa.or_(CHANGES.c.run_id.is_(None), CHANGES.c.run_id == run_id))
+    by_hand = Decision("queued", "started by hand", "manual", pipeline, change)
+    while True:
+        # A run is no push: it is not counted as one more of them.
+        insert_new(connection, CHANGES, _change_row(change, by_hand))
+        if connection.execute(CHANGES.update().where(free).values(run_id=run_id)).rowcount:
+            return True
+        if connection.execute(sa.select(CHANGES.c.key).where(mine)).first():
+            return False
+        # It was there, and has been forgotten since: once more.
+
+
+def _reopen(connection: Connection, run_id: str) -> None:
+    mine = RUNS.update().where(RUNS.c.run_id == run_id)
+    connection.execute(mine.values(beat_at=time.time()))
+    # A run that said its last message begins a new set of messages; its facts stay true.
+    fresh = {"attempt": RUNS.c.attempt + 1, "status": "SUCCESS", "ended_at": None, "open_stage": None}
+    connection.execute(mine.where(RUNS.c.ended_at.is_not(None)).values(**fresh))
+
+
+def _run_of(connection: Connection, run_id: str) -> Run | None:
+    row = connection.execute(_RUNS.where(RUNS.c.run_id == run_id)).one_or_none()
+    return _run(row) if row else None
+
+
+def _run(row: Row[Any]) -> Run:
+    return Run(
+        run_id=row.run_id,
+        change=Change.model_validate_json(row.change),
+        build_url=row.build_url,
+        attempt=row.attempt,
+        status=row.status,
+        open_stage=row.open_stage,
+        facts=json.loads(row.facts),
+        ended=row.ended_at is not None,
+        pipeline=row.pipeline,
+    )
+
 
 @contextmanager
 def _reported() -> Iterator[None]:
     try:
         yield
-    except DatabaseError as error:
-        raise unusable(error.orig) from error
+    except sa.exc.DBAPIError as error:
+        raise InfrastructureError(
+            f"the ledger cannot be used: {error.orig}", hint="is its disk full, or DISTGATE_LEDGER_URL wrong?"
+        ) from error
 
 
 def _of(key: str, pipeline: Pipeline) -> sa.ColumnElement[bool]:

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from distgate.changes.triage import decide, parse
+from distgate.ledger.database import insert_new
 from distgate.ledger.ledger import Ledger
-from distgate.ledger.tables import REJECTIONS, insert_new
+from distgate.ledger.tables import REJECTIONS
 from distgate.settings import Settings
 from distgate.text import printable
 

@@ -1,16 +1,11 @@
-"""The tables of the ledger and how a database of them is opened; what they mean is in distgate.ledger.ledger."""
+"""The tables of the ledger; what they mean is in distgate.ledger.ledger."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, Engine
 
-from distgate.errors import ConfigurationError
-from distgate.ledger.connections import PATIENCE, SCHEMA, prepare_sqlite
-
+#: To be raised with every change of a table; a ledger of another number is refused, never guessed at.
+SCHEMA = 4
 META = sa.MetaData()
 
 #: What was decided about a change, once for each pipeline that was asked: neither answers for the other.
@@ -80,91 +75,27 @@ REJECTIONS = sa.Table(
     sa.Column("requeued_at", sa.Float),
 )
 
+#: A channel that was once switched on: every letter up to ``through`` is settled; the counts go on for ever.
+CHANNELS = sa.Table(
+    "report_channels",
+    META,
+    sa.Column("channel", sa.Text, primary_key=True),
+    sa.Column("began_at", sa.Float, nullable=False),
+    sa.Column("through", sa.Integer, nullable=False),
+    sa.Column("delivered", sa.Integer, nullable=False, default=0),
+    sa.Column("error", sa.Text),
+)
+#: What became of a letter in a channel: waiting, done, or refused. Rows of what is done go when ``through`` passes.
+REPORTS = sa.Table(
+    "reports",
+    META,
+    sa.Column("channel", sa.Text, primary_key=True),
+    sa.Column("seq", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("tries", sa.Integer, nullable=False, default=0),
+    sa.Column("due_at", sa.Float, nullable=False, default=0.0),
+    sa.Column("settled_at", sa.Float),
+    sa.Column("error", sa.Text),
+)
+
 SCHEMAS = sa.Table("schema", META, sa.Column("version", sa.Integer, primary_key=True))
-#: PostgreSQL's lock for whoever makes the tables; any number that is always the same.
-_MAKING = 0x64697374
-
-
-def open_engine(url: str) -> Engine:
-    """A connection pool on the ledger at ``url``, whose tables exist; they are made in an empty database.
-
-    Raises ConfigurationError for a ledger of another schema.
-    """
-    sqlite = url.startswith("sqlite")
-    try:
-        _make_parent(url)
-        # A server that was restarted has closed what lies in the pool: a message of a run must not be lost to that.
-        engine = sa.create_engine(url, connect_args={"timeout": PATIENCE} if sqlite else {}, pool_pre_ping=not sqlite)
-    except (sa.exc.ArgumentError, ImportError, OSError) as error:
-        raise _no_ledger(str(error)) from error
-    except ValueError as error:  # a port that is no number: it may be a part of the password
-        raise _no_ledger("the URL has no port that is a number; are special characters percent-encoded?") from error
-    if sqlite:
-        sa.event.listen(engine, "connect", _prepare_sqlite)
-        sa.event.listen(engine, "begin", _begin_sqlite)
-    with engine.begin() as connection:
-        _make_tables(connection, url)
-    return engine
-
-
-def _make_tables(connection: Connection, url: str) -> None:
-    if connection.dialect.name == "postgresql":
-        # Services start together, and two that make the same table at once fail; SQLite's writers take turns anyway.
-        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MAKING)))
-    known = set(sa.inspect(connection).get_table_names())
-    fresh = META.tables.keys().isdisjoint(known)
-    if not META.tables.keys() <= known:
-        META.create_all(connection)
-    connection.exec_driver_sql(OUTBOX_UNSENT)  # a ledger that is older than the index gets it now
-    if fresh:
-        connection.execute(SCHEMAS.insert().values(version=SCHEMA))
-    found = connection.execute(sa.select(SCHEMAS.c.version)).scalar_one_or_none()
-    if found != SCHEMA:
-        shown = sa.make_url(url).render_as_string(hide_password=True)
-        raise ConfigurationError(
-            f"the ledger {shown} has schema {found or 'of a time before numbers'}, this distgate needs {SCHEMA}",
-            hint="let its runs end with the distgate that wrote it, then begin a new ledger",
-        )
-
-
-def insert_new(connection: Connection, table: sa.Table, row: dict[str, Any]) -> bool:
-    """Insert ``row`` unless one of its unique keys is taken; whether it was inserted.
-
-    A savepoint keeps PostgreSQL's transaction alive.
-    """
-    try:
-        with connection.begin_nested():
-            connection.execute(table.insert().values(**row))
-    except sa.exc.IntegrityError:
-        return False
-    return True
-
-
-def _prepare_sqlite(connection: Any, _record: Any) -> None:
-    prepare_sqlite(connection)
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-def file_of(url: str) -> Path | None:
-    """The file of an SQLite ledger; None for any other. Raises ConfigurationError when ``url`` is none."""
-    try:
-        path = sa.make_url(url).database if url.startswith("sqlite") else None
-    except sa.exc.ArgumentError as error:
-        raise _no_ledger(str(error)) from error
-    return Path(path) if path and path != ":memory:" else None
-
-
-def _no_ledger(said: str) -> ConfigurationError:
-    return ConfigurationError(
-        f"the ledger cannot be opened: {said}",
-        hint="DISTGATE_LEDGER_URL is an SQLAlchemy URL; PostgreSQL needs a driver such as psycopg",
-    )
-
-
-def _make_parent(url: str) -> None:
-    file = file_of(url)
-    if file is not None:
-        file.parent.mkdir(parents=True, exist_ok=True)

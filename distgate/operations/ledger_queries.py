@@ -13,7 +13,8 @@ from sqlalchemy.engine import Connection, Row
 from distgate.bus.announce import trigger_id
 from distgate.changes.change import Change
 from distgate.errors import ConfigurationError
-from distgate.ledger.ledger import Ledger, OutboxMessage, Run
+from distgate.ledger.ledger import Ledger
+from distgate.ledger.runs import OutboxMessage, Run
 from distgate.ledger.tables import CHANGES, OUTBOX, REJECTIONS, RUNS
 from distgate.operations.audit import LedgerSnapshot, OutboxEntry, RunEntry, Trigger
 from distgate.pipelines import Pipeline

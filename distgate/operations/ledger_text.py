@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from distgate.bus.order import Said
-from distgate.ledger.ledger import OutboxMessage, Run
+from distgate.ledger.runs import OutboxMessage, Run
 from distgate.operations.audit import Audit
 from distgate.operations.ledger_queries import History
 

@@ -11,7 +11,7 @@ from typing import Literal
 
 from distgate.bus.order import Said
 from distgate.errors import DistgateError
-from distgate.ledger.ledger import OutboxMessage, Run
+from distgate.ledger.runs import OutboxMessage, Run
 from distgate.pipelines import Pipeline, status_fact
 from distgate.text import printable
 

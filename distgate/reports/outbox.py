@@ -2,8 +2,6 @@
 
 Every letter counts as soon as it is written, whether the broker has it or not: a broker that is away for hours is no
 reason to leave a flag on a commit pending. A channel begins with what is written after it was first switched on.
-
-The tables of reports: which letter of the ledger was delivered to whom. The ledger can be used without them.
 """
 
 from __future__ import annotations
@@ -21,8 +19,9 @@ from sqlalchemy.engine import Connection, Row
 from distgate.bus.order import NO_RUN, Said
 from distgate.errors import ConfigurationError
 from distgate.files import RUN_RECORD
-from distgate.ledger.ledger import Ledger, OutboxMessage, Run
-from distgate.ledger.tables import CHANGES, META, OUTBOX, RUNS
+from distgate.ledger.ledger import Ledger
+from distgate.ledger.runs import OutboxMessage, Run
+from distgate.ledger.tables import CHANGES, CHANNELS, OUTBOX, REPORTS, RUNS
 from distgate.reports.notice import Colour, RunEvent, colour_of, notice_of
 from distgate.runs.record import load
 from distgate.text import printable
@@ -36,8 +35,6 @@ AT_ONCE = 200
 LATE_SECONDS = 600.0
 #: Earlier verdicts that are looked at for the last one that says something of the package.
 LOOK_BACK = 50
-#: PostgreSQL's lock for whoever makes the tables (SQLite's writers take turns anyway).
-_MAKING = 0x72657074
 _WORDS = 500
 
 
@@ -88,7 +85,6 @@ class ReportOutbox:
     def __init__(self, ledger: Ledger, channel: str, artifacts: Path | None = None) -> None:
         self._ledger, self._channel, self._artifacts = ledger, channel, artifacts
         with ledger.transaction() as connection:
-            make_tables(connection)
             known = sa.select(CHANNELS.c.channel).where(CHANNELS.c.channel == channel)
             if connection.execute(known).scalar_one_or_none() is None:
                 newest = connection.execute(sa.select(sa.func.max(OUTBOX.c.seq))).scalar_one_or_none()
@@ -211,18 +207,9 @@ class ReportOutbox:
         return (verdict.blame, verdict.sentence) if verdict and verdict.status == run.status else ("", "")
 
 
-def make_tables(connection: Connection) -> None:
-    """Make the tables of reports where they are missing."""
-    if connection.dialect.name == "postgresql":
-        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MAKING)))
-    for table in TABLES:
-        table.create(connection, checkfirst=True)
-
-
 def channel_states(ledger: Ledger, shown: int = 1000) -> list[ChannelState]:
     """Every channel that was ever switched on, with at most ``shown`` of its refused reports, the newest first."""
     with ledger.transaction() as connection:
-        make_tables(connection)
         names = connection.execute(sa.select(CHANNELS).order_by(CHANNELS.c.channel)).all()
         return [_state(connection, row, shown) for row in names]
 
@@ -290,28 +277,3 @@ def _letter(row: Row[Any]) -> OutboxMessage:
     return OutboxMessage(
         row.seq, row.message_id, row.topic, _body(row.body), row.created_at, row.sent_at, row.tries, row.error
     )
-
-
-#: A channel that was once switched on: every letter up to ``through`` is settled; the counts go on for ever.
-CHANNELS = sa.Table(
-    "report_channels",
-    META,
-    sa.Column("channel", sa.Text, primary_key=True),
-    sa.Column("began_at", sa.Float, nullable=False),
-    sa.Column("through", sa.Integer, nullable=False),
-    sa.Column("delivered", sa.Integer, nullable=False, default=0),
-    sa.Column("error", sa.Text),
-)
-#: What became of a letter in a channel: waiting, done, or refused. Rows of what is done go when ``through`` passes.
-REPORTS = sa.Table(
-    "reports",
-    META,
-    sa.Column("channel", sa.Text, primary_key=True),
-    sa.Column("seq", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("state", sa.Text, nullable=False),
-    sa.Column("tries", sa.Integer, nullable=False, default=0),
-    sa.Column("due_at", sa.Float, nullable=False, default=0.0),
-    sa.Column("settled_at", sa.Float),
-    sa.Column("error", sa.Text),
-)
-TABLES = [CHANNELS, REPORTS]

@@ -32,7 +32,7 @@ def alive(job: Job) -> Iterator[None]:
 def _beat(job: Job, done: threading.Event) -> None:
     while not done.wait(settings().run_lease / 4):
         try:
-            held = ledger().beat(job.run_id, job.attempt)
+            held = ledger().heartbeat(job.run_id, job.attempt)
         except Exception:
             # Whatever it was: a thread that ends here would have a healthy run declared dead.
             log.exception("%s: the heartbeat could not be written", job.change.title)

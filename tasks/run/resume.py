@@ -7,16 +7,15 @@ from prefect import get_run_logger
 from distgate.changes.change import Change
 from distgate.errors import ConfigurationError
 from distgate.files import RUN_RECORD
+from distgate.ledger.ledger import Ledger
 from distgate.ledger.resume import earlier_run, is_resumed, origins, stages_before, taken_over
-from distgate.ledger.runs import Run, RunLedger
+from distgate.ledger.runs import Run
 from distgate.pipelines import Pipeline
 from distgate.runs.record import RunRecordFile
 from tasks.run.artifacts import artifacts_dir, bring
 
 
-def find_earlier(
-    ledger: RunLedger, change: Change, pipeline: Pipeline, start_from: str, run_id: str, site: str
-) -> Run:
+def find_earlier(ledger: Ledger, change: Change, pipeline: Pipeline, start_from: str, run_id: str, site: str) -> Run:
     """The run whose results a new one takes. Raises ConfigurationError when there is none, when its artifacts are
     neither on this host nor in the site's store, or for a stage that does not exist; nothing is claimed before."""
     stages_before(pipeline, start_from)
@@ -31,7 +30,7 @@ def find_earlier(
     return earlier
 
 
-def take_over(ledger: RunLedger, run_id: str, record: RunRecordFile, earlier: Run, start_from: str) -> None:
+def take_over(ledger: Ledger, run_id: str, record: RunRecordFile, earlier: Run, start_from: str) -> None:
     """Let the run know what the earlier one found out; a retry of it keeps what it took the first time."""
     own = ledger.run(run_id)
     if own is not None and is_resumed(own.facts):

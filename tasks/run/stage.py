@@ -14,9 +14,8 @@ from prefect.flows import Flow
 
 from distgate.bus.announce import Announcer
 from distgate.errors import Cancelled, InfrastructureError
-from distgate.ledger.open import run_ledger
+from distgate.ledger.ledger import Ledger
 from distgate.ledger.resume import origin_of
-from distgate.ledger.runs import RunLedger
 from distgate.pipelines import DUPLICATE, FAILURES, Status
 from distgate.settings import settings
 from tasks.run.artifacts import kept
@@ -29,9 +28,9 @@ Slot = Callable[[Any], AbstractContextManager[Any]]
 
 
 @lru_cache(maxsize=1)
-def ledger() -> RunLedger:
+def ledger() -> Ledger:
     """The ledger of this process, as runs use it."""
-    return run_ledger(settings().ledger_url)
+    return Ledger(settings().ledger_url)
 
 
 @lru_cache(maxsize=1)

@@ -15,7 +15,8 @@ from commits import ALL, FAILURE, PREFIX, guests, push_broken, status_of
 
 from distgate.bus.queues import Subscription
 from distgate.files import tail_of
-from distgate.ledger.ledger import Ledger, Run
+from distgate.ledger.ledger import Ledger
+from distgate.ledger.runs import Run
 from distgate.process import run
 from distgate.waiting import Deadline, wait_for
 from lab import teardown

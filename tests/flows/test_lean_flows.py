@@ -12,7 +12,7 @@ from distgate.process import run
 #: Libraries of drivers, each of which costs a stage that has a use for it and no other.
 DRIVERS = (
     "ansible", "ansible_runner", "createrepo_c", "defusedxml", "dnf", "docker", "fedora_messaging", "gssapi", "koji",
-    "libvirt", "pika", "prefect.server", "psycopg", "pykickstart", "requests", "sqlalchemy",
+    "libvirt", "pika", "prefect.server", "psycopg", "pykickstart", "requests",
     "tmt", "twisted", "xmlrpc",
 )  # fmt: skip
 LOOK = "import importlib, sys; importlib.import_module(sys.argv[1]); print(*sorted(sys.modules))"

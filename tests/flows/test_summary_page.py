@@ -9,7 +9,7 @@ import pytest
 from distgate.changes.change import Change
 from distgate.errors import Cancelled, ConfigurationError, InfrastructureError, PackageError
 from distgate.guests.registry import HeldGuest
-from distgate.ledger.ledger import OutboxMessage, Run
+from distgate.ledger.runs import OutboxMessage, Run
 from distgate.ledger.stage_times import stage_times
 from distgate.process import run
 from distgate.runs.directory import RunDirectory

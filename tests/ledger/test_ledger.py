@@ -10,11 +10,8 @@ import pytest
 from distgate.bus.announce import Announcer
 from distgate.changes.change import Change
 from distgate.changes.triage import Decision
-from distgate.errors import ConfigurationError
 from distgate.ledger.history import LedgerHistory
 from distgate.ledger.ledger import Ledger
-from distgate.ledger.open import run_ledger
-from distgate.ledger.tables import SCHEMAS
 from distgate.operations.ledger_queries import histories
 from distgate.pipelines import PIPELINES, STAGES, Pipeline, status_fact
 from distgate.settings import Settings
@@ -27,7 +24,7 @@ URL = "http://ui/run"
 @pytest.fixture
 def announcer(ledger: Ledger, ledger_url: str) -> Iterator[Announcer]:
     """As a run has it: ``ledger`` has made the tables."""
-    opened = run_ledger(ledger_url)
+    opened = Ledger(ledger_url)
     yield Announcer(opened, Settings())
     opened.close()
 
@@ -158,20 +155,13 @@ def test_a_run_without_a_change_says_nothing(announcer: Announcer) -> None:
 
 def test_a_run_that_is_silent_is_found_until_it_beats_or_ends(ledger: Ledger, announcer: Announcer) -> None:
     ledger.claim(CHANGE, "run-1", URL)
-    assert [run.run_id for run in ledger.silent(-1)] == ["run-1"]
-    assert ledger.silent(3600) == []
-    assert ledger.beat("run-1", 1)
-    assert not ledger.beat("run-1", 2)
+    assert [run.run_id for run in ledger.without_heartbeat(-1)] == ["run-1"]
+    assert ledger.without_heartbeat(3600) == []
+    assert ledger.heartbeat("run-1", 1)
+    assert not ledger.heartbeat("run-1", 2)
     announcer.close("run-1", "ABORTED")
-    assert not ledger.beat("run-1", 1)
-    assert ledger.silent(-1) == []
-
-
-def test_a_ledger_of_another_schema_is_refused_with_a_hint(ledger_url: str, ledger: Ledger) -> None:
-    with ledger.transaction() as connection:
-        connection.execute(SCHEMAS.update().values(version=99))
-    with pytest.raises(ConfigurationError, match="has schema 99"):
-        Ledger(ledger_url)
+    assert not ledger.heartbeat("run-1", 1)
+    assert ledger.without_heartbeat(-1) == []
 
 
 def queued_for(pipeline: Pipeline) -> Decision:
@@ -187,7 +177,7 @@ def test_one_commit_may_have_a_run_of_each_pipeline_and_neither_holds_it_for_the
         assert [run.run_id for run in ledger.runs_of(CHANGE.key, pipeline)] == [f"run-{pipeline}"]
         assert ledger.run(f"run-{pipeline}") == runs[pipeline]
     assert [one.pipeline for one in histories(ledger, "dos2unix", "abab")] == list(PIPELINES)
-    assert sorted(run.pipeline for run in ledger.silent(-1)) == sorted(PIPELINES)
+    assert sorted(run.pipeline for run in ledger.without_heartbeat(-1)) == sorted(PIPELINES)
 
 
 def test_what_one_pipeline_answered_says_nothing_of_the_other(ledger: Ledger) -> None:
@@ -251,8 +241,7 @@ def test_every_stage_of_atomic_host_may_be_entered_and_broken_off(
 
 
 def _write_many(url: str, run: str) -> None:
-    # Runs and services write side by side.
-    ledger = Ledger(url) if int(run) % 2 else run_ledger(url)
+    ledger = Ledger(url)
     announcer = Announcer(ledger, Settings())
     change = CHANGE.model_copy(update={"rev": run * 40})
     ledger.claim(change, run, URL)

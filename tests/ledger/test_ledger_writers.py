@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from typing import TypeVar
 
 import pytest
@@ -16,9 +15,7 @@ from distgate.bus.announce import Announcer
 from distgate.changes.change import Change
 from distgate.changes.triage import Decision
 from distgate.ledger.ledger import Ledger
-from distgate.ledger.open import run_ledger
 from distgate.ledger.rejections import note_dead, reject, rejections
-from distgate.ledger.runs import RunLedger
 from distgate.ledger.tables import CHANGES, OUTBOX, RUNS
 from distgate.operations.figures import figures
 from distgate.operations.prune_ledger import Forgotten, forget
@@ -124,11 +121,9 @@ class TestWhileRowsAreForgotten:
         decision = Decision("queued", "is tested", "accepted", change=CHANGE)
         assert self.forgotten_while(ledger, lambda: ledger.record(CHANGE, decision)).new
 
-    @pytest.mark.parametrize("opened", [Ledger, run_ledger], ids=["a service's", "a run's"])
     def test_a_change_that_is_forgotten_just_then_is_claimed_as_a_new_one(
-        self, ledger: Ledger, announcer: Announcer, ledger_url: str, opened: Callable[[str], RunLedger]
+        self, ledger: Ledger, announcer: Announcer
     ) -> None:
-        with closing(opened(ledger_url)) as own:
-            run = self.forgotten_while(ledger, lambda: own.claim(CHANGE, "run-1", "http://ui/run"))
+        run = self.forgotten_while(ledger, lambda: ledger.claim(CHANGE, "run-1", "http://ui/run"))
         assert run is not None
         assert (run.run_id, run.attempt, run.ended) == ("run-1", 1, False)

@@ -6,8 +6,8 @@ import pytest
 
 from distgate.changes.change import Change
 from distgate.errors import ConfigurationError
-from distgate.ledger.ledger import Run
 from distgate.ledger.resume import earlier_run, is_resumed, origin_of, stages_before, taken_over
+from distgate.ledger.runs import Run
 from distgate.pipelines import Pipeline
 
 CHANGE = Change(namespace="rpms", repo="bash", rev="a" * 40, branch="f44", username="jane")

@@ -11,7 +11,7 @@ from jsonschema import ValidationError  # type: ignore[import-untyped]
 from distgate.bus.message import as_message, class_of
 from distgate.bus.render import Facts, render
 from distgate.cli.pages.messages import page
-from distgate.ledger.ledger import OutboxMessage
+from distgate.ledger.runs import OutboxMessage
 from distgate.pipelines import STAGES, Pipeline
 from distgate_messages import allpackages, atomic
 from distgate_messages.stage import StageMessage

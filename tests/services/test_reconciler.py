@@ -190,7 +190,7 @@ def test_a_silent_run_that_prefect_will_start_again_is_left_alone(bench: Bench, 
 def test_a_silent_run_that_has_only_just_begun_again_is_left_alone(bench: Bench) -> None:
     _, run_id = bench.work([QUEUED])
     patient = bench.own.model_copy(update={"run_lease": 0.1})
-    wait_for("the run to be silent", lambda: bench.ledger.silent(0.1), 10, interval=0.1)
+    wait_for("the run to be silent", lambda: bench.ledger.without_heartbeat(0.1), 10, interval=0.1)
     for state in ("PENDING", "RUNNING"):
         bench.force(run_id, "SCHEDULED")
         bench.force(run_id, state)
