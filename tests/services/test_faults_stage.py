@@ -24,6 +24,7 @@ def test_a_stage_ends_though_the_ledger_is_full_and_its_end_is_said_when_there_i
         "DISTGATE_LEDGER_URL": f"sqlite:///{room.directory}/ledger.db",
         "DISTGATE_ARTIFACTS_DIR": str(room.scratch),
         "DISTGATE_RETRY_DELAYS": "[0, 0]",
+        "PYTHONPATH": str(HERE.parent / "fixtures"),
     }
     ended = run(
         [sys.executable, HERE / "full_disk_pipeline.py", room.directory],
