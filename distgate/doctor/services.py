@@ -22,6 +22,7 @@ from distgate.doctor.report import Reading, Seen, judge_clock, judge_prefect
 from distgate.errors import ConfigurationError, DistgateError, InfrastructureError
 from distgate.ledger.database import file_of
 from distgate.ledger.ledger import Ledger
+from distgate.ledger.tables import SCHEMA
 from distgate.prefect_api import NoBlock, PrefectApi
 from distgate.runs.artifact_store import ArtifactStore
 
