@@ -1,4 +1,4 @@
-"""A broker and a Prefect server that these tests may break, and rooms beside them."""
+"""A broker and a Prefect server that these tests may break, and sites for them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from rooms import Room, tidy
+from fault_site import FaultSite, tidy
 
 from distgate.process import run
 from lab.sites.entrance import Entrance, entrance
@@ -21,23 +21,23 @@ def gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Entrance]:
 
 
 @pytest.fixture
-def room(gate: Entrance, tmp_path: Path) -> Iterator[Room]:
-    made = Room(gate, tmp_path, tmp_path)
-    yield made
-    tidy(made)
+def site(gate: Entrance, tmp_path: Path) -> Iterator[FaultSite]:
+    own_site = FaultSite(gate, tmp_path, tmp_path)
+    yield own_site
+    tidy(own_site)
 
 
 @pytest.fixture
-def narrow_room(gate: Entrance, tmp_path: Path) -> Iterator[Room]:
-    """A room whose ledger is on a disk of a megabyte."""
+def full_disk_site(gate: Entrance, tmp_path: Path) -> Iterator[FaultSite]:
+    """A site whose ledger is on a disk of a megabyte."""
     if os.geteuid() != 0:
         pytest.skip("only root can mount a small disk")
     disk = tmp_path / "disk"
     disk.mkdir()
     run(["mount", "-t", "tmpfs", "-o", "size=1m", "distgate-test", disk], timeout=10)
-    made = Room(gate, tmp_path, disk)
+    own_site = FaultSite(gate, tmp_path, disk)
     try:
-        yield made
-        tidy(made)
+        yield own_site
+        tidy(own_site)
     finally:
         run(["umount", "-l", disk], timeout=10)

@@ -4,10 +4,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from fault_site import fill
 from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
-from rooms import fill
 
 from distgate.changes.change import Change
 from tasks.claim import claim_change

@@ -10,7 +10,7 @@ from typing import Any
 import pika
 import pytest
 import sqlalchemy as sa
-from rooms import TOPIC, Room, headers, push, tidy
+from fault_site import TOPIC, FaultSite, headers, push, tidy
 
 from distgate.ledger.tables import CHANGES
 from distgate.waiting import wait_for
@@ -122,29 +122,29 @@ HARMLESS: dict[str, tuple[bytes, dict[str, Any]]] = {
 def fates(gate: Entrance, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """All of them, sent to one intake and followed by a good push: ``dead``, ``accepted`` or ``ignored`` by name."""
     scratch = tmp_path_factory.mktemp("poison")
-    room = Room(gate, scratch, scratch)
+    site = FaultSite(gate, scratch, scratch)
     cases = {name: (body, {}) for name, body in UNREADABLE.items()}
     cases |= {name: (with_commit(), wrapping) for name, wrapping in MISLABELLED.items()} | HARMLESS
     last = push()
-    with room.running("intake") as intake:
+    with site.running("intake") as intake:
         for name, (body, wrapping) in cases.items():
             known = {"message_id": name, "headers": headers(), "correlation_id": name} | wrapping
-            room.send_raw(body, TOPIC, pika.BasicProperties(**known))
-        room.send(last)
-        wait_for("the good push to be accepted", lambda: keys(room, [last]), 90, evidence=lambda: room.log("intake"))
-        room.settle(1)
+            site.send_raw(body, TOPIC, pika.BasicProperties(**known))
+        site.send(last)
+        wait_for("the good push to be accepted", lambda: keys(site, [last]), 90, evidence=lambda: site.log("intake"))
+        site.settle(1)
         alive = intake.poll() is None
     yield {
         "the intake": "alive" if alive else "ended",
-        **{name: "accepted" if keys(room, [body]) else "ignored" for name, (body, _) in cases.items()},
-        **dict.fromkeys(room.dead(), "dead"),
+        **{name: "accepted" if keys(site, [body]) else "ignored" for name, (body, _) in cases.items()},
+        **dict.fromkeys(site.dead(), "dead"),
     }
-    tidy(room)
+    tidy(site)
 
 
-def keys(room: Room, bodies: list[Any]) -> list[str]:
+def keys(site: FaultSite, bodies: list[Any]) -> list[str]:
     """The commits of these pushes that the ledger accepted."""
-    with room.ledger.transaction() as connection:
+    with site.ledger.transaction() as connection:
         known = connection.execute(sa.select(CHANGES.c.key).where(CHANGES.c.decision == "queued")).scalars().all()
     text = [one.decode("utf-8", "replace") if isinstance(one, bytes) else json.dumps(one) for one in bodies]
     return [key for key in known if any(key.partition("#")[2] in one for one in text)]

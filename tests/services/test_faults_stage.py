@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from rooms import Room
+from fault_site import FaultSite
 
 from distgate.prefect_api import PrefectApi
 from distgate.process import run
@@ -16,20 +16,20 @@ HERE = Path(__file__).parent
 
 
 def test_a_stage_ends_though_the_ledger_is_full_and_its_end_is_said_when_there_is_room_again(
-    narrow_room: Room,
+    full_disk_site: FaultSite,
 ) -> None:
-    room = narrow_room
-    log = room.scratch / "flow.log"
+    site = full_disk_site
+    log = site.scratch / "flow.log"
     known = {
-        "DISTGATE_LEDGER_URL": f"sqlite:///{room.directory}/ledger.db",
-        "DISTGATE_ARTIFACTS_DIR": str(room.scratch),
+        "DISTGATE_LEDGER_URL": f"sqlite:///{site.directory}/ledger.db",
+        "DISTGATE_ARTIFACTS_DIR": str(site.scratch),
         "DISTGATE_RETRY_DELAYS": "[0, 0]",
         "PYTHONPATH": str(HERE.parent / "fixtures"),
     }
     ended = run(
-        [sys.executable, HERE / "full_disk_pipeline.py", room.directory],
+        [sys.executable, HERE / "full_disk_pipeline.py", site.directory],
         timeout=300,
-        env=room.gate.prefect.environment | known,
+        env=site.gate.prefect.environment | known,
         log_to=log,
         allowed=(0, 1),
     )
@@ -39,12 +39,12 @@ def test_a_stage_ends_though_the_ledger_is_full_and_its_end_is_said_when_there_i
     assert "its last message could not be written" in log.read_text()
     assert "is its disk full" in log.read_text()
 
-    (room.directory / "filler").unlink()
-    with PrefectApi(room.gate.prefect.api_url) as prefect:
-        reconciler = Reconciler(room.ledger, prefect, Settings(run_lease=0.01))
+    (site.directory / "filler").unlink()
+    with PrefectApi(site.gate.prefect.api_url) as prefect:
+        reconciler = Reconciler(site.ledger, prefect, Settings(run_lease=0.01))
         for _ in range(2):  # the second look finds nothing to mend
             reconciler.look()
-    said = [f"{one.topic.split('allpackages.')[1]} {one.body['status']}" for one in room.ledger.unsent()]
+    said = [f"{one.topic.split('allpackages.')[1]} {one.body['status']}" for one in site.ledger.unsent()]
     assert said == [
         "package.queued SUCCESS",
         "package.running SUCCESS",

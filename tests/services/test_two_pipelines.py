@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fault_site import TOPIC, FaultSite, push, rev_of
 from faulty_line import FaultyLine
 from fedora_messaging.message import Message
-from rooms import TOPIC, Room, push, rev_of
 
 from distgate.changes.change import MalformedMessage
 from distgate.errors import InfrastructureError
@@ -50,13 +50,13 @@ def listed_push() -> dict[str, Any]:
     return made
 
 
-def labels_of(room: Room, rev: str, expected: int) -> list[str]:
+def labels_of(site: FaultSite, rev: str, expected: int) -> list[str]:
     """The pipelines of the events about a commit, once there are as many as expected."""
     found = wait_for(
         f"{expected} events",
-        lambda: found if len(found := room.events_for(rev)) >= expected else None,
+        lambda: found if len(found := site.events_for(rev)) >= expected else None,
         90,
-        evidence=lambda: room.log("intake"),
+        evidence=lambda: site.log("intake"),
     )
     assert len({event["id"] for event in found}) == len(found)
     assert {event["resource"]["distgate.rev"] for event in found} == {rev}
@@ -69,65 +69,65 @@ def decisions(ledger: Ledger, body: dict[str, Any]) -> dict[str, tuple[str, str,
     return {one.pipeline: (one.decision, one.rule, one.seen) for one in found}
 
 
-def test_one_push_is_an_event_of_each_pipeline_and_its_copies_are_none(room: Room, both: dict[str, str]) -> None:
+def test_one_push_is_an_event_of_each_pipeline_and_its_copies_are_none(site: FaultSite, both: dict[str, str]) -> None:
     one, later = listed_push(), listed_push()
-    with room.running("intake", **both):
-        room.send(one, one, one)
-        assert labels_of(room, rev_of(one), 2) == list(BOTH)
-        room.send(later)
-        assert labels_of(room, rev_of(later), 2) == list(BOTH)
-        assert labels_of(room, rev_of(one), 2) == list(BOTH)
-        room.settle(4)
-        assert decisions(room.ledger, one) == dict.fromkeys(BOTH, ("queued", "accepted", 3))
+    with site.running("intake", **both):
+        site.send(one, one, one)
+        assert labels_of(site, rev_of(one), 2) == list(BOTH)
+        site.send(later)
+        assert labels_of(site, rev_of(later), 2) == list(BOTH)
+        assert labels_of(site, rev_of(one), 2) == list(BOTH)
+        site.settle(4)
+        assert decisions(site.ledger, one) == dict.fromkeys(BOTH, ("queued", "accepted", 3))
         # The automation of All Packages takes its own event alone.
-        assert room.runs_for(rev_of(one), rev_of(later)) == [1, 1]
-        room.settle(5)
+        assert site.runs_for(rev_of(one), rev_of(later)) == [1, 1]
+        site.settle(5)
 
 
 def test_a_package_that_atomic_host_has_not_is_tested_by_one_and_ignored_by_the_other(
-    room: Room, both: dict[str, str]
+    site: FaultSite, both: dict[str, str]
 ) -> None:
     one = push()
-    with room.running("intake", **both):
-        room.send(one, one)
-        assert labels_of(room, rev_of(one), 1) == ["allpackages"]
-        room.settle(1)
-    assert decisions(room.ledger, one) == {
+    with site.running("intake", **both):
+        site.send(one, one)
+        assert labels_of(site, rev_of(one), 1) == ["allpackages"]
+        site.settle(1)
+    assert decisions(site.ledger, one) == {
         "allpackages": ("queued", "accepted", 2),
         "atomic": ("ignored", "package", 2),
     }
-    (letter,) = room.ledger.unsent()
-    assert letter.topic == "org.centos.prod.ci.pipeline.package.ignored"
-    assert letter.body["ref"] == "fedora/f41/x86_64/atomic-host"
-    assert letter.body["rev"] == rev_of(one)
+    (message,) = site.ledger.unsent()
+    assert message.topic == "org.centos.prod.ci.pipeline.package.ignored"
+    assert message.body["ref"] == "fedora/f41/x86_64/atomic-host"
+    assert message.body["rev"] == rev_of(one)
 
 
-def test_what_both_ignore_is_said_by_each_on_its_own_topic(room: Room, both: dict[str, str]) -> None:
+def test_what_both_ignore_is_said_by_each_on_its_own_topic(site: FaultSite, both: dict[str, str]) -> None:
     one, later = push(branch="epel9"), listed_push()
-    with room.running("intake", **both):
-        room.send(one, one, later)
-        room.settle(2)
-    letters = [letter for letter in room.ledger.unsent() if letter.body["rev"] == rev_of(one)]
-    assert sorted(letter.topic for letter in letters) == [
+    with site.running("intake", **both):
+        site.send(one, one, later)
+        site.settle(2)
+    messages = [message for message in site.ledger.unsent() if message.body["rev"] == rev_of(one)]
+    assert sorted(message.topic for message in messages) == [
         "org.centos.prod.ci.pipeline.allpackages.package.ignored",
         "org.centos.prod.ci.pipeline.package.ignored",
     ]
-    assert len({letter.body["build_id"] for letter in letters}) == 2
+    assert len({message.body["build_id"] for message in messages}) == 2
 
 
 def test_an_intake_killed_before_prefect_heard_of_either_tells_it_of_both_when_it_is_back(
-    room: Room, both: dict[str, str]
+    site: FaultSite, both: dict[str, str]
 ) -> None:
     one = listed_push()
-    with FaultyLine(room.gate.prefect.port, mode="deaf") as line:
-        with room.running("intake", PREFECT_API_URL=line.url("/api"), DISTGATE_PUSH_SETTLES="0", **both) as intake:
-            room.send(one)
-            wait_for("it to be written down", lambda: decisions(room.ledger, one), 90)
+    with FaultyLine(site.gate.prefect.port, mode="deaf") as line:
+        with site.running("intake", PREFECT_API_URL=line.url("/api"), DISTGATE_PUSH_SETTLES="0", **both) as intake:
+            site.send(one)
+            wait_for("it to be written down", lambda: decisions(site.ledger, one), 90)
             kill(intake)
-        assert room.events_for(rev_of(one)) == []
-    with room.running("intake", DISTGATE_PUSH_SETTLES="0", **both):
-        assert labels_of(room, rev_of(one), 2) == list(BOTH)
-        room.settle(2)
+        assert site.events_for(rev_of(one)) == []
+    with site.running("intake", DISTGATE_PUSH_SETTLES="0", **both):
+        assert labels_of(site, rev_of(one), 2) == list(BOTH)
+        site.settle(2)
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
