@@ -64,18 +64,18 @@ class CappedLog:
         self._sink.flush()
 
     def _put(self, text: str) -> None:
-        shown = _shown(text)
-        self._sink.write(shown)
+        printed = _shown(text)
+        self._sink.write(printed)
         self._sink.flush()
-        self._room -= len(shown)
+        self._room -= len(printed)
 
     def _remember(self, data: bytes) -> None:
         self._tail.append(data)
         self._tail_size += len(data)
         while self._tail_size - len(self._tail[0]) >= self._tail_limit:
-            gone = len(self._tail.popleft())
-            self._tail_size -= gone
-            self.dropped += gone
+            dropped = len(self._tail.popleft())
+            self._tail_size -= dropped
+            self.dropped += dropped
 
 
 def _shown(text: str) -> bytes:
@@ -92,8 +92,8 @@ LOOK = 1.0
 
 
 @contextlib.contextmanager
-def limited(console: Path, limit: int = LIMIT, kept: int = KEPT, look: float = LOOK) -> Iterator[None]:
-    """While this lasts, shorten ``console`` to its last ``kept`` bytes whenever it has more than ``limit``.
+def limited(console: Path, limit: int = LIMIT, remaining: int = KEPT, look: float = LOOK) -> Iterator[None]:
+    """While this lasts, shorten ``console`` to its last ``remaining`` bytes whenever it has more than ``limit``.
 
     Whoever writes it must append (O_APPEND): it goes on behind what is kept.
     """
@@ -102,7 +102,7 @@ def limited(console: Path, limit: int = LIMIT, kept: int = KEPT, look: float = L
     def watch() -> None:
         while not over.wait(look):
             with contextlib.suppress(OSError):
-                _shorten(console, limit, kept)
+                _shorten(console, limit, remaining)
 
     watcher = threading.Thread(target=watch, name=f"limit of {console.name}", daemon=True)
     watcher.start()
@@ -113,13 +113,13 @@ def limited(console: Path, limit: int = LIMIT, kept: int = KEPT, look: float = L
         watcher.join()
 
 
-def _shorten(console: Path, limit: int, kept: int) -> None:
+def _shorten(console: Path, limit: int, remaining: int) -> None:
     size = console.stat().st_size
     if size <= limit:
         return
     with console.open("r+b") as stream:
-        stream.seek(size - kept)
-        end = stream.read(kept)
+        stream.seek(size - remaining)
+        end = stream.read(remaining)
     os.truncate(console, 0)
     with console.open("ab") as stream:
         stream.write(f"[distgate: {size - len(end)} bytes were dropped here]\n".encode() + end)

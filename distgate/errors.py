@@ -117,6 +117,6 @@ class Failure:
     def error(self, *classes: type[DistgateError], evidence: str = "") -> DistgateError:
         """The error again: of its own class if that is known here or among ``classes``, else of the class for its
         blame. Without evidence of its own it gets ``evidence``."""
-        known: tuple[type[DistgateError], ...] = (TimedOut, GaveUp, *classes)
-        kind = next((kind for kind in known if kind.__name__ == self.kind), error_for(self.blame))
+        candidates: tuple[type[DistgateError], ...] = (TimedOut, GaveUp, *classes)
+        kind = next((kind for kind in candidates if kind.__name__ == self.kind), error_for(self.blame))
         return kind(self.message, hint=self.hint, evidence=self.evidence or evidence)

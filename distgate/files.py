@@ -158,12 +158,12 @@ class _Position:
         self._outer: list[os.stat_result] = []
 
     def entries(self) -> list[TreeEntry]:
-        found = []
+        tree_entries = []
         with suppress(OSError), os.scandir(self._directory) as entries:
             for entry in sorted(entries, key=lambda entry: entry.name):
                 with suppress(OSError):
-                    found.append(TreeEntry(entry.name, entry.stat(follow_symlinks=False), self._names))
-        return found
+                    tree_entries.append(TreeEntry(entry.name, entry.stat(follow_symlinks=False), self._names))
+        return tree_entries
 
     def down(self, name: str) -> bool:
         """Step into a subdirectory; False when it cannot be read, or could not be left again."""
@@ -264,9 +264,9 @@ class _Removal:
     def _empty(self, directory: int, top: int) -> list[str]:
         """Remove the files of a directory and move its subdirectories to ``top``; the names that these have there."""
         with os.scandir(directory) as entries:
-            found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+            names = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
         moved = []
-        for name, is_directory in found:
+        for name, is_directory in names:
             with self.attempt(), suppress(FileNotFoundError):
                 if not is_directory:
                     os.unlink(name, dir_fd=directory)

@@ -114,8 +114,8 @@ def lease(directory: Path, name: str) -> Iterator[None]:
 
 def leases(directory: Path) -> tuple[LockOwner, ...]:
     """Who leases ``directory``, the longest holder first; lines of the dead are left out."""
-    found = (_living(line) for line in (directory / HOLDERS).glob("*.json"))
-    return tuple(sorted((holder for holder in found if holder), key=lambda holder: holder.since))
+    owners = (_living(line) for line in (directory / HOLDERS).glob("*.json"))
+    return tuple(sorted((holder for holder in owners if holder), key=lambda holder: holder.since))
 
 
 @contextmanager
@@ -129,15 +129,15 @@ def unleased(directory: Path) -> Iterator[bool]:
 def in_use(file: Path, leased: Path | None = None) -> Iterator[None]:
     """Keep ``file``, which stands for ``leased``, from being removed by ``unused`` for the block: a lease of one file
     whose owners need no list. Raises Gone when it was removed before."""
-    gone = Gone(f"{leased or file} is gone: it was removed before it could be leased", hint="ask for it anew")
+    error = Gone(f"{leased or file} is gone: it was removed before it could be leased", hint="ask for it anew")
     try:
         stream = file.open("rb")
     except (FileNotFoundError, NotADirectoryError):
-        raise gone from None
+        raise error from None
     try:
         fcntl.flock(stream, fcntl.LOCK_SH)  # others hold it alone for moments only
         if not _still_at(stream, file):
-            raise gone
+            raise error
         yield
     finally:
         _release(stream)

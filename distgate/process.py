@@ -79,17 +79,17 @@ def run(
     ``most`` bytes of either output are kept. Raises ProcessTimedOut after ``timeout`` seconds, and
     ConfigurationError when the program does not exist.
     """
-    words = [os.fspath(word) for word in argv]
-    log.debug("run: %s", shlex.join(words))
+    command = [os.fspath(argument) for argument in argv]
+    log.debug("run: %s", shlex.join(command))
     sink = log_to.open("ab") if log_to else None
     try:
-        child = _start(words, env, cwd, stdin is not None, sink, split_errors, pass_fds)
-        out, err = _communicate(child, stdin, timeout, words, log_to, most)
+        child = _start(command, env, cwd, stdin is not None, sink, split_errors, pass_fds)
+        out, err = _communicate(child, stdin, timeout, command, log_to, most)
     finally:
         if sink:
             sink.close()
     output = tail_of(log_to) if log_to else out
-    completed = Completed(tuple(words), child.returncode, output, err)
+    completed = Completed(tuple(command), child.returncode, output, err)
     if child.returncode not in allowed:
         raise _failure(completed, error, hint)
     return completed
@@ -107,47 +107,47 @@ def spawn(
     It reads nothing and sees only PASSED_ON and ``env``. Whoever calls this must end and reap it. Raises
     ConfigurationError when the program does not exist.
     """
-    words = [os.fspath(word) for word in argv]
-    log.debug("spawn: %s", shlex.join(words))
+    command = [os.fspath(argument) for argument in argv]
+    log.debug("spawn: %s", shlex.join(command))
     with log_to.open("ab") as sink:
-        return _start(words, env, cwd, False, sink, False)
+        return _start(command, env, cwd, False, sink, False)
 
 
 @contextlib.contextmanager
-def held(argv: Sequence[str | os.PathLike[str]], *, word: str, timeout: float) -> Iterator[int]:
-    """A process that runs as long as the body, and holds something for it; the body is told its pid.
+def background(argv: Sequence[str | os.PathLike[str]], *, ready_line: str, timeout: float) -> Iterator[int]:
+    """A process that runs as long as the body, such as one that holds a lock for it; the body gets its process ID.
 
-    Entered once it has said the line ``word``. It is to end at the end of its input, which comes when the body ends,
-    and also when this process is killed. Raises ProcessFailed, with what it said, when it ends before it said so, and
-    ProcessTimedOut when it does not say so within ``timeout`` seconds.
+    The body begins once the process has printed ``ready_line``. It is to end at the end of its input, which comes
+    when the body ends, and also when this process is killed. Raises ProcessFailed, with its output, when it ends
+    before that line, and ProcessTimedOut when the line does not come within ``timeout`` seconds.
     """
-    words = [os.fspath(one) for one in argv]
-    log.debug("held: %s", shlex.join(words))
-    child = _start(words, None, None, True, None, False)
+    command = [os.fspath(argument) for argument in argv]
+    log.debug("background: %s", shlex.join(command))
+    child = _start(command, None, None, True, None, False)
     try:
-        said = _until_line(child, word, timeout)
-        if said is not None:
-            raise ProcessFailed(f"{Path(words[0]).name} ended before it said {word!r}", evidence=said)
+        output = _until_line(child, ready_line, timeout)
+        if output is not None:
+            raise ProcessFailed(f"{Path(command[0]).name} ended before it said {ready_line!r}", evidence=output)
         yield child.pid
     finally:
         _let_go(child)
 
 
-def _until_line(child: subprocess.Popen[bytes], word: str, timeout: float) -> str | None:
-    """None once ``child`` has said the line ``word``; what it said when it ended without."""
+def _until_line(child: subprocess.Popen[bytes], ready_line: str, timeout: float) -> str | None:
+    """None once ``child`` has said the line ``ready_line``; what it said when it ended without."""
     assert child.stdout  # noqa: S101 - it was started with a pipe
-    end, said = time.monotonic() + timeout, bytearray()
+    end, output = time.monotonic() + timeout, bytearray()
     with selectors.DefaultSelector() as ready:
         ready.register(child.stdout, selectors.EVENT_READ)
-        while word.encode() not in said.split(b"\n")[:-1]:
+        while ready_line.encode() not in output.split(b"\n")[:-1]:
             if not ready.select(max(0.0, end - time.monotonic())):
                 raise ProcessTimedOut(
-                    f"{word!r} was not said within {timeout:g} s", evidence=said.decode("utf-8", "replace")
+                    f"{ready_line!r} was not said within {timeout:g} s", evidence=output.decode("utf-8", "replace")
                 )
             data = os.read(child.stdout.fileno(), 1 << 12)
-            said += data
+            output += data
             if not data:
-                return said.decode("utf-8", "replace")[-TAIL:]
+                return output.decode("utf-8", "replace")[-TAIL:]
     return None
 
 
@@ -219,7 +219,7 @@ def on_path(program: str) -> bool:
 
 
 def _start(
-    words: list[str],
+    command: list[str],
     env: Mapping[str, str] | None,
     cwd: Path | None,
     fed: bool,
@@ -229,7 +229,7 @@ def _start(
 ) -> subprocess.Popen[bytes]:
     try:
         return subprocess.Popen(
-            words,
+            command,
             env=environment(env),
             cwd=cwd,
             stdin=subprocess.PIPE if fed else subprocess.DEVNULL,
@@ -241,7 +241,7 @@ def _start(
     except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
         where = f" in {cwd}" if cwd and not cwd.is_dir() else ""
         raise ConfigurationError(
-            f"cannot start {words[0]}{where}: {error.strerror}", hint="./run installs what distgate needs"
+            f"cannot start {command[0]}{where}: {error.strerror}", hint="./run installs what distgate needs"
         ) from error
 
 
@@ -249,7 +249,7 @@ def _communicate(
     child: subprocess.Popen[bytes],
     stdin: str | None,
     timeout: float,
-    words: list[str],
+    command: list[str],
     log_to: Path | None,
     most: int | None,
 ) -> tuple[str, str]:
@@ -262,10 +262,10 @@ def _communicate(
             out, err = _beginnings(child, timeout, most)
     except subprocess.TimeoutExpired:
         kill_group(child.pid)
-        said = _rest_of(child)
-        seen = tail_of(log_to) if log_to else said.decode("utf-8", "replace")[-TAIL:]
+        output = _rest_of(child)
+        seen = tail_of(log_to) if log_to else output.decode("utf-8", "replace")[-TAIL:]
         raise ProcessTimedOut(
-            f"{Path(words[0]).name} was killed after {timeout:g} s: {shlex.join(words)}", evidence=seen
+            f"{Path(command[0]).name} was killed after {timeout:g} s: {shlex.join(command)}", evidence=seen
         ) from None
     except BaseException:
         kill_group(child.pid)
@@ -277,45 +277,45 @@ def _communicate(
 def _beginnings(child: subprocess.Popen[bytes], timeout: float, most: int) -> tuple[bytes, bytes]:
     """The first ``most`` bytes of each output, read to its end. Raises TimeoutExpired as communicate does."""
     end = time.monotonic() + timeout
-    kept = {pipe: bytearray() for pipe in (child.stdout, child.stderr) if pipe}
+    beginnings = {pipe: bytearray() for pipe in (child.stdout, child.stderr) if pipe}
     with selectors.DefaultSelector() as ready:
-        for pipe in kept:
+        for pipe in beginnings:
             ready.register(pipe, selectors.EVENT_READ)
         while ready.get_map():
-            left = end - time.monotonic()
-            if left <= 0:
+            remaining = end - time.monotonic()
+            if remaining <= 0:
                 raise subprocess.TimeoutExpired(child.args, timeout)
-            for key, _ in ready.select(left):
+            for key, _ in ready.select(remaining):
                 data = os.read(key.fd, 1 << 16)
-                into = kept[cast("IO[bytes]", key.fileobj)]
+                into = beginnings[cast("IO[bytes]", key.fileobj)]
                 into += data[: max(0, most - len(into))]
                 if not data:
                     ready.unregister(key.fileobj)
     child.wait(max(0.0, end - time.monotonic()))
-    for pipe in kept:
+    for pipe in beginnings:
         pipe.close()
-    out, err = (bytes(kept[pipe]) if pipe else b"" for pipe in (child.stdout, child.stderr))
+    out, err = (bytes(beginnings[pipe]) if pipe else b"" for pipe in (child.stdout, child.stderr))
     return out, err
 
 
 def _rest_of(child: subprocess.Popen[bytes]) -> bytes:
     """What a killed process had said. A descendant in a session of its own lives on and may hold the pipe open."""
-    said: bytes | None
+    output: bytes | None
     try:
-        said, _ = child.communicate(timeout=DRAIN_SECONDS)
+        output, _ = child.communicate(timeout=DRAIN_SECONDS)
     except subprocess.TimeoutExpired as error:
-        said = error.stdout
+        output = error.stdout
         for pipe in (child.stdin, child.stdout, child.stderr):
             if pipe:
                 pipe.close()
         child.wait()
-    return said or b""
+    return output or b""
 
 
 def _failure(completed: Completed, error: type[DistgateError] | None, hint: str) -> DistgateError:
-    said = (completed.errors or completed.output)[-TAIL:]
+    evidence = (completed.errors or completed.output)[-TAIL:]
     command = shlex.join(completed.argv)
     text = f"{Path(completed.argv[0]).name} ended with status {completed.returncode}: {command}"
     if error is None:
-        return ProcessFailed(text, hint=hint, evidence=said, completed=completed)
-    return error(text, hint=hint, evidence=said)
+        return ProcessFailed(text, hint=hint, evidence=evidence, completed=completed)
+    return error(text, hint=hint, evidence=evidence)

@@ -28,11 +28,13 @@ def printable(text: str, *, newlines: bool = True) -> str:
 
     The result can always be encoded as UTF-8.
     """
-    shown = _ESCAPES.sub("", text)
+    plain = _ESCAPES.sub("", text)
     if not newlines:
-        shown = " ".join(shown.split())
-    kept = "\n\t"
-    return "".join(one for one in shown if one in kept or unicodedata.category(one) not in _UNSEEN)
+        plain = " ".join(plain.split())
+    whitespace = "\n\t"
+    return "".join(
+        character for character in plain if character in whitespace or unicodedata.category(character) not in _UNSEEN
+    )
 
 
 def inline(text: str) -> str:
@@ -42,10 +44,10 @@ def inline(text: str) -> str:
 
 def fenced(text: str) -> str:
     """``text`` as a block of markdown code, with a fence that the text itself cannot close."""
-    shown = printable(text)
-    longest = max((len(run) for run in re.findall(r"`+", shown)), default=0)
+    plain = printable(text)
+    longest = max((len(run) for run in re.findall(r"`+", plain)), default=0)
     fence = "`" * max(3, longest + 1)
-    return f"{fence}\n{shown}\n{fence}"
+    return f"{fence}\n{plain}\n{fence}"
 
 
 def first_of(names: Sequence[str], separator: str = ", ", most: int = 5) -> str:
@@ -60,10 +62,10 @@ _WRITTEN = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*([KMGTP]?)(?:i?B)?", re
 
 def parse_size(text: str) -> int:
     """The bytes that ``text`` means; units are powers of 1024. ConfigurationError when it is no size."""
-    found = _WRITTEN.fullmatch(text.strip())
-    if not found:
+    match = _WRITTEN.fullmatch(text.strip())
+    if not match:
         raise ConfigurationError(f"{text!r} is no size", hint="a number and a unit: 500M, 50G, 1.5T")
-    number, unit = found.groups()
+    number, unit = match.groups()
     return int(float(number) * 1024 ** (_UNITS.find(unit.upper()) + 1 if unit else 0))
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from distgate.atomic.disk import OFFSET, Deployment
 from distgate.errors import InfrastructureError, PackageError
-from distgate.mounts.root import Place, cleanup_after, system_directories
+from distgate.mounts.root import InstallRoot, cleanup_after, system_directories
 from distgate.process import ProcessFailed, run
 from distgate.rpm.file_attributes import policy_of
 from distgate.rpm.transaction import Script
@@ -119,7 +119,7 @@ def _host_root(sysroot: Path, wanted: Deployment, workspace: Path) -> Iterator[P
             run(["mount", "--bind", source, root / target], timeout=60, error=InfrastructureError)
             bound.enter_context(cleanup_after(partial(_unmount, root / target)))
         run(["mount", "-o", "remount,bind,ro", root / "usr"], timeout=60, error=InfrastructureError)
-        with system_directories(Place(root), shared):
+        with system_directories(InstallRoot(root), shared):
             yield root
 
 

@@ -13,7 +13,7 @@ from distgate.atomic.guest import COMMAND_SECONDS, TreeGuest
 from distgate.errors import ConfigurationError, DistgateError, InfrastructureError, PackageError, TimedOut
 from distgate.guests.base import Guest, GuestHost, GuestStopped
 from distgate.guests.boot import BootReport, UnitVerdict
-from distgate.guests.tunnel import door
+from distgate.guests.tunnel import reverse_tunnel
 from distgate.images.smoke import SmokeReport
 from distgate.ostree.base import ComposedTree
 from distgate.rpm.nevra import Nevra
@@ -159,7 +159,7 @@ class _Test:
         try:
             with self._booted("boot the host before", "guest") as guest:
                 parent, remote, failed = self._look_before(guest)
-                with self.steps.step("upgrade over http"), door(guest, url) as inside:
+                with self.steps.step("upgrade over http"), reverse_tunnel(guest, url) as inside:
                     self._asks(guest).upgrade(self.tree, remote, inside, url, self.how.upgrade_seconds)
                 guest = self._restart(guest, "restart into the new commit")
                 self.upgraded = True

@@ -19,7 +19,7 @@ from distgate.conformance.topology import Topology
 from distgate.conformance.yaml_fields import Fields, read_fields
 from distgate.errors import ConfigurationError, InfrastructureError
 from distgate.guests import ssh
-from distgate.process import ProcessFailed, ProcessTimedOut, held
+from distgate.process import ProcessFailed, ProcessTimedOut, background
 from distgate.steps import Progress
 
 _HOST = r"[A-Za-z0-9][A-Za-z0-9.:-]*"
@@ -121,7 +121,7 @@ def _locked(node: ClusterNode, timeout: float) -> Iterator[None]:
     argv = node.address.command(f"sh -c {shlex.quote(command)}")
     with ExitStack() as stack:
         try:
-            stack.enter_context(held(argv, word="held", timeout=timeout + _CONNECT_SECONDS))
+            stack.enter_context(background(argv, ready_line="held", timeout=timeout + _CONNECT_SECONDS))
         except (ProcessFailed, ProcessTimedOut) as error:
             timed_out = re.search(r"^taken$", error.evidence, re.MULTILINE)
             why = f"is still used by another run after {timeout:g} s" if timed_out else "could not be locked"

@@ -20,7 +20,7 @@ from distgate.conformance.cluster import ClusterNode
 from distgate.conformance.topology import Topology
 from distgate.errors import ConfigurationError
 from distgate.runners.ansible_environment import checked_bins, connection, environment, readable_for, suite_run_of
-from distgate.sandbox.sandbox import Limits, Sandbox, Way
+from distgate.sandbox.sandbox import Limits, PortForward, Sandbox
 from distgate.testing.verdict import SuiteRun
 
 #: The first node's ssh port inside of the sandbox; the others follow.
@@ -82,8 +82,8 @@ class ClusterPlaybooks:
                 readable=[*([self._files] if self._files else []), *self._roles_path, *readable_for(self._bins)],
                 copies=[profile, private],
                 artifacts=artifacts,
-                ways=[
-                    Way(_FIRST_PORT + number, node.address.host, node.address.port)
+                forwards=[
+                    PortForward(_FIRST_PORT + number, node.address.host, node.address.port)
                     for number, node in enumerate(self._nodes)
                 ],
                 cwd=(profile / playbook).parent,

@@ -76,9 +76,9 @@ class Probe:
 def find_qemu() -> str:
     """The system emulator's absolute path. Raises ConfigurationError when there is none."""
     for program in ("qemu-system-x86_64", "/usr/libexec/qemu-kvm"):
-        found = shutil.which(program)
-        if found:
-            return found
+        binary = shutil.which(program)
+        if binary:
+            return binary
     raise ConfigurationError(
         "no qemu-system-x86_64 on this host", hint="install qemu-system-x86 (Debian) or qemu-kvm (Fedora)"
     )
@@ -129,9 +129,9 @@ def remembered_choice(memory: Path, limit: float = LIMIT) -> Accelerator:
     Asks again, and writes the answer there, when there is none that still holds: a refusal of KVM costs ``limit``
     seconds to find out, which each process would spend anew.
     """
-    known = known_choice(memory, limit)
-    if known:
-        return known
+    remembered = known_choice(memory, limit)
+    if remembered:
+        return remembered
     chosen = choose(limit)
     answer = {"circumstances": _circumstances(limit), "at": time.time(), "accelerator": asdict(chosen)}
     files.write_cached(memory, json.dumps(answer).encode())
@@ -143,10 +143,10 @@ def known_choice(memory: Path, limit: float = LIMIT) -> Accelerator | None:
     # Whatever is odd about the file is as good as no file.
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         answer = json.loads(memory.read_text())
-        known = Accelerator(**answer["accelerator"])
-        holds = known.name == "kvm" or 0 <= time.time() - answer["at"] < _REFUSAL_HOLDS
-        if answer["circumstances"] == _circumstances(limit) and holds and known.name in ("kvm", "tcg"):
-            return known
+        accelerator = Accelerator(**answer["accelerator"])
+        holds = accelerator.name == "kvm" or 0 <= time.time() - answer["at"] < _REFUSAL_HOLDS
+        if answer["circumstances"] == _circumstances(limit) and holds and accelerator.name in ("kvm", "tcg"):
+            return accelerator
     return None
 
 

@@ -39,8 +39,8 @@ _PANIC = re.compile(r"---\[ end (Kernel panic.*?) \]---")
 
 def panic(console: str) -> str:
     """What a kernel said when it gave up, of the end of its console; empty while it has not."""
-    found = _PANIC.findall(console)
-    return printable(found[-1], newlines=False) if found else ""
+    panics = _PANIC.findall(console)
+    return printable(panics[-1], newlines=False) if panics else ""
 
 
 @dataclass(frozen=True)
@@ -80,22 +80,25 @@ class BootReport:
     @property
     def steps(self) -> tuple[Step, ...]:
         """What each condition took after the one before it; together the time from power-on to the last."""
-        befores = (0.0, *(one.seconds for one in self.reached))
+        befores = (0.0, *(milestone.seconds for milestone in self.reached))
         return tuple(
-            Step(one.condition, round(one.seconds - before, 3))
-            for one, before in zip(self.reached, befores, strict=False)
+            Step(milestone.condition, round(milestone.seconds - before, 3))
+            for milestone, before in zip(self.reached, befores, strict=False)
         )
 
     def lines(self) -> list[str]:
         """The report as a terminal or a text file shows it."""
-        shown = [f"booted under {self.accelerator}; systemd: {self.state or 'no answer'}"]
-        shown += [f"{one.seconds:8.2f} s  {one.condition}  {one.evidence}".rstrip() for one in self.reached]
+        lines = [f"booted under {self.accelerator}; systemd: {self.state or 'no answer'}"]
+        lines += [
+            f"{milestone.seconds:8.2f} s  {milestone.condition}  {milestone.evidence}".rstrip()
+            for milestone in self.reached
+        ]
         parts = {"kernel": self.kernel_seconds, "initrd": self.initrd_seconds, "userspace": self.userspace_seconds}
-        shown += [
+        lines += [
             f"{seconds:8.2f} s  of the guest's own time in {name}" for name, seconds in parts.items() if seconds
         ]
-        shown += [f"{one.seconds:8.2f} s  {one.unit}" for one in self.slowest_units]
-        return [*shown, *(f"FAILED: {unit}" for unit in self.failed_units)]
+        lines += [f"{slow.seconds:8.2f} s  {slow.unit}" for slow in self.slowest_units]
+        return [*lines, *(f"FAILED: {unit}" for unit in self.failed_units)]
 
 
 @dataclass(frozen=True)
@@ -132,19 +135,19 @@ class UnitVerdict:
 
 def judge_units(base_failed: Collection[str], image_failed: Collection[str]) -> UnitVerdict:
     """A unit that fails in the image and not in its base is the packages' fault, by name; all else is not."""
-    known = set(base_failed)
+    base_units = set(base_failed)
     return UnitVerdict(
-        broken=tuple(sorted(set(image_failed) - known)), inherited=tuple(sorted(set(image_failed) & known))
+        broken=tuple(sorted(set(image_failed) - base_units)), inherited=tuple(sorted(set(image_failed) & base_units))
     )
 
 
-def read_systemd(said: str) -> SystemdFacts:
+def read_systemd(output: str) -> SystemdFacts:
     """What systemd said of a boot: its state on the first line, then the manager's properties and each unit's as
     ``systemctl show`` prints them, in blocks with an empty line between.
 
     A unit that was never active has no time. Raises InfrastructureError when a time is no number.
     """
-    state, _, rest = said.partition("\n")
+    state, _, rest = output.partition("\n")
     blocks = [_properties(block.splitlines()) for block in rest.split("\n\n")]
     manager: dict[str, str] = {}
     for block in blocks:
@@ -180,7 +183,7 @@ def _slowest(units: Iterable[dict[str, str]]) -> tuple[UnitTime, ...]:
         )
         if began and active - began >= WORTH_SHOWING:
             times[unit["Id"]] = round(active - began, 3)
-    longest = sorted(times.items(), key=lambda one: (-one[1], one[0]))[:MOST_SHOWN]
+    longest = sorted(times.items(), key=lambda entry: (-entry[1], entry[0]))[:MOST_SHOWN]
     return tuple(UnitTime(name, seconds) for name, seconds in longest)
 
 
@@ -233,7 +236,7 @@ def systemd_command(patience: float) -> str:
 
 
 def collect(
-    ask: Callable[[str, float], CommandResult],
+    run_command: Callable[[str, float], CommandResult],
     reached: Sequence[BootMilestone],
     powered_on: float,
     accelerator: str,
@@ -245,7 +248,7 @@ def collect(
     seen since. Raises InfrastructureError when the guest cannot be reached or does not know systemctl.
     """
     # A part of the time is for the answer: a guest that is still starting is reported as that, not lost.
-    answer = ask(systemd_command(max(1.0, timeout * 0.7)), timeout)
+    answer = run_command(systemd_command(max(1.0, timeout * 0.7)), timeout)
     facts = read_systemd(answer.stdout)
     if not facts.state:
         raise InfrastructureError("the guest does not tell its systemd state", evidence=answer.stderr)

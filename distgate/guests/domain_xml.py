@@ -96,8 +96,8 @@ def _packet_dump(spec: DomainSpec) -> str:
     if not spec.first_packets:
         return ""
     dump = {"qom-type": "filter-dump", "id": FIRST_PACKETS, "netdev": "guestnet", "queue": "rx", "maxlen": 64}
-    words = quoteattr(json.dumps(dump | {"file": str(spec.first_packets)}))
-    return f"    <qemu:arg value='-object'/>\n    <qemu:arg value={words}/>\n"
+    filter_argument = quoteattr(json.dumps(dump | {"file": str(spec.first_packets)}))
+    return f"    <qemu:arg value='-object'/>\n    <qemu:arg value={filter_argument}/>\n"
 
 
 def _second_card(wire: Wire | None) -> str:
@@ -106,9 +106,9 @@ def _second_card(wire: Wire | None) -> str:
     ends = {
         name: {"type": "unix", "path": str(path)} for name, path in (("local", wire.ours), ("remote", wire.switch))
     }
-    words = (
+    argv = (
         *("-netdev", json.dumps({"type": "dgram", "id": "cluster"} | ends)),
         # After the first card on the bus, so that the first one stays eth0 where names are given in that order.
         *("-device", f"virtio-net-pci,netdev=cluster,mac={wire.mac},addr=0x11,romfile="),
     )
-    return "".join(f"    <qemu:arg value={quoteattr(word)}/>\n" for word in words)
+    return "".join(f"    <qemu:arg value={quoteattr(argument)}/>\n" for argument in argv)

@@ -74,9 +74,9 @@ class LibvirtGuest:
         console's tail, GuestStopped when the guest powers off instead.
         """
         address = ssh.SshAddress(self.port, self.key)
-        asked, reached = reboot.reboot(address, timeout, self.scale, self._check_emulator, self.console_tail)
+        requested_at, reached = reboot.reboot(address, timeout, self.scale, self._check_emulator, self.console_tail)
         log.info("guest %s answers %.1f s after it was asked to restart", self.name, reached[-1].seconds)
-        return replace(self, reached=reached, boot_seconds=reached[-1].seconds, powered_on=asked)
+        return replace(self, reached=reached, boot_seconds=reached[-1].seconds, powered_on=requested_at)
 
     def _check_emulator(self) -> None:
         if not emulator_of(self.name):
@@ -177,8 +177,8 @@ def _make_overlay(image: Path, overlay: Path) -> None:
     if not image.is_file():
         raise ConfigurationError(f"there is no image {image}")
     # A chain below the image (overlay on base) is read from the image itself; its own format we must say.
-    asked = run(["qemu-img", "info", "--force-share", "--output=json", image], timeout=60, split_errors=True)
-    backing = str(json.loads(asked.output)["format"])
+    image_info = run(["qemu-img", "info", "--force-share", "--output=json", image], timeout=60, split_errors=True)
+    backing = str(json.loads(image_info.output)["format"])
     run(
         ["qemu-img", "create", "-q", "-f", "qcow2", "-F", backing, "-b", image.resolve(), overlay],
         timeout=60,
@@ -200,15 +200,15 @@ def _start(driver: EmbeddedLibvirt, spec: DomainSpec) -> Any:
 def _forwarded_port(domain: Any) -> int:
     hmp = libvirt_qemu.VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP
     try:
-        said = libvirt_qemu.qemuMonitorCommand(domain, "info usernet", hmp)
+        forwards = libvirt_qemu.qemuMonitorCommand(domain, "info usernet", hmp)
     except libvirt.libvirtError as error:
         raise GuestStopped(
             f"guest {domain.name()} ended as soon as it was started: {error}", hint="see console.log and qemu.log"
         ) from error
-    found = _FORWARDED.search(said)
-    if not found:
-        raise InfrastructureError("qemu forwards no port to the guest's sshd", evidence=said)
-    return int(found.group(1))
+    match = _FORWARDED.search(forwards)
+    if not match:
+        raise InfrastructureError("qemu forwards no port to the guest's sshd", evidence=forwards)
+    return int(match.group(1))
 
 
 class _Start:
@@ -221,7 +221,7 @@ class _Start:
         self._address = ssh.SshAddress(guest.port, guest.key)
         self._reached: list[BootMilestone] = []
         self._silence = Deadline(_SILENCE * scale)
-        self._last_words = ""
+        self._last_output = ""
 
     def await_shell(self, deadline: Deadline) -> tuple[BootMilestone, ...]:
         """Each condition that came true, up to a command over ssh. Raises TimedOut, GuestStopped, or
@@ -238,7 +238,7 @@ class _Start:
         return tuple(self._reached)
 
     def _note(self, condition: str, evidence: str) -> None:
-        if condition not in (one.condition for one in self._reached):
+        if condition not in (milestone.condition for milestone in self._reached):
             seconds = round(time.monotonic() - self._guest.powered_on, 3)
             self._reached.append(BootMilestone(condition, seconds, evidence))
 
@@ -268,13 +268,13 @@ class _Start:
         try:
             return self._guest.run("true", timeout=max(1.0, patience)).returncode == 0
         except InfrastructureError as error:
-            self._last_words = error.evidence
+            self._last_output = error.evidence
             if "Permission denied" in error.evidence:
                 raise
             return False
 
     def _evidence(self) -> str:
-        return self._last_words + self._guest.console_tail()
+        return self._last_output + self._guest.console_tail()
 
     def _forget_packets(self) -> None:
         """A guest that runs shall not be slowed down by a copy of its traffic."""
@@ -294,10 +294,12 @@ def _size(path: Path | None) -> int:
 
 
 def _check_kernel(guest: LibvirtGuest) -> None:
-    said = panic(guest.console_tail())
-    if said:
+    panic_text = panic(guest.console_tail())
+    if panic_text:
         raise GuestStopped(
-            f"the kernel of guest {guest.name} gave up: {said}", hint="see console.log", evidence=guest.console_tail()
+            f"the kernel of guest {guest.name} gave up: {panic_text}",
+            hint="see console.log",
+            evidence=guest.console_tail(),
         )
 
 
@@ -319,9 +321,9 @@ def _end(driver: EmbeddedLibvirt, spec: DomainSpec, workdir: Path) -> None:
     for leftover in (spec.disk, spec.first_packets):
         if leftover:
             leftover.unlink(missing_ok=True)
-    said = _emulator_log(driver, spec.name)
-    if said.exists():
-        (workdir / "qemu.log").write_bytes(said.read_bytes())
+    log_tail = _emulator_log(driver, spec.name)
+    if log_tail.exists():
+        (workdir / "qemu.log").write_bytes(log_tail.read_bytes())
 
 
 def _emulator_log(driver: EmbeddedLibvirt, name: str) -> Path:

@@ -60,11 +60,11 @@ class EmbeddedLibvirt:
 
         libvirt itself refuses it when emulator, libvirt, kernel, processor or access to KVM have changed.
         """
-        for found in _capabilities(self.root).glob("*.xml"):
-            kept = _kept_capabilities() / found.name
+        for capabilities in _capabilities(self.root).glob("*.xml"):
+            cached = _cached_capabilities() / capabilities.name
             with contextlib.suppress(OSError):
-                if not kept.exists() or kept.stat().st_mtime < found.stat().st_mtime:
-                    files.write_cached(kept, found.read_bytes())
+                if not cached.exists() or cached.stat().st_mtime < capabilities.stat().st_mtime:
+                    files.write_cached(cached, capabilities.read_bytes())
 
 
 _lock = threading.Lock()
@@ -148,18 +148,18 @@ def _on_first_processor() -> Iterator[None]:
 
 
 def _bring_capabilities(root: Path) -> None:
-    place = _capabilities(root)
-    place.mkdir(parents=True)
+    directory = _capabilities(root)
+    directory.mkdir(parents=True)
     with contextlib.suppress(OSError):  # without them libvirt asks the emulator
-        for kept in _kept_capabilities().glob("*.xml"):
-            shutil.copy2(kept, place / kept.name)
+        for cached in _cached_capabilities().glob("*.xml"):
+            shutil.copy2(cached, directory / cached.name)
 
 
 def _capabilities(root: Path) -> Path:
     return root / "cache" / "qemu" / "capabilities"
 
 
-def _kept_capabilities() -> Path:
+def _cached_capabilities() -> Path:
     return files.host_cache() / f"libvirt-capabilities-{os.geteuid()}"
 
 
@@ -177,7 +177,9 @@ def _start_event_loop() -> None:
 
 def _short_directory() -> str:
     choices = [os.environ.get("XDG_RUNTIME_DIR", ""), tempfile.gettempdir()]
-    short = [place for place in choices if place and len(place) < _LONGEST_ROOT - 20 and os.access(place, os.W_OK)]
+    short = [
+        choice for choice in choices if choice and len(choice) < _LONGEST_ROOT - 20 and os.access(choice, os.W_OK)
+    ]
     return short[0] if short else "/tmp"  # noqa: S108  (mkdtemp makes a private directory there)
 
 

@@ -225,14 +225,14 @@ def monitor_guest(control: Path) -> None:
     signal.signal(signal.SIGTERM, _leave)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    kept = threading.Event()
-    threading.Thread(target=_follow_owner, args=(spec, kept), name="owner", daemon=True).start()
+    is_kept = threading.Event()
+    threading.Thread(target=_follow_owner, args=(spec, is_kept), name="owner", daemon=True).start()
     failed = False
     try:
         with _host(spec).boot(spec.image, spec.key, spec.workdir, spec.timeout) as guest:
             record = GuestRegistry(spec.state).amend(guest.name, control=control)
             write_record(control / _GUEST, guest)
-            _watch(spec, record, control, kept)
+            _watch(spec, record, control, is_kept)
     except DistgateError as error:
         failed = True  # the owner reads why, and removes the directory
         write_record(control / _FAILURE, Failure.of(error))
@@ -248,9 +248,9 @@ def _leave(*_: object) -> None:
     sys.exit(0)
 
 
-def _follow_owner(spec: MonitorSpec, kept: threading.Event) -> None:
+def _follow_owner(spec: MonitorSpec, is_kept: threading.Event) -> None:
     """End this process with the owner, unless it is told to keep the guest."""
-    while not kept.wait(LOOK):
+    while not is_kept.wait(LOOK):
         if start_time(spec.owner) != spec.owner_started:
             os.kill(os.getpid(), signal.SIGTERM)
             return
@@ -261,13 +261,13 @@ def _host(spec: MonitorSpec) -> RegisteredGuests:
     return RegisteredGuests(LibvirtGuests(spec.state, **options, accelerated_by=spec.accelerator), spec.state)
 
 
-def _watch(spec: MonitorSpec, record: GuestRecord, control: Path, kept: threading.Event) -> None:
+def _watch(spec: MonitorSpec, record: GuestRecord, control: Path, is_kept: threading.Event) -> None:
     """Return when the guest shall end, or has."""
     while not (control / _ORDER).exists():
         if not start_time(record.qemu_pid):
             return
         time.sleep(LOOK)
-    kept.set()
+    is_kept.set()
     order = read_record(control / _ORDER, KeepOrder)
     record = _promise(spec, record, order)
     while order.after_owner and start_time(spec.owner) == spec.owner_started and start_time(record.qemu_pid):

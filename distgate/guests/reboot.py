@@ -35,7 +35,7 @@ def reboot(
     """
     deadline = Deadline(timeout * scale)
     before = _boot_id(address, min(_COMMAND * scale, deadline.remaining()))
-    asked = time.monotonic()
+    requested_at = time.monotonic()
     _ask(address, min(_COMMAND * scale, deadline.remaining()))
     reached: list[BootMilestone] = []
 
@@ -44,7 +44,7 @@ def reboot(
         greeting = ssh.banner(address, _GREETING * scale)
         if not greeting:
             return None
-        seconds = time.monotonic() - asked
+        seconds = time.monotonic() - requested_at
         with suppress(InfrastructureError):  # it was on its way down
             answer = _boot_id(address, max(1.0, min(_COMMAND * scale, deadline.remaining())))
             if answer != before:
@@ -53,8 +53,8 @@ def reboot(
         return None
 
     boot = wait_for("another boot of the guest", another_boot, deadline, evidence=evidence, interval=_LOOK * scale)
-    reached.append(BootMilestone(COMMAND, round(time.monotonic() - asked, 3), f"boot {boot}"))
-    return asked, tuple(reached)
+    reached.append(BootMilestone(COMMAND, round(time.monotonic() - requested_at, 3), f"boot {boot}"))
+    return requested_at, tuple(reached)
 
 
 def _boot_id(address: ssh.SshAddress, timeout: float) -> str:

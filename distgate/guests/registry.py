@@ -66,8 +66,8 @@ class GuestRecord:
 
 def ssh_words(record: GuestRecord) -> list[str]:
     """The argument list of an interactive ssh into the guest."""
-    known = ("StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "IdentitiesOnly=yes", "LogLevel=ERROR")
-    options = [word for option in known for word in ("-o", option)]
+    settings = ("StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "IdentitiesOnly=yes", "LogLevel=ERROR")
+    options = [argument for option in settings for argument in ("-o", option)]
     return ["ssh", "-F", "/dev/null", *options, "-i", str(record.key), "-p", str(record.port), "root@127.0.0.1"]
 
 
@@ -94,12 +94,12 @@ class GuestRegistry:
 
     def all(self) -> list[GuestRecord]:
         """The guests that run, oldest first. Those whose process has ended are dropped from the register."""
-        found = self._records()
-        for dead in (record for record in found if not record.alive):
+        records = self._records()
+        for dead in (record for record in records if not record.alive):
             self.leave(dead.name)
             if dead.control:
                 remove_tree(dead.control, ignore_errors=True)
-        return sorted((record for record in found if record.alive), key=lambda record: record.since)
+        return sorted((record for record in records if record.alive), key=lambda record: record.since)
 
     def visible(self) -> list[GuestRecord]:
         """The guests whose processes can be seen from here. For those who only look: from a container, or another
@@ -108,11 +108,11 @@ class GuestRegistry:
 
     def find(self, name: str) -> GuestRecord:
         """The one running guest whose name is ``name`` or begins or ends with it. Raises ConfigurationError."""
-        found = matching(self.all(), name)
-        if len(found) != 1:
-            said = "several guests are" if found else "no running guest is"
-            raise ConfigurationError(f"{said} called {name!r}", hint="`distgate guests list` shows them")
-        return found[0]
+        matches = matching(self.all(), name)
+        if len(matches) != 1:
+            problem = "several guests are" if matches else "no running guest is"
+            raise ConfigurationError(f"{problem} called {name!r}", hint="`distgate guests list` shows them")
+        return matches[0]
 
     def _records(self) -> list[GuestRecord]:
         return [record for path in sorted(self.directory.glob("*.json")) if (record := _read(path))]
@@ -123,8 +123,10 @@ class GuestRegistry:
 
 def matching(records: Sequence[GuestRecord], name: str) -> list[GuestRecord]:
     """The records whose name is ``name``, or else all whose name begins or ends with it."""
-    exact = [one for one in records if one.name == name]
-    return exact or [one for one in records if name and (one.name.startswith(name) or one.name.endswith(name))]
+    exact = [record for record in records if record.name == name]
+    return exact or [
+        record for record in records if name and (record.name.startswith(name) or record.name.endswith(name))
+    ]
 
 
 class RegisteredGuests:
@@ -173,15 +175,15 @@ def emulator_of(name: str) -> int:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with suppress(OSError):
-                words = (entry / "cmdline").read_bytes().split(b"\0")
-                if b"qemu" in words[0] and any(word.startswith(mark) for word in words):
+                argv = (entry / "cmdline").read_bytes().split(b"\0")
+                if b"qemu" in argv[0] and any(argument.startswith(mark) for argument in argv):
                     return int(entry.name)
     return 0
 
 
 def _run_of(workdir: Path) -> str:
     """The run in whose directory a guest works."""
-    return next((place.name for place in workdir.parents if (place / RUN_RECORD).is_file()), "")
+    return next((directory.name for directory in workdir.parents if (directory / RUN_RECORD).is_file()), "")
 
 
 def _read(path: Path) -> GuestRecord | None:

@@ -47,11 +47,11 @@ class SshAddress:
     user: str = "root"
     options: tuple[str, ...] = ()
 
-    def command(self, *words: str) -> list[str]:
-        """The argument list of an ssh to here; ``words`` are what the guest's shell gets."""
+    def command(self, *arguments: str) -> list[str]:
+        """The argument list of an ssh to here; ``arguments`` are what the guest's shell gets."""
         return [
             *("ssh", *self.options, *OPTIONS, "-T", "-i", str(self.key), "-p", str(self.port)),
-            *(f"{self.user}@{self.host}", "--", *words),
+            *(f"{self.user}@{self.host}", "--", *arguments),
         ]
 
 
@@ -83,7 +83,7 @@ def banner(address: SshAddress, patience: float = 3.0) -> str | None:
     """
     with contextlib.suppress(OSError), socket.create_connection((address.host, address.port), patience) as link:
         link.settimeout(patience)
-        said = link.recv(256)
-        if said.startswith(b"SSH-"):
-            return said.split(b"\n", 1)[0].strip().decode("ascii", "replace")
+        banner = link.recv(256)
+        if banner.startswith(b"SSH-"):
+            return banner.split(b"\n", 1)[0].strip().decode("ascii", "replace")
     return None

@@ -1,7 +1,7 @@
-"""One door out of an isolated guest: a single address, opened through its own ssh connection and closed with it.
+"""One way out of an isolated guest: a tunnel to a single address, through an ssh connection of its own.
 
-A guest has no network but the way in. ``door`` lets it reach one host and port, by the address that everybody else
-uses where that is possible, and nothing else: what it asks for elsewhere finds no route.
+A guest has no network but its ssh port. ``reverse_tunnel`` lets it reach one host and port, by the usual address if
+possible, and nothing else: what it asks for elsewhere finds no route.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from distgate.waiting import wait_for
 
 #: Seconds for the connection and for the guest's answer to it; an emulated guest's sshd needs a few.
 OPEN_SECONDS = 120.0
-#: Seconds that ssh gets to close the door before it is killed.
+#: Seconds that ssh gets to close the tunnel before it is killed.
 _CLOSE_SECONDS = 15.0
 _PORTS = {"http": 80, "https": 443}
 _HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*\.?")
@@ -52,9 +52,9 @@ class TunnelTarget:
 
 
 def address_of(url: str) -> TunnelTarget:
-    """What ``door`` opens for a URL.
+    """What ``reverse_tunnel`` opens for a URL.
 
-    A loopback URL and one with a host name stay as they are (the guest learns that ``name`` is its door), so that
+    A loopback URL and one with a host name stay as they are (in the guest ``name`` is its end of the tunnel), so that
     virtual hosts and certificates work. Of any other numeric address only http is possible: its number becomes
     127.0.0.1. Raises ConfigurationError for what cannot be opened.
     """
@@ -81,15 +81,15 @@ def address_of(url: str) -> TunnelTarget:
 
 
 @contextmanager
-def door(guest: Guest, url: str, timeout: float = OPEN_SECONDS) -> Iterator[str]:
+def reverse_tunnel(guest: Guest, url: str, timeout: float = OPEN_SECONDS) -> Iterator[str]:
     """Let ``guest`` reach the server of ``url`` for the block, which is given the URL as the guest has to say it.
 
-    Names are looked up on this host. The door closes when the guest restarts; another can be opened then. Raises
+    Names are looked up on this host. The tunnel closes when the guest restarts; another can be opened then. Raises
     InfrastructureError when it cannot be opened within ``timeout`` seconds, or when it turns out at the end that it
-    had fallen shut (whatever the block raised for want of it), ConfigurationError for a URL that cannot be opened.
+    broke (whatever the block raised for want of it), ConfigurationError for a URL that cannot be opened.
     """
     where = address_of(url)
-    control = Path(tempfile.mkdtemp(prefix="distgate-door-"))  # a socket's path must be short
+    control = Path(tempfile.mkdtemp(prefix="distgate-tunnel-"))  # a socket's path must be short
     link = _Connection(ssh.SshAddress(guest.port, guest.key), control, where)
     try:
         link.open(timeout)
@@ -111,18 +111,18 @@ class _Connection:
     def open(self, timeout: float) -> None:
         """Connect, and have the guest listen. Raises InfrastructureError."""
         # A worker that is killed takes its doors along.
-        words = ["setpriv", "--pdeathsig", "TERM", "--", *self._words("-M", "-N")]
-        process = self._process = spawn(words, log_to=self._log)
+        argv = ["setpriv", "--pdeathsig", "TERM", "--", *self._argv("-M", "-N")]
+        process = self._process = spawn(argv, log_to=self._log)
 
         def connected() -> bool:
             if process.poll() is not None:
                 raise self._refused("ssh ended", tail_of(self._log))
             return self._socket.exists()
 
-        wait_for("an ssh connection for a door", connected, timeout, evidence=lambda: tail_of(self._log))
-        words = self._words("-O", "forward", "-R", self._where.forwarding)
+        wait_for("an ssh connection for a tunnel", connected, timeout, evidence=lambda: tail_of(self._log))
+        argv = self._argv("-O", "forward", "-R", self._where.forwarding)
         try:
-            done = run(words, timeout=timeout, allowed=(0, 255))
+            done = run(argv, timeout=timeout, allowed=(0, 255))
         except ProcessTimedOut as error:
             raise self._refused("it does not answer", error.evidence) from None
         if done.returncode:
@@ -135,10 +135,10 @@ class _Connection:
             yield
         except (DistgateError, OSError) as error:
             if self._broken():
-                raise self._fallen_shut() from error
+                raise self._broken() from error
             raise
         if self._broken():
-            raise self._fallen_shut()
+            raise self._broken()
 
     def close(self) -> None:
         """End the connection; the guest stops listening."""
@@ -154,21 +154,31 @@ class _Connection:
     def _broken(self) -> bool:
         return self._process is None or self._process.poll() is not None
 
-    def _refused(self, why: str, said: str) -> InfrastructureError:
+    def _refused(self, why: str, output: str) -> InfrastructureError:
         where = f"{self._where.host}:{self._where.port}"
-        return InfrastructureError(f"the guest cannot be let to {where}: {why}", evidence=said)
+        return InfrastructureError(f"the guest cannot be let to {where}: {why}", evidence=output)
 
-    def _fallen_shut(self) -> InfrastructureError:
+    def _broken(self) -> InfrastructureError:
         return InfrastructureError(
-            f"the guest's door to {self._where.host}:{self._where.port} fell shut",
+            f"the guest's tunnel to {self._where.host}:{self._where.port} broke",
             hint="the guest restarted, or hung for longer than ssh waits",
             evidence=tail_of(self._log),
         )
 
-    def _words(self, *asked: str) -> list[str]:
+    def _argv(self, *command: str) -> list[str]:
         to = self._address
         options = ["-T", "-S", str(self._socket), "-o", "ExitOnForwardFailure=yes"]
-        return ["ssh", *asked, *options, *ssh.OPTIONS, "-i", str(to.key), "-p", str(to.port), f"{to.user}@{to.host}"]
+        return [
+            "ssh",
+            *command,
+            *options,
+            *ssh.OPTIONS,
+            "-i",
+            str(to.key),
+            "-p",
+            str(to.port),
+            f"{to.user}@{to.host}",
+        ]
 
 
 @contextmanager

@@ -28,14 +28,14 @@ _LIMIT = 30.0
 def guests_of(root: Path) -> list[int]:
     """The process IDs of the running emulators whose command line names the directory ``root``."""
     mark = f"{root}/".encode()
-    found = []
+    pids = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError):
-                words = (entry / "cmdline").read_bytes()
-                if b"qemu" in words.split(b"\0", 1)[0] and mark in words:
-                    found.append(int(entry.name))
-    return found
+                command_line = (entry / "cmdline").read_bytes()
+                if b"qemu" in command_line.split(b"\0", 1)[0] and mark in command_line:
+                    pids.append(int(entry.name))
+    return pids
 
 
 def kill_guests(root: Path) -> list[int]:
@@ -43,11 +43,11 @@ def kill_guests(root: Path) -> list[int]:
     killed: list[int] = []
     quiet, end = 0, time.monotonic() + _LIMIT
     while quiet < _QUIET_LOOKS and time.monotonic() < end:
-        found = guests_of(root)
-        quiet = 0 if found else quiet + 1
-        for pid in found:
+        pids = guests_of(root)
+        quiet = 0 if pids else quiet + 1
+        for pid in pids:
             _kill(pid, root)
-        killed += [pid for pid in found if pid not in killed]
+        killed += [pid for pid in pids if pid not in killed]
         time.sleep(_INTERVAL)
     shutil.rmtree(root, ignore_errors=True)
     return killed

@@ -27,7 +27,7 @@ from distgate.waiting import Deadline, wait_for
 #: How much of the log's end is judged, in bytes, and how much becomes evidence.
 JUDGED, EVIDENCE = 200_000, 6000
 CONVERT_SECONDS = 1800.0
-_KEEPER = "distgate.kickstart.imagefactory_monitor"
+_MONITOR = "distgate.kickstart.imagefactory_monitor"
 
 
 @dataclass(frozen=True)
@@ -117,22 +117,22 @@ class ImageFactory:
         argv = workspace.argv(self.command, deadline.seconds, self.resources, self.parameters)
         variables = {"LC_ALL": "C.UTF-8"} | dict(self.variables) | {"TMPDIR": str(workspace.temporary)}
         places = [str(log), str(workspace.storage), self.resources.libvirt]
-        kept = [sys.executable, "-m", _KEEPER, str(os.getpid()), str(self.grace), *places, *argv]
-        keeper = spawn(["setpriv", "--pdeathsig", "TERM", "--", *kept], log_to=log, env=variables)
+        kept = [sys.executable, "-m", _MONITOR, str(os.getpid()), str(self.grace), *places, *argv]
+        monitor = spawn(["setpriv", "--pdeathsig", "TERM", "--", *kept], log_to=log, env=variables)
         try:
             status = self._wait(
-                keeper, Watched(log, (workspace.top,), min(10.0, self.no_progress_timeout / 5)), deadline, progress
+                monitor, Watched(log, (workspace.top,), min(10.0, self.no_progress_timeout / 5)), deadline, progress
             )
         finally:
-            self._end(keeper)
+            self._end(monitor)
         if status != 0:
             raise failure(tail_of(log, JUDGED), status)
 
-    def _wait(self, keeper: Popen[bytes], watched: Watched, deadline: Deadline, progress: Progress) -> int:
+    def _wait(self, monitor: Popen[bytes], watched: Watched, deadline: Deadline, progress: Progress) -> int:
         silence = Deadline(self.no_progress_timeout)
 
         def status() -> tuple[int] | None:
-            ended = keeper.poll()
+            ended = monitor.poll()
             moved, news = watched.look()
             for line in filter(None, map(_worth_showing, news)):
                 progress(line)
@@ -150,14 +150,14 @@ class ImageFactory:
 
         return wait_for("imagefactory to end", status, deadline, evidence=said, interval=0.25)[0]
 
-    def _end(self, keeper: Popen[bytes]) -> None:
-        """Ask first: the keeper has to take down the installer that runs in libvirt's daemon."""
-        if keeper.poll() is None:
-            keeper.send_signal(signal.SIGTERM)
+    def _end(self, monitor: Popen[bytes]) -> None:
+        """Ask first: the monitor has to take down the installer that runs in libvirt's daemon."""
+        if monitor.poll() is None:
+            monitor.send_signal(signal.SIGTERM)
         with suppress(TimeoutExpired):
-            keeper.wait(self.grace + 15)
-        kill_group(keeper.pid)
-        keeper.wait()
+            monitor.wait(self.grace + 15)
+        kill_group(monitor.pid)
+        monitor.wait()
 
     def _convert(self, body: Path, into: Path) -> None:
         words = ["setpriv", "--pdeathsig", "KILL", "--", "qemu-img", "convert", "-f", "raw", "-O", "qcow2"]

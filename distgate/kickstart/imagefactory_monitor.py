@@ -26,7 +26,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 _INTERVAL = 0.1
 
 
-class Keeper:
+class Monitor:
     """One command and its descendants; ``asked`` is when the end was asked for (monotonic seconds)."""
 
     def __init__(self, grace: float) -> None:
@@ -37,7 +37,7 @@ class Keeper:
         """A signal handler."""
         self.asked = self.asked or time.monotonic()
 
-    def keep(self, argv: list[str], log: Path) -> int:
+    def run(self, argv: list[str], log: Path) -> int:
         """Run ``argv`` to its end, or until some seconds after somebody asked; return its status."""
         child = spawn(["setpriv", "--pdeathsig", "KILL", "--", *argv], log_to=log, env=dict(os.environ))
         told = False
@@ -62,13 +62,13 @@ def main(parent: str, grace: str, log: str, storage: str, uri: str, *argv: str) 
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "cannot become the reaper of our descendants")
-    keeper = Keeper(float(grace))
+    monitor = Monitor(float(grace))
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, keeper.ask)
+        signal.signal(number, monitor.ask)
     if os.getppid() != int(parent):
         return 128 + signal.SIGTERM
-    status = keeper.keep(list(argv), Path(log))
-    if uri and (status != 0 or keeper.asked is not None):
+    status = monitor.run(list(argv), Path(log))
+    if uri and (status != 0 or monitor.asked is not None):
         for name in take_down_installers(Path(storage), uri):
             print(f"destroyed the virtual machine {name}", flush=True)
     return status

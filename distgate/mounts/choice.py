@@ -24,20 +24,20 @@ def supported_drivers(appliance_kernel: Path | None = None) -> list[tuple[Driver
     return [(name, not refusal, refusal) for name, refusal in refusals]
 
 
-def choose_driver(wanted: Wanted = "auto", appliance_kernel: Path | None = None) -> DriverName:
-    """``wanted``, or for auto the fastest that can be used. Raises ConfigurationError that says why none can."""
+def choose_driver(driver: Wanted = "auto", appliance_kernel: Path | None = None) -> DriverName:
+    """``driver``, or for auto the fastest that can be used. Raises ConfigurationError that says why none can."""
     refusals = {}
-    for name in DRIVERS if wanted == "auto" else (wanted,):
+    for name in DRIVERS if driver == "auto" else (driver,):
         refusals[name] = _refusal(name, appliance_kernel)
         if not refusals[name]:
             return name
-    if wanted == "auto":
+    if driver == "auto":
         raise ConfigurationError(
             "this worker can mount no image",
             hint="; ".join(f"{name}: {reason}" for name, reason in refusals.items()),
         )
     raise ConfigurationError(
-        f"DISTGATE_COMPOSE_DRIVER={wanted} cannot be used here: {refusals[wanted]}",
+        f"DISTGATE_COMPOSE_DRIVER={driver} cannot be used here: {refusals[driver]}",
         hint="auto takes the fastest that can",
     )
 

@@ -16,7 +16,7 @@ from distgate.errors import InfrastructureError
 from distgate.files import tail_of
 from distgate.guests.accelerator import accelerator
 from distgate.mounts.export import END_SECONDS, partition, wait_for_end
-from distgate.mounts.root import LATE_ATTRIBUTES, Place, cleanup_after
+from distgate.mounts.root import LATE_ATTRIBUTES, InstallRoot, cleanup_after
 from distgate.mounts.rootless import user_namespace_refusal
 from distgate.process import run, spawn
 from distgate.steps import Steps
@@ -44,7 +44,7 @@ def refusal(kernel: Path | None = None) -> str:
 @contextmanager
 def mounted(
     image: Path, offset: int, workspace: Path, steps: Steps, kernel: Path | None = None, cache: Path | None = None
-) -> Iterator[Place]:
+) -> Iterator[InstallRoot]:
     """The file system that starts ``offset`` bytes into a qcow2 image, below a new directory of ``workspace``.
 
     ``kernel`` is a directory of modules with a vmlinuz in it (None: this host's), ``cache`` keeps the appliance.
@@ -74,7 +74,7 @@ def mounted(
                 wait_for_end(fish, "the appliance", log)
 
         with cleanup_after(unmount):
-            yield Place(root, binary_attributes=False)
+            yield InstallRoot(root, binary_attributes=False)
 
 
 def _environment(workspace: Path, kernel: Path | None, cache: Path | None) -> dict[str, str]:
@@ -83,15 +83,15 @@ def _environment(workspace: Path, kernel: Path | None, cache: Path | None) -> di
     keep = cache or scratch
     keep.mkdir(parents=True, exist_ok=True)
     # The accelerator that merely looks usable would hang the appliance.
-    found = {"LIBGUESTFS_BACKEND_SETTINGS": "force_tcg"} if accelerator().name == "tcg" else {}
+    variables = {"LIBGUESTFS_BACKEND_SETTINGS": "force_tcg"} if accelerator().name == "tcg" else {}
     if kernel:
-        found |= {
+        variables |= {
             "SUPERMIN_KERNEL": str(kernel / "vmlinuz"),
             "SUPERMIN_MODULES": str(kernel),
             "SUPERMIN_KERNEL_VERSION": kernel.name,
         }
-    found |= {"LIBGUESTFS_BACKEND": "direct", "LIBGUESTFS_CACHEDIR": str(keep)}
-    return found | {"TMPDIR": str(scratch), "LC_ALL": "C.UTF-8"}
+    variables |= {"LIBGUESTFS_BACKEND": "direct", "LIBGUESTFS_CACHEDIR": str(keep)}
+    return variables | {"TMPDIR": str(scratch), "LC_ALL": "C.UTF-8"}
 
 
 def _open(commands: Path, fish: subprocess.Popen[bytes], log: Path) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from distgate.errors import InfrastructureError
 from distgate.mounts.export import partition
-from distgate.mounts.root import Place, cleanup_after
+from distgate.mounts.root import InstallRoot, cleanup_after
 from distgate.process import run
 from distgate.steps import Steps
 
@@ -25,7 +25,7 @@ def refusal() -> str:
 
 
 @contextmanager
-def mounted(image: Path, offset: int, workspace: Path, steps: Steps) -> Iterator[Place]:
+def mounted(image: Path, offset: int, workspace: Path, steps: Steps) -> Iterator[InstallRoot]:
     """The file system that starts ``offset`` bytes into a qcow2 image, below a new directory of ``workspace``.
 
     Raises InfrastructureError.
@@ -41,4 +41,4 @@ def mounted(image: Path, offset: int, workspace: Path, steps: Steps) -> Iterator
                 run(["umount", root], timeout=300, error=InfrastructureError)
 
         with cleanup_after(unmount):
-            yield Place(root)
+            yield InstallRoot(root)

@@ -58,15 +58,15 @@ def root_offset(image: Path) -> int:
     disk = _Disk(image)
     partitions = list(_partitions(disk))
     for kind in ("root", "linux"):
-        fitting = [one for one in partitions if one.kind == kind]
+        fitting = [partition for partition in partitions if partition.kind == kind]
         if fitting:
-            return max(fitting, key=lambda one: one.size).start
+            return max(fitting, key=lambda partition: partition.size).start
     if not partitions and any(disk.read(at, len(magic)) == magic for at, magic in _FILE_SYSTEMS):
         return 0
     raise ConfigurationError(
         f"{image.name} has no root file system that can be found from outside",
         hint="put / on a plain partition, not in LVM"
-        if any(one.kind == "lvm" for one in partitions)
+        if any(partition.kind == "lvm" for partition in partitions)
         else "the kickstart's 'part /' makes one",
     )
 
@@ -94,9 +94,9 @@ class _Disk:
         first, last = offset // _SECTOR, -(-(offset + size) // _SECTOR)
         with tempfile.TemporaryDirectory(prefix="distgate-layout-") as name:
             piece = Path(name) / "sectors"
-            words = [f"if={self.image}", f"of={piece}", f"bs={_SECTOR}", f"skip={first}", f"count={last}"]
+            operands = [f"if={self.image}", f"of={piece}", f"bs={_SECTOR}", f"skip={first}", f"count={last}"]
             # qemu-img dd counts from the disk's start: count includes what is skipped.
-            run(["qemu-img", "dd", "-f", "qcow2", "-O", "raw", *words], timeout=60, error=InfrastructureError)
+            run(["qemu-img", "dd", "-f", "qcow2", "-O", "raw", *operands], timeout=60, error=InfrastructureError)
             begin = offset - first * _SECTOR
             return piece.read_bytes()[begin : begin + size]
 

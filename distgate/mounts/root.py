@@ -26,7 +26,7 @@ _NODES = ("null", "zero", "full", "random", "urandom", "tty")
 
 
 @dataclass(frozen=True)
-class Place:
+class InstallRoot:
     """A root directory. Where ``binary_attributes`` cannot be set on its files, a list in LATE_ATTRIBUTES can be."""
 
     root: Path
@@ -34,7 +34,7 @@ class Place:
 
 
 @contextmanager
-def system_directories(place: Place, shared: Path) -> Iterator[None]:
+def system_directories(installroot: InstallRoot, shared: Path) -> Iterator[None]:
     """/proc, /sys, /dev and /run as an installer offers them to scriptlets, whose leftover processes end with them.
 
     ``shared`` is a directory of this host that the root sees as SHARED. Processes that run already, which serve the
@@ -43,10 +43,10 @@ def system_directories(place: Place, shared: Path) -> Iterator[None]:
     serving = _processes()
     mounted: list[Path] = []
 
-    def mount(target: str, *words: str | Path) -> None:
-        directory = place.root / target
+    def mount(target: str, *options: str | Path) -> None:
+        directory = installroot.root / target
         directory.mkdir(parents=True, exist_ok=True)
-        run(["mount", *words, directory], timeout=60, error=InfrastructureError)
+        run(["mount", *options, directory], timeout=60, error=InfrastructureError)
         mounted.append(directory)
 
     mount("proc", "-t", "proc", "proc")
@@ -57,7 +57,7 @@ def system_directories(place: Place, shared: Path) -> Iterator[None]:
     mount("run", "-t", "tmpfs", "-o", "mode=755", "tmpfs")
     mount(SHARED.lstrip("/"), "--bind", shared)
     mount("dev", "-t", "tmpfs", "-o", "mode=755", "tmpfs")
-    _fill_dev(place.root / "dev")
+    _fill_dev(installroot.root / "dev")
 
     def undo() -> None:
         _end_the_others(serving)

@@ -15,7 +15,7 @@ from pathlib import Path
 from distgate.errors import DistgateError, InfrastructureError
 from distgate.files import tail_of
 from distgate.mounts.export import START_SECONDS, partition, wait_for_end
-from distgate.mounts.root import Place, cleanup_after
+from distgate.mounts.root import InstallRoot, cleanup_after
 from distgate.process import on_path, run, spawn
 from distgate.steps import Steps
 from distgate.waiting import wait_for
@@ -40,11 +40,11 @@ def user_namespace_refusal() -> str:
         return "newuidmap is not installed (Debian: uidmap, Fedora: shadow-utils)"
     try:
         # Users beyond the first range would be lost, so a file with a later one must exist in the namespace too.
-        said = run([*user_namespace(), "cat", "/proc/self/uid_map"], timeout=20)
+        id_map = run([*user_namespace(), "cat", "/proc/self/uid_map"], timeout=20)
     except DistgateError as error:
         said_last = (error.evidence.strip().splitlines() or [error.message])[-1]
         return f"no user namespace with a range from /etc/subuid: {said_last}"
-    mapped = sum(int(line.split()[2]) for line in said.output.splitlines())
+    mapped = sum(int(line.split()[2]) for line in id_map.output.splitlines())
     return "" if mapped >= 65535 else f"/etc/subuid gives this user {mapped - 1} users, an image needs 65535"
 
 
@@ -54,7 +54,7 @@ def user_namespace() -> list[str]:
 
 
 @contextmanager
-def mounted(image: Path, offset: int, workspace: Path, steps: Steps) -> Iterator[Place]:
+def mounted(image: Path, offset: int, workspace: Path, steps: Steps) -> Iterator[InstallRoot]:
     """The ext4 file system that starts ``offset`` bytes into a qcow2 image, below a new directory of ``workspace``.
 
     Raises InfrastructureError, also for another file system than ext2, ext3 and ext4.
@@ -74,7 +74,7 @@ def mounted(image: Path, offset: int, workspace: Path, steps: Steps) -> Iterator
                 wait_for_end(daemon, "fuse2fs", log)
 
         with cleanup_after(unmount):
-            yield Place(root)
+            yield InstallRoot(root)
 
 
 def _is_mounted(root: Path, daemon: subprocess.Popen[bytes], log: Path) -> bool:

@@ -32,10 +32,10 @@ def package_diff(before: Iterable[Nevra], after: Iterable[Nevra]) -> tuple[Packa
     old, new = _by_name(before), _by_name(after)
     changes: list[PackageChange] = []
     for name, arch in sorted(old.keys() | new.keys()):
-        gone = sorted(old[name, arch] - new[name, arch])
+        removed = sorted(old[name, arch] - new[name, arch])
         come = sorted(new[name, arch] - old[name, arch])
-        for place in range(max(len(gone), len(come))):
-            changes.append(PackageChange(name, arch, _at(gone, place), _at(come, place)))
+        for position in range(max(len(removed), len(come))):
+            changes.append(PackageChange(name, arch, _at(removed, position), _at(come, position)))
     return tuple(changes)
 
 
@@ -48,11 +48,13 @@ def diff_text(changes: Sequence[PackageChange]) -> str:
 
 
 def _by_name(packages: Iterable[Nevra]) -> defaultdict[tuple[str, str], set[Nevra]]:
-    found: defaultdict[tuple[str, str], set[Nevra]] = defaultdict(set)
-    for one in packages:
-        found[one.name, one.arch].add(Nevra(one.name, one.epoch, one.version, one.release, one.arch))
-    return found
+    by_name: defaultdict[tuple[str, str], set[Nevra]] = defaultdict(set)
+    for package in packages:
+        by_name[package.name, package.arch].add(
+            Nevra(package.name, package.epoch, package.version, package.release, package.arch)
+        )
+    return by_name
 
 
-def _at(packages: list[Nevra], place: int) -> Nevra | None:
-    return packages[place] if place < len(packages) else None
+def _at(packages: list[Nevra], position: int) -> Nevra | None:
+    return packages[position] if position < len(packages) else None

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from distgate.errors import InfrastructureError, PackageError
-from distgate.mounts.root import SHARED, Place
+from distgate.mounts.root import SHARED, InstallRoot
 from distgate.process import Completed, run
 from distgate.rpm.dnf_output import (
     at_fault,
@@ -39,11 +39,11 @@ class Refused(PackageError):
 
 
 class Dnf:
-    """Installs into ``place`` what ``transaction`` says; its files and its transcript are in ``workspace``."""
+    """Installs into ``installroot`` what ``transaction`` says; its files and its transcript are in ``workspace``."""
 
-    def __init__(self, transaction: Transaction, place: Place, workspace: Path, steps: Steps) -> None:
+    def __init__(self, transaction: Transaction, installroot: InstallRoot, workspace: Path, steps: Steps) -> None:
         self.transaction = transaction
-        self.place = place
+        self.installroot = installroot
         self.steps = steps
         self.home = workspace / "home"
         self.transcript = workspace / TRANSCRIPT_NAME
@@ -52,7 +52,7 @@ class Dnf:
         for name in ("home", "shared", "repos", "vars"):
             (workspace / name).mkdir()
         # Debian's rpm looks for its database in the home directory; an image says where it is.
-        root = place.root
+        root = installroot.root
         database = next((path for path in _DATABASES if (root / path.lstrip("/")).is_dir()), _DATABASES[-1])
         (self.home / ".rpmmacros").write_text(f"%_dbpath {database}\n")
         local = [source.directory for source in transaction.repositories if source.is_local]
@@ -60,73 +60,73 @@ class Dnf:
         self.configuration.write_text(self._main(workspace) + "".join(sections(transaction.repositories)))
 
     def query(self) -> list[str]:
-        """Every package of the root's RPM database, as lines of packages.QUERY."""
+        """Every package of the root's RPM database, as lines of nevra.QUERY."""
         lines = self.rpm("-qa", "--qf", QUERY).splitlines()
         return [line for line in lines if line and not line.startswith("gpg-pubkey|")]
 
-    def rpm(self, *words: str) -> str:
+    def rpm(self, *arguments: str) -> str:
         """What a question to the root's RPM database prints."""
-        argv: list[str | Path] = ["rpm", "--root", self.place.root, *words]
-        said = run(argv, timeout=120, env=self._environment, split_errors=True, error=InfrastructureError)
-        return said.output
+        argv: list[str | Path] = ["rpm", "--root", self.installroot.root, *arguments]
+        completed = run(argv, timeout=120, env=self._environment, split_errors=True, error=InfrastructureError)
+        return completed.output
 
     def attempt(self, requests: Sequence[str]) -> Refusal | None:
         """Solve for ``requests`` and let rpm test the transaction, changing nothing; why it cannot be, or None.
 
         Raises what dnf deserves for everything but a refusal.
         """
-        done, said = self._run("install", requests, "--setopt=tsflags=test")
-        missing = [one for one in requests if not is_planned(one, said) and not self._has(one)]
+        done, output = self._run("install", requests, "--setopt=tsflags=test")
+        missing = [request for request in requests if not is_planned(request, output) and not self._has(request)]
         if done.returncode == 0 and not missing:
             return None
-        if done.returncode and not is_refusal(said):
-            raise self._error(said)
-        line = complaint(said) if done.returncode else f"{', '.join(missing)}: replaced by another package"
-        return Refusal(line, said, tuple(named_in(requests, said)))
+        if done.returncode and not is_refusal(output):
+            raise self._error(output)
+        line = complaint(output) if done.returncode else f"{', '.join(missing)}: replaced by another package"
+        return Refusal(line, output, tuple(named_in(requests, output)))
 
-    def install(self, requests: Sequence[str], there: Sequence[str]) -> None:
+    def install(self, requests: Sequence[str], installed: Sequence[str]) -> None:
         """Install what was asked for, downloads first and then without network; raises what dnf deserves.
 
-        ``there`` is what ``query`` said before: a rebuild under a name and release that the root has already has the
-        same NEVRA and other content, and is installed again.
+        ``installed`` is what ``query`` returned before: a rebuild under a name and release that the root has already
+        has the same NEVRA and other content, and is installed again.
         """
-        before = {as_request(line) for line in there}
+        before = {as_request(line) for line in installed}
         again = [request for request in requests if request in before]
         new = [request for request in requests if request not in before]
-        for verb, wanted in (("install", new), ("reinstall", again)):
-            if not wanted:
+        for verb, batch in (("install", new), ("reinstall", again)):
+            if not batch:
                 continue
-            done, said = self._run(verb, wanted, timed=True)
-            if done.returncode or failed_scriptlets(said):
-                error = self._error(said)
+            done, output = self._run(verb, batch, timed=True)
+            if done.returncode or failed_scriptlets(output):
+                error = self._error(output)
                 # Half of it is in already: it can be refused no more.
                 raise PackageError(*error.args, evidence=error.evidence) if verb == "reinstall" and new else error
 
     def _run(self, verb: str, requests: Sequence[str], *options: str, timed: bool = False) -> tuple[Completed, str]:
-        if self.place.binary_attributes is False and not options:
+        if self.installroot.binary_attributes is False and not options:
             options = ("--setopt=tsflags=nocaps",)
         steps = self.steps if timed else Steps()
         if not self._all_local:
             with steps.step("download"):
-                done, said = self._dnf((), verb, "--downloadonly", *requests)
+                done, output = self._dnf((), verb, "--downloadonly", *requests)
             if done.returncode:
-                return done, said
+                return done, output
             options = (*options, "-C")
         solved = self._solving()
         timer = Steps()
         with timer.step("dnf"):
-            done, said = self._dnf(self.bwrap_for_scriptlets, *options, verb, *requests)
+            done, output = self._dnf(self.bwrap_for_scriptlets, *options, verb, *requests)
         solving = self._solving() - solved
         if timed:
             steps.add("solve", solving)
             steps.add("transaction", timer.taken[0].seconds - solving)
-        return done, said
+        return done, output
 
     def _solving(self) -> float:
         """The seconds that dnf's own log gives to reading metadata and to solving, so far."""
         log = self.shared / "log" / "dnf.log"
-        said = log.read_text(errors="replace") if log.exists() else ""
-        return sum(int(found) for found in _SOLVING.findall(said)) / 1000
+        output = log.read_text(errors="replace") if log.exists() else ""
+        return sum(int(milliseconds) for milliseconds in _SOLVING.findall(output)) / 1000
 
     def _has(self, request: str) -> bool:
         return any(as_request(line) == request for line in self.query())
@@ -139,33 +139,40 @@ class Dnf:
     def _environment(self) -> dict[str, str]:
         return ENVIRONMENT | {"HOME": str(self.home)}
 
-    def _dnf(self, prefix: Sequence[str], *words: str) -> tuple[Completed, str]:
-        argv: list[str | Path] = [*prefix, "dnf", "-y", "-c", self.configuration, f"--installroot={self.place.root}"]
-        argv += [f"--releasever={self.transaction.release}", *words]
+    def _dnf(self, prefix: Sequence[str], *arguments: str) -> tuple[Completed, str]:
+        argv: list[str | Path] = [
+            *prefix,
+            "dnf",
+            "-y",
+            "-c",
+            self.configuration,
+            f"--installroot={self.installroot.root}",
+        ]
+        argv += [f"--releasever={self.transaction.release}", *arguments]
         before = self.transcript.stat().st_size
         # Straight into the transcript: at the caller's deadline it shows which scriptlet hangs.
         done = run(argv, timeout=TIMEOUT, env=self._environment, allowed=range(256), log_to=self.transcript)
         return done, self.transcript.read_bytes()[before:].decode("utf-8", "replace")
 
-    def _error(self, said: str) -> PackageError | InfrastructureError:
-        blame = at_fault(said)
+    def _error(self, output: str) -> PackageError | InfrastructureError:
+        blame = at_fault(output)
         if blame == "image-full" and self.transaction.root:
             return InfrastructureError(
-                f"the packages do not fit on the disk of {self.place.root}: {space_needed(said)}",
+                f"the packages do not fit on the disk of {self.installroot.root}: {space_needed(output)}",
                 hint="the disk of this host is full",
-                evidence=said[-EVIDENCE:],
+                evidence=output[-EVIDENCE:],
             )
         if blame == "image-full":
-            room = f"{space_needed(said)}; of {room_in(self.place.root)}"
+            space = f"{space_needed(output)}; of {room_in(self.installroot.root)}"
             return PackageError(
-                f"the packages do not fit into the image: {room}",
+                f"the packages do not fit into the image: {space}",
                 hint="if they are that large for a reason, the base image's root must grow (part / in its kickstart)",
-                evidence=said[-EVIDENCE:],
+                evidence=output[-EVIDENCE:],
             )
         kind: type[PackageError | InfrastructureError] = InfrastructureError
-        if failed_scriptlets(said) or blame == "package":
-            kind = Refused if is_refusal(said) else PackageError
-        return kind(sentence(said), evidence=said[-EVIDENCE:])
+        if failed_scriptlets(output) or blame == "package":
+            kind = Refused if is_refusal(output) else PackageError
+        return kind(sentence(output), evidence=output[-EVIDENCE:])
 
     def _main(self, workspace: Path) -> str:
         options = {
@@ -203,7 +210,7 @@ def sections(repositories: Iterable[RepositorySource]) -> Iterator[str]:
 
 
 def as_request(line: str) -> str:
-    """The words that make dnf choose the package of one line of packages.QUERY, and no other version."""
+    """The words that make dnf choose the package of one line of nevra.QUERY, and no other version."""
     name, epoch, version, release, arch, _ = line.split("|")
     return f"{name}-{epoch}:{version}-{release}.{arch}"
 

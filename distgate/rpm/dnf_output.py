@@ -32,50 +32,50 @@ _NEEDED = re.compile(
 )
 
 
-def at_fault(said: str) -> Blame:
+def at_fault(output: str) -> Blame:
     """Who is to blame for a transaction in which dnf said this: the packages, the room in the image, or the machine
     and its repositories."""
     for blame, pattern in _WORDS:
-        if re.search(pattern, said, re.MULTILINE):
+        if re.search(pattern, output, re.MULTILINE):
             return blame
     return "infrastructure"
 
 
-def is_refusal(said: str) -> bool:
+def is_refusal(output: str) -> bool:
     """Whether dnf declined before it changed anything: the solver's words, or those of rpm's test of conflicts."""
-    found = re.search(r"^ ?Problem(?: \d+)?:|conflicting requests|conflicts (?:between|with)", said, re.MULTILINE)
-    return bool(found) and not failed_scriptlets(said)
+    problem = re.search(r"^ ?Problem(?: \d+)?:|conflicting requests|conflicts (?:between|with)", output, re.MULTILINE)
+    return bool(problem) and not failed_scriptlets(output)
 
 
-def failed_scriptlets(said: str) -> list[str]:
+def failed_scriptlets(output: str) -> list[str]:
     """The lines of dnf's output about failed scriptlets; dnf itself regards most of them as warnings."""
-    return [line.strip() for line in said.splitlines() if _SCRIPTLET.search(line)]
+    return [line.strip() for line in output.splitlines() if _SCRIPTLET.search(line)]
 
 
-def running_scriptlet(said: str) -> str:
+def running_scriptlet(output: str) -> str:
     """The package whose scriptlet was the last thing that dnf began, or nothing."""
-    last = next((line for line in reversed(said.splitlines()) if _STARTED.match(line)), "")
-    found = _RUNNING.match(last)
-    return found[1] if found else ""
+    last = next((line for line in reversed(output.splitlines()) if _STARTED.match(line)), "")
+    match = _RUNNING.match(last)
+    return match[1] if match else ""
 
 
-def space_needed(said: str) -> str:
+def space_needed(output: str) -> str:
     """The line in which rpm says how much room is missing."""
-    found = _NEEDED.search(said)
-    return found[0] if found else "see the output"
+    match = _NEEDED.search(output)
+    return match[0] if match else "see the output"
 
 
-def sentence(said: str) -> str:
+def sentence(output: str) -> str:
     """What went wrong, in one sentence that quotes the line which says most."""
-    failed = failed_scriptlets(said)
+    failed = failed_scriptlets(output)
     if failed:
         return f"a scriptlet failed: {failed[0]}"
-    return "dnf cannot install the packages: " + complaint(said)
+    return "dnf cannot install the packages: " + complaint(output)
 
 
-def complaint(said: str) -> str:
+def complaint(output: str) -> str:
     """The line of dnf's output that says most about a refusal."""
-    lines = [line.strip(" -") for line in said.splitlines()]
+    lines = [line.strip(" -") for line in output.splitlines()]
     telling = r"nothing provides|conflicts with|conflicts between|obsoletes .* provided by|Problem"
     problems = [line for line in lines if re.search(telling, line)]
     errors = [line for line in lines if line.startswith(("Error:", "error:"))]
@@ -83,27 +83,28 @@ def complaint(said: str) -> str:
     return (best or errors or ["see its output"])[-1]
 
 
-def is_planned(request: str, said: str) -> bool:
+def is_planned(request: str, output: str) -> bool:
     """Whether dnf's table of a transaction lists ``request`` (name-epoch:version-release.arch)."""
     name, version, arch = parts_of(request)
     epoch, _, plain = version.partition(":")
-    shown = plain if epoch == "0" else version
+    printed = plain if epoch == "0" else version
     # A name that is too long for its column stands on a line of its own.
     return (
-        re.search(rf"^ {re.escape(name)}\s+{re.escape(arch)}\s+{re.escape(shown)}\s", said, re.MULTILINE) is not None
+        re.search(rf"^ {re.escape(name)}\s+{re.escape(arch)}\s+{re.escape(printed)}\s", output, re.MULTILINE)
+        is not None
     )
 
 
-def named_in(requests: Iterable[str], said: str) -> list[str]:
+def named_in(requests: Iterable[str], output: str) -> list[str]:
     """Those of ``requests`` that dnf or rpm mention, in the ways in which they write a package."""
-    return [request for request in requests if any(_mentions(form, said) for form in _forms(request))]
+    return [request for request in requests if any(_mentions(form, output) for form in _forms(request))]
 
 
-def exclude_each_other(some: Sequence[str], others: Sequence[str], said: str) -> bool:
+def exclude_each_other(some: Sequence[str], others: Sequence[str], output: str) -> bool:
     """Whether a line of dnf's or rpm's says that one of ``some`` conflicts with one of ``others``, and none that
     something is missing."""
-    lines = [line for line in said.splitlines() if _EXCLUDES.search(line)]
-    return "nothing provides" not in said and any(named_in(some, one) and named_in(others, one) for one in lines)
+    lines = [line for line in output.splitlines() if _EXCLUDES.search(line)]
+    return "nothing provides" not in output and any(named_in(some, line) and named_in(others, line) for line in lines)
 
 
 def parts_of(request: str) -> tuple[str, str, str]:
@@ -118,5 +119,5 @@ def _forms(request: str) -> list[str]:
     return [request, f"{name}-{version.partition(':')[2]}.{arch}"]
 
 
-def _mentions(form: str, said: str) -> bool:
-    return re.search(rf"(?<![\w.+-]){re.escape(form)}(?![\w+-])", said) is not None
+def _mentions(form: str, output: str) -> bool:
+    return re.search(rf"(?<![\w.+-]){re.escape(form)}(?![\w+-])", output) is not None

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from distgate.errors import InfrastructureError
 from distgate.files import walk
-from distgate.mounts.root import LATE_ATTRIBUTES, Place
+from distgate.mounts.root import LATE_ATTRIBUTES, InstallRoot
 from distgate.process import run
 from distgate.rpm.dnf import Dnf
 
@@ -39,11 +39,11 @@ def policy_of(root: Path) -> Path | None:
     configuration = root / "etc/selinux/config"
     if configuration.is_symlink() or not configuration.is_file():
         return None
-    words = dict(
+    options = dict(
         re.findall(r"^\s*(SELINUX|SELINUXTYPE)=(\w+)", configuration.read_text(errors="replace"), re.MULTILINE)
     )
-    contexts = root / f"etc/selinux/{words.get('SELINUXTYPE', 'targeted')}/contexts/files/file_contexts"
-    return contexts if words.get("SELINUX") != "disabled" and contexts.is_file() else None
+    contexts = root / f"etc/selinux/{options.get('SELINUXTYPE', 'targeted')}/contexts/files/file_contexts"
+    return contexts if options.get("SELINUX") != "disabled" and contexts.is_file() else None
 
 
 def clock_of(root: Path) -> int:
@@ -58,18 +58,20 @@ def clock_of(root: Path) -> int:
 
 def labels(root: Path, policy: Path, since: int, bwrap_for_scriptlets: Sequence[str]) -> list[Attribute]:
     """The labels, by ``policy``, of everything that changed since ``since`` (as ``clock_of`` told it)."""
-    wanted = {str(path) for path in _changed(root, since)}
-    if not wanted:
+    changed = {str(path) for path in _changed(root, since)}
+    if not changed:
         return []
-    said = run(
+    setfiles = run(
         [*bwrap_for_scriptlets, "setfiles", "-n", "-v", "-F", "-m", "-r", root, "-f", "-", policy],
         timeout=600,
-        stdin="".join(f"{path}\n" for path in sorted(wanted)),
+        stdin="".join(f"{path}\n" for path in sorted(changed)),
         error=InfrastructureError,
         hint="is policycoreutils installed?",
     )
-    found = {match[1]: match[2] for match in map(_WOULD.match, said.output.splitlines()) if match}
-    return [Attribute(Path(path), LABEL, found[path].encode() + b"\0") for path in sorted(wanted & found.keys())]
+    contexts = {match[1]: match[2] for match in map(_WOULD.match, setfiles.output.splitlines()) if match}
+    return [
+        Attribute(Path(path), LABEL, contexts[path].encode() + b"\0") for path in sorted(changed & contexts.keys())
+    ]
 
 
 def capabilities(dnf: Dnf, packages: Sequence[str], scratch: Path) -> Iterator[Attribute]:
@@ -81,19 +83,19 @@ def capabilities(dnf: Dnf, packages: Sequence[str], scratch: Path) -> Iterator[A
             continue
         model.touch()
         run(["setcap", text.strip(), model], timeout=10, error=InfrastructureError)
-        yield Attribute(dnf.place.root / path.lstrip("/"), CAPABILITY, os.getxattr(model, CAPABILITY))
+        yield Attribute(dnf.installroot.root / path.lstrip("/"), CAPABILITY, os.getxattr(model, CAPABILITY))
         model.unlink()
 
 
-def apply(place: Place, attributes: Iterable[Attribute]) -> None:
+def apply(installroot: InstallRoot, attributes: Iterable[Attribute]) -> None:
     """Set ``attributes``, now or when the root is unmounted. No process may be changing the root meanwhile."""
-    if place.binary_attributes:
-        for one in attributes:
-            os.setxattr(one.path, one.name, one.value, follow_symlinks=False)
+    if installroot.binary_attributes:
+        for attribute in attributes:
+            os.setxattr(attribute.path, attribute.name, attribute.value, follow_symlinks=False)
     else:
-        dump = "".join(_dumped(place.root, one) for one in attributes)
+        dump = "".join(_dumped(installroot.root, attribute) for attribute in attributes)
         if dump:
-            (place.root / LATE_ATTRIBUTES).write_text(dump)
+            (installroot.root / LATE_ATTRIBUTES).write_text(dump)
 
 
 def _changed(root: Path, since: int) -> Iterator[Path]:
@@ -115,9 +117,9 @@ def _is_labelled(path: Path) -> bool:
         return False
 
 
-def _dumped(root: Path, one: Attribute) -> str:
-    name = re.sub(r"[^\x21-\x5b\x5d-\x7e]", lambda found: _octal(found[0]), str(one.path.relative_to(root)))
-    return f"# file: {name}\n{one.name}=0s{base64.b64encode(one.value).decode()}\n\n"
+def _dumped(root: Path, attribute: Attribute) -> str:
+    name = re.sub(r"[^\x21-\x5b\x5d-\x7e]", lambda match: _octal(match[0]), str(attribute.path.relative_to(root)))
+    return f"# file: {name}\n{attribute.name}=0s{base64.b64encode(attribute.value).decode()}\n\n"
 
 
 def _octal(character: str) -> str:

@@ -17,7 +17,7 @@ class Refusal:
     """Why a set cannot be installed: one line, all that was said, and those of the set that are named in it."""
 
     line: str
-    said: str
+    output: str
     named: tuple[str, ...] = ()
 
 
@@ -35,9 +35,9 @@ def _without_rivals(_name: str, _refusal: Refusal) -> None:
 
 @dataclass(frozen=True)
 class Choice:
-    """``kept`` can be installed together; ``omitted`` cannot be added, each with the reason."""
+    """``requests`` can be installed together; ``omitted`` cannot be added, each with the reason."""
 
-    kept: tuple[str, ...]
+    requests: tuple[str, ...]
     omitted: tuple[tuple[str, str], ...] = ()
 
 
@@ -66,18 +66,18 @@ def greatest(
     """
     cores: list[_Core] = []
     refusal = first or attempt(candidates)
-    kept = tuple(candidates)
+    chosen = tuple(candidates)
     while refusal:
-        cores.append(_core(kept, refusal, attempt, rival))
+        cores.append(_core(chosen, refusal, attempt, rival))
         left_out = next(_hitting_sets(cores, candidates))
-        kept = tuple(name for name in candidates if name not in left_out)
-        refusal = attempt(kept) if kept else None
-    return Choice(kept, tuple((name, _reason(name, kept, cores)) for name in candidates if name not in kept))
+        chosen = tuple(name for name in candidates if name not in left_out)
+        refusal = attempt(chosen) if chosen else None
+    return Choice(chosen, tuple((name, _reason(name, chosen, cores)) for name in candidates if name not in chosen))
 
 
-def _core(kept: Sequence[str], refusal: Refusal, attempt: Attempt, rival: Rival) -> _Core:
-    """A group within ``kept`` that is refused while each of its proper subgroups, one member less, is not."""
-    group = list(kept)
+def _core(requests: Sequence[str], refusal: Refusal, attempt: Attempt, rival: Rival) -> _Core:
+    """A group within ``requests`` that is refused while each of its proper subgroups, one member less, is not."""
+    group = list(requests)
     if refusal.named and len(refusal.named) < len(group):
         narrower = attempt(refusal.named)
         if narrower:
@@ -88,10 +88,10 @@ def _core(kept: Sequence[str], refusal: Refusal, attempt: Attempt, rival: Rival)
         if without:
             group, refusal = rest, without
     if len(group) == 1:
-        there = rival(group[0], refusal)
-        if there is None:
+        stays = rival(group[0], refusal)
+        if stays is None:
             raise NotInstallable(group[0], refusal)
-        return _Core(frozenset(group), refusal.line, there)
+        return _Core(frozenset(group), refusal.line, stays)
     return _Core(frozenset(group), refusal.line)
 
 
@@ -104,9 +104,9 @@ def _hitting_sets(cores: Sequence[_Core], candidates: Sequence[str]) -> Iterator
                 yield frozenset(chosen)
 
 
-def _reason(name: str, kept: Sequence[str], cores: Sequence[_Core]) -> str:
-    own = [core for core in cores if name in core.members]
-    core = next((one for one in own if one.members - {name} <= set(kept)), own[0])
+def _reason(name: str, chosen: Sequence[str], cores: Sequence[_Core]) -> str:
+    own_cores = [core for core in cores if name in core.members]
+    core = next((candidate for candidate in own_cores if candidate.members - {name} <= set(chosen)), own_cores[0])
     if core.rival:
         return f"cannot be installed together with {core.rival}, which the base has already: {core.line}"
     others = ", ".join(sorted(core.members - {name}))

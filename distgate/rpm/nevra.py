@@ -54,8 +54,8 @@ class Nevra:
         rpmbuild would take: they become parts of paths, messages and commands."""
         try:
             name, epoch, version, release, arch, source = line.strip().split("|")
-            words = (name, version, release, *([] if arch == "(none)" else [arch]))  # as keys in the database have
-            if not all(map(_WORD.fullmatch, words)):
+            parts = (name, version, release, *([] if arch == "(none)" else [arch]))  # as keys in the database have
+            if not all(map(_WORD.fullmatch, parts)):
                 raise ValueError("a name that no package may have")
             return cls(name, int(epoch), version, release, arch, "" if source == "(none)" else source)
         except ValueError as error:
@@ -78,18 +78,18 @@ def read_rpms(paths: list[Path]) -> list[RpmFile]:
     """The identities in the headers of ``paths``, in their order; no database or signature is looked at."""
     if not paths:
         return []
-    said = run(
+    completed = run(
         ["rpm", "-qp", "--nosignature", "--nodigest", "--qf", QUERY, *paths],
         timeout=60,
         split_errors=True,
         error=InfrastructureError,
         hint="a downloaded RPM cannot be read",
     )
-    lines = [line for line in said.output.splitlines() if line]
+    lines = [line for line in completed.output.splitlines() if line]
     if len(lines) > len(paths):
         raise NoPackage("an RPM has a name of several lines", hint="its header was not made by rpmbuild")
     if len(lines) != len(paths):
-        raise InfrastructureError(f"rpm described {len(lines)} of {len(paths)} packages", evidence=said.errors)
+        raise InfrastructureError(f"rpm described {len(lines)} of {len(paths)} packages", evidence=completed.errors)
     return [RpmFile(path, _of_kind(path, Nevra.parse(line))) for path, line in zip(paths, lines, strict=True)]
 
 

@@ -45,9 +45,9 @@ class RepositorySource:
     excluded: tuple[str, ...] = ()
 
     @classmethod
-    def at(cls, name: str, place: str | Path, priority: int = 99) -> RepositorySource:
+    def at(cls, name: str, location: str | Path, priority: int = 99) -> RepositorySource:
         """A repository by URL or by directory; ``metalink+URL`` and ``mirrorlist+URL`` name a list of mirrors."""
-        text = str(place)
+        text = str(location)
         kind, _, address = text.partition("+")
         if kind == "metalink":
             return cls(name, metalink=address, priority=priority)
@@ -186,15 +186,17 @@ def check_host(workspace: Path, evidence: str) -> None:
 
 def _too_late(late: ProcessTimedOut, timeout: float, log: Path) -> DistgateError:
     """A scriptlet that was silent for most of the time hangs, which is its package's fault; all else is ours."""
-    said = tail_of(log, TRANSCRIPT)
-    package = running_scriptlet(said)
+    transcript = tail_of(log, TRANSCRIPT)
+    package = running_scriptlet(transcript)
     if package and time.time() - log.stat().st_mtime > timeout / 2:
         return PackageError(
             f"a scriptlet of {package} hangs: it was killed at the deadline of {timeout:g} s",
             hint="does it wait for a service, the network or an answer?",
-            evidence=said,
+            evidence=transcript,
         )
     doing = f"in a scriptlet of {package}" if package else "see its last words"
     return InfrastructureError(
-        f"the transaction was killed after {timeout:g} s, {doing}", hint=late.hint, evidence=said or late.evidence
+        f"the transaction was killed after {timeout:g} s, {doing}",
+        hint=late.hint,
+        evidence=transcript or late.evidence,
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from distgate.errors import ConfigurationError, DistgateError, InfrastructureError, PackageError
 from distgate.mounts import guestfs, loop, rootless
-from distgate.mounts.root import Place, system_directories
+from distgate.mounts.root import InstallRoot, system_directories
 from distgate.process import ProcessFailed, run
 from distgate.rpm.dnf import ENVIRONMENT, EVIDENCE, TIMEOUT, Dnf, Refused, as_request
 from distgate.rpm.dnf_output import exclude_each_other, named_in, parts_of
@@ -32,29 +32,29 @@ def perform(transaction: Transaction, workspace: Path, steps: Steps) -> Database
 
 def _perform(transaction: Transaction, workspace: Path, steps: Steps) -> Databases:
     with ExitStack() as cleanups:
-        place = cleanups.enter_context(_place(transaction, workspace, steps))
-        dnf = Dnf(transaction, place, workspace, steps)
+        installroot = cleanups.enter_context(_installroot(transaction, workspace, steps))
+        dnf = Dnf(transaction, installroot, workspace, steps)
         with steps.step("read database"):
             before = tuple(dnf.query())
         if not transaction.requests and not transaction.scripts:
             return Databases(before, before)
-        since = clock_of(place.root)
+        since = clock_of(installroot.root)
         try:
-            with system_directories(place, dnf.shared):
+            with system_directories(installroot, dnf.shared):
                 choice = _install(dnf, before)
                 for script in transaction.scripts:
-                    _run_script(dnf.bwrap_for_scriptlets, place.root, script)
+                    _run_script(dnf.bwrap_for_scriptlets, installroot.root, script)
             _finish_attributes(dnf, before, since, workspace)
             with steps.step("read back"):
                 installed = tuple(dnf.query())
-            run(["sync", "--file-system", place.root], timeout=TIMEOUT, error=InfrastructureError)
+            run(["sync", "--file-system", installroot.root], timeout=TIMEOUT, error=InfrastructureError)
         except DistgateError as error:
             check_host(workspace, error.evidence)
             raise
     return Databases(before, installed, choice.omitted)
 
 
-def _place(transaction: Transaction, workspace: Path, steps: Steps) -> AbstractContextManager[Place]:
+def _installroot(transaction: Transaction, workspace: Path, steps: Steps) -> AbstractContextManager[InstallRoot]:
     if transaction.image:
         where = (transaction.image, transaction.offset, workspace, steps)
         if transaction.driver == "guestfs":
@@ -62,7 +62,7 @@ def _place(transaction: Transaction, workspace: Path, steps: Steps) -> AbstractC
             return guestfs.mounted(*where, kernel=kernel, cache=cache)
         return {"loop": loop.mounted, "rootless": rootless.mounted}[transaction.driver](*where)
     if transaction.root:
-        return nullcontext(Place(transaction.root))
+        return nullcontext(InstallRoot(transaction.root))
     raise ConfigurationError("a transaction needs an image or a directory")
 
 
@@ -82,47 +82,47 @@ def _install(dnf: Dnf, before: Sequence[str]) -> Choice:
         with dnf.steps.step("choose"):
             choice = greatest(requests, dnf.attempt, refusal, _rivals(requests, before))
     except NotInstallable as error:
-        raise PackageError(str(error), evidence=error.refusal.said[-EVIDENCE:]) from None
-    dnf.install(choice.kept, before)
+        raise PackageError(str(error), evidence=error.refusal.output[-EVIDENCE:]) from None
+    dnf.install(choice.requests, before)
     return choice
 
 
 def _rivals(requests: Sequence[str], before: Sequence[str]) -> Rival:
     """Of what was built, that stays which the root holds an earlier build of; what excludes it does not come."""
     called = {parts_of(request)[0]: request for request in requests}
-    there = {called[name]: as_request(line) for line in before if (name := line.partition("|")[0]) in called}
-    new = [request for request in requests if request not in there]
+    present = {called[name]: as_request(line) for line in before if (name := line.partition("|")[0]) in called}
+    new = [request for request in requests if request not in present]
 
     def rival(name: str, refusal: Refusal) -> str | None:
-        if name in there:
+        if name in present:
             return None
         # Which of the new ones it is does not matter: the refused one may only depend on that.
-        found = (stays for stays, old in there.items() if exclude_each_other(new, (stays, old), refusal.said))
-        return next(found, None)
+        rivals = (stays for stays, old in present.items() if exclude_each_other(new, (stays, old), refusal.output))
+        return next(rivals, None)
 
     return rival
 
 
 def _finish_attributes(dnf: Dnf, before: Sequence[str], since: int, workspace: Path) -> None:
-    place = dnf.place
-    wanted = []
-    if not place.binary_attributes:
-        kept = {as_request(line) for line in before} - set(dnf.transaction.requests)
-        changed = [name for name in map(as_request, dnf.query()) if name not in kept]
-        wanted += list(capabilities(dnf, changed, workspace))
-    policy = policy_of(place.root)
+    installroot = dnf.installroot
+    attributes = []
+    if not installroot.binary_attributes:
+        unchanged = {as_request(line) for line in before} - set(dnf.transaction.requests)
+        changed = [name for name in map(as_request, dnf.query()) if name not in unchanged]
+        attributes += list(capabilities(dnf, changed, workspace))
+    policy = policy_of(installroot.root)
     if policy:
         with dnf.steps.step("label"):
-            wanted += labels(place.root, policy, since, dnf.bwrap_for_scriptlets)
-    apply(place, wanted)
+            attributes += labels(installroot.root, policy, since, dnf.bwrap_for_scriptlets)
+    apply(installroot, attributes)
 
 
 def _run_script(confinement: Sequence[str], root: Path, script: Script) -> None:
     inside = root / "run" / script.name
     inside.write_text(script.body)
-    words: list[str | Path] = [*confinement, "chroot", root, script.interpreter, f"/run/{script.name}"]
+    argv: list[str | Path] = [*confinement, "chroot", root, script.interpreter, f"/run/{script.name}"]
     try:
-        done = run(words, timeout=TIMEOUT, env=ENVIRONMENT | {"HOME": "/root"})
+        done = run(argv, timeout=TIMEOUT, env=ENVIRONMENT | {"HOME": "/root"})
     except ProcessFailed as error:
         print(error.evidence, flush=True)
         if script.fatal:

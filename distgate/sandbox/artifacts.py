@@ -57,33 +57,35 @@ def export(source: int, target: int, max_bytes: int, max_files: int) -> Export:
 
 def harmless(name: str) -> str:
     """A file name of printable UTF-8 without white space, never empty, ``.`` or ``..``, at most 200 bytes long."""
-    whole = "".join(f"%{ord(one) & 0xFF:02X}" if 0xDC80 <= ord(one) <= 0xDCFF else one for one in name)
-    shown = _AWKWARD.sub("_", printable(whole, newlines=False)).replace("/", "_")
-    short = shown.encode()[:_NAME].decode("utf-8", "ignore")
+    whole = "".join(
+        f"%{ord(character) & 0xFF:02X}" if 0xDC80 <= ord(character) <= 0xDCFF else character for character in name
+    )
+    plain = _AWKWARD.sub("_", printable(whole, newlines=False)).replace("/", "_")
+    short = plain.encode()[:_NAME].decode("utf-8", "ignore")
     return short if short.strip(".") else f"_{short}"
 
 
 def _directory(source: int, target: int, where: str, depth: int, done: Export) -> None:
-    for entry, shown in _entries(source):
-        name = f"{where}{shown}"
+    for entry, safe_name in _entries(source):
+        name = f"{where}{safe_name}"
         mode = entry.stat(follow_symlinks=False).st_mode
         if name == LISTING:
             done.drop(name, "the name is taken")
         elif stat.S_ISDIR(mode) and depth < _DEPTH:
-            _subdirectory(source, target, entry.name, shown, name, depth, done)
+            _subdirectory(source, target, entry.name, safe_name, name, depth, done)
         elif stat.S_ISREG(mode):
-            _file(source, target, entry.name, shown, name, done)
+            _file(source, target, entry.name, safe_name, name, done)
         else:
             done.drop(name, _kind(mode) if not stat.S_ISDIR(mode) else "too deep")
 
 
 def _entries(directory: int) -> Iterator[tuple[os.DirEntry[str], str]]:
     with os.scandir(directory) as entries:
-        for entry in sorted(entries, key=lambda one: one.name):
+        for entry in sorted(entries, key=lambda entry: entry.name):
             yield entry, harmless(entry.name)
 
 
-def _subdirectory(source: int, target: int, raw: str, shown: str, name: str, depth: int, done: Export) -> None:
+def _subdirectory(source: int, target: int, raw: str, safe_name: str, name: str, depth: int, done: Export) -> None:
     inner = os.open(raw, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=source)
     try:
         with os.scandir(inner) as entries:
@@ -94,11 +96,11 @@ def _subdirectory(source: int, target: int, raw: str, shown: str, name: str, dep
             return
         done.files_left -= 1
         try:
-            os.mkdir(shown, 0o755, dir_fd=target)
+            os.mkdir(safe_name, 0o755, dir_fd=target)
         except FileExistsError:
             done.drop(name, "the name is taken")
             return
-        outer = os.open(shown, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=target)
+        outer = os.open(safe_name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=target)
         try:
             _directory(inner, outer, f"{name}/", depth + 1, done)
         finally:
@@ -107,7 +109,7 @@ def _subdirectory(source: int, target: int, raw: str, shown: str, name: str, dep
         os.close(inner)
 
 
-def _file(source: int, target: int, raw: str, shown: str, name: str, done: Export) -> None:
+def _file(source: int, target: int, raw: str, safe_name: str, name: str, done: Export) -> None:
     inner = os.open(raw, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=source)
     try:
         size = os.fstat(inner).st_size  # not the blocks: a hole is copied as zeros
@@ -115,7 +117,7 @@ def _file(source: int, target: int, raw: str, shown: str, name: str, done: Expor
             done.drop(name, "too many files")
         elif size > done.bytes_left:
             done.drop(name, f"{size} bytes are more than the {done.bytes_left} that were left")
-        elif not _write(target, shown, inner):
+        elif not _write(target, safe_name, inner):
             done.drop(name, "the name is taken")
         else:
             done.bytes_left -= size
@@ -141,4 +143,4 @@ def _write(target: int, name: str, content: bytes | int) -> bool:
 
 def _kind(mode: int) -> str:
     kinds = ((stat.S_ISLNK, "link"), (stat.S_ISFIFO, "pipe"), (stat.S_ISSOCK, "socket"))
-    return f"a {next((word for test, word in kinds if test(mode)), 'device')}, not a regular file"
+    return f"a {next((kind for test, kind in kinds if test(mode)), 'device')}, not a regular file"

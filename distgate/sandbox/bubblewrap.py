@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from distgate.sandbox.file_system import Stage
+from distgate.sandbox.file_system import SandboxFileSystem
 from distgate.sandbox.sandbox import MonitorSpec
 
 #: What programs need of /etc to start, to find their libraries and to make TLS keys: no name, no key, no password.
@@ -24,63 +24,63 @@ _NAMESPACES = (
 _DEV_SHM = 64 << 20
 
 
-def bubblewrap(spec: MonitorSpec, stage: Stage, user: int) -> tuple[list[str], Path | None]:
+def bubblewrap(spec: MonitorSpec, file_system: SandboxFileSystem, user: int) -> tuple[list[str], Path | None]:
     """The whole command line, and where the artifacts' file system can be read from outside.
 
     The words STATUS and REPORT in it are to be replaced.
     """
-    artifacts = stage.fresh(spec.limits.artifacts, spec.limits.artifact_files) if spec.artifacts else None
+    artifacts = file_system.fresh(spec.limits.artifacts, spec.limits.artifact_files) if spec.artifacts else None
     group = user if os.geteuid() == 0 else os.getegid()
-    binds = [*_system(spec, stage, user, group), *_listed(spec, stage)]
+    binds = [*_system(spec, file_system, user, group), *_listed(spec, file_system)]
     if artifacts:
         binds += ["--bind", str(artifacts), spec.artifacts]
-    environment = [word for name, value in spec.env.items() for word in ("--setenv", name, value)]
+    environment = [argument for name, value in spec.env.items() for argument in ("--setenv", name, value)]
     who = ["--uid", str(user), "--gid", str(group), "--json-status-fd", STATUS]
-    told = ["--clearenv", *environment, "--setenv", "REPORT_FD", REPORT]
+    variables = ["--clearenv", *environment, "--setenv", "REPORT_FD", REPORT]
     # The root is remounted last: what is bound below it stays writable.
     ending = ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", spec.cwd, "--"]
-    return ["bwrap", *_NAMESPACES, *who, *told, *binds, *ending, *_limited(spec), *spec.argv], artifacts
+    return ["bwrap", *_NAMESPACES, *who, *variables, *binds, *ending, *_limited(spec), *spec.argv], artifacts
 
 
-def _system(spec: MonitorSpec, stage: Stage, user: int, group: int) -> list[str]:
-    words = ["--ro-bind", "/usr", "/usr"]
+def _system(spec: MonitorSpec, file_system: SandboxFileSystem, user: int, group: int) -> list[str]:
+    argv = ["--ro-bind", "/usr", "/usr"]
     for name in _MERGED:
         path = Path("/", name)
         if path.is_symlink():
-            words += ["--symlink", os.readlink(path), str(path)]
+            argv += ["--symlink", os.readlink(path), str(path)]
         elif path.is_dir():
-            words += ["--ro-bind", str(path), str(path)]
+            argv += ["--ro-bind", str(path), str(path)]
     for name in _CONFIGURATION:
-        words += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
+        argv += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
     home = spec.env.get("HOME", "/tmp")  # noqa: S108
-    made = {
+    contents = {
         "passwd": f"root:x:0:0::/:/bin/sh\n{_NAME}:x:{user}:{group}::{home}:/bin/bash\n",
         "group": f"root:x:0:\n{_NAME}:x:{group}:\n",
         "hosts": "127.0.0.1 localhost\n::1 localhost\n",
         "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
     }
-    for name, content in made.items():
-        words += ["--ro-bind", str(stage.text(content)), f"/etc/{name}"]
-    words += ["--proc", "/proc", "--dev", "/dev", "--symlink", "/tmp", "/var/tmp"]  # noqa: S108 - its own
-    for place, size in (("/dev/shm", _DEV_SHM), ("/tmp", spec.limits.scratch)):  # noqa: S108
-        words += ["--perms", "1777", "--size", str(size), "--tmpfs", place]
-    return words
+    for name, content in contents.items():
+        argv += ["--ro-bind", str(file_system.text(content)), f"/etc/{name}"]
+    argv += ["--proc", "/proc", "--dev", "/dev", "--symlink", "/tmp", "/var/tmp"]  # noqa: S108 - its own
+    for mount_point, size in (("/dev/shm", _DEV_SHM), ("/tmp", spec.limits.scratch)):  # noqa: S108
+        argv += ["--perms", "1777", "--size", str(size), "--tmpfs", mount_point]
+    return argv
 
 
-def _listed(spec: MonitorSpec, stage: Stage) -> list[str]:
-    words: list[str] = []
+def _listed(spec: MonitorSpec, file_system: SandboxFileSystem) -> list[str]:
+    argv: list[str] = []
     for path in spec.readable:
-        words += ["--ro-bind", str(stage.show(Path(path))), path]
+        argv += ["--ro-bind", str(file_system.show(Path(path))), path]
     for path in spec.copies:
-        copy = stage.copy(Path(path), spec.limits, frozenset(spec.not_copied))
-        words += ["--bind", str(copy), path]
-    return words
+        copy = file_system.copy(Path(path), spec.limits, frozenset(spec.not_copied))
+        argv += ["--bind", str(copy), path]
+    return argv
 
 
 def _limited(spec: MonitorSpec) -> list[str]:
     """prlimit runs inside: there the processes of this user are counted for this sandbox alone."""
     limits = spec.limits
-    wanted = {
+    rlimits = {
         "nproc": limits.processes,
         "as": limits.memory,
         "nofile": limits.open_files,
@@ -88,4 +88,4 @@ def _limited(spec: MonitorSpec) -> list[str]:
         "fsize": max(limits.artifacts, limits.scratch) + _DEV_SHM,
         "core": 0,
     }
-    return ["prlimit", *(f"--{name}={value}:{value}" for name, value in wanted.items()), "--"]
+    return ["prlimit", *(f"--{name}={value}:{value}" for name, value in rlimits.items()), "--"]

@@ -22,10 +22,10 @@ _CONFIGURATION = (
 def bwrap_for_scriptlets(writable: Path, readable: Sequence[Path]) -> list[str]:
     """The words before a command that may change ``writable`` (with the mounts and devices in it) and read
     ``readable``, and has no network. For root in a mount namespace of its own, also in a user namespace."""
-    capabilities = [word for name in _KEPT for word in ("--cap-add", f"CAP_{name}")]
+    capabilities = [argument for name in _KEPT for argument in ("--cap-add", f"CAP_{name}")]
     system = [*_TOOLS, *(f"/etc/{name}" for name in _CONFIGURATION)]
-    binds = [word for path in system for word in ("--ro-bind-try", path, path)]
+    binds = [argument for path in system for argument in ("--ro-bind-try", path, path)]
     binds += ["--ro-bind", "/proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]  # noqa: S108 - its own, empty
-    binds += [word for path in readable for word in ("--ro-bind", str(path), str(path))]
+    binds += [argument for path in readable for argument in ("--ro-bind", str(path), str(path))]
     binds += ["--dev-bind", str(writable), str(writable)]
     return ["bwrap", "--unshare-net", "--cap-drop", "ALL", *capabilities, *binds, "--chdir", "/", "--"]

@@ -1,7 +1,7 @@
 """What a sandbox is made of, gathered where an unprivileged user can reach it.
 
-The keeper's own mount namespace has it in one tmpfs: the directories to show, copies that may be changed, and the
-artifacts' own small file system. A path is opened once, by the keeper's rights; the user inside needs none on the
+The monitor's own mount namespace has it in one tmpfs: the directories to show, copies that may be changed, and the
+artifacts' own small file system. A path is opened once, by the monitor's rights; the user inside needs none on the
 way.
 """
 
@@ -16,14 +16,14 @@ from distgate.files import walk
 from distgate.sandbox import kernel
 from distgate.sandbox.sandbox import Limits
 
-#: Hides this directory of the host in the keeper's namespace. It exists everywhere and everybody can pass through it.
+#: Hides this directory of the host in the monitor's namespace. It exists everywhere, and every user can enter it.
 STAGE = Path("/tmp")  # noqa: S108
 _SMALL = "size=16m,mode=0755"
 _DEEP = 64
 _PAGE = 4096
 
 
-class Stage:
+class SandboxFileSystem:
     """Gathers directories and files; every method returns the path that bubblewrap can bind."""
 
     def __init__(self, owner: int) -> None:
@@ -43,42 +43,42 @@ class Stage:
 
     def show(self, path: Path) -> Path:
         """An opened file or directory, as it is."""
-        place = self._next()
-        held = self._opened[path]
-        if stat.S_ISDIR(os.fstat(held).st_mode):
-            place.mkdir()
+        target = self._next()
+        source = self._opened[path]
+        if stat.S_ISDIR(os.fstat(source).st_mode):
+            target.mkdir()
         else:
-            place.touch()
-        kernel.mount(f"/proc/self/fd/{held}", str(place), "", kernel.MS_BIND | kernel.MS_REC)
-        return place
+            target.touch()
+        kernel.mount(f"/proc/self/fd/{source}", str(target), "", kernel.MS_BIND | kernel.MS_REC)
+        return target
 
     def copy(self, path: Path, limits: Limits, skip: frozenset[str]) -> Path:
         """A copy of an opened directory, without ``skip``, with room. Raises RuntimeError if it is too large."""
-        held = os.open(f"/proc/self/fd/{self._opened[path]}", os.O_RDONLY | os.O_DIRECTORY)
-        weight = _weight(held, skip)
+        source = os.open(f"/proc/self/fd/{self._opened[path]}", os.O_RDONLY | os.O_DIRECTORY)
+        weight = _weight(source, skip)
         if weight > limits.copied:
             raise RuntimeError(f"{path} has {weight} bytes, more than the {limits.copied} that are copied")
-        place = self.fresh(limits.scratch + weight)
-        target = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
-        self._copy(held, target, skip, _DEEP)
-        os.close(held)
+        copy = self.fresh(limits.scratch + weight)
+        target = os.open(copy, os.O_RDONLY | os.O_DIRECTORY)
+        self._copy(source, target, skip, _DEEP)
+        os.close(source)
         os.close(target)
-        return place
+        return copy
 
     def fresh(self, size: int, files: int = 100_000) -> Path:
         """An empty directory in a file system of ``size`` bytes and ``files`` files of its own."""
-        place = self._next()
-        place.mkdir()
+        directory = self._next()
+        directory.mkdir()
         options = f"size={size},nr_inodes={files},mode=0755,uid={self._owner},gid={self._owner_group}"
-        kernel.mount("distgate", str(place), "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, options)
-        return place
+        kernel.mount("distgate", str(directory), "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, options)
+        return directory
 
     def text(self, content: str) -> Path:
         """A file that everybody may read."""
-        place = self._next()
-        place.write_text(content)
-        place.chmod(0o644)
-        return place
+        file = self._next()
+        file.write_text(content)
+        file.chmod(0o644)
+        return file
 
     @property
     def _owner_group(self) -> int:

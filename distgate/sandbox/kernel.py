@@ -30,8 +30,8 @@ def unshare(flags: int) -> None:
 
 def mount(source: str, target: str, kind: str, flags: int, options: str = "") -> None:
     """mount(2). Raises OSError that names the target."""
-    words = [word.encode() for word in (source, target, kind)]
-    _check(_libc.mount(*words, ctypes.c_ulong(flags), options.encode()), target)
+    arguments = [argument.encode() for argument in (source, target, kind)]
+    _check(_libc.mount(*arguments, ctypes.c_ulong(flags), options.encode()), target)
 
 
 def die_with_parent(parent: int, signal: int) -> None:
@@ -52,8 +52,8 @@ def hide_from_own_user() -> None:
 def loopback_up() -> None:
     """Switch on the loopback interface of this thread's network namespace."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as link:
-        asked = fcntl.ioctl(link, _SIOCGIFFLAGS, struct.pack("16sh14x", b"lo", 0))
-        flags = struct.unpack("16sh14x", asked)[1]
+        request = fcntl.ioctl(link, _SIOCGIFFLAGS, struct.pack("16sh14x", b"lo", 0))
+        flags = struct.unpack("16sh14x", request)[1]
         fcntl.ioctl(link, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", flags | _IFF_UP))
 
 

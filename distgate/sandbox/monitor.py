@@ -23,7 +23,7 @@ from distgate.process import Started, start
 from distgate.sandbox import kernel
 from distgate.sandbox.artifacts import Export, export
 from distgate.sandbox.bubblewrap import REPORT, STATUS, bubblewrap
-from distgate.sandbox.file_system import Stage
+from distgate.sandbox.file_system import SandboxFileSystem
 from distgate.sandbox.relay import GuestRelay
 from distgate.sandbox.sandbox import CANNOT, MonitorSpec, SandboxRun
 
@@ -34,7 +34,7 @@ _OOM_SCORE = 900
 _CHILD, _EXIT_CODE = (re.compile(rb'"%s": (\d+)\D' % name) for name in (b"child-pid", b"exit-code"))
 
 
-class Keeper:
+class Monitor:
     """One run of one program."""
 
     def __init__(self, spec: MonitorSpec) -> None:
@@ -47,36 +47,36 @@ class Keeper:
         spec = self._spec
         with open(spec.log, "ab") as sink:
             target = os.open(spec.artifacts, os.O_RDONLY | os.O_DIRECTORY) if spec.artifacts else -1
-            stage = _private_stage(self._user)
+            file_system = _private_file_system(self._user)
             kernel.die_with_parent(spec.parent, signal.SIGKILL)
-            stage.open([Path(path) for path in (*spec.readable, *spec.copies)])
-            stage.cover()
-            words, artifacts = bubblewrap(spec, stage, self._user)
+            file_system.open([Path(path) for path in (*spec.readable, *spec.copies)])
+            file_system.cover()
+            argv, artifacts = bubblewrap(spec, file_system, self._user)
             log, report = CappedLog(sink, spec.limits.log), bytearray()
-            code, timed_out = self._supervise(words, log, report)
+            code, timed_out = self._supervise(argv, log, report)
             log.close()
         brought = self._bring_out(artifacts, target)
         text = report.decode("utf-8", "replace")
         return SandboxRun(code, timed_out, text, log.dropped, tuple(brought.lines) if brought else ())
 
-    def _supervise(self, words: list[str], log: CappedLog, report: bytearray) -> tuple[int, bool]:
+    def _supervise(self, argv: list[str], log: CappedLog, report: bytearray) -> tuple[int, bool]:
         out, out_inside = os.pipe()
-        told, told_inside = socket.socketpair()
+        reports, reports_inside = socket.socketpair()
         status, status_inside = os.pipe()
-        fds = (told_inside.fileno(), status_inside)
+        fds = (reports_inside.fileno(), status_inside)
         numbers = {REPORT: str(fds[0]), STATUS: str(fds[1])}
-        words = [numbers.get(word, word) for word in words]
-        sandbox = self._start(words, out_inside, fds)
+        argv = [numbers.get(argument, argument) for argument in argv]
+        sandbox = self._start(argv, out_inside, fds)
         os.close(out_inside)
-        told_inside.close()
+        reports_inside.close()
         os.close(status_inside)
         readers = [
             _reader(lambda: os.read(out, 1 << 16), log.write),
-            _reader(lambda: told.recv(1 << 16), _bounded(report, self._spec.limits.report)),
+            _reader(lambda: reports.recv(1 << 16), _bounded(report, self._spec.limits.report)),
         ]
         # bubblewrap says this, in pieces, before it starts the program.
-        said = bytearray()
-        first = _read_until(status, _CHILD, said)
+        events = bytearray()
+        first = _read_until(status, _CHILD, events)
         inside = os.pidfd_open(int(first.group(1))) if first else -1
         timed_out = not _ended(sandbox.pidfd, self._spec.timeout)
         if timed_out:
@@ -90,17 +90,17 @@ class Keeper:
         self._over.set()
         if timed_out:
             return 128 + signal.SIGKILL, True
-        last = _read_until(status, _EXIT_CODE, said)
+        last = _read_until(status, _EXIT_CODE, events)
         if last is None:
             raise RuntimeError(f"bubblewrap did not start the program; {self._spec.log} tells why")
         return int(last.group(1)), False
 
-    def _start(self, words: list[str], output: int, fds: tuple[int, ...]) -> Started:
+    def _start(self, argv: list[str], output: int, fds: tuple[int, ...]) -> Started:
         """Start bubblewrap from a thread that has left this host's network; it stays until the sandbox has ended.
 
         The kernel counts the thread as the parent whose death ends the sandbox.
         """
-        made: list[Started | BaseException] = []
+        outcomes: list[Started | BaseException] = []
         ready = threading.Event()
 
         def inside() -> None:
@@ -108,22 +108,24 @@ class Keeper:
                 kernel.unshare(kernel.CLONE_NEWNET)
                 kernel.loopback_up()
                 listeners.extend(
-                    socket.create_server(("127.0.0.1", way.inside), backlog=64) for way in self._spec.ways
+                    socket.create_server(("127.0.0.1", forward.inside), backlog=64) for forward in self._spec.forwards
                 )
-                made.append(start(words, output=output, pass_fds=fds, user=self._user if os.geteuid() == 0 else None))
+                outcomes.append(
+                    start(argv, output=output, pass_fds=fds, user=self._user if os.geteuid() == 0 else None)
+                )
             except BaseException as error:  # noqa: BLE001 - raised again by the thread that waits
-                made.append(error)
+                outcomes.append(error)
             ready.set()
             self._over.wait()
 
         listeners: list[socket.socket] = []
         threading.Thread(target=inside, daemon=True).start()
         ready.wait()
-        if isinstance(made[0], BaseException):
-            raise made[0]
-        for listener, way in zip(listeners, self._spec.ways, strict=True):
-            GuestRelay(listener, way.port, way.host).start()
-        return made[0]
+        if isinstance(outcomes[0], BaseException):
+            raise outcomes[0]
+        for listener, forward in zip(listeners, self._spec.forwards, strict=True):
+            GuestRelay(listener, forward.port, forward.host).start()
+        return outcomes[0]
 
     def _bring_out(self, artifacts: Path | None, target: int) -> Export | None:
         if artifacts is None:
@@ -132,7 +134,7 @@ class Keeper:
         return export(source, target, self._spec.limits.artifacts, self._spec.limits.artifact_files)
 
 
-def _private_stage(user: int) -> Stage:
+def _private_file_system(user: int) -> SandboxFileSystem:
     """Leave this host's mounts: what is mounted from here on, nobody else sees, and it ends with us."""
     uid, gid = os.geteuid(), os.getegid()
     if uid == 0:
@@ -143,17 +145,17 @@ def _private_stage(user: int) -> Stage:
         Path("/proc/self/uid_map").write_text(f"{uid} {uid} 1")
         Path("/proc/self/gid_map").write_text(f"{gid} {gid} 1")
     kernel.mount("", "/", "", kernel.MS_REC | kernel.MS_PRIVATE)
-    return Stage(user)
+    return SandboxFileSystem(user)
 
 
 def _own_user() -> int:
     """The user to be inside: a different one for each sandbox of root, and ourselves for anybody else."""
     if os.geteuid() != 0:
         return os.geteuid()
-    known = {entry.pw_uid for entry in pwd.getpwall()}
+    taken_ids = {entry.pw_uid for entry in pwd.getpwall()}
     size = _LAST_USER - _FIRST_USER + 1
     tried = (_FIRST_USER + (os.getpid() + step) % size for step in range(size))
-    return next(user for user in tried if user not in known)
+    return next(user for user in tried if user not in taken_ids)
 
 
 def _reader(read: Callable[[], bytes], put: Callable[[bytes], None]) -> threading.Thread:
@@ -173,10 +175,10 @@ def _bounded(into: bytearray, limit: int) -> Callable[[bytes], None]:
     return put
 
 
-def _read_until(descriptor: int, wanted: re.Pattern[bytes], said: bytearray) -> re.Match[bytes] | None:
-    while not (found := wanted.search(said)) and (more := os.read(descriptor, 4096)):
-        said += more
-    return found
+def _read_until(descriptor: int, pattern: re.Pattern[bytes], output: bytearray) -> re.Match[bytes] | None:
+    while not (match := pattern.search(output)) and (more := os.read(descriptor, 4096)):
+        output += more
+    return match
 
 
 def _ended(pidfd: int, timeout: float | None) -> bool:
@@ -190,7 +192,7 @@ def main(orders: Path) -> int:
     spec = MonitorSpec.from_json(orders.read_text())
     Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE))
     try:
-        ended = Keeper(spec).run()
+        ended = Monitor(spec).run()
     except (OSError, RuntimeError) as error:
         print(error, file=sys.stderr)
         return CANNOT

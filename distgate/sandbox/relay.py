@@ -1,4 +1,4 @@
-"""The ways out of a sandbox: connections to a loopback port inside, carried to one guest's port outside."""
+"""The forwards out of a sandbox: connections to a loopback port inside, carried to one guest's port outside."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Programs that strangers wrote, run on this host with nothing to steal, nothing to break and nobody to talk to.
 
-A keeper process (distgate.sandbox.monitor) builds a file system of what is listed and runs the program in it
+A process (distgate.sandbox.monitor) builds a file system of what is listed and runs the program in it
 as an unprivileged user, in namespaces of its own. docs/isolation.md says what it holds off, and what it does not.
 """
 
@@ -21,11 +21,11 @@ from distgate.errors import ConfigurationError, InfrastructureError
 from distgate.process import ProcessTimedOut, run
 
 MIB = 1 << 20
-#: Seconds that the keeper gets for what comes before and after the program, artifacts included.
+#: Seconds that the monitor gets for what comes before and after the program, artifacts included.
 _GRACE = 120.0
 #: What programs of a Python environment read of it.
 _PARTS = ("bin", "lib", "lib64", "pyvenv.cfg")
-#: The keeper's own status for what keeps it from starting the program.
+#: The monitor's own status for what keeps it from starting the program.
 CANNOT = 3
 #: A directory of this name is never copied: a clone's configuration may hold the URL's password.
 _NOT_COPIED = (".git",)
@@ -70,7 +70,7 @@ class HasPort(Protocol):
 
 
 @dataclass(frozen=True)
-class Way:
+class PortForward:
     """One way out of a sandbox: what connects to 127.0.0.1:``inside`` in there reaches ``host``:``port``."""
 
     inside: int
@@ -80,7 +80,7 @@ class Way:
 
 @dataclass(frozen=True)
 class MonitorSpec:
-    """What a keeper is told, as JSON."""
+    """What the monitor is to run, and what of this host the program sees."""
 
     argv: list[str]
     env: dict[str, str]
@@ -90,7 +90,7 @@ class MonitorSpec:
     artifacts: str
     log: str
     timeout: float
-    ways: list[Way]
+    forwards: list[PortForward]
     parent: int
     limits: Limits = field(default_factory=Limits)
     not_copied: list[str] = field(default_factory=lambda: list(_NOT_COPIED))
@@ -99,12 +99,12 @@ class MonitorSpec:
     def from_json(cls, text: str) -> MonitorSpec:
         """What ``json.dumps(dataclasses.asdict(spec))`` wrote."""
         record = json.loads(text)
-        ways = [Way(**way) for way in record["ways"]]
-        return cls(**record | {"limits": Limits(**record["limits"]), "ways": ways})
+        forwards = [PortForward(**forward) for forward in record["forwards"]]
+        return cls(**record | {"limits": Limits(**record["limits"]), "forwards": forwards})
 
 
 class Sandbox:
-    """Runs programs with ``limits``; ``scratch`` is where a keeper's orders lie (the temporary directory)."""
+    """Runs programs with ``limits``; ``scratch`` is where a monitor's orders lie (the temporary directory)."""
 
     def __init__(self, limits: Limits | None = None, *, scratch: Path | None = None) -> None:
         self._limits = limits or Limits()
@@ -121,7 +121,7 @@ class Sandbox:
         copies: Sequence[Path] = (),
         artifacts: Path | None = None,
         guest: HasPort | None = None,
-        ways: Sequence[Way] = (),
+        forwards: Sequence[PortForward] = (),
         cwd: Path | None = None,
     ) -> SandboxRun:
         """Run ``argv`` with exactly the environment ``env`` and say how it ended; nothing of it lives on.
@@ -129,14 +129,14 @@ class Sandbox:
         Every path is the same inside as outside. It sees /usr, ``readable`` and this Python's own directories
         (read-only), and throw-away copies of the directories ``copies``. What it leaves in the directory
         ``artifacts``, empty inside, comes out as regular files without harm in their names, up to the limits;
-        ``dropped.txt`` beside them lists the rest. The only network is 127.0.0.1:``guest.port``, and ``ways``. Its
-        output is appended to ``log_to``, shortened in the middle. The variable REPORT_FD is added to its
+        ``dropped.txt`` beside them lists the rest. The only network is 127.0.0.1:``guest.port``, and ``forwards``.
+        Its output is appended to ``log_to``, shortened in the middle. The variable REPORT_FD is added to its
         environment, the number of a socket whose text is the ``report``. It is killed after ``timeout`` seconds.
 
         Raises ConfigurationError for a path that is not there, InfrastructureError when it could not be started.
         """
         spec = MonitorSpec(
-            argv=[os.fspath(word) for word in argv],
+            argv=[os.fspath(argument) for argument in argv],
             env=dict(env),
             cwd=str(cwd.resolve()) if cwd else "/tmp",  # noqa: S108 - the sandbox's own
             readable=_outermost([*python_paths(Path(sys.executable)), *map(Path.absolute, readable)]),
@@ -144,7 +144,7 @@ class Sandbox:
             artifacts=str(artifacts.resolve()) if artifacts else "",
             log=str(log_to.resolve()),
             timeout=timeout,
-            ways=[*([Way(guest.port, "127.0.0.1", guest.port)] if guest else []), *ways],
+            forwards=[*([PortForward(guest.port, "127.0.0.1", guest.port)] if guest else []), *forwards],
             parent=os.getpid(),
             limits=self._limits,
         )
@@ -152,7 +152,7 @@ class Sandbox:
         with tempfile.TemporaryDirectory(prefix="distgate-sandbox-", dir=self._scratch) as private:
             orders = Path(private) / "orders.json"
             orders.write_text(json.dumps(dataclasses.asdict(spec)))
-            return _keep(orders, timeout)
+            return _run_monitor(orders, timeout)
 
 
 def python_paths(python: Path) -> list[Path]:
@@ -161,18 +161,18 @@ def python_paths(python: Path) -> list[Path]:
     Of an environment only these parts: people also keep a service's database and passwords where they installed it.
     """
     environment, home = python.absolute().parents[1], python.resolve().parents[1]
-    places = [place for place in (environment, home, *_bases(environment)) if place != Path("/")]
-    needed = [place / part for place in places for part in _PARTS if (place / part).exists()]
+    prefixes = [prefix for prefix in (environment, home, *_bases(environment)) if prefix != Path("/")]
+    needed = [prefix / part for prefix in prefixes for part in _PARTS if (prefix / part).exists()]
     needed.append(Path(distgate.__file__).resolve().parent)
     return [path for path in needed if not path.is_relative_to("/usr")]
 
 
 def _bases(environment: Path) -> list[Path]:
     """Where the interpreter of a virtual environment stands: its links may lead through a directory of their own."""
-    said = environment / "pyvenv.cfg"
-    if not said.is_file():
+    configuration = environment / "pyvenv.cfg"
+    if not configuration.is_file():
         return []
-    pairs = (line.partition("=") for line in said.read_text().splitlines())
+    pairs = (line.partition("=") for line in configuration.read_text().splitlines())
     return [Path(value.strip()).parent for name, _, value in pairs if name.strip() == "home"]
 
 
@@ -187,7 +187,7 @@ def _check(spec: MonitorSpec) -> None:
             raise ConfigurationError(f"{path} was to be shown to a sandbox and is not there")
 
 
-def _keep(orders: Path, timeout: float) -> SandboxRun:
+def _run_monitor(orders: Path, timeout: float) -> SandboxRun:
     try:
         ended = run(
             [sys.executable, "-m", "distgate.sandbox.monitor", orders],
@@ -198,9 +198,9 @@ def _keep(orders: Path, timeout: float) -> SandboxRun:
     except ProcessTimedOut as error:
         raise InfrastructureError("a sandbox did not end after its deadline", evidence=error.evidence) from error
     if ended.returncode:
-        said = ended.errors.strip().splitlines() or [f"its keeper ended with status {ended.returncode}"]
+        errors = ended.errors.strip().splitlines() or [f"its monitor ended with status {ended.returncode}"]
         raise InfrastructureError(
-            f"a sandbox could not be set up: {said[-1]}",
+            f"a sandbox could not be set up: {errors[-1]}",
             hint="bubblewrap (0.8 or newer) and user namespaces are needed; docs/isolation.md",
             evidence=ended.errors,
         )

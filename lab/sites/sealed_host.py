@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distgate.errors import ConfigurationError
-from distgate.process import Completed, held, on_path, run
+from distgate.process import Completed, background, on_path, run
 from distgate.sandbox.kernel import loopback_up, mount
 
 #: What is written there stays within the sealed host, below its state directory.
@@ -78,8 +78,8 @@ def sealed_host(state: Path, name: str, *, network: bool = True) -> Iterator[Sea
         "--",
     ]
     argv = [sys.executable, "-m", "lab.sites.sealed_host", "--state", str(state), "--name", name]
-    with held(
-        [*unshare_argv, *argv, *(["--network"] if network else [])], word=READY, timeout=_START_SECONDS
+    with background(
+        [*unshare_argv, *argv, *(["--network"] if network else [])], ready_line=READY, timeout=_START_SECONDS
     ) as unshare:
         (pid,) = Path(f"/proc/{unshare}/task/{unshare}/children").read_text().split()
         yield SealedHost(int(pid), namespaces, state)

@@ -1,4 +1,4 @@
-"""A sandbox with several ways out: each leads to one service, and there is no other."""
+"""A sandbox with several forwards out: each leads to one service, and there is no other."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from distgate.sandbox.sandbox import Sandbox, Way
+from distgate.sandbox.sandbox import PortForward, Sandbox
 
 
 @contextmanager
@@ -40,7 +40,7 @@ def test_each_way_leads_to_its_own_service_and_nothing_else_answers(tmp_path: Pa
             env={"PATH": "/usr/bin:/bin"},
             timeout=200,
             log_to=tmp_path / "log",
-            ways=[Way(22001, "127.0.0.1", one), Way(22002, "127.0.0.1", two)],
+            forwards=[PortForward(22001, "127.0.0.1", one), PortForward(22002, "127.0.0.1", two)],
         )
     assert ended.returncode == 0
     progress_pipe = [line for line in (tmp_path / "log").read_text().splitlines() if not line.startswith("bash:")]

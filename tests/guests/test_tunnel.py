@@ -14,7 +14,7 @@ import pytest
 from distgate.errors import ConfigurationError, InfrastructureError
 from distgate.guests.base import CommandResult, Guest
 from distgate.guests.host import LibvirtGuests
-from distgate.guests.tunnel import address_of, door
+from distgate.guests.tunnel import address_of, reverse_tunnel
 from distgate.images.base import BaseImage
 
 #: A URL; where it leads from here; ssh's words; the URL as the guest says it; the name that the guest learns.
@@ -103,7 +103,7 @@ def test_a_guest_reaches_one_address_while_its_door_is_open_also_after_a_restart
     with LibvirtGuests(tmp_path / "state").boot(
         base_image.path, base_image.ssh_key, tmp_path / "w", SECONDS
     ) as guest:
-        with door(guest, url) as inside:
+        with reverse_tunnel(guest, url) as inside:
             assert inside == url
             assert f"hello at 127.0.0.1:{port}/tree" in asked(guest, inside).stdout
             assert "refused" in asked(guest, f"http://127.0.0.1:{port + 1}/tree").stderr
@@ -112,19 +112,19 @@ def test_a_guest_reaches_one_address_while_its_door_is_open_also_after_a_restart
 
         name = socket.gethostname()
         known = guest.run("cat /etc/hosts", SECONDS).stdout
-        with serving(socket.gethostbyname(name)) as other, door(guest, f"http://{name}:{other}/") as inside:
+        with serving(socket.gethostbyname(name)) as other, reverse_tunnel(guest, f"http://{name}:{other}/") as inside:
             assert f"hello at {name}:{other}/" in asked(guest, inside).stdout
         assert guest.run("cat /etc/hosts", SECONDS).stdout == known
 
-        with pytest.raises(InfrastructureError, match="port 22"), door(guest, "http://127.0.0.1:22/"):
+        with pytest.raises(InfrastructureError, match="port 22"), reverse_tunnel(guest, "http://127.0.0.1:22/"):
             pass
 
         boot = guest.run("cat /proc/sys/kernel/random/boot_id", SECONDS).stdout
-        with pytest.raises(InfrastructureError, match="fell shut"), door(guest, url):
+        with pytest.raises(InfrastructureError, match=r"the guest's tunnel to .* broke"), reverse_tunnel(guest, url):
             again = guest.reboot(SECONDS)
         assert again.run("cat /proc/sys/kernel/random/boot_id", SECONDS).stdout != boot
         assert (again.port, again.name) == (guest.port, guest.name)
         assert again.powered_on > guest.powered_on
         assert again.boot_report(SECONDS).state == "running"
-        with door(again, url) as inside:
+        with reverse_tunnel(again, url) as inside:
             assert "hello" in asked(again, inside).stdout
