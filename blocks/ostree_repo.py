@@ -14,7 +14,7 @@ from distgate.process import on_path
 if TYPE_CHECKING:
     from distgate.atomic.disk import DiskDeployer
     from distgate.atomic.disk_cache import DeployedDisks
-    from distgate.atomic.image_methods import TreeImageWay
+    from distgate.atomic.image_methods import TreeImageMethod
     from distgate.atomic.images import TreeImages
     from distgate.ostree.base import TreeComposer
     from distgate.ostree.branch import BranchTrees
@@ -113,7 +113,7 @@ class OSTreeRepo(SiteBlock):
 
         return DiskDeployer(size=self.disk_size, root=self.disk_root, kargs=tuple(self.disk_kargs))
 
-    def maker(self, branch: str) -> TreeImageWay:
+    def maker(self, branch: str) -> TreeImageMethod:
         """What makes the images of a branch. ConfigurationError when they are installed and no kickstart is known."""
         from distgate.atomic.image_methods import DeployedImage, InstalledImage
         from distgate.kickstart.definition import definition_for

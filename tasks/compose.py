@@ -10,7 +10,7 @@ from prefect import get_run_logger
 
 from blocks import ImageStore
 from distgate.images.base import BaseImage, ComposedImage, ImageComposer
-from distgate.images.method import Way, compose_method_for
+from distgate.images.method import ComposeMethod, compose_method_for
 from distgate.settings import settings
 from distgate.steps import Progress
 from tasks.build import BuiltPackage
@@ -49,19 +49,21 @@ def _made(job: Job, built: BuiltPackage, progress: Progress) -> ComposedImage:
     room, base = job.run_dir.stage("image"), base_of(job, progress)
     job.record.update(compose=compose_begun(base))
     kickstart = _kickstart(job, built, room)
-    way = compose_method_for(built.source_name, [package.name for package in built.packages], settings().compose_way)
-    get_run_logger().info("%s: image: %s. %s", job.change.title, way.way, way.reason)
-    made = _composer(job, built, way).compose(
+    method = compose_method_for(
+        built.source_name, [package.name for package in built.packages], settings().compose_way
+    )
+    get_run_logger().info("%s: image: %s. %s", job.change.title, method.name, method.reason)
+    made = _composer(job, built, method).compose(
         base, built.repository, built.packages, room / f"{built.nvr}.qcow2", progress
     )
-    image = replace(made, reason=way.reason, kickstart_hash=kickstart_hash(kickstart))
+    image = replace(made, reason=method.reason, kickstart_hash=kickstart_hash(kickstart))
     _write_record(job, image, base, room)
     return image
 
 
-def _composer(job: Job, built: BuiltPackage, way: Way) -> ImageComposer:
+def _composer(job: Job, built: BuiltPackage, method: ComposeMethod) -> ImageComposer:
     store = ImageStore.of(job.site)
-    if way.way == "layered":
+    if method.name == "layered":
         return store.composer()
     return store.installer(job.change.branch, _served(job, built))
 

@@ -59,9 +59,9 @@ class HostStatus:
     @property
     def booted(self) -> Deployment:
         """The deployment that runs. Raises InfrastructureError when none does: this is no OSTree host."""
-        for one in self.deployments:
-            if one.booted:
-                return one
+        for deployment in self.deployments:
+            if deployment.booted:
+                return deployment
         raise InfrastructureError("the guest runs no OSTree deployment", hint="is its disk one of an Atomic Host?")
 
     @property
@@ -72,51 +72,53 @@ class HostStatus:
         return self.deployments[0]
 
 
-def read_status(said: str) -> HostStatus:
+def read_status(output: str) -> HostStatus:
     """What STATUS_COMMAND printed, in either form. Raises InfrastructureError when it is neither."""
-    if said.lstrip().startswith("{"):
-        return _read_json(said)
-    found: list[dict[str, Any]] = []
-    for line in said.splitlines():
+    if output.lstrip().startswith("{"):
+        return _read_json(output)
+    deployments: list[dict[str, Any]] = []
+    for line in output.splitlines():
         if deployed := _DEPLOYED.match(line):
             booted, osname, checksum, serial, _ = deployed.groups()
-            found.append(
+            deployments.append(
                 {"osname": osname, "checksum": checksum, "serial": int(serial), "booted": booted == "*"},
             )
-        elif found and (detail := _DETAIL.match(line)):
-            found[-1]["version" if detail[1] == "Version" else "origin"] = detail[2]
-    if not found:
-        raise InfrastructureError("the guest does not tell what is deployed", evidence=said)
-    return HostStatus(tuple(Deployment(**one) for one in found))
+        elif deployments and (detail := _DETAIL.match(line)):
+            deployments[-1]["version" if detail[1] == "Version" else "origin"] = detail[2]
+    if not deployments:
+        raise InfrastructureError("the guest does not tell what is deployed", evidence=output)
+    return HostStatus(tuple(Deployment(**fields) for fields in deployments))
 
 
-def _read_json(said: str) -> HostStatus:
+def _read_json(output: str) -> HostStatus:
     try:
-        return HostStatus(tuple(_deployment(one) for one in json.loads(said)["deployments"]))
+        return HostStatus(tuple(_deployment(fields) for fields in json.loads(output)["deployments"]))
     except (ValueError, KeyError, TypeError) as error:
-        raise InfrastructureError(f"rpm-ostree's status cannot be read: {error!r}", evidence=said) from error
+        raise InfrastructureError(f"rpm-ostree's status cannot be read: {error!r}", evidence=output) from error
 
 
-def _deployment(said: dict[str, Any]) -> Deployment:
+def _deployment(fields: dict[str, Any]) -> Deployment:
     return Deployment(
-        osname=str(said["osname"]),
+        osname=str(fields["osname"]),
         # With packages layered on top the deployment has a commit of its own; the tree's is its base.
-        checksum=str(said.get("base-checksum") or said["checksum"]),
-        serial=int(said.get("serial", 0)),
-        booted=bool(said["booted"]),
-        version=str(said.get("version") or ""),
-        origin=str(said.get("origin") or ""),
+        checksum=str(fields.get("base-checksum") or fields["checksum"]),
+        serial=int(fields.get("serial", 0)),
+        booted=bool(fields["booted"]),
+        version=str(fields.get("version") or ""),
+        origin=str(fields.get("origin") or ""),
     )
 
 
 def rollback_command(status: HostStatus, parent: str) -> str:
     """The command that makes ``parent`` the default of the next boot; ostree before 2023 deploys it anew."""
-    place = next((place for place, one in enumerate(status.deployments) if one.checksum == parent), None)
+    index = next(
+        (index for index, deployment in enumerate(status.deployments) if deployment.checksum == parent), None
+    )
     older = f"ostree admin deploy --os={status.booted.osname} {parent}"
-    if place is None:
+    if index is None:
         return f"exec {older}"
     choose = (
-        f"if ostree admin --help 2>&1 | grep -q set-default; then ostree admin set-default {place}; else {older}; fi"
+        f"if ostree admin --help 2>&1 | grep -q set-default; then ostree admin set-default {index}; else {older}; fi"
     )
     return _RPM_OSTREE.format(there="rollback", else_=choose)
 
@@ -125,10 +127,10 @@ def point_remote_command(remote: str, url: str) -> str:
     """The command that makes the host fetch from ``url`` under the name ``remote``, wherever that is configured."""
     section = rf'/^\[remote "{re.escape(remote)}"\]/,/^\[/'
     edit = shlex.quote(f"{section} s|^url=.*|url={url}|")
-    headed, told = shlex.quote(f'^.remote "{remote}".$'), shlex.quote(f"url={url}")
+    headed, url_line = shlex.quote(f'^.remote "{remote}".$'), shlex.quote(f"url={url}")
     return (
         "for file in /etc/ostree/remotes.d/*.conf /ostree/repo/config; do "
-        f"if grep -qs {headed} $file && ! grep -qxF {told} $file; then sed -i {edit} $file; fi; done"
+        f"if grep -qs {headed} $file && ! grep -qxF {url_line} $file; then sed -i {edit} $file; fi; done"
     )
 
 
@@ -147,10 +149,10 @@ _NOT_THE_TREE: tuple[tuple[str, Blame], ...] = (
 )
 
 
-def blame_of_upgrade(said: str) -> Blame:
+def blame_of_upgrade(output: str) -> Blame:
     """Who is to blame for an upgrade that failed with these words, while its server answers."""
-    for words, blame in _NOT_THE_TREE:
-        if re.search(words, said):
+    for sign, blame in _NOT_THE_TREE:
+        if re.search(sign, output):
             return blame
     return "package"
 
@@ -186,8 +188,8 @@ def judge_tree(rev: str, packages: Sequence[Nevra], seen: Seen, failed_before: C
     Raises InfrastructureError when its answers cannot be read.
     """
     faults = []
-    if (found := seen.status.booted).checksum != rev:
-        faults.append(f"it runs {found}, not {rev[:_SHOWN]}")
+    if (booted := seen.status.booted).checksum != rev:
+        faults.append(f"it runs {booted}, not {rev[:_SHOWN]}")
     report = judge(packages, seen.rpm_lines, seen.kernel) if packages else None
     if report and not report.passed:
         faults.append(report.sentence)

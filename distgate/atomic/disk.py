@@ -94,11 +94,11 @@ class DiskDeployer:
         with unfinished(into.with_name(into.name + ".raw")) as raw, unfinished(into) as image:
             with steps.step("make the file system"):
                 uuid = make_file_system(raw.path, self.size)
-            wanted = self._deployment(repository, rev, ref, raw.path_for_child, uuid, remote_url, key)
+            deployment = self._deployment(repository, rev, ref, raw.path_for_child, uuid, remote_url, key)
             with tempfile.TemporaryDirectory(prefix="distgate-deploy-") as workspace:
                 deployed = run_in_namespaces(
                     _CHILD,
-                    wanted,
+                    deployment,
                     Path(workspace),
                     log=log,
                     timeout=self.timeout,
@@ -165,14 +165,14 @@ def make_file_system(disk: Path, size: int) -> str:
     # extlinux reads neither 64-bit block numbers nor checksummed metadata. A journal, for a host restarts at will.
     features = ["-O", "^64bit,^metadata_csum", "-J", "size=16", "-E", f"offset={OFFSET},lazy_itable_init=1"]
     run(["mke2fs", "-q", "-t", "ext4", *features, "-m", "1", "-L", "root", disk, f"{size - 1}M"], timeout=300)
-    asked = run(["blkid", "--probe", "--offset", str(OFFSET), "-o", "value", "-s", "UUID", disk], timeout=60)
-    return asked.output.strip()
+    probe = run(["blkid", "--probe", "--offset", str(OFFSET), "-o", "value", "-s", "UUID", disk], timeout=60)
+    return probe.output.strip()
 
 
 def _boot_code() -> bytes:
-    for place in map(Path, _BOOT_SECTORS):
-        if place.exists():
-            return place.read_bytes()[:440]
+    for path in map(Path, _BOOT_SECTORS):
+        if path.exists():
+            return path.read_bytes()[:440]
     raise ConfigurationError("syslinux's mbr.bin is not installed", hint="./run installs what distgate needs")
 
 

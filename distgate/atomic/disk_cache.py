@@ -43,12 +43,12 @@ class DeployedDisks:
         It is nobody's to write to: boot an overlay. ``holder`` is the run that asks. Raises as DiskDeployer.deploy.
         """
         entry = self.directory / f"{rev}-{self._identity(ref, remote_url, key)}"
-        with ExitStack() as held:
+        with ExitStack() as leases:
             for attempt in range(1, _ATTEMPTS + 1):
                 if not (entry / _DISK).is_file():
                     self._make(entry, repository, rev, ref, remote_url, key, progress, holder)
                 try:
-                    held.enter_context(lease(entry, holder))
+                    leases.enter_context(lease(entry, holder))
                     break
                 except Gone:  # pruned between the two
                     if attempt == _ATTEMPTS:
@@ -59,7 +59,7 @@ class DeployedDisks:
         """Remove the disks of commits that no ref of ``repository`` points to, unless somebody uses them; the commits
         of those that went, or would go. Tests begin on the head, and any other disk can be made again as long as its
         commit is there."""
-        gone, heads = [], _heads(repository)
+        removed, heads = [], _heads(repository)
         for entry in sorted(self.directory.glob("[0-9a-f]*-*")):
             rev = entry.name.partition("-")[0]
             if rev in heads:
@@ -68,13 +68,13 @@ class DeployedDisks:
                 if free:
                     if not dry_run:
                         remove_tree(entry, ignore_errors=True)
-                    gone.append(rev)
-        return tuple(gone)
+                    removed.append(rev)
+        return tuple(removed)
 
     def _identity(self, ref: str, remote_url: str, key: Path) -> str:
         """Changes with everything but the commit that a disk is made of."""
-        words = (ref, remote_url, *public_keys(key), repr(sorted(asdict(self.deployer).items())))
-        return hashlib.sha256("\0".join(words).encode()).hexdigest()[:12]
+        inputs = (ref, remote_url, *public_keys(key), repr(sorted(asdict(self.deployer).items())))
+        return hashlib.sha256("\0".join(inputs).encode()).hexdigest()[:12]
 
     def _make(
         self,

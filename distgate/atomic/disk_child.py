@@ -32,22 +32,22 @@ _NO_HOST = re.compile(
 _MENU = "PROMPT 0\nTIMEOUT 1\n"
 
 
-def deploy(wanted: Deployment, workspace: Path, steps: Steps) -> None:
+def deploy(deployment: Deployment, workspace: Path, steps: Steps) -> None:
     """Fill the disk's file system; it is mounted for us alone, and unmounted at the end."""
-    with mounted(wanted.disk, workspace, steps) as sysroot:
+    with mounted(deployment.disk, workspace, steps) as sysroot:
         with steps.step("fetch the commit"):
-            _prepare(sysroot, wanted)
-            _fetch(sysroot, wanted)
+            _prepare(sysroot, deployment)
+            _fetch(sysroot, deployment)
         with steps.step("deploy it"):
-            _deploy(sysroot, wanted)
-            _let_in(sysroot, wanted)
-        if wanted.scripts:
-            with steps.step("run scripts"), _host_root(sysroot, wanted, workspace) as root:
-                for script in wanted.scripts:
+            _deploy(sysroot, deployment)
+            _let_in(sysroot, deployment)
+        if deployment.scripts:
+            with steps.step("run scripts"), _host_root(sysroot, deployment, workspace) as root:
+                for script in deployment.scripts:
                     _run_script(root, script)
         with steps.step("make it boot"):
             _ostree_said(["extlinux", "--install", sysroot / "boot/syslinux"])
-        _label(sysroot, wanted, steps)
+        _label(sysroot, deployment, steps)
 
 
 @contextmanager
@@ -56,8 +56,8 @@ def mounted(disk: Path, workspace: Path, steps: Steps) -> Iterator[Path]:
     sysroot = workspace / "sysroot"
     sysroot.mkdir()
     with steps.step("mount"):
-        words: list[str | Path] = ["mount", "-o", f"loop,nodev,nosuid,offset={OFFSET}", disk, sysroot]
-        run(words, timeout=60, error=InfrastructureError)
+        mount: list[str | Path] = ["mount", "-o", f"loop,nodev,nosuid,offset={OFFSET}", disk, sysroot]
+        run(mount, timeout=60, error=InfrastructureError)
 
     def unmount() -> None:
         with steps.step("unmount"):
@@ -67,10 +67,10 @@ def mounted(disk: Path, workspace: Path, steps: Steps) -> Iterator[Path]:
         yield sysroot
 
 
-def _prepare(sysroot: Path, wanted: Deployment) -> None:
+def _prepare(sysroot: Path, deployment: Deployment) -> None:
     (sysroot / "boot").mkdir()
     _ostree_said(["ostree", "admin", "init-fs", sysroot])
-    _ostree_said(["ostree", "admin", "os-init", wanted.osname, f"--sysroot={sysroot}"])
+    _ostree_said(["ostree", "admin", "os-init", deployment.osname, f"--sysroot={sysroot}"])
     # A menu at this place makes ostree write extlinux's own language, now and at each upgrade.
     menu = sysroot / "boot/syslinux/syslinux.cfg"
     for directory in (menu.parent, sysroot / "boot/loader.0"):
@@ -80,40 +80,46 @@ def _prepare(sysroot: Path, wanted: Deployment) -> None:
     menu.symlink_to("../loader/syslinux.cfg")
 
 
-def _fetch(sysroot: Path, wanted: Deployment) -> None:
+def _fetch(sysroot: Path, deployment: Deployment) -> None:
     repository = f"--repo={sysroot / 'ostree/repo'}"
-    address = [wanted.remote, wanted.remote_url, wanted.ref]
-    _ostree_said(["ostree", repository, "remote", "add", *wanted.remote_options, *address])
-    _ostree_said(["ostree", repository, "pull-local", f"--remote={wanted.remote}", wanted.repository, wanted.rev])
-    _ostree_said(["ostree", repository, "refs", wanted.rev, f"--create={wanted.remote}:{wanted.ref}"])
+    address = [deployment.remote, deployment.remote_url, deployment.ref]
+    _ostree_said(["ostree", repository, "remote", "add", *deployment.remote_options, *address])
+    _ostree_said(
+        ["ostree", repository, "pull-local", f"--remote={deployment.remote}", deployment.repository, deployment.rev]
+    )
+    _ostree_said(["ostree", repository, "refs", deployment.rev, f"--create={deployment.remote}:{deployment.ref}"])
 
 
-def _deploy(sysroot: Path, wanted: Deployment) -> None:
+def _deploy(sysroot: Path, deployment: Deployment) -> None:
     # Appended: --karg would let the second console= take the place of the first.
-    kargs = [f"--karg-append={word}" for word in (f"root={wanted.root}", *wanted.kargs)]
-    words = ["ostree", "admin", "deploy", f"--sysroot={sysroot}", f"--os={wanted.osname}", *kargs]
-    _ostree_said([*words, f"{wanted.remote}:{wanted.ref}"])
+    kargs = [f"--karg-append={argument}" for argument in (f"root={deployment.root}", *deployment.kargs)]
+    argv = ["ostree", "admin", "deploy", f"--sysroot={sysroot}", f"--os={deployment.osname}", *kargs]
+    _ostree_said([*argv, f"{deployment.remote}:{deployment.ref}"])
 
 
-def _let_in(sysroot: Path, wanted: Deployment) -> None:
+def _let_in(sysroot: Path, deployment: Deployment) -> None:
     """Root's home is in /var, which all deployments share."""
-    home = sysroot / "ostree/deploy" / wanted.osname / "var/roothome"
+    home = sysroot / "ostree/deploy" / deployment.osname / "var/roothome"
     for directory in (home, home / ".ssh"):
         if directory.is_symlink():  # newer ostree fills /var from the tree, and this is root of this host
             raise PackageError(f"the tree makes /var/{directory.relative_to(home.parent)} a link")
         directory.mkdir(mode=0o700, exist_ok=True)
     authorized = home / ".ssh/authorized_keys"
-    authorized.write_text("".join(f"{key}\n" for key in wanted.keys))
+    authorized.write_text("".join(f"{key}\n" for key in deployment.keys))
     authorized.chmod(0o600)
 
 
 @contextmanager
-def _host_root(sysroot: Path, wanted: Deployment, workspace: Path) -> Iterator[Path]:
+def _host_root(sysroot: Path, deployment: Deployment, workspace: Path) -> Iterator[Path]:
     """The deployment as its host will see it: /sysroot and /var in their places, /usr read-only."""
-    root = _deployed(sysroot, wanted)
+    root = _deployed(sysroot, deployment)
     shared = workspace / "shared"
     shared.mkdir()
-    binds = ((sysroot, "sysroot"), (sysroot / "ostree/deploy" / wanted.osname / "var", "var"), (root / "usr", "usr"))
+    binds = (
+        (sysroot, "sysroot"),
+        (sysroot / "ostree/deploy" / deployment.osname / "var", "var"),
+        (root / "usr", "usr"),
+    )
     with ExitStack() as bound:
         for source, target in binds:
             run(["mount", "--bind", source, root / target], timeout=60, error=InfrastructureError)
@@ -123,14 +129,14 @@ def _host_root(sysroot: Path, wanted: Deployment, workspace: Path) -> Iterator[P
             yield root
 
 
-def _unmount(place: Path) -> None:
-    run(["umount", "--lazy", place], timeout=60, error=InfrastructureError)
+def _unmount(mount_point: Path) -> None:
+    run(["umount", "--lazy", mount_point], timeout=60, error=InfrastructureError)
 
 
 def _run_script(root: Path, script: Script) -> None:
     inside = root / "run" / script.name
     inside.write_text(script.body)
-    words: list[str | Path] = [
+    argv: list[str | Path] = [
         *bwrap_for_scriptlets(root, ()),
         "chroot",
         root,
@@ -138,44 +144,44 @@ def _run_script(root: Path, script: Script) -> None:
         f"/run/{script.name}",
     ]
     try:
-        print(run(words, timeout=TIMEOUT, env={"HOME": "/root"}).output, end="", flush=True)
+        print(run(argv, timeout=TIMEOUT, env={"HOME": "/root"}).output, end="", flush=True)
     except ProcessFailed as error:
         print(error.evidence, end="", flush=True)
         if script.fatal:
             raise InfrastructureError(f"{script.name} failed", evidence=error.evidence) from None
 
 
-def _deployed(sysroot: Path, wanted: Deployment) -> Path:
-    deployments = sysroot / "ostree/deploy" / wanted.osname / "deploy"
+def _deployed(sysroot: Path, deployment: Deployment) -> Path:
+    deployments = sysroot / "ostree/deploy" / deployment.osname / "deploy"
     return next(path for path in sorted(deployments.iterdir()) if path.is_dir())
 
 
-def _label(sysroot: Path, wanted: Deployment, steps: Steps) -> None:
+def _label(sysroot: Path, spec: Deployment, steps: Steps) -> None:
     """SELinux labels for what is not in the commit, on a host without SELinux: /etc and /var.
 
     The commit's own files bring theirs.
     """
-    stateroot = sysroot / "ostree/deploy" / wanted.osname
-    deployment = _deployed(sysroot, wanted)
+    stateroot = sysroot / "ostree/deploy" / spec.osname
+    deployment = _deployed(sysroot, spec)
     policy = policy_of(deployment)
     if not policy:
         return
     with steps.step("label"):
         for top, part in ((deployment, "etc"), (stateroot, "var")):
-            words: list[str | Path] = ["setfiles", "-F", "-r", top, policy, top / part]
-            run(words, timeout=TIMEOUT, error=InfrastructureError, hint="is policycoreutils installed?")
+            argv: list[str | Path] = ["setfiles", "-F", "-r", top, policy, top / part]
+            run(argv, timeout=TIMEOUT, error=InfrastructureError, hint="is policycoreutils installed?")
 
 
-def _ostree_said(words: list[str | Path]) -> None:
+def _ostree_said(argv: list[str | Path]) -> None:
     # OSTREE_SYSROOT and the like of whoever started us have no part in it: the environment is a listed one.
     try:
-        print(run(words, timeout=TIMEOUT).output, end="", flush=True)
+        print(run(argv, timeout=TIMEOUT).output, end="", flush=True)
     except ProcessFailed as error:
         print(error.evidence, end="", flush=True)
-        said = error.evidence.strip().splitlines()[-1:] or [""]
-        if os.path.basename(str(words[0])) == "ostree" and _NO_HOST.search(error.evidence):
-            raise PackageError(f"no host can be made of the tree: {said[0]}", evidence=error.evidence) from None
-        raise InfrastructureError(f"the disk cannot be made: {said[0]}", evidence=error.evidence) from None
+        last_line = error.evidence.strip().splitlines()[-1:] or [""]
+        if os.path.basename(str(argv[0])) == "ostree" and _NO_HOST.search(error.evidence):
+            raise PackageError(f"no host can be made of the tree: {last_line[0]}", evidence=error.evidence) from None
+        raise InfrastructureError(f"the disk cannot be made: {last_line[0]}", evidence=error.evidence) from None
 
 
 if __name__ == "__main__":

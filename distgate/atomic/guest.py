@@ -33,10 +33,10 @@ _EVIDENCE = 4000
 
 @dataclass(frozen=True)
 class TreeGuest:
-    """Asks ``guest``, and leaves what it said in ``room``; a command gets ``seconds``."""
+    """Asks ``guest``, and leaves what it printed in ``log_dir``; a command gets ``seconds``."""
 
     guest: Guest
-    room: Path
+    log_dir: Path
     seconds: float = COMMAND_SECONDS
 
     def status(self, when: str) -> HostStatus:
@@ -66,39 +66,41 @@ class TreeGuest:
         something else, ConfigurationError for signatures that do not fit.
         """
         ended = self._said(f"{point_remote_command(remote, inside)}; {UPGRADE_COMMAND}", "upgrade.log", timeout)
-        said = (ended.stdout + ended.stderr).strip()
+        output = (ended.stdout + ended.stderr).strip()
         if ended.returncode:
             check_served(url, tree)
-            last = (said.splitlines() or ["nothing"])[-1]
-            raise error_for(blame_of_upgrade(said))(
-                f"the upgrade to {tree.rev[:12]} fails: {last}", evidence=said[-_EVIDENCE:]
+            last = (output.splitlines() or ["nothing"])[-1]
+            raise error_for(blame_of_upgrade(output))(
+                f"the upgrade to {tree.rev[:12]} fails: {last}", evidence=output[-_EVIDENCE:]
             )
-        found = self.status("upgraded").next
-        if found.checksum != tree.rev:
+        deployment = self.status("upgraded").next
+        if deployment.checksum != tree.rev:
             check_served(url, tree)
-            raise PackageError(f"the upgrade deployed {found}, not {tree.rev[:12]}", evidence=said[-_EVIDENCE:])
+            raise PackageError(
+                f"the upgrade deployed {deployment}, not {tree.rev[:12]}", evidence=output[-_EVIDENCE:]
+            )
 
     def roll_back(self, parent: str) -> None:
         """Make ``parent`` what boots next. Raises PackageError when the host does not do it."""
         ended = self._said(rollback_command(self.status("before-rollback"), parent), "rollback.log")
         if ended.returncode:
-            said = ended.stdout + ended.stderr
-            raise PackageError(f"the host does not roll back to {parent[:12]}", evidence=said[-_EVIDENCE:])
-        found = self.status("rolled-back").next
-        if found.checksum != parent:
-            raise PackageError(f"the rollback chose {found}, not {parent[:12]}")
+            output = ended.stdout + ended.stderr
+            raise PackageError(f"the host does not roll back to {parent[:12]}", evidence=output[-_EVIDENCE:])
+        deployment = self.status("rolled-back").next
+        if deployment.checksum != parent:
+            raise PackageError(f"the rollback chose {deployment}, not {parent[:12]}")
 
     def _said(self, command: str, name: str, timeout: float | None = None) -> CommandResult:
         answer = self.guest.run(command, timeout or self.seconds)
-        (self.room / name).write_text(answer.stdout + answer.stderr)
+        (self.log_dir / name).write_text(answer.stdout + answer.stderr)
         return answer
 
 
 def check_served(url: str, tree: ComposedTree) -> None:
     """Return when ``url`` serves ``tree`` at its ref, as seen from this host. Raises InfrastructureError."""
-    place = f"{url.rstrip('/')}/refs/heads/{tree.ref}"
+    address = f"{url.rstrip('/')}/refs/heads/{tree.ref}"
     try:
-        answer = httpx.get(place, timeout=_SERVER_SECONDS, follow_redirects=True)
+        answer = httpx.get(address, timeout=_SERVER_SECONDS, follow_redirects=True)
     except httpx.HTTPError as error:
         raise InfrastructureError(f"the repository {url} does not answer: {error or type(error).__name__}") from error
     if answer.status_code != httpx.codes.OK:

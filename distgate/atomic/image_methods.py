@@ -1,7 +1,5 @@
-"""The two ways from an OSTree commit to an image: a disk that ostree deploys, or an installation by kickstart.
-
-What an image that does not boot is compared with: a disk made as it was, without the change, which booted.
-"""
+"""The two ways from an OSTree commit to an image: a disk that ostree deploys, or an installation by kickstart; and
+the image without the change, made in the same way, that one which does not boot is compared with."""
 
 from __future__ import annotations
 
@@ -23,7 +21,7 @@ from distgate.steps import Progress
 
 
 @dataclass(frozen=True)
-class MadeTreeImage:
+class BuiltTreeImage:
     """An image of a commit; ``kickstart`` is the text that it was installed by, empty where nothing was installed."""
 
     built: BuiltImage
@@ -31,8 +29,8 @@ class MadeTreeImage:
     kickstart: str = ""
 
 
-class TreeImageWay(Protocol):
-    """A way to make the image of a commit."""
+class TreeImageMethod(Protocol):
+    """What makes the image of a commit."""
 
     def make(
         self,
@@ -42,7 +40,7 @@ class TreeImageWay(Protocol):
         key: Path,
         into: Path,
         progress: Progress = lambda _line: None,
-    ) -> MadeTreeImage:
+    ) -> BuiltTreeImage:
         """Write the qcow2 ``into``: a host of ``tree``, which is in ``repository`` and served at ``url``.
 
         The holder of the private ssh ``key`` gets in as root. Raises PackageError when no host can be made of the
@@ -52,7 +50,7 @@ class TreeImageWay(Protocol):
 
 @dataclass(frozen=True)
 class DeployedImage:
-    """A TreeImageWay without an installer: seconds, and exactly the commit."""
+    """A TreeImageMethod without an installer: seconds, and exactly the commit."""
 
     deployer: DiskDeployer
 
@@ -64,19 +62,18 @@ class DeployedImage:
         key: Path,
         into: Path,
         progress: Progress = lambda _line: None,
-    ) -> MadeTreeImage:
-        """See TreeImageWay."""
+    ) -> BuiltTreeImage:
+        """See TreeImageMethod."""
         built = self.deployer.deploy(repository, tree.rev, tree.ref, into, remote_url=url, key=key, progress=progress)
-        return MadeTreeImage(built, "deployed")
+        return BuiltTreeImage(built, "deployed")
 
 
 @dataclass(frozen=True)
 class InstalledImage:
-    """A TreeImageWay by ``builder``: an installer follows the ``kickstart``, whose ``ostreesetup`` is edited.
+    """A TreeImageMethod by ``builder``: an installer follows the ``kickstart``, whose ``ostreesetup`` is edited.
 
     An installer deploys what the ref names when it looks: the compose must be at the ref's head, and the smoke test
-    tells whether it was. ``release`` ("rawhide", "44") describes the image to the builder, ``timeout`` is in seconds,
-    ``syntax`` is the kickstart's ("F44"; empty: the newest).
+    tells whether it was. ``release`` ("rawhide", "44") describes the image to the builder, ``timeout`` is in seconds.
     """
 
     builder: ImageBuilder
@@ -85,13 +82,12 @@ class InstalledImage:
     timeout: float
     osname: str = "fedora-atomic"
     remote: str = "fedora-atomic"
-    syntax: str = ""
 
     def text(self, tree: ComposedTree, url: str, key: Path) -> str:
         """The flattened kickstart that installs ``tree``. Raises ConfigurationError when it cannot be edited."""
-        text = with_ostree(flatten(self.kickstart), url, self.remote, self.osname, tree.ref, syntax=self.syntax)
+        text = with_ostree(flatten(self.kickstart), url, self.remote, self.osname, tree.ref)
         for public in public_keys(key):
-            text = with_root_key(text, public, syntax=self.syntax)
+            text = with_root_key(text, public)
         return text
 
     def make(
@@ -102,12 +98,14 @@ class InstalledImage:
         key: Path,
         into: Path,
         progress: Progress = lambda _line: None,
-    ) -> MadeTreeImage:
-        """See TreeImageWay."""
+    ) -> BuiltTreeImage:
+        """See TreeImageMethod."""
         text = self.text(tree, url, key)
         check_served(url, tree)
         name = f"{self.osname}-{tree.version}"
-        return MadeTreeImage(self.builder.build(text, name, self.release, into, self.timeout, progress), "full", text)
+        return BuiltTreeImage(
+            self.builder.build(text, name, self.release, into, self.timeout, progress), "full", text
+        )
 
 
 @contextmanager

@@ -30,7 +30,7 @@ _ABANDONED = 86400.0
 
 @dataclass(frozen=True)
 class TreeImage:
-    """An image that is whole: made of the commit ``rev`` at ``made`` (seconds since the epoch), ``size`` in bytes.
+    """An image that is whole: made of the commit ``rev`` at ``created`` (seconds since the epoch), ``size`` in bytes.
 
     ``promoted`` is when its smoke test had passed, None before.
     """
@@ -41,17 +41,17 @@ class TreeImage:
     rev: str
     version: str
     size: int
-    made: float
+    created: float
     promoted: float | None = None
 
 
 @dataclass(frozen=True)
 class TreeImages:
-    """The images in ``directory``, served as ``url``/NAME; ``kept`` of them stay beside the latest."""
+    """The images in ``directory``, served as ``url``/NAME; ``keep`` of them stay beside the latest."""
 
     directory: Path
     url: str
-    kept: int = 3
+    keep: int = 3
     clock: Callable[[], float] = time.time
 
     def name(self, tree: ComposedTree) -> str:
@@ -80,8 +80,8 @@ class TreeImages:
 
     def all(self) -> tuple[TreeImage, ...]:
         """The images that are whole, newest first."""
-        found = (self._read(path) for path in self.directory.glob(f"{_PREFIX}*{_SUFFIX}"))
-        return tuple(sorted((image for image in found if image), key=lambda image: -image.made))
+        images = (self._read(path) for path in self.directory.glob(f"{_PREFIX}*{_SUFFIX}"))
+        return tuple(sorted((image for image in images if image), key=lambda image: -image.created))
 
     def latest(self) -> TreeImage | None:
         """The image that was promoted last; None when there is none, or it is not whole any more."""
@@ -121,23 +121,23 @@ class TreeImages:
             yield image.path
 
     def prune(self, *, dry_run: bool = False) -> tuple[str, ...]:
-        """Remove all images but the newest ``kept``, the latest and those in use; the names of those that went, or
+        """Remove all images but the newest ``keep``, the latest and those in use; the names of those that went, or
         would go.
 
         What was half placed a day ago or earlier, by a process that was killed, goes as well.
         """
         latest = self.latest()
         others = [image for image in self.all() if not latest or image.name != latest.name]
-        gone = [image.name for image in others[self.kept :] if _remove(image.path, dry_run=dry_run)]
+        removed = [image.name for image in others[self.keep :] if _remove(image.path, dry_run=dry_run)]
         if not dry_run:
             self._sweep()
-        return tuple(gone)
+        return tuple(removed)
 
     def _sweep(self) -> None:
         whole = {image.path for image in self.all()}
         half = [path for path in self.directory.glob(f"{_PREFIX}*{_SUFFIX}") if path not in whole]
         drafts = [*self.directory.glob(".*.new"), *self.directory.glob(f".{_PREFIX}*.composing")]
-        orphans = [one for one in self.directory.glob(f"{_PREFIX}*.json") if not one.with_suffix("").exists()]
+        orphans = [path for path in self.directory.glob(f"{_PREFIX}*.json") if not path.with_suffix("").exists()]
         for path in (*half, *drafts, *orphans):
             with suppress(OSError):
                 if self.clock() - path.lstat().st_mtime > _ABANDONED:
@@ -155,7 +155,7 @@ class TreeImages:
                 rev=str(facts["rev"]),
                 version=str(facts["version"]),
                 size=int(facts["size"]),
-                made=float(facts["made"]),
+                created=float(facts["made"]),
                 promoted=facts.get("promoted"),
             )
         except (OSError, ValueError, KeyError, TypeError):

@@ -54,33 +54,35 @@ class TreeSmoke:
         image: Path,
         tree: ComposedTree,
         key: Path,
-        room: Path,
+        log_dir: Path,
         *,
         good: Path | None = None,
         failed_before: Collection[str] = (),
     ) -> TreeSmokeReport:
-        """Boot ``image`` and look into it; console, boot report and what the guest said stay in ``room``.
+        """Boot ``image`` and look into it; console, boot report and what the guest printed stay in ``log_dir``.
 
         ``good`` is a disk without the change that has booted before (drivers.tree_control): it decides whose fault it
         is when the image does not. Units in ``failed_before`` may fail. Raises PackageError when the image
         boots and is not what it should be, or does not boot although ``good`` does; InfrastructureError when nothing
         else boots either, or there is nothing to compare it with.
         """
-        room.mkdir(parents=True, exist_ok=True)
+        log_dir.mkdir(parents=True, exist_ok=True)
         try:
-            with self.host.boot(image, key, room, self.timeout) as guest:
-                seen, boot = TreeGuest(guest, room, self.command_seconds).look("image")
+            with self.host.boot(image, key, log_dir, self.timeout) as guest:
+                seen, boot = TreeGuest(guest, log_dir, self.command_seconds).look("image")
         except (TimedOut, GuestStopped) as error:
-            raise self._blame_for(error, tree, good, key, room) from error
+            raise self._blame_for(error, tree, good, key, log_dir) from error
         verdict = judge_tree(tree.rev, tree.requested, seen, failed_before)
         report = TreeSmokeReport(tree.rev, tree.version, verdict.faults, verdict.packages, verdict.units, boot)
-        (room / REPORT_JSON).write_text(json.dumps(asdict(report) | {"sentence": report.sentence}, indent=2) + "\n")
+        (log_dir / REPORT_JSON).write_text(
+            json.dumps(asdict(report) | {"sentence": report.sentence}, indent=2) + "\n"
+        )
         if not report.passed:
             raise PackageError(f"the image of {tree.version} fails its smoke test: {report.sentence}")
         return report
 
     def _blame_for(
-        self, dead: InfrastructureError, tree: ComposedTree, good: Path | None, key: Path, room: Path
+        self, dead: InfrastructureError, tree: ComposedTree, good: Path | None, key: Path, log_dir: Path
     ) -> InfrastructureError | PackageError:
         if good is None:
             return InfrastructureError(
@@ -89,7 +91,7 @@ class TreeSmoke:
                 evidence=dead.evidence,
             )
         try:
-            with self.host.boot(good, key, room / "good", self.timeout):
+            with self.host.boot(good, key, log_dir / "good", self.timeout):
                 pass
         except InfrastructureError:
             return InfrastructureError(

@@ -78,14 +78,14 @@ class TreeUpgrade:
         url: str,
         key: Path,
         packages: Sequence[Nevra],
-        room: Path,
+        log_dir: Path,
         *,
         new: Path | None = None,
     ) -> UpgradeReport:
         """Upgrade a host of the disk ``previous`` (of ``tree.parent``) to ``tree`` from the repository at ``url``.
 
         ``packages`` are those under test that the tree holds. Without ``previous`` a host of the disk ``new`` is
-        looked at. What the guest said, its console and the report stay in ``room``, whatever happens. Raises
+        looked at. What the guest printed, its console and the report stay in ``log_dir``, whatever happens. Raises
         PackageError when the tree is at fault: it cannot be upgraded to, does not come up, is not what was composed
         or does not let the host go back. Raises InfrastructureError when the host before does not boot, the
         repository does not answer, or a guest is lost otherwise.
@@ -93,8 +93,8 @@ class TreeUpgrade:
         disk = previous or new
         if disk is None:
             raise ConfigurationError("neither a disk of the commit before nor one of the new commit was given")
-        room.mkdir(parents=True, exist_ok=True)
-        test = _Test(self, tree, packages, room, key, disk)
+        log_dir.mkdir(parents=True, exist_ok=True)
+        test = _Test(self, tree, packages, log_dir, key, disk)
         try:
             if previous:
                 test.upgrade(url)
@@ -104,7 +104,7 @@ class TreeUpgrade:
             test.faults.append(error.message)
             raise
         finally:
-            _keep(test.report(), room)
+            _keep(test.report(), log_dir)
         return test.report()
 
 
@@ -119,7 +119,7 @@ class _Test:
     how: TreeUpgrade
     tree: ComposedTree
     packages: Sequence[Nevra]
-    room: Path
+    log_dir: Path
     key: Path
     disk: Path
     faults: list[str] = field(default_factory=list)
@@ -170,27 +170,27 @@ class _Test:
 
     @contextmanager
     def _booted(self, step: str, name: str) -> Iterator[Guest]:
-        with ExitStack() as held:
+        with ExitStack() as leases:
             with self.steps.step(step):
-                guest = held.enter_context(
-                    self.how.host.boot(self.disk, self.key, self.room / name, self.how.timeout)
+                guest = leases.enter_context(
+                    self.how.host.boot(self.disk, self.key, self.log_dir / name, self.how.timeout)
                 )
             yield guest
 
     def _asks(self, guest: Guest) -> TreeGuest:
-        return TreeGuest(guest, self.room, self.how.command_seconds)
+        return TreeGuest(guest, self.log_dir, self.how.command_seconds)
 
     def _look_before(self, guest: Guest) -> tuple[str, str, Collection[str]]:
         """The commit before, the remote that it follows, and the units that fail in it."""
         with self.steps.step("look at the host before"):
             seen, _ = self._asks(guest).look("before")
-        found = seen.status.booted
-        self.before = found.checksum
-        if self.tree.parent and found.checksum != self.tree.parent:
-            raise InfrastructureError(f"the disk of the commit before runs {found}, not {self.tree.parent[:_SHOWN]}")
-        if not found.remote:
+        booted = seen.status.booted
+        self.before = booted.checksum
+        if self.tree.parent and booted.checksum != self.tree.parent:
+            raise InfrastructureError(f"the disk of the commit before runs {booted}, not {self.tree.parent[:_SHOWN]}")
+        if not booted.remote:
             raise InfrastructureError("the host before follows no remote", hint="deploy its disk anew")
-        return found.checksum, found.remote, seen.failed_units
+        return booted.checksum, booted.remote, seen.failed_units
 
     def _restart(self, guest: Guest, step: str) -> Guest:
         try:
@@ -198,8 +198,8 @@ class _Test:
                 return guest.reboot(2 * self.how.timeout)  # it has to shut down, too
         except (TimedOut, GuestStopped) as error:
             half_up = isinstance(error, TimedOut)
-            words = f"{error.message}; {self._try_rollback(guest)}" if half_up else error.message
-            raise _NotBack(words, hint=error.hint, evidence=error.evidence) from error
+            message = f"{error.message}; {self._try_rollback(guest)}" if half_up else error.message
+            raise _NotBack(message, hint=error.hint, evidence=error.evidence) from error
 
     def _try_rollback(self, guest: Guest) -> str:
         """A host that is half up may be brought back; the others can only be told of."""
@@ -214,17 +214,17 @@ class _Test:
             seen, self.boot = self._asks(guest).look("new")
         self.verdict = judge_tree(self.tree.rev, self.packages, seen, failed_before)
         if not self.verdict.passed:
-            words = "; ".join(self.verdict.faults)
-            raise PackageError(f"a host of {self.tree.version} is not as it should be: {words}")
+            faults = "; ".join(self.verdict.faults)
+            raise PackageError(f"a host of {self.tree.version} is not as it should be: {faults}")
 
     def _roll_back(self, guest: Guest, parent: str) -> None:
         with self.steps.step("roll back"):
             self._asks(guest).roll_back(parent)
         guest = self._restart(guest, "restart into the commit before")
         with self.steps.step("look at the host again"):
-            found = self._asks(guest).status("again").booted
-        if found.checksum != parent:
-            raise PackageError(f"after the rollback the host runs {found}, not {parent[:_SHOWN]}")
+            booted = self._asks(guest).status("again").booted
+        if booted.checksum != parent:
+            raise PackageError(f"after the rollback the host runs {booted}, not {parent[:_SHOWN]}")
         self.rolled_back = True
 
     def _blame_for(self, lost: _NotBack) -> DistgateError:
@@ -247,7 +247,7 @@ class _Test:
         )
 
 
-def _keep(report: UpgradeReport, room: Path) -> None:
+def _keep(report: UpgradeReport, log_dir: Path) -> None:
     lines = [report.sentence, *report.skipped, *share_lines(report.steps)]
-    (room / REPORT_TEXT).write_text("".join(f"{line}\n" for line in lines))
-    (room / REPORT_JSON).write_text(json.dumps(asdict(report) | {"sentence": report.sentence}, indent=2) + "\n")
+    (log_dir / REPORT_TEXT).write_text("".join(f"{line}\n" for line in lines))
+    (log_dir / REPORT_JSON).write_text(json.dumps(asdict(report) | {"sentence": report.sentence}, indent=2) + "\n")

@@ -169,8 +169,8 @@ def _check_room(request: BuildRequest, bases: Path) -> None:
 def _explained(failed: DistgateError | OSError, request: BuildRequest, making: Path) -> DistgateError:
     """The failure as whoever asked for the base should read it; measured before anything is cleaned up."""
     evidence = failed.evidence if isinstance(failed, DistgateError) else ""
-    words = f"{failed} {evidence}"
-    if _is_full(failed, words, making):
+    explanation = f"{failed} {evidence}"
+    if _is_full(failed, explanation, making):
         written = disk_usage(making)
         missing = max(0, (request.expected or 0) - written)
         return _full(request, making.parent, missing, f"{format_size(written)} of it were written", evidence)
@@ -183,11 +183,11 @@ def _explained(failed: DistgateError | OSError, request: BuildRequest, making: P
     return failed
 
 
-def _is_full(failed: DistgateError | OSError, words: str, making: Path) -> bool:
+def _is_full(failed: DistgateError | OSError, explanation: str, making: Path) -> bool:
     if isinstance(failed, OSError):
         return failed.errno in (errno.ENOSPC, errno.EDQUOT)
     # A builder's own scratch space may be on another disk: its words alone prove nothing about ours.
-    return "No space left on device" in words and shutil.disk_usage(making).free < NOTHING_LEFT
+    return "No space left on device" in explanation and shutil.disk_usage(making).free < NOTHING_LEFT
 
 
 def _full(request: BuildRequest, bases: Path, missing: int, detail: str, evidence: str = "") -> InfrastructureError:

@@ -61,11 +61,11 @@ def sources_of(kickstart: str, release: str) -> tuple[InstallSource, ...]:
     ``$releasever`` and ``$basearch`` are filled in. Raises ConfigurationError when it is no kickstart or names none.
     """
     handler = parse(kickstart)
-    found = [_of_command("install", handler.url), *(_of_command(repo.name, repo) for repo in handler.repo.repoList)]
+    named = [_of_command("install", handler.url), *(_of_command(repo.name, repo) for repo in handler.repo.repoList)]
     tree = handler.ostreesetup
     if tree.url:
-        found.append(InstallSource(tree.osname or "ostree", "ostree", tree.url, tree.ref))
-    sources = tuple(_filled_in(source, release) for source in found if source)
+        named.append(InstallSource(tree.osname or "ostree", "ostree", tree.url, tree.ref))
+    sources = tuple(_filled_in(source, release) for source in named if source)
     if not sources:
         raise ConfigurationError("the kickstart names no repository to install from", hint="it needs url or repo")
     return sources
@@ -146,10 +146,10 @@ def _read(client: httpx.Client, source: InstallSource, address: str) -> bytes:
             answer.raise_for_status()
             return _body(answer, source, address)
     except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
-        words = (
+        reason = (
             f"HTTP status {error.response.status_code}" if isinstance(error, httpx.HTTPStatusError) else str(error)
         )
-        raise _away(source, address, words or type(error).__name__) from error
+        raise _away(source, address, reason or type(error).__name__) from error
 
 
 def _body(answer: httpx.Response, source: InstallSource, address: str) -> bytes:
@@ -161,9 +161,9 @@ def _body(answer: httpx.Response, source: InstallSource, address: str) -> bytes:
     return bytes(body)
 
 
-def _away(source: InstallSource, address: str, words: str) -> InfrastructureError:
+def _away(source: InstallSource, address: str, reason: str) -> InfrastructureError:
     return InfrastructureError(
-        f"the repository {source.name} of the kickstart is away: {address}: {words}",
+        f"the repository {source.name} of the kickstart is away: {address}: {reason}",
         hint="the base image is as old as it is until the repository is back",
     )
 

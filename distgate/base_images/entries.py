@@ -59,9 +59,9 @@ class BaseFacts:
         What lies in the store is named from the record's own directory, so that the store may have another name for
         somebody else: in a container, or on the next host.
         """
-        own = {name: value for name, value in asdict(self).items() if name not in ("base", "packages")}
+        fields = {name: value for name, value in asdict(self).items() if name not in ("base", "packages")}
         base = {**asdict(self.base), "path": self.base.path.name, "ssh_key": _from_entry(self.base)}
-        return {**base, **own, "packages": [_line(package) for package in self.packages]}
+        return {**base, **fields, "packages": [_line(package) for package in self.packages]}
 
     @classmethod
     def from_record(cls, record: dict[str, Any], directory: Path) -> BaseFacts:
@@ -111,12 +111,12 @@ class BaseEntry:
 
 @dataclass(frozen=True)
 class UnreadableEntry:
-    """Something in the store that is no readable base, and why; ``ours`` when it has the name of a base."""
+    """Something in the store that is no readable base, and why; ``named_as_base`` when it has the name of one."""
 
     directory: Path
     problem: str
     size: int
-    ours: bool
+    named_as_base: bool
 
 
 @dataclass(frozen=True)
@@ -141,12 +141,12 @@ class StoreListing:
     def refused_bases(self) -> dict[tuple[str, str], BaseEntry]:
         """The refused base that would be built again were it not here: newer than the current one."""
         current = self.current
-        found: dict[tuple[str, str], BaseEntry] = {}
-        for entry in sorted((one for one in self.entries if one.refused), key=lambda one: one.confirmed):
+        newest: dict[tuple[str, str], BaseEntry] = {}
+        for entry in sorted((entry for entry in self.entries if entry.refused), key=lambda entry: entry.confirmed):
             key = (entry.facts.branch, entry.facts.name)
             if key not in current or current[key].confirmed <= entry.confirmed:
-                found[key] = entry
-        return found
+                newest[key] = entry
+        return newest
 
     def qualified_for(self, branch: str, kickstart_hash: str) -> BaseEntry | None:
         """The qualified base of a branch and kickstart that was confirmed last."""
@@ -166,8 +166,8 @@ def list_store(bases: Path) -> StoreListing:
         try:
             entries.append(read_entry(directory))
         except InfrastructureError as error:
-            ours = bool(_IDENTITY.fullmatch(directory.name))
-            odd.append(UnreadableEntry(directory, error.message, disk_usage(directory), ours))
+            named_as_base = bool(_IDENTITY.fullmatch(directory.name))
+            odd.append(UnreadableEntry(directory, error.message, disk_usage(directory), named_as_base))
         except FileNotFoundError:
             continue  # pruned meanwhile
     return StoreListing(tuple(sorted(entries, key=lambda entry: -entry.facts.created)), tuple(odd))
@@ -264,7 +264,7 @@ def store_identity(root: Path) -> str:
     if not path.exists():
         root.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=root, prefix=".identity-") as scratch, suppress(FileExistsError):
-            made = Path(scratch) / "identity"
-            made.write_text(uuid4().hex)
-            os.link(made, path)  # whole or not at all, and only by the first
+            draft = Path(scratch) / "identity"
+            draft.write_text(uuid4().hex)
+            os.link(draft, path)  # whole or not at all, and only by the first
     return path.read_text()

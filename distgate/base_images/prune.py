@@ -45,18 +45,18 @@ class Pruned:
 
 def protected(listing: StoreListing, ended: Collection[str] = ()) -> dict[str, str]:
     """The bases that are never removed while they are what they are, and why; none of branches that ``ended``."""
-    kept = {entry.identity: f"the current one of {branch}" for (branch, _name), entry in listing.current.items()}
+    reasons = {entry.identity: f"the current one of {branch}" for (branch, _name), entry in listing.current.items()}
     for (branch, _name), entry in listing.refused_bases.items():
-        kept[entry.identity] = f"remembered: {branch} would build it again, and it was refused"
+        reasons[entry.identity] = f"remembered: {branch} would build it again, and it was refused"
     over = {entry.identity for entry in listing.entries if entry.facts.branch in ended}
-    return {identity: reason for identity, reason in kept.items() if identity not in over}
+    return {identity: reason for identity, reason in reasons.items() if identity not in over}
 
 
 def candidates(listing: StoreListing, ended: Collection[str] = ()) -> list[Removal]:
     """What may go, first who shall go first: what nobody can read, then the base that was used longest ago."""
-    kept = protected(listing, ended)
-    broken = [Removal(odd.directory.name, odd.size, odd.problem) for odd in listing.odd if odd.ours]
-    unused = [entry for entry in listing.entries if entry.identity not in kept]
+    reasons = protected(listing, ended)
+    broken = [Removal(odd.directory.name, odd.size, odd.problem) for odd in listing.odd if odd.named_as_base]
+    unused = [entry for entry in listing.entries if entry.identity not in reasons]
     return broken + [
         Removal(entry.identity, entry.size, _ENDED if entry.facts.branch in ended else _OLDEST)
         for entry in sorted(unused, key=lambda entry: (entry.facts.branch not in ended, entry.used))
@@ -75,16 +75,16 @@ def prune(root: Path, limit: int, *, dry_run: bool = False, ended: Collection[st
     listing = list_store(bases)
     before = size = disk_usage(bases)
     removed: list[Removal] = []
-    kept = protected(listing, ended)
+    reasons = protected(listing, ended)
     for candidate in candidates(listing, ended):
         if size <= limit and candidate.reason == _OLDEST:
-            kept[candidate.identity] = "the limit leaves room for it"
+            reasons[candidate.identity] = "the limit leaves room for it"
         elif reason := _in_use(bases / candidate.identity, locks) if dry_run else _remove(bases, candidate, locks):
-            kept[candidate.identity] = reason
+            reasons[candidate.identity] = reason
         else:
             removed.append(candidate)
             size -= candidate.size
-    return Pruned(tuple(removed), kept, before, size if dry_run else disk_usage(bases), limit)
+    return Pruned(tuple(removed), reasons, before, size if dry_run else disk_usage(bases), limit)
 
 
 def lock_of(locks: Path, identity: str) -> Path:
@@ -120,14 +120,14 @@ def _leased(directory: Path) -> str:
 
 
 def _clear_abandoned(bases: Path, locks: Path) -> None:
-    for left in _hidden(bases):
-        if left.name.startswith(REMOVING):
-            remove_tree(left, ignore_errors=True)
-        elif left.name.startswith(MAKING):
-            stream = take(lock_of(locks, left.name.removeprefix(MAKING)), "prune")
+    for directory in _hidden(bases):
+        if directory.name.startswith(REMOVING):
+            remove_tree(directory, ignore_errors=True)
+        elif directory.name.startswith(MAKING):
+            stream = take(lock_of(locks, directory.name.removeprefix(MAKING)), "prune")
             if stream is not None:
                 with closing(stream):
-                    remove_tree(left, ignore_errors=True)
+                    remove_tree(directory, ignore_errors=True)
 
 
 def _hidden(bases: Path) -> Iterator[Path]:

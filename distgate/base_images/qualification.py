@@ -144,12 +144,12 @@ def findings(statement: GuestState, offline: Sequence[Nevra]) -> tuple[str, ...]
 
     The RPM database must list exactly ``offline``, and the kernel that runs must be one of its kernels.
     """
-    found = []
+    faults = []
     if statement.failed_units:
-        found.append(f"units failed: {first_of(statement.failed_units)}")
+        faults.append(f"units failed: {first_of(statement.failed_units)}")
     elif statement.systemd_state != "running":
-        found.append(f"systemd says {statement.systemd_state!r}, not 'running'")
-    return (*found, *_package_complaints(statement, offline))
+        faults.append(f"systemd says {statement.systemd_state!r}, not 'running'")
+    return (*faults, *_package_complaints(statement, offline))
 
 
 def _package_complaints(statement: GuestState, offline: Sequence[Nevra]) -> tuple[str, ...]:
@@ -163,10 +163,10 @@ def _package_complaints(statement: GuestState, offline: Sequence[Nevra]) -> tupl
         return (f"{error.message}: {_last_line(error.evidence)}",)
     on_disk = {str(package) for package in offline}
     missing, added = sorted(on_disk - running), sorted(running - on_disk)
-    found = [] if on_disk else ["its RPM database holds no package"]
-    found += [f"packages on its disk that the guest does not have: {first_of(missing)}"] if missing else []
-    found += [f"packages of the guest that are not on its disk: {first_of(added)}"] if added else []
-    return (*found, *([report.kernel] if report.kernel else []))
+    faults = [] if on_disk else ["its RPM database holds no package"]
+    faults += [f"packages on its disk that the guest does not have: {first_of(missing)}"] if missing else []
+    faults += [f"packages of the guest that are not on its disk: {first_of(added)}"] if added else []
+    return (*faults, *([report.kernel] if report.kernel else []))
 
 
 class _NotBootable(Exception):

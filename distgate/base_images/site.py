@@ -70,20 +70,20 @@ class Site:
     guests: GuestMachineFields
 
 
-def read_site(own: Settings) -> Site:
+def read_site(host: Settings) -> Site:
     """The site that the settings name, on this host.
 
     Raises ConfigurationError for a server that refuses us, and for a document that is none.
     """
     images, factory, guests = ImageStoreFields(), ImageFactoryFields(), GuestMachineFields()
-    with PrefectApi(own.prefect_api_url, patience=0) as prefect, suppress(InfrastructureError):
-        images = _read(prefect, "image-store", own.site, images)
-        factory = _read(prefect, "image-factory", own.site, factory)
-        guests = _read(prefect, "guest-machine", own.site, guests)
+    with PrefectApi(host.prefect_api_url, patience=0) as prefect, suppress(InfrastructureError):
+        images = _read(prefect, "image-store", host.site, images)
+        factory = _read(prefect, "image-factory", host.site, factory)
+        guests = _read(prefect, "guest-machine", host.site, guests)
     return Site(
-        images=_filled_in(images, root=str(own.image_store), limit=own.image_store_limit),
-        factory=_filled_in(factory, command=list(own.image_factory)),
-        guests=_filled_in(guests, state=str(own.guests)),
+        images=_filled_in(images, root=str(host.image_store), limit=host.image_store_limit),
+        factory=_filled_in(factory, command=list(host.image_factory)),
+        guests=_filled_in(guests, state=str(host.guests)),
     )
 
 

@@ -86,13 +86,13 @@ class BaseStore:
         Whoever asks while another process builds it waits, and ``progress`` hears for whom. Raises RefusedBase
         when it failed its qualification, InfrastructureError when it cannot be built or a repository is away.
         """
-        found = self.listing().qualified_for(definition.branch, definition.kickstart_hash)
-        if found is None:
+        entry = self.listing().qualified_for(definition.branch, definition.kickstart_hash)
+        if entry is None:
             return self.refresh(definition, progress)
-        if self.max_age is not None and time.time() - found.confirmed > self.max_age:
-            found = self._renewed(definition, found, progress)
-        _stamp(found.directory / USED)
-        return found.facts.base
+        if self.max_age is not None and time.time() - entry.confirmed > self.max_age:
+            entry = self._renewed(definition, entry, progress)
+        _stamp(entry.directory / USED)
+        return entry.facts.base
 
     def refresh(self, definition: BaseDefinition, progress: Progress = _quiet) -> BaseImage:
         """The base for what the repositories hold now, built and qualified unless it is there already.
@@ -121,13 +121,13 @@ class BaseStore:
     ) -> Iterator[BaseImage]:
         """``base`` and ``lease`` in one: the base that was named is there for the whole block."""
         with ExitStack() as stack:
-            for left in reversed(range(LEASE_TRIES)):
+            for tries in reversed(range(LEASE_TRIES)):
                 base = self.base(definition, progress)
                 try:
                     stack.enter_context(self.lease(base.identity, holder))
                     break
                 except locks.Gone:
-                    if not left:
+                    if not tries:
                         raise
             yield base
 
@@ -151,13 +151,13 @@ class BaseStore:
     def find(self, beginning: str) -> BaseEntry:
         """The base whose identity begins so. ConfigurationError when there is none, or more than one."""
         listing = self.listing()
-        found = [entry for entry in listing.entries if entry.identity.startswith(beginning)]
-        if len(found) == 1:
-            return found[0]
+        entries = [entry for entry in listing.entries if entry.identity.startswith(beginning)]
+        if len(entries) == 1:
+            return entries[0]
         for odd in listing.odd:
             if odd.directory.name == beginning:
                 raise InfrastructureError(odd.problem, hint="distgate images prune removes it")
-        what = f"{len(found)} base images" if found else "no base image"
+        what = f"{len(entries)} base images" if entries else "no base image"
         raise ConfigurationError(f"{what} in {self.root}: {beginning}*", hint="distgate images list shows them all")
 
     def _renewed(self, definition: BaseDefinition, old: BaseEntry, progress: Progress) -> BaseEntry:
@@ -177,7 +177,7 @@ class BaseStore:
         self, definition: BaseDefinition, snapshot: str, progress: Progress, *, instead: BaseEntry | None = None
     ) -> BaseEntry:
         """The qualified base of a definition and snapshot; ``instead`` serves while another process makes it."""
-        asked = time.time()
+        started = time.time()
         request = BuildRequest(
             definition, snapshot, largest(self.listing().entries, definition.branch, definition.name)
         )
@@ -190,7 +190,7 @@ class BaseStore:
                 stack.enter_context(stream)
             else:
                 stack.enter_context(self._locked(request.identity, request.title, progress))
-            entry = self._built(request, asked - (RETRY_BUILD_AFTER if instead else 0), progress)
+            entry = self._built(request, started - (RETRY_BUILD_AFTER if instead else 0), progress)
             if self._is_unproved(entry):
                 entry = self._qualified(entry, progress)
         if not entry.qualified:
@@ -233,15 +233,15 @@ class BaseStore:
 
     def _qualified(self, entry: BaseEntry, progress: Progress) -> BaseEntry:
         tools = self._tools()
-        room = entry.directory / "qualification"
+        log_dir = entry.directory / "qualification"
         with locks.lease(entry.directory, f"qualification by {self.owner}"):
-            remove_tree(room, ignore_errors=True)  # the last one's, or what a killed one left: an overlay as well
+            remove_tree(log_dir, ignore_errors=True)  # the last one's, or what a killed one left: an overlay as well
             outcome = qualify(
                 entry.facts.base,
                 entry.facts.packages,
                 tools.guests,
                 tools.accelerated_by(),
-                room,
+                log_dir,
                 tools.boot_timeout,
                 progress,
             )
@@ -273,9 +273,9 @@ class BaseStore:
 
 def refusal(entry: BaseEntry) -> RefusedBase:
     """The error for a base that failed its qualification."""
-    found = entry.qualification
-    reasons = "; ".join(found.reasons) if found else "it was not tried"
-    under = f", booted under {found.accelerator}" if found else ""
+    qualification = entry.qualification
+    reasons = "; ".join(qualification.reasons) if qualification else "it was not tried"
+    under = f", booted under {qualification.accelerator}" if qualification else ""
     return RefusedBase(
         f"{entry.title} failed its qualification{under}, and is not used: {reasons}",
         hint=f"not the package's fault; distgate images qualify {entry.identity} --again tries it once more",

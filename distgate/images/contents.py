@@ -54,27 +54,31 @@ def lay_over(base: Path, overlay: Path) -> None:
 
 def forced(requested: Iterable[Nevra], before: Sequence[Nevra]) -> tuple[Forced, ...]:
     """Those of ``requested`` that an image which held ``before`` would not have taken by itself."""
-    found = []
+    replaced = []
     for package in requested:
-        for old in (one for one in before if one.name == package.name and _replaces(package, one)):
+        for old in (
+            package_before
+            for package_before in before
+            if package_before.name == package.name and _replaces(package, package_before)
+        ):
             if _version(old) == _version(package):
-                found.append(Forced(package, "reinstall", old))
+                replaced.append(Forced(package, "reinstall", old))
             elif is_newer(old, package):
-                found.append(Forced(package, "downgrade", old))
-    return tuple(found)
+                replaced.append(Forced(package, "downgrade", old))
+    return tuple(replaced)
 
 
 def obsolete_one_another(rpms: Sequence[RpmFile]) -> bool:
     """Whether a package names another of ``rpms`` as obsolete: dnf would then drop that one without a word."""
     if len(rpms) < 2:
         return False
-    said = run(
+    query = run(
         ["rpm", "-qp", "--nosignature", "--nodigest", "--qf", "[%{OBSOLETENAME}\\n]", *(rpm.path for rpm in rpms)],
         timeout=60,
         split_errors=True,
         error=InfrastructureError,
     )
-    return not {rpm.nevra.name for rpm in rpms}.isdisjoint(said.output.split())
+    return not {rpm.nevra.name for rpm in rpms}.isdisjoint(query.output.split())
 
 
 def _replaces(package: Nevra, old: Nevra) -> bool:
@@ -86,9 +90,9 @@ def _version(package: Nevra) -> str:
     return f"{package.epoch}:{package.version}-{package.release}"
 
 
-def is_newer(one: Nevra, other: Nevra) -> bool:
-    """Whether rpm takes ``one`` for the later build. Raises ConfigurationError for what cannot be a version."""
-    versions = [_version(one), _version(other)]
+def is_newer(package: Nevra, other: Nevra) -> bool:
+    """Whether rpm takes ``package`` for the later build. Raises ConfigurationError for what cannot be a version."""
+    versions = [_version(package), _version(other)]
     if any(set(text) & set('"\\%{}') for text in versions):
         raise ConfigurationError(f"no version of a package: {' or '.join(versions)}")
     question = f'%{{lua:print(rpm.vercmp("{versions[0]}", "{versions[1]}"))}}'

@@ -69,8 +69,8 @@ class FullInstaller:
 
 
 def _check(packages: Sequence[Nevra], installed: Sequence[Nevra], log: Path) -> None:
-    there = {exactly(one) for one in installed}
-    missing = [package for package in packages if exactly(package) not in there]
+    present = {exactly(package) for package in installed}
+    missing = [package for package in packages if exactly(package) not in present]
     if missing:
         raise PackageError(
             f"not in the image after its installation: {', '.join(map(str, missing))}",

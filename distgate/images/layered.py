@@ -38,11 +38,11 @@ class OfflineInstaller:
     @classmethod
     def configured(cls) -> OfflineInstaller:
         """The one that this process's settings ask for. Raises ConfigurationError when they are wrong."""
-        own = settings()
+        configured = settings()
         return cls(
-            driver=own.compose_driver,
-            appliance_kernel=own.appliance_kernel,
-            appliance_cache=own.cache / "appliance",
+            driver=configured.compose_driver,
+            appliance_kernel=configured.appliance_kernel,
+            appliance_cache=configured.cache / "appliance",
         )
 
     def compose(
@@ -68,12 +68,12 @@ class OfflineInstaller:
         steps = Steps(progress)
         with unfinished(into) as overlay:
             with steps.step("prepare"):
-                wanted = _in_order(packages)
-                transaction = self._transaction(base, repository, wanted, overlay)
+                ordered = _in_order(packages)
+                transaction = self._transaction(base, repository, ordered, overlay)
                 lay_over(base.path, overlay.path)
             outcome = perform(transaction, into.parent, self.timeout, progress, keep_open=(overlay.number,))
             left_out = dict(outcome.omitted)
-            chosen = tuple(package for package in wanted if exactly(package) not in left_out)
+            chosen = tuple(package for package in ordered if exactly(package) not in left_out)
             _check(chosen, outcome)
             overlay.publish(into)
         return ComposedImage(
@@ -86,7 +86,7 @@ class OfflineInstaller:
             transaction=outcome.transcript,
             driver=transaction.driver,
             omitted=tuple(
-                Omission(package, left_out[exactly(package)]) for package in wanted if exactly(package) in left_out
+                Omission(package, left_out[exactly(package)]) for package in ordered if exactly(package) in left_out
             ),
             forced=forced(chosen, outcome.before),
             steps=(*steps.taken, *outcome.steps),
@@ -95,10 +95,10 @@ class OfflineInstaller:
     def _transaction(
         self, base: BaseImage, repository: Path, packages: Sequence[Nevra], overlay: UnfinishedImage
     ) -> Transaction:
-        own = RepositorySource.at(UNDER_TEST, repository, priority=1)
-        others = (RepositorySource.at(f"base-{number}", place) for number, place in enumerate(base.repositories))
+        under_test = RepositorySource.at(UNDER_TEST, repository, priority=1)
+        others = (RepositorySource.at(f"base-{number}", address) for number, address in enumerate(base.repositories))
         return Transaction(
-            repositories=(own, *others),
+            repositories=(under_test, *others),
             requests=tuple(exactly(package) for package in packages),
             image=overlay.path_for_child,
             offset=base.root_offset,
@@ -133,8 +133,8 @@ def _obsolete_one_another(repository: Path, packages: Sequence[Nevra]) -> bool:
 
 
 def _check(packages: Sequence[Nevra], outcome: Outcome) -> None:
-    there = {exactly(package) for package in outcome.installed}
-    missing = [str(package) for package in packages if exactly(package) not in there]
+    present = {exactly(package) for package in outcome.installed}
+    missing = [str(package) for package in packages if exactly(package) not in present]
     if missing:
         raise PackageError(
             f"not in the image after a transaction that dnf calls complete: {', '.join(missing)}",

@@ -13,15 +13,15 @@ from typing import Literal
 
 from distgate.errors import ConfigurationError
 
-WayName = Literal["layered", "full"]
+MethodName = Literal["layered", "full"]
 Choice = Literal["auto", "layered", "full"]
 
 
 @dataclass(frozen=True)
-class Way:
+class ComposeMethod:
     """The way an image is made, and why, as a sentence for the record."""
 
-    way: WayName
+    name: MethodName
     reason: str
 
 
@@ -58,7 +58,7 @@ SHAPERS = (
 )
 
 
-def compose_method_for(source_name: str, binary_names: Iterable[str], chosen: Choice = "auto") -> Way:
+def compose_method_for(source_name: str, binary_names: Iterable[str], chosen: Choice = "auto") -> ComposeMethod:
     """How to make the image for a build of ``source_name`` that puts ``binary_names`` into it.
 
     A source in the table counts whatever it is called in the image, and so does each of its packages there.
@@ -70,11 +70,11 @@ def compose_method_for(source_name: str, binary_names: Iterable[str], chosen: Ch
     shaped = _first_shaper([source_name, *binary_names])
     if chosen == "auto":
         if shaped:
-            return Way("full", f"{shaped}, so the image is installed anew.")
-        return Way("layered", f"No package of {source_name} shapes the install itself, so a base takes it.")
+            return ComposeMethod("full", f"{shaped}, so the image is installed anew.")
+        return ComposeMethod("layered", f"No package of {source_name} shapes the install itself, so a base takes it.")
     if chosen == "layered" and shaped:
-        return Way("layered", f"It was asked for, although {shaped}: no installation has tested that.")
-    return Way(chosen, "It was asked for.")
+        return ComposeMethod("layered", f"It was asked for, although {shaped}: no installation has tested that.")
+    return ComposeMethod(chosen, "It was asked for.")
 
 
 def _first_shaper(names: list[str]) -> str:

@@ -36,10 +36,10 @@ class WrongVersion:
     """A package that is installed, but not as the one that is expected."""
 
     expected: Nevra
-    found: tuple[Nevra, ...]
+    installed: tuple[Nevra, ...]
 
     def __str__(self) -> str:
-        return f"{self.expected} expected, {', '.join(str(one) for one in self.found)} found"
+        return f"{self.expected} expected, {', '.join(str(package) for package in self.installed)} found"
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class SmokeReport:
         if not (self.right or self.missing or self.wrong):
             return "no package was to be installed, so nothing was tested"
         faults = [f"not installed: {_names(self.missing)}"] if self.missing else []
-        faults += [f"wrong version: {'; '.join(str(one) for one in self.wrong)}"] if self.wrong else []
+        faults += [f"wrong version: {'; '.join(str(version) for version in self.wrong)}"] if self.wrong else []
         return "; ".join([*faults, *filter(None, (self.kernel, self._unit_fault))])
 
     @property
@@ -87,11 +87,11 @@ def judge(expected: Sequence[Nevra], rpm_lines: Iterable[str], running_kernel: s
         installed.setdefault(package.name, []).append(package)
     right, missing, wrong = [], [], []
     for package in expected:
-        found = installed.get(package.name, [])
-        if any(_same(package, one) for one in found):
+        same_name = installed.get(package.name, [])
+        if any(_same(package, candidate) for candidate in same_name):
             right.append(package)
-        elif found:
-            wrong.append(WrongVersion(package, tuple(found)))
+        elif same_name:
+            wrong.append(WrongVersion(package, tuple(same_name)))
         else:
             missing.append(package)
     return SmokeReport(tuple(right), tuple(missing), tuple(wrong), _kernel_fault(expected, running_kernel.strip()))
@@ -106,14 +106,19 @@ def _parse(line: str) -> Nevra:
         ) from error
 
 
-def _same(one: Nevra, other: Nevra) -> bool:
+def _same(package: Nevra, other: Nevra) -> bool:
     # The source RPM is left out: it is told for builds, and is empty in some databases.
-    return (one.epoch, one.version, one.release, one.arch) == (other.epoch, other.version, other.release, other.arch)
+    return (package.epoch, package.version, package.release, package.arch) == (
+        other.epoch,
+        other.version,
+        other.release,
+        other.arch,
+    )
 
 
 def _kernel_fault(expected: Sequence[Nevra], running: str) -> str:
-    cores = [one for one in expected if _CORE.match(one.name) and _source_name(one) in _KERNELS]
-    releases = [f"{one.version}-{one.release[:_UNAME_LIMIT]}.{one.arch}" for one in cores]
+    cores = [package for package in expected if _CORE.match(package.name) and _source_name(package) in _KERNELS]
+    releases = [f"{core.version}-{core.release[:_UNAME_LIMIT]}.{core.arch}" for core in cores]
     # kernel-rt and debug kernels add +rt or +debug to what uname says.
     if not releases or running.split("+", 1)[0] in releases:
         return ""
@@ -147,41 +152,41 @@ class SmokeBoot:
     failed: Kept = lambda _guest, _why: None
     passed: Kept = lambda _guest, _why: None
 
-    def test(self, image: ComposedImage, base: BaseImage, room: Path) -> SmokeReport:
-        """Boot ``image`` and look into it; logs are left in ``room``.
+    def test(self, image: ComposedImage, base: BaseImage, log_dir: Path) -> SmokeReport:
+        """Boot ``image`` and look into it; logs are left in ``log_dir``.
 
         Raises PackageError when the image does not hold what was composed, or does not boot although ``base`` does,
         and InfrastructureError when that does not boot either.
         """
         try:
-            with self.host.boot(image.path, base.ssh_key, room, self.timeout) as guest:
-                report = self._with_units(inspect(guest, image, room), base, room)
+            with self.host.boot(image.path, base.ssh_key, log_dir, self.timeout) as guest:
+                report = self._with_units(inspect(guest, image, log_dir), base, log_dir)
                 (self.passed if report.passed else self.failed)(guest, f"smoke test: {report.sentence}")
         except (TimedOut, GuestStopped) as error:
-            raise self._blame_for(error, image, base, room) from error
+            raise self._blame_for(error, image, base, log_dir) from error
         if not report.passed:
-            seen = (room / "installed_rpms.txt").read_text()[-_TAIL:]
+            seen = (log_dir / "installed_rpms.txt").read_text()[-_TAIL:]
             raise PackageError(f"the smoke test failed: {report.sentence}", evidence=seen)
         return report
 
-    def _with_units(self, report: SmokeReport, base: BaseImage, room: Path) -> SmokeReport:
+    def _with_units(self, report: SmokeReport, base: BaseImage, log_dir: Path) -> SmokeReport:
         """The report with its failed units judged: those that fail in the base, too, are not the packages'."""
         if report.boot is None:
             return report
         failed = report.boot.failed_units
-        return replace(report, units=judge_units(self._failed_in(base, room) if failed else (), failed))
+        return replace(report, units=judge_units(self._failed_in(base, log_dir) if failed else (), failed))
 
-    def _failed_in(self, base: BaseImage, room: Path) -> tuple[str, ...]:
-        with self.host.boot(base.path, base.ssh_key, room / "base", self.timeout) as guest:
+    def _failed_in(self, base: BaseImage, log_dir: Path) -> tuple[str, ...]:
+        with self.host.boot(base.path, base.ssh_key, log_dir / "base", self.timeout) as guest:
             seen = report_boot(guest, COMMAND_SECONDS)
         return seen.failed_units if seen else ()
 
     def _blame_for(
-        self, dead: InfrastructureError, image: ComposedImage, base: BaseImage, room: Path
+        self, dead: InfrastructureError, image: ComposedImage, base: BaseImage, log_dir: Path
     ) -> InfrastructureError | PackageError:
         """Boot the base without the change: if that works, it is the change that keeps the image from booting."""
         try:
-            with self.host.boot(base.path, base.ssh_key, room / "base", self.timeout):
+            with self.host.boot(base.path, base.ssh_key, log_dir / "base", self.timeout):
                 pass
         except InfrastructureError:
             return InfrastructureError(
@@ -193,14 +198,14 @@ class SmokeBoot:
         return PackageError(f"the image with {packages} does not boot, its base does", evidence=dead.evidence)
 
 
-def inspect(guest: Guest, image: ComposedImage, room: Path) -> SmokeReport:
-    """Compare what a running guest of ``image`` holds with what was composed; what it said is left in ``room``."""
-    installed = _said(guest.run(INSTALLED_COMMAND, COMMAND_SECONDS), room / "installed_rpms.txt")
-    kernel = _said(guest.run(KERNEL_COMMAND, COMMAND_SECONDS), room / "kernel_version.txt")
+def inspect(guest: Guest, image: ComposedImage, log_dir: Path) -> SmokeReport:
+    """Compare what a running guest of ``image`` holds with what was composed; its output is left in ``log_dir``."""
+    installed = _output(guest.run(INSTALLED_COMMAND, COMMAND_SECONDS), log_dir / "installed_rpms.txt")
+    kernel = _output(guest.run(KERNEL_COMMAND, COMMAND_SECONDS), log_dir / "kernel_version.txt")
     report = judge(image.requested, installed.splitlines(), kernel)
     return replace(report, boot=report_boot(guest, COMMAND_SECONDS))
 
 
-def _said(result: CommandResult, path: Path) -> str:
+def _output(result: CommandResult, path: Path) -> str:
     path.write_text(result.stdout + result.stderr)
     return result.stdout

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pykickstart.constants import KS_SCRIPT_POST
-from pykickstart.version import versionMap
 
 import kickstarts
 from distgate.branches import RAWHIDE
@@ -87,19 +86,13 @@ def definition_for(branch: str, kind: Kind = "cloud") -> Path:
     Raises ConfigurationError for a branch without one, with the branches that have one.
     """
     name = "rawhide" if branch in RAWHIDE else branch
-    known = {file.stem: file for file in sorted((HOME / kind).glob("*.ks"))}
-    if name in known:
-        return known[name]
+    definitions = {file.stem: file for file in sorted((HOME / kind).glob("*.ks"))}
+    if name in definitions:
+        return definitions[name]
     raise ConfigurationError(
         f"there is no {kind} image for branch {branch}",
-        hint=f"there is one for {', '.join(known) or 'no branch'}; add kickstarts/{kind}/BRANCH.ks",
+        hint=f"there is one for {', '.join(definitions) or 'no branch'}; add kickstarts/{kind}/BRANCH.ks",
     )
-
-
-def syntax_for(branch: str) -> str:
-    """The kickstart syntax of a branch ("F44"): the newest that pykickstart knows when it is not that far."""
-    name = branch.upper()
-    return name if name in versionMap and branch.startswith("f") else ""
 
 
 def flatten(path: Path) -> str:
@@ -109,14 +102,6 @@ def flatten(path: Path) -> str:
     directory of ``path`` for others. Raises ConfigurationError, naming file and line, for what cannot be included.
     """
     return "".join(line.text for line in _lines(path))
-
-
-def validate(text: str, syntax: str = "") -> None:
-    """Return when a flattened kickstart is what ksvalidator accepts, deprecated commands refused.
-
-    ``syntax`` is a release such as "F44" (default: the newest). Raises ConfigurationError with pykickstart's words.
-    """
-    parse(text, syntax=syntax, strict=True)
 
 
 def read_kickstart(path: Path, syntax: str = "") -> Kickstart:
@@ -138,8 +123,8 @@ def read_text(text: str, name: str = UNNAMED, syntax: str = "") -> Kickstart:
 def _lines(path: Path) -> tuple[Line, ...]:
     if not path.is_file():
         raise ConfigurationError(f"there is no kickstart {path}")
-    ours = path.resolve().is_relative_to(HOME)
-    return read_lines(path, HOME if ours else path.parent)
+    shipped = path.resolve().is_relative_to(HOME)
+    return read_lines(path, HOME if shipped else path.parent)
 
 
 def _understood(handler: Any, name: str, origin: Sequence[Line]) -> Kickstart:

@@ -38,9 +38,7 @@ _GRAMMARS = {
 _SHOWN = 80
 
 
-def with_packages_under_test(
-    text: str, repository_url: str, names: Iterable[str | Nevra], cost: int = 1, *, syntax: str = ""
-) -> str:
+def with_packages_under_test(text: str, repository_url: str, names: Iterable[str | Nevra], cost: int = 1) -> str:
     """The flattened kickstart that also installs ``names`` from ``repository_url``.
 
     One ``repo`` line and the packages at the end of ``%packages`` are added; a line there that excludes one of them
@@ -50,31 +48,31 @@ def with_packages_under_test(
     ConfigurationError for a definition or an address that cannot be used.
     """
     url = _valid("URL", repository_url)
-    asked = {_spec(name): name for name in names}
-    if not asked:
+    specs = {_spec(name): name for name in names}
+    if not specs:
         raise ConfigurationError("no package was named that the image shall hold")
     if cost < 1:
         raise ConfigurationError(f"the cost of a repository is a positive number, not {cost}")
-    before = meaning_of(text, syntax)
+    before = meaning_of(text)
     _refuse_known_repository(before)
     plan = outline(text)
     section = _packages_section(plan)
     lines = list(plan.lines)
     ending = _ending(lines[section.first])
-    wanted = [spec for spec in asked if spec not in before.packages.names]
-    lines[section.last] = "".join(f"{spec}{ending}" for spec in wanted) + lines[section.last]
-    dropped = _drop_specs(lines, section, asked.values())
+    added = [spec for spec in specs if spec not in before.packages.names]
+    lines[section.last] = "".join(f"{spec}{ending}" for spec in added) + lines[section.last]
+    dropped = _drop_specs(lines, section, specs.values())
     line = f"repo --name={REPOSITORY} --baseurl={url} --cost={cost}{ending}"
     _insert_command(lines, plan, line, after=("url", "repo"))
     expected = replace(
         before,
         repositories=(*before.repositories, repository_of(REPOSITORY, url, cost)),
-        packages=before.packages.changed(wanted, dropped),
+        packages=before.packages.changed(added, dropped),
     )
-    return _proven("".join(lines), expected, syntax)
+    return _proven("".join(lines), expected)
 
 
-def with_ostree(text: str, url: str, remote: str, osname: str, ref: str, *, syntax: str = "") -> str:
+def with_ostree(text: str, url: str, remote: str, osname: str, ref: str) -> str:
     """The flattened kickstart that deploys ``ref`` of the OSTree repository at ``url`` as ``osname``.
 
     The line ``ostreesetup`` is replaced, or added; ``%packages`` goes, as packages come with the tree; a ``%post`` at
@@ -85,7 +83,7 @@ def with_ostree(text: str, url: str, remote: str, osname: str, ref: str, *, synt
     _valid("name of a remote", remote)
     _valid("name of an operating system", osname)
     _valid("ref", ref)
-    before = meaning_of(text, syntax)
+    before = meaning_of(text)
     plan = outline(text)
     lines = list(plan.lines)
     ending = _ending(lines[0]) if lines else "\n"
@@ -94,29 +92,29 @@ def with_ostree(text: str, url: str, remote: str, osname: str, ref: str, *, synt
         lines[section.first : section.last + 1] = [""] * (section.last + 1 - section.first)
     _set_command(lines, plan, "ostreesetup", line)
     body = _remote_script(remote, url, ending)
-    kept = _terminated("".join(lines), ending)
-    after = f"{kept}{ending}%post --erroronfail{ending}{body}%end{ending}"
+    rest = _terminated("".join(lines), ending)
+    after = f"{rest}{ending}%post --erroronfail{ending}{body}%end{ending}"
     script = Script("%post", body.replace("\r\n", "\n"), "/bin/sh", fatal=True, in_chroot=True, log="")
     expected = replace(
         before, ostree=ostree_of(osname, remote, url, ref), packages=Packages(), scripts=(*before.scripts, script)
     )
-    return _proven(after, expected, syntax)
+    return _proven(after, expected)
 
 
-def with_root_key(text: str, key: str, *, syntax: str = "") -> str:
+def with_root_key(text: str, key: str) -> str:
     """The flattened kickstart whose machine also lets the holder of the public ssh ``key`` in as root.
 
     Raises ConfigurationError for a definition or a key that cannot be used.
     """
     _valid("public ssh key", key.strip())
-    before = meaning_of(text, syntax)
+    before = meaning_of(text)
     if key.strip() in before.root_keys:
         return text
     plan = outline(text)
     lines = list(plan.lines)
     ending = _ending(lines[0]) if lines else "\n"
     _insert_command(lines, plan, f'sshkey --username=root "{key.strip()}"{ending}', after=("rootpw", "sshkey"))
-    return _proven("".join(lines), replace(before, root_keys=(*before.root_keys, key.strip())), syntax)
+    return _proven("".join(lines), replace(before, root_keys=(*before.root_keys, key.strip())))
 
 
 def _spec(name: str | Nevra) -> str:
@@ -132,8 +130,8 @@ def _spec(name: str | Nevra) -> str:
 def _valid(kind: str, value: str, error: type[DistgateError] = ConfigurationError) -> str:
     if re.fullmatch(_GRAMMARS[kind], value, re.ASCII):
         return value
-    shown = repr(value[:_SHOWN])
-    raise error(f"{shown} is no {kind} that a kickstart can hold", hint="nothing was written")
+    excerpt = repr(value[:_SHOWN])
+    raise error(f"{excerpt} is no {kind} that a kickstart can hold", hint="nothing was written")
 
 
 def _refuse_known_repository(before: Meaning) -> None:
@@ -157,17 +155,17 @@ def _packages_section(plan: Outline) -> Section:
     return sections[0]
 
 
-def _drop_specs(lines: list[str], section: Section, asked: Iterable[str | Nevra]) -> tuple[str, ...]:
+def _drop_specs(lines: list[str], section: Section, named: Iterable[str | Nevra]) -> tuple[str, ...]:
     """Blank the lines of the section that stand against what is asked for; what they said."""
-    replaced = {spec for name in asked for spec in _replaced_by(name)}
-    names = {name if isinstance(name, str) else name.name for name in asked}
+    replaced = {spec for name in named for spec in _replaced_by(name)}
+    names = {name if isinstance(name, str) else name.name for name in named}
     dropped = []
     for index in range(section.first + 1, section.last):
-        said = lines[index].partition("#")[0].strip()
-        _refuse_glob(said, names, index + 1)
-        if said in replaced:
+        entry = lines[index].partition("#")[0].strip()
+        _refuse_glob(entry, names, index + 1)
+        if entry in replaced:
             lines[index] = ""
-            dropped.append(said)
+            dropped.append(entry)
     return tuple(dropped)
 
 
@@ -178,22 +176,22 @@ def _replaced_by(name: str | Nevra) -> tuple[str, ...]:
     return (*plain, *(f"-{spec}" for spec in (*plain, str(name))))
 
 
-def _refuse_glob(said: str, names: set[str], number: int) -> None:
-    if not said.startswith("-") or not re.search(r"[*?\[]", said):
+def _refuse_glob(spec: str, names: set[str], number: int) -> None:
+    if not spec.startswith("-") or not re.search(r"[*?\[]", spec):
         return
-    hit = sorted(name for name in names if fnmatch.fnmatchcase(name, said[1:]))
+    hit = sorted(name for name in names if fnmatch.fnmatchcase(name, spec[1:]))
     if hit:
         raise ConfigurationError(
-            f"line {number} of the kickstart excludes {said[1:]}, and so {hit[0]}, which is under test",
+            f"line {number} of the kickstart excludes {spec[1:]}, and so {hit[0]}, which is under test",
             hint="name the packages that the image shall not have",
         )
 
 
 def _insert_command(lines: list[str], plan: Outline, line: str, after: tuple[str, ...]) -> None:
     """Put ``line`` below the last command of the names ``after``, or where the first section starts."""
-    known = [command.index for command in plan.commands if command.name in after]
-    if known:
-        lines[known[-1]] = _terminated(lines[known[-1]], _ending(line)) + line
+    earlier = [command.index for command in plan.commands if command.name in after]
+    if earlier:
+        lines[earlier[-1]] = _terminated(lines[earlier[-1]], _ending(line)) + line
     elif plan.sections:
         first = plan.sections[0].first
         lines[first] = line + lines[first]
@@ -203,13 +201,13 @@ def _insert_command(lines: list[str], plan: Outline, line: str, after: tuple[str
 
 def _set_command(lines: list[str], plan: Outline, name: str, line: str) -> None:
     """Put ``line`` in the place of the command ``name``; of several the last counts, and the others go."""
-    known = [command.index for command in plan.commands if command.name == name]
-    if not known:
+    earlier = [command.index for command in plan.commands if command.name == name]
+    if not earlier:
         _insert_command(lines, plan, line, after=())
         return
-    for index in known:
+    for index in earlier:
         lines[index] = ""
-    lines[known[-1]] = line
+    lines[earlier[-1]] = line
 
 
 def _remote_script(remote: str, url: str, ending: str) -> str:
@@ -230,9 +228,9 @@ def _terminated(text: str, ending: str) -> str:
     return text if not text or text.endswith(("\n", "\r")) else text + ending
 
 
-def _proven(after: str, expected: Meaning, syntax: str) -> str:
+def _proven(after: str, expected: Meaning) -> str:
     """``after``, when it means what is expected and nothing else: the guard behind the grammars."""
-    odd = difference(expected, meaning_of(after, syntax))
+    odd = difference(expected, meaning_of(after))
     if odd:
         raise ConfigurationError(f"the edit would change the kickstart's {odd} in a way that nobody asked for")
     return after

@@ -116,9 +116,9 @@ class ImageFactory:
     def _call(self, workspace: Workspace, log: Path, deadline: Deadline, progress: Progress) -> None:
         argv = workspace.argv(self.command, deadline.seconds, self.resources, self.parameters)
         variables = {"LC_ALL": "C.UTF-8"} | dict(self.variables) | {"TMPDIR": str(workspace.temporary)}
-        places = [str(log), str(workspace.storage), self.resources.libvirt]
-        kept = [sys.executable, "-m", _MONITOR, str(os.getpid()), str(self.grace), *places, *argv]
-        monitor = spawn(["setpriv", "--pdeathsig", "TERM", "--", *kept], log_to=log, env=variables)
+        watched = [str(log), str(workspace.storage), self.resources.libvirt]
+        monitored = [sys.executable, "-m", _MONITOR, str(os.getpid()), str(self.grace), *watched, *argv]
+        monitor = spawn(["setpriv", "--pdeathsig", "TERM", "--", *monitored], log_to=log, env=variables)
         try:
             status = self._wait(
                 monitor, Watched(log, (workspace.top,), min(10.0, self.no_progress_timeout / 5)), deadline, progress
@@ -133,8 +133,8 @@ class ImageFactory:
 
         def status() -> tuple[int] | None:
             ended = monitor.poll()
-            moved, news = watched.look()
-            for line in filter(None, map(_worth_showing, news)):
+            moved, lines = watched.look()
+            for line in filter(None, map(_worth_showing, lines)):
                 progress(line)
             if moved:
                 silence.reset(self.no_progress_timeout)
@@ -160,9 +160,9 @@ class ImageFactory:
         monitor.wait()
 
     def _convert(self, body: Path, into: Path) -> None:
-        words = ["setpriv", "--pdeathsig", "KILL", "--", "qemu-img", "convert", "-f", "raw", "-O", "qcow2"]
+        convert = ["setpriv", "--pdeathsig", "KILL", "--", "qemu-img", "convert", "-f", "raw", "-O", "qcow2"]
         with draft_of(into) as draft:
-            run([*words, *(["-c"] if self.compressed else []), body, draft], timeout=CONVERT_SECONDS)
+            run([*convert, *(["-c"] if self.compressed else []), body, draft], timeout=CONVERT_SECONDS)
 
 
 _FAILED = re.compile(r"Image build FAILED with error: (.*)")
@@ -177,25 +177,27 @@ _EXCEPTION = re.compile(r"(?:[A-Za-z_]\w*\.)*[A-Za-z_]\w*(?:Error|Exception): ")
 _ECHO = re.compile(r"^[\s{]*['\"]|Saved metadata for image|Message: \{")
 
 
-def failure(said: str, status: int) -> DistgateError:
-    """The error that imagefactory's log ``said`` and exit ``status`` deserve.
+def failure(output: str, status: int) -> DistgateError:
+    """The error that imagefactory's ``output`` and exit ``status`` deserve.
 
     PackageError when the packages of the image do not install, TimedOut when the installer hung,
     InfrastructureError for everything else.
     """
-    own = "\n".join(line for line in said.splitlines() if not _ECHO.search(line))
-    sentence = _sentence(own, status)
-    text, evidence = f"imagefactory built no image: {sentence}", own[-EVIDENCE:]
-    if at_fault(_MARKED.sub("\nProblem:", own)) == "package":
-        problem = (failed_scriptlets(own) or [line for line in own.splitlines() if _UNINSTALLABLE.search(line)])[-1:]
-        words = problem[0].strip(" -") if problem else sentence
-        return PackageError(f"the packages cannot be installed into a new image: {words}", evidence=evidence)
-    return (TimedOut if _HUNG.search(own) else InfrastructureError)(text, evidence=evidence)
+    messages = "\n".join(line for line in output.splitlines() if not _ECHO.search(line))
+    sentence = _sentence(messages, status)
+    text, evidence = f"imagefactory built no image: {sentence}", messages[-EVIDENCE:]
+    if at_fault(_MARKED.sub("\nProblem:", messages)) == "package":
+        problem = (
+            failed_scriptlets(messages) or [line for line in messages.splitlines() if _UNINSTALLABLE.search(line)]
+        )[-1:]
+        reason = problem[0].strip(" -") if problem else sentence
+        return PackageError(f"the packages cannot be installed into a new image: {reason}", evidence=evidence)
+    return (TimedOut if _HUNG.search(messages) else InfrastructureError)(text, evidence=evidence)
 
 
-def _sentence(own: str, status: int) -> str:
-    lines = [line.strip() for line in own.splitlines() if line.strip()]
-    failed = _FAILED.findall(own)
+def _sentence(messages: str, status: int) -> str:
+    lines = [line.strip() for line in messages.splitlines() if line.strip()]
+    failed = _FAILED.findall(messages)
     if not failed:
         return _how_it_ended(status) + (f", having said: {_message(lines[-1])}" if lines else "")
     # imagefactory's own handling of an exception of Oz may raise another: the first one is the reason.
@@ -217,8 +219,8 @@ def _keeping_the_screen(workspace: Workspace, log: Path) -> Iterator[None]:
         yield
     except DistgateError as error:
         named = _SCREENSHOT.search(tail_of(log, JUDGED))
-        kept = workspace.keep_screenshot(Path(named[1]) if named else None, log.with_suffix(".screen"))
-        hint = f"its log is {log}" + (f", the installer's screen is {kept}" if kept else "")
+        screenshot = workspace.keep_screenshot(Path(named[1]) if named else None, log.with_suffix(".screen"))
+        hint = f"its log is {log}" + (f", the installer's screen is {screenshot}" if screenshot else "")
         raise type(error)(error.message, hint=error.hint or hint, evidence=error.evidence) from error
 
 
@@ -240,9 +242,9 @@ def _message(line: str) -> str:
 def _private_directory(parent: Path) -> Iterator[Path]:
     """A new directory, removed afterwards; those of killed builds, whose locks nobody holds, are removed now."""
     parent.mkdir(parents=True, exist_ok=True)
-    for held in parent.glob("imagefactory-*/lock"):
+    for lock_file in parent.glob("imagefactory-*/lock"):
         with suppress(OSError):
-            _remove_if_abandoned(held)
+            _remove_if_abandoned(lock_file)
     top = Path(tempfile.mkdtemp(prefix="imagefactory-", dir=parent))
     try:
         with (top / "lock.new").open("w") as lock:

@@ -40,12 +40,12 @@ class Monitor:
     def run(self, argv: list[str], log: Path) -> int:
         """Run ``argv`` to its end, or until some seconds after somebody asked; return its status."""
         child = spawn(["setpriv", "--pdeathsig", "KILL", "--", *argv], log_to=log, env=dict(os.environ))
-        told = False
+        terminated = False
         try:
             while child.poll() is None:
-                if self.asked is not None and not told:
+                if self.asked is not None and not terminated:
                     kill_group(child.pid, signal.SIGTERM)
-                    told = True
+                    terminated = True
                 if self.asked is not None and time.monotonic() > self.asked + self.grace:
                     kill_group(child.pid)
                 time.sleep(_INTERVAL)
@@ -79,7 +79,7 @@ def take_down_installers(storage: Path, uri: str) -> list[str]:
     from distgate.guests.libvirt_module import libvirt  # only a failed build pays for loading it
 
     names = [f"factory-build-{body.stem}" for body in storage.glob("*.body")]
-    taken = []
+    destroyed = []
     try:
         connection = libvirt.open(uri)
     except libvirt.libvirtError as error:
@@ -88,16 +88,16 @@ def take_down_installers(storage: Path, uri: str) -> list[str]:
     for domain in connection.listAllDomains():
         if domain.name() in names:
             with contextlib.suppress(libvirt.libvirtError):  # gone meanwhile, or not persistent
-                taken.append(domain.name())
+                destroyed.append(domain.name())
                 domain.destroy()
                 domain.undefine()
     connection.close()
-    return taken
+    return destroyed
 
 
 def _end_descendants() -> None:
-    while found := _descendants():
-        for pid in found:
+    while pids := _descendants():
+        for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         with contextlib.suppress(ChildProcessError):
@@ -115,10 +115,10 @@ def _descendants() -> list[int]:
                 fields = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()
                 if fields[0] != "Z" or fields[1] == str(os.getpid()):
                     parents[int(entry)] = int(fields[1])
-    found = {os.getpid()}
-    while more := {pid for pid, parent in parents.items() if parent in found} - found:
-        found |= more
-    return sorted(found - {os.getpid()})
+    family = {os.getpid()}
+    while more := {pid for pid, parent in parents.items() if parent in family} - family:
+        family |= more
+    return sorted(family - {os.getpid()})
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ class Workspace:
         machine = {"image_type": "raw", "memory": str(resources.memory), "cpus": str(resources.cpus)}
         oz = {"libvirt": machine | ({"uri": resources.libvirt} if resources.libvirt else {})}
         chosen = {"generate_icicle": "false", "oz_overrides": json.dumps(oz)} | dict(parameters)
-        pairs = [word for name, value in chosen.items() for word in ("--parameter", name, value)]
+        pairs = [argument for name, value in chosen.items() for argument in ("--parameter", name, value)]
         return [
             *(*command, "--debug", "--config", str(self.top / "imagefactory.json")),
             *("--imgdir", str(self.top / "images"), "--tmpdir", str(self.temporary)),
@@ -95,15 +95,15 @@ class Workspace:
 
     def keep_screenshot(self, named: Path | None, beside: Path) -> Path | None:
         """Copy the newest picture of the installer's screen to ``beside`` plus its suffix, if there is one."""
-        taken = sorted(self.screenshots.iterdir(), key=lambda path: path.stat().st_mtime)
+        pictures = sorted(self.screenshots.iterdir(), key=lambda path: path.stat().st_mtime)
         if named is not None and named.suffix in PICTURES and named.is_file() and not named.is_symlink():
-            taken.append(named)
-        taken = [path for path in taken if path.suffix in PICTURES]
-        if not taken:
+            pictures.append(named)
+        pictures = [path for path in pictures if path.suffix in PICTURES]
+        if not pictures:
             return None
-        kept = beside.with_name(beside.name + taken[-1].suffix)
-        shutil.copyfile(taken[-1], kept)
-        return kept
+        copy = beside.with_name(beside.name + pictures[-1].suffix)
+        shutil.copyfile(pictures[-1], copy)
+        return copy
 
     def _configuration(self) -> dict[str, object]:
         return {
@@ -135,7 +135,7 @@ class Watched:
     """
 
     log: Path
-    places: tuple[Path, ...]
+    paths: tuple[Path, ...]
     #: Seconds between two looks at the files, of which there may be many thousand.
     pause: float
     _looked: float = field(default_factory=time.monotonic)
@@ -146,8 +146,8 @@ class Watched:
 
     def look(self) -> tuple[bool, list[str]]:
         """Whether something moved since the last look, and the new lines of the log that are news."""
-        news = [line for line in self._new_lines() if self._is_news(line)]
-        return bool(news) or self._grown(), news
+        lines = [line for line in self._new_lines() if self._is_news(line)]
+        return bool(lines) or self._grown(), lines
 
     def _grown(self) -> bool:
         if time.monotonic() < self._looked + self.pause:
@@ -172,8 +172,8 @@ class Watched:
 
     def _sizes(self) -> dict[str, tuple[int, int]]:
         return {
-            str(place / entry.path): (entry.status.st_size, entry.status.st_blocks)
-            for place in self.places
-            for entry in walk(place)
+            str(path / entry.path): (entry.status.st_size, entry.status.st_blocks)
+            for path in self.paths
+            for entry in walk(path)
             if not entry.is_directory
         }

@@ -47,11 +47,11 @@ class Packages:
 
     def changed(self, added: Iterable[str], dropped: Iterable[str]) -> Packages:
         """The same with ``added`` names and without the lines ``dropped`` (``name`` or ``-name``)."""
-        gone = frozenset(dropped)
+        without = frozenset(dropped)
         return replace(
             self,
-            names=(self.names - gone) | frozenset(added),
-            excluded=self.excluded - {line[1:] for line in gone if line.startswith("-")},
+            names=(self.names - without) | frozenset(added),
+            excluded=self.excluded - {line[1:] for line in without if line.startswith("-")},
         )
 
 
@@ -69,25 +69,25 @@ class Meaning:
     other_sections: tuple[str, ...] = ()
 
 
-def meaning_of(text: str, syntax: str = "") -> Meaning:
+def meaning_of(text: str) -> Meaning:
     """What the text means. Raises ConfigurationError for what ksvalidator would refuse."""
-    handler = parse(text, syntax=syntax, strict=True)
-    ours, others = _keys(handler.sshkey.sshUserList)
+    handler = parse(text, strict=True)
+    root_keys, others = _keys(handler.sshkey.sshUserList)
     return Meaning(
         commands=_commands(handler),
         repositories=tuple(_options(repo) for repo in handler.repo.repoList),
         ostree=_ostree(handler.ostreesetup),
-        root_keys=ours,
+        root_keys=root_keys,
         other_keys=others,
         packages=_packages(handler.packages),
         scripts=tuple(_script(script) for script in handler.scripts),
-        other_sections=(*handler._null_section_strings, *(str(found) for found in handler.certificates)),
+        other_sections=(*handler._null_section_strings, *(str(certificate) for certificate in handler.certificates)),
     )
 
 
-def difference(expected: Meaning, found: Meaning) -> str:
+def difference(expected: Meaning, actual: Meaning) -> str:
     """What is not as expected, in words ("scripts, packages"); empty when all is."""
-    names = [item.name for item in fields(Meaning) if getattr(expected, item.name) != getattr(found, item.name)]
+    names = [item.name for item in fields(Meaning) if getattr(expected, item.name) != getattr(actual, item.name)]
     return ", ".join(name.replace("_", " ") for name in names)
 
 
@@ -103,13 +103,13 @@ def ostree_of(osname: str, remote: str, url: str, ref: str) -> Options:
 
 def _commands(handler: Any) -> Options:
     # A record without the edited commands; several names may stand for one object (part, partition).
-    found = {name: command for name, command in handler.commands.items() if name not in _OWN_FIELDS and command}
-    return tuple((name, str(command)) for name, command in sorted(found.items()))
+    commands = {name: command for name, command in handler.commands.items() if name not in _OWN_FIELDS and command}
+    return tuple((name, str(command)) for name, command in sorted(commands.items()))
 
 
 def _options(data: Any) -> Options:
-    said = {name: value for name, value in vars(data).items() if name != "lineno" and value}
-    return tuple((name, str(value)) for name, value in sorted(said.items()))
+    options = {name: value for name, value in vars(data).items() if name != "lineno" and value}
+    return tuple((name, str(value)) for name, value in sorted(options.items()))
 
 
 def _ostree(command: Any) -> Options:
@@ -120,20 +120,22 @@ def _ostree(command: Any) -> Options:
 
 
 def _keys(users: list[Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    ours = tuple(user.key for user in users if user.username == "root")
-    return ours, tuple(f"{user.username} {user.key}" for user in users if user.username != "root")
+    root_keys = tuple(user.key for user in users if user.username == "root")
+    return root_keys, tuple(f"{user.username} {user.key}" for user in users if user.username != "root")
 
 
 def _packages(chosen: Any) -> Packages:
-    own = {"packageList", "excludedList", "groupList", "excludedGroupList"}
+    separate = {"packageList", "excludedList", "groupList", "excludedGroupList"}
     unsaid = vars(type(chosen)())
-    options = {name: str(value) for name, value in vars(chosen).items() if name not in own and value != unsaid[name]}
+    options = {
+        name: str(value) for name, value in vars(chosen).items() if name not in separate and value != unsaid[name]
+    }
     groups = {
         "groupList": " ".join(f"{group.name}:{group.include}" for group in chosen.groupList),
         "excludedGroupList": " ".join(group.name for group in chosen.excludedGroupList),
     }
-    said = options | {name: value for name, value in groups.items() if value}
-    return Packages(frozenset(chosen.packageList), frozenset(chosen.excludedList), tuple(sorted(said.items())))
+    settings = options | {name: value for name, value in groups.items() if value}
+    return Packages(frozenset(chosen.packageList), frozenset(chosen.excludedList), tuple(sorted(settings.items())))
 
 
 def _script(script: Any) -> Script:

@@ -51,9 +51,9 @@ def _reader(name: str, syntax: str) -> tuple[Any, Any]:
     return handler, KickstartParser(handler, followIncludes=False)
 
 
-def _line_of(text: str, wanted: str) -> int:
+def _line_of(text: str, command: str) -> int:
     lines = text.splitlines()
-    return next((number for number, line in enumerate(lines, 1) if line.strip() == wanted.strip()), 0)
+    return next((number for number, line in enumerate(lines, 1) if line.strip() == command.strip()), 0)
 
 
 def broken_at(number: int | None, name: str, text: str, origin: Sequence[Line] = ()) -> ConfigurationError:

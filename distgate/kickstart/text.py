@@ -83,15 +83,15 @@ def split_lines(text: str) -> list[str]:
 
 
 def _followed(path: Path, tree: Path, above: tuple[Path, ...]) -> list[Line]:
-    found: list[Line] = []
+    lines: list[Line] = []
     for number, text in enumerate(split_lines(_content(path)), 1):
         line = Line(text, path, number)
         if text.split()[:1] == ["%include"]:
-            found += _ended(_followed(_included(line, tree, above), tree, (*above, path.resolve())))
+            lines += _ended(_followed(_included(line, tree, above), tree, (*above, path.resolve())))
         else:
             _refuse_appending(line)
-            found.append(line)
-    return found
+            lines.append(line)
+    return lines
 
 
 def _content(path: Path) -> str:
@@ -118,12 +118,12 @@ def _included(line: Line, tree: Path, above: tuple[Path, ...]) -> Path:
 
 def _argument(line: Line) -> str:
     try:
-        words = shlex.split(line.text, comments=True)
+        argv = shlex.split(line.text, comments=True)
     except ValueError as error:
         raise refusal(line, str(error)) from None
-    if len(words) != 2 or not words[1]:
+    if len(argv) != 2 or not argv[1]:
         raise refusal(line, "%include wants the name of one file")
-    return words[1]
+    return argv[1]
 
 
 def _ended(lines: list[Line]) -> list[Line]:
@@ -160,27 +160,27 @@ def outline(text: str, name: str = UNNAMED) -> Outline:
     sections: list[Section] = []
     opened: tuple[str, int] | None = None
     for index, line in enumerate(lines):
-        word = _first_word(line, in_section=opened is not None)
-        _refuse_reaching_out(word, Line(line, Path(name), index + 1))
-        if opened and word == "%end":
+        command = _first_word(line, in_section=opened is not None)
+        _refuse_reaching_out(command, Line(line, Path(name), index + 1))
+        if opened and command == "%end":
             sections.append(Section(*opened, index))
             opened = None
-        elif not opened and word in SECTIONS:
-            opened = (word, index)
-        elif not opened and word:
-            commands.append(Command(word, index))
+        elif not opened and command in SECTIONS:
+            opened = (command, index)
+        elif not opened and command:
+            commands.append(Command(command, index))
     return Outline(tuple(lines), tuple(commands), tuple(sections))
 
 
 def _first_word(line: str, in_section: bool) -> str:
     if in_section:
         return line.split()[0] if line.strip() else ""
-    words = shlex.split(line, comments=True)
-    return words[0] if words else ""
+    argv = shlex.split(line, comments=True)
+    return argv[0] if argv else ""
 
 
-def _refuse_reaching_out(word: str, line: Line) -> None:
-    if word == "%include":
+def _refuse_reaching_out(command: str, line: Line) -> None:
+    if command == "%include":
         raise refusal(line, "%include is left over; only a flattened kickstart is whole")
     _refuse_appending(line)
 

@@ -201,18 +201,22 @@ class BranchTrees:
             if not dry_run:
                 self.place.create()
                 self.place.clean()
-            kept, oldest = self._kept(), time.time() - self.keep_days * DAY
-            old = [commit.rev for commit in self._served.commits() if commit.time < oldest and commit.rev not in kept]
-            gone = tuple(rev for rev in old if self._remove(rev, dry_run))
-            if gone and not dry_run:
+            protected, oldest = self._kept(), time.time() - self.keep_days * DAY
+            old = [
+                commit.rev
+                for commit in self._served.commits()
+                if commit.time < oldest and commit.rev not in protected
+            ]
+            removed = tuple(rev for rev in old if self._remove(rev, dry_run))
+            if removed and not dry_run:
                 self._served.write_summary(self.signing)
-            return gone
+            return removed
 
     # -- one compose ------------------------------------------------------------------------------------------------
 
     def _request(self, repository: Path, packages: Sequence[Nevra], before: Sequence[Nevra]) -> TreeRequest:
         parent = self.head()
-        known = {*self.treefile.packages, *(package.name for package in before)}
+        names = {*self.treefile.packages, *(package.name for package in before)}
         sources = {source_name(package) for package in packages}
         tested = [rpm.nevra for rpm in self.tested.rpms() if source_name(rpm.nevra) not in sources]
         return TreeRequest(
@@ -221,9 +225,9 @@ class BranchTrees:
             version=self.place.versions.next(self.treefile.version_prefix, self._versions_before(parent)),
             parent=parent,
             under_test=repository,
-            packages=chosen(packages, known),
-            tested=self.tested.place if tested else None,
-            also=tuple(package.name for package in tested if package.name in known),
+            packages=chosen(packages, names),
+            tested=self.tested.link if tested else None,
+            also=tuple(package.name for package in tested if package.name in names),
         )
 
     def _versions_before(self, parent: str | None) -> list[str]:
@@ -269,10 +273,10 @@ class BranchTrees:
 
     def _is_followed(self, rev: str) -> bool:
         """Whether the head was composed after ``rev``, directly or not: only after accepted trees others are."""
-        one = self.head()
-        while one and one != rev and self._served.holds(one):
-            one = self._served.describe(one).parent
-            if one == rev:
+        ancestor = self.head()
+        while ancestor and ancestor != rev and self._served.holds(ancestor):
+            ancestor = self._served.describe(ancestor).parent
+            if ancestor == rev:
                 return True
         return False
 
@@ -297,8 +301,8 @@ class BranchTrees:
     def _kept(self) -> set[str | None]:
         """The commits that are never pruned."""
         head, unaccepted = self.head(), self.unaccepted()
-        kept = {head, self._served.describe(head).parent} if head else set[str | None]()
-        return kept | ({unaccepted.rev, unaccepted.parent} if unaccepted else set())
+        protected = {head, self._served.describe(head).parent} if head else set[str | None]()
+        return protected | ({unaccepted.rev, unaccepted.parent} if unaccepted else set())
 
     def _remove(self, rev: str, dry_run: bool) -> bool:
         """Remove a commit unless somebody leases it; whether it went, or would go."""
@@ -309,17 +313,17 @@ class BranchTrees:
             return free
 
 
-def chosen(packages: Sequence[Nevra], known: Collection[str]) -> tuple[Nevra, ...]:
-    """Of what was built, what a tree that knows the names ``known`` takes: those of them, or all when it is none.
+def chosen(packages: Sequence[Nevra], names: Collection[str]) -> tuple[Nevra, ...]:
+    """Of what was built, what a tree that knows ``names`` takes: those of them, or all when it is none.
 
     A source makes more packages than any system holds, and some that exclude each other.
     """
-    return tuple(package for package in packages if package.name in known) or tuple(packages)
+    return tuple(package for package in packages if package.name in names) or tuple(packages)
 
 
 def _check_held(installed: Sequence[Nevra], requested: Sequence[Nevra]) -> None:
-    held = {str(package) for package in installed}
-    if missing := [str(package) for package in requested if str(package) not in held]:
+    names = {str(package) for package in installed}
+    if missing := [str(package) for package in requested if str(package) not in names]:
         raise PackageError(
             f"the tree was composed without {', '.join(missing)}", hint="does another package replace it?"
         )

@@ -79,8 +79,8 @@ class BranchPlace:
 
     def clean(self) -> None:
         """Remove what killed processes left; to be called by whoever has the lock."""
-        for left in self.directory.glob(f"{_ROOM}*"):
-            remove_tree(left, ignore_errors=True)
+        for workspace in self.directory.glob(f"{_ROOM}*"):
+            remove_tree(workspace, ignore_errors=True)
         self.tested.remove_leftovers()
         self.served.remove_leftovers()
         self.build.remove_leftovers()
@@ -137,10 +137,10 @@ class BranchPlace:
 
         Raises InfrastructureError when it is not there.
         """
-        place = self.lease_of(rev)
-        place.mkdir(parents=True, exist_ok=True)
-        (place / GUARD).touch()
-        with hold(place, holder):
+        lease = self.lease_of(rev)
+        lease.mkdir(parents=True, exist_ok=True)
+        (lease / GUARD).touch()
+        with hold(lease, holder):
             if not self.served.holds(rev):
                 raise InfrastructureError(f"{self.served.path} has no commit {rev}", hint="it was pruned")
             yield rev
@@ -155,13 +155,13 @@ class BranchPlace:
         return leases(self.lease_of(unaccepted.rev)) if unaccepted else ()
 
     def _tests_told(self, progress: Progress) -> Callable[[], bool]:
-        told: set[LockOwner] = set()
+        reported: set[LockOwner] = set()
 
         def ended() -> bool:
             holders = self.testers()
-            if who := ", ".join(str(holder) for holder in holders if holder not in told):
+            if who := ", ".join(str(holder) for holder in holders if holder not in reported):
                 progress(f"waiting for {who}, who tests the tree before")
-            told.update(holders)
+            reported.update(holders)
             return not holders
 
         return ended
@@ -193,9 +193,9 @@ class TreeVersions:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def next(self, prefix: str, known: Iterable[str]) -> str:
-        """A version that is after every published one, and after those in ``known``."""
-        return next_version(prefix, [f"{prefix}.{self._read().get(prefix, 0)}", *known])
+    def next(self, prefix: str, versions: Iterable[str]) -> str:
+        """A version that is after every published one, and after all of ``versions``."""
+        return next_version(prefix, [f"{prefix}.{self._read().get(prefix, 0)}", *versions])
 
     def publish(self, version: str) -> None:
         """Note that a tree with this version is about to be published: the version is never given out again."""
@@ -215,8 +215,8 @@ class TreeVersions:
 
 def next_version(prefix: str, before: Iterable[str]) -> str:
     """The version after all of ``before``: the highest number that follows ``prefix``, and one more."""
-    found = (re.fullmatch(rf"{re.escape(prefix)}\.(\d+)", version) for version in before)
-    return f"{prefix}.{max((int(one[1]) for one in found if one), default=0) + 1}"
+    matches = (re.fullmatch(rf"{re.escape(prefix)}\.(\d+)", version) for version in before)
+    return f"{prefix}.{max((int(match[1]) for match in matches if match), default=0) + 1}"
 
 
 @dataclass(frozen=True)

@@ -17,16 +17,16 @@ _PLACES = ("/usr/share/rpm", "/usr/lib/sysimage/rpm")
 def installed_in_commit(repository: OstreeRepository, rev: str) -> tuple[Nevra, ...]:
     """What ``rev`` has installed, sorted. Raises InfrastructureError when it has no RPM database."""
     with tempfile.TemporaryDirectory(prefix="distgate-rpmdb-") as name:
-        for number, place in enumerate(_PLACES):
+        for number, directory in enumerate(_PLACES):
             database = Path(name) / str(number)
-            if repository.checkout(rev, place, database):
+            if repository.checkout(rev, directory, database):
                 return _read(database)
     raise InfrastructureError(f"commit {rev[:12]} has no RPM database", hint=f"looked at {' and '.join(_PLACES)}")
 
 
 def _read(database: Path) -> tuple[Nevra, ...]:
-    said = run(
+    query = run(
         ["rpm", "--dbpath", database, "-qa", "--qf", QUERY], timeout=120, split_errors=True, error=InfrastructureError
     )
-    lines = [line for line in said.output.splitlines() if line and not line.startswith("gpg-pubkey|")]
+    lines = [line for line in query.output.splitlines() if line and not line.startswith("gpg-pubkey|")]
     return tuple(sorted(map(Nevra.parse, lines)))

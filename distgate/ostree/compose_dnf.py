@@ -107,8 +107,8 @@ class DnfTreeComposer:
             removed=treefile.removed,
         )
         facts.write_text(shape.to_json())
-        words = bwrap_for_scriptlets(root, [facts, *python_paths(Path(sys.executable))])
-        command: list[str | Path] = [*words, sys.executable, "-m", root_to_tree.__name__, root, facts]
+        argv = bwrap_for_scriptlets(root, [facts, *python_paths(Path(sys.executable))])
+        command: list[str | Path] = [*argv, sys.executable, "-m", root_to_tree.__name__, root, facts]
         try:
             run(command, timeout=_SHAPING, env={"PYTHONDONTWRITEBYTECODE": "1"})
         except ProcessFailed as error:
@@ -117,12 +117,12 @@ class DnfTreeComposer:
     def _unshapely(self, request: TreeRequest, failed: ProcessFailed) -> DistgateError:
         if FULL.search(failed.evidence):
             return full(request.build, failed.evidence)
-        said = (failed.evidence.strip().splitlines() or ["it does not say why"])[-1]
+        last_line = (failed.evidence.strip().splitlines() or ["it does not say why"])[-1]
         kind: type[DistgateError] = InfrastructureError
         if failed.completed and failed.completed.returncode == root_to_tree.REFUSED:
             # The same treefile made a tree before: the change made the difference.
             kind = PackageError if request.parent and request.packages else ConfigurationError
-        return kind(f"the installed packages make no OSTree: {said}", evidence=failed.evidence)
+        return kind(f"the installed packages make no OSTree: {last_line}", evidence=failed.evidence)
 
     def _options(self, root: Path) -> list[str]:
         options = ["--bootable"] if self.treefile.bootable else []
@@ -145,8 +145,8 @@ def sources_for(request: TreeRequest, repositories: Sequence[RepositorySource]) 
     if request.under_test:
         sources.append(RepositorySource.at("distgate-under-test", request.under_test, _UNDER_TEST))
     if request.tested:
-        place = request.tested.resolve().as_uri()
-        sources.append(RepositorySource("distgate-tested", place, cost=_TESTED_COST))
+        address = request.tested.resolve().as_uri()
+        sources.append(RepositorySource("distgate-tested", address, cost=_TESTED_COST))
     return tuple(sources)
 
 
@@ -156,6 +156,6 @@ def exactly(package: Nevra) -> str:
 
 
 def _script(number: int, body: str) -> Script:
-    words = body.splitlines()[0].removeprefix("#!").split() if body.startswith("#!") else ["/bin/sh"]
-    interpreter = f"/usr/bin/{words[-1]}" if words[0].endswith("/env") else words[0]
+    shebang = body.splitlines()[0].removeprefix("#!").split() if body.startswith("#!") else ["/bin/sh"]
+    interpreter = f"/usr/bin/{shebang[-1]}" if shebang[0].endswith("/env") else shebang[0]
     return Script(f"postprocess-{number}", body, interpreter)

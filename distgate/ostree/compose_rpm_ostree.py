@@ -74,30 +74,30 @@ class RpmOstreeComposer:
         return definition
 
     def _words(self, request: TreeRequest, definition: Path, answer: Path) -> list[str]:
-        words = [*self.command, "compose", "tree", "--unified-core", "--force-nocache"]
-        words += [f"--repo={request.build}", f"--cachedir={self.cache}", f"--write-commitid-to={answer}"]
-        words += [f"--write-composejson-to={answer.with_suffix('.json')}"]
-        words += [f"--add-metadata-string=version={request.version}"]
-        words += [f"--parent={request.parent}" if request.parent else "--no-parent"]
-        return ["setpriv", "--pdeathsig", "KILL", *words, str(definition)]
+        argv = [*self.command, "compose", "tree", "--unified-core", "--force-nocache"]
+        argv += [f"--repo={request.build}", f"--cachedir={self.cache}", f"--write-commitid-to={answer}"]
+        argv += [f"--write-composejson-to={answer.with_suffix('.json')}"]
+        argv += [f"--add-metadata-string=version={request.version}"]
+        argv += [f"--parent={request.parent}" if request.parent else "--no-parent"]
+        return ["setpriv", "--pdeathsig", "KILL", *argv, str(definition)]
 
-    def _judged(self, request: TreeRequest, said: str) -> DistgateError:
-        line = _sentence(said)
-        missing = _MISSING.search(said)
+    def _judged(self, request: TreeRequest, output: str) -> DistgateError:
+        line = _sentence(output)
+        missing = _MISSING.search(output)
         if missing:
             names = missing[1].split(", ")
-            ours = {exactly(package) for package in request.packages}
-            kind = InfrastructureError if ours.intersection(names) else ConfigurationError
-            return kind(f"rpm-ostree: {line}", hint="is it in the treefile's repositories?", evidence=said)
-        if FULL.search(said):
-            return full(request.build, said)
-        if _REFUSED.search(said):
-            return PackageError(f"rpm-ostree: {line}", evidence=said)
-        return InfrastructureError(f"rpm-ostree: {line}", evidence=said)
+            under_test = {exactly(package) for package in request.packages}
+            kind = InfrastructureError if under_test.intersection(names) else ConfigurationError
+            return kind(f"rpm-ostree: {line}", hint="is it in the treefile's repositories?", evidence=output)
+        if FULL.search(output):
+            return full(request.build, output)
+        if _REFUSED.search(output):
+            return PackageError(f"rpm-ostree: {line}", evidence=output)
+        return InfrastructureError(f"rpm-ostree: {line}", evidence=output)
 
 
-def _sentence(said: str) -> str:
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
+def _sentence(output: str) -> str:
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
     wrong = [number for number, line in enumerate(lines) if line.startswith("error: ")]
     if not wrong:
         return lines[-1] if lines else "it ended without a word"

@@ -19,15 +19,15 @@ def repositories_of(treefile: Treefile, elsewhere: Mapping[str, str] | None = No
     ``metalink+URL`` and ``mirrorlist+URL`` name a list of mirrors. Raises ConfigurationError for a name that is
     nowhere, and for a .repo file that is none.
     """
-    known = _beside(treefile.path.parent)
-    known |= {name: RepositorySource.at(name, place) for name, place in (elsewhere or {}).items()}
-    missing = [name for name in treefile.repositories if name not in known]
+    sources = _beside(treefile.path.parent)
+    sources |= {name: RepositorySource.at(name, address) for name, address in (elsewhere or {}).items()}
+    missing = [name for name in treefile.repositories if name not in sources]
     if missing:
         raise ConfigurationError(
             f"treefile {treefile.path}: no repository is called {', '.join(missing)}",
             hint="a .repo file beside the treefile, or the block OSTree repository, says where it is",
         )
-    return tuple(known[name] for name in treefile.repositories)
+    return tuple(sources[name] for name in treefile.repositories)
 
 
 def repo_text(sources: Iterable[RepositorySource]) -> str:
@@ -46,10 +46,10 @@ def read_repo_file(path: Path) -> dict[str, RepositorySource]:
 
 
 def _beside(directory: Path) -> dict[str, RepositorySource]:
-    found: dict[str, RepositorySource] = {}
+    sources: dict[str, RepositorySource] = {}
     for path in sorted(directory.glob("*.repo")):
-        found |= read_repo_file(path)
-    return found
+        sources |= read_repo_file(path)
+    return sources
 
 
 def _source(path: Path, name: str, section: configparser.SectionProxy) -> RepositorySource:

@@ -102,9 +102,9 @@ class OstreeRepository:
 
     def commit(self, root: Path, ref: str, version: str, parent: str | None, *options: str) -> str:
         """Commit the directory ``root``, consuming it, to no ref but bound to ``ref``; the new commit's checksum."""
-        words = ["--orphan", f"--bind-ref={ref}", f"--parent={parent or 'none'}", f"--subject={ref} {version}"]
-        words += [f"--add-metadata-string=version={version}", f"--tree=dir={root}", "--consume", *options]
-        return self._ostree("commit", *words).output.split()[-1]
+        arguments = ["--orphan", f"--bind-ref={ref}", f"--parent={parent or 'none'}", f"--subject={ref} {version}"]
+        arguments += [f"--add-metadata-string=version={version}", f"--tree=dir={root}", "--consume", *options]
+        return self._ostree("commit", *arguments).output.split()[-1]
 
     def pull(self, source: Path, rev: str) -> None:
         """Copy ``rev`` from the repository ``source``; it counts as held when everything of it is here."""
@@ -128,21 +128,21 @@ class OstreeRepository:
 
     def checkout(self, rev: str, subpath: str, into: Path) -> bool:
         """Copy the directory ``subpath`` of a commit into the new directory ``into``; False when it has none."""
-        said = self._ostree("ls", "--dironly", rev, subpath, timeout=_SHORT, allowed=(0, 1))
-        if said.returncode or not said.output.startswith("d"):
+        listing = self._ostree("ls", "--dironly", rev, subpath, timeout=_SHORT, allowed=(0, 1))
+        if listing.returncode or not listing.output.startswith("d"):
             return False
         self._ostree("checkout", "--user-mode", "--force-copy", f"--subpath={subpath}", rev, str(into))
         return True
 
     def size_of(self, rev: str) -> int:
         """The bytes of a commit's files, each counted where it appears."""
-        said = self._ostree("ls", "--recursive", rev).output
-        return sum(int(size) for size in re.findall(r"(?m)^-\d+ \d+ \d+ +(\d+) ", said))
+        listing = self._ostree("ls", "--recursive", rev).output
+        return sum(int(size) for size in re.findall(r"(?m)^-\d+ \d+ \d+ +(\d+) ", listing))
 
     def commits(self) -> tuple[Commit, ...]:
         """Every commit that is held whole, the oldest first."""
-        found = (self.describe(rev) for rev in sorted(self._revs()) if self.holds(rev))
-        return tuple(sorted(found, key=lambda commit: commit.time))
+        commits = (self.describe(rev) for rev in sorted(self._revs()) if self.holds(rev))
+        return tuple(sorted(commits, key=lambda commit: commit.time))
 
     def delete(self, revs: Sequence[str]) -> None:
         """Remove commits that no ref points to, and everything that only they needed."""
@@ -172,12 +172,12 @@ class OstreeRepository:
 
     def describe(self, rev: str) -> Commit:
         """What a commit says of itself."""
-        said = self._ostree("show", rev, timeout=_SHORT).output
-        parent = re.search(r"(?m)^Parent:\s+([0-9a-f]{64})$", said)
-        version = re.search(r"(?m)^Version:\s+(.+)$", said)
-        date = re.search(r"(?m)^Date:\s+(.+)$", said)
+        output = self._ostree("show", rev, timeout=_SHORT).output
+        parent = re.search(r"(?m)^Parent:\s+([0-9a-f]{64})$", output)
+        version = re.search(r"(?m)^Version:\s+(.+)$", output)
+        date = re.search(r"(?m)^Date:\s+(.+)$", output)
         if not date:
-            raise InfrastructureError(f"ostree does not say when {rev[:12]} was made", evidence=said)
+            raise InfrastructureError(f"ostree does not say when {rev[:12]} was made", evidence=output)
         time = datetime.strptime(date[1].strip(), "%Y-%m-%d %H:%M:%S %z").timestamp()
         return Commit(rev, parent[1] if parent else None, time, version[1].strip() if version else "")
 
@@ -189,16 +189,16 @@ class OstreeRepository:
         return self.path / "deltas" / old[:2] / f"{old[2:]}-{new}"
 
     def _check_signing(self, key: SigningKey) -> None:
-        wanted = {"gpg": "gpgme", "ed25519": "sign-ed25519"}[key.kind]
+        feature = {"gpg": "gpgme", "ed25519": "sign-ed25519"}[key.kind]
         features = run(["ostree", "--version"], timeout=_SHORT).output
-        if wanted not in features:
+        if feature not in features:
             raise ConfigurationError(
                 f"this ostree cannot sign with {key.kind}", hint="give a gpg key, or install an ostree that can"
             )
 
-    def _ostree(self, *words: str, timeout: float = _LONG, allowed: Sequence[int] = (0,)) -> Completed:
-        verb = words[:2] if words[0] in ("static-delta", "config") else words[:1]
-        argv = ["setpriv", "--pdeathsig", "KILL", "ostree", *verb, f"--repo={self.path}", *words[len(verb) :]]
+    def _ostree(self, *arguments: str, timeout: float = _LONG, allowed: Sequence[int] = (0,)) -> Completed:
+        verb = arguments[:2] if arguments[0] in ("static-delta", "config") else arguments[:1]
+        argv = ["setpriv", "--pdeathsig", "KILL", "ostree", *verb, f"--repo={self.path}", *arguments[len(verb) :]]
         try:
             return run(argv, timeout=timeout, allowed=allowed)
         except ProcessFailed as error:
@@ -212,10 +212,10 @@ def _short(rev: str) -> str:
     return base64.b64encode(bytes.fromhex(rev)).decode().rstrip("=").replace("/", "_")
 
 
-def full(place: Path, evidence: str) -> InfrastructureError:
+def full(path: Path, evidence: str) -> InfrastructureError:
     """What to raise when the disk of a repository has no room."""
     return InfrastructureError(
-        f"the disk of the OSTree repository {place} is full",
+        f"the disk of the OSTree repository {path} is full",
         hint="prune trees and images, or give it room; ostree leaves 3 % free (core.min-free-space-percent)",
         evidence=evidence,
     )

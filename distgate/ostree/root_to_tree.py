@@ -117,8 +117,8 @@ def _below(top: Path) -> Iterator[tuple[Path, os.stat_result]]:
 def _check_kernel(root: Path) -> None:
     kernels = sorted(root.glob("usr/lib/modules/*/vmlinuz"))
     if len(kernels) != 1:
-        found = ", ".join(kernel.parent.name for kernel in kernels) or "none"
-        raise Unshapely(f"a bootable tree has one kernel, and this one has {found}")
+        versions = ", ".join(kernel.parent.name for kernel in kernels) or "none"
+        raise Unshapely(f"a bootable tree has one kernel, and this one has {versions}")
     if not kernels[0].with_name("initramfs.img").is_file():
         raise Unshapely(f"kernel {kernels[0].parent.name} has no initramfs.img beside it")
 
@@ -140,9 +140,9 @@ def _relink(link: Path, target: str) -> None:
 def _moved_to_var(root: Path) -> Iterator[str]:
     """What packages put where a tree has links goes to the factory, from where the first boot copies it."""
     for name, target in _LINKS.items():
-        place = root / name
-        if target.startswith(("var/", "../var/")) and place.is_dir() and not place.is_symlink():
-            yield from _factory_lines(root, place, target.removeprefix("../"))
+        path = root / name
+        if target.startswith(("var/", "../var/")) and path.is_dir() and not path.is_symlink():
+            yield from _factory_lines(root, path, target.removeprefix("../"))
 
 
 def _emptied_var(root: Path) -> Iterator[str]:
@@ -174,18 +174,18 @@ def _settle(database: Path) -> None:
         _discard(database.with_name(f"{database.name}{ending}"))
 
 
-def _factory_lines(root: Path, place: Path, target: str) -> Iterator[str]:
-    for path, seen in _below(place):
-        below = str(path.relative_to(place))
+def _factory_lines(root: Path, directory: Path, target: str) -> Iterator[str]:
+    for path, seen in _below(directory):
+        below = str(path.relative_to(directory))
         quoted = f'"/{target}/{below}"' if " " in below else f"/{target}/{below}"
         if stat.S_ISDIR(seen.st_mode):
             yield f"d {quoted} {stat.S_IMODE(seen.st_mode):04o} {seen.st_uid} {seen.st_gid} -"
         elif stat.S_ISLNK(seen.st_mode):
             yield f"L {quoted} - - - - {os.readlink(path)}"
         elif not (target == "var" and f"{below}/".startswith(tuple(f"{name}/" for name in _PASSING))):
-            kept = root / _FACTORY / target / below
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            path.rename(kept)
+            factory = root / _FACTORY / target / below
+            factory.parent.mkdir(parents=True, exist_ok=True)
+            path.rename(factory)
             yield f"C {quoted} - - - -"
 
 

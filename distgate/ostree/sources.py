@@ -69,10 +69,10 @@ def refresh(
     What people wrote into the list stays. Raises what ``sources_of`` and ``write_list`` do; the list is then as it
     was.
     """
-    found = sources_of(treefile, repositories, release_of(branch), progress=progress)
-    names = ", ".join(one.name for one in repositories)
-    origin = f"{treefile.path.name}: {found.packages} packages of {names}, made of {len(found.sources)} sources"
-    return write_list(directory, branch, found.sources, origin, datetime.now(UTC))
+    origins = sources_of(treefile, repositories, release_of(branch), progress=progress)
+    names = ", ".join(repository.name for repository in repositories)
+    origin = f"{treefile.path.name}: {origins.packages} packages of {names}, made of {len(origins.sources)} sources"
+    return write_list(directory, branch, origins.sources, origin, datetime.now(UTC))
 
 
 @dataclass(frozen=True)
@@ -88,28 +88,28 @@ class _Solver:
         self._configure()
         if not self.treefile.packages:
             raise ConfigurationError(f"treefile {self.treefile.path} names no packages")
-        said = self._dnf("--assumeno", "install", *self.treefile.packages)
-        expected = sum(int(count) for count in _SUM.findall(said))
+        output = self._dnf("--assumeno", "install", *self.treefile.packages)
+        expected = sum(int(count) for count in _SUM.findall(output))
         if not expected:
-            raise self._refusal(said)
-        found = tuple(f"{name}-{version}.{arch}" for name, arch, version, _ in _ROW.findall(said))
-        if len(found) != expected:
+            raise self._refusal(output)
+        planned = tuple(f"{name}-{version}.{arch}" for name, arch, version, _ in _ROW.findall(output))
+        if len(planned) != expected:
             raise InfrastructureError(
-                f"dnf speaks of {expected} packages, and its table was read as {len(found)}",
+                f"dnf speaks of {expected} packages, and its table was read as {len(planned)}",
                 hint="is this a dnf that words its tables differently?",
-                evidence=said[-EVIDENCE:],
+                evidence=output[-EVIDENCE:],
             )
-        return found
+        return planned
 
     def sources(self, planned: Sequence[str]) -> tuple[str, ...]:
         """The names of the source packages that these were built from."""
-        said = self._dnf("--cacheonly", "--quiet", "repoquery", "--qf", _QUERY, *planned)
-        rows = [line.split("|") for line in said.splitlines() if line.count("|") == 1]
+        output = self._dnf("--cacheonly", "--quiet", "repoquery", "--qf", _QUERY, *planned)
+        rows = [line.split("|") for line in output.splitlines() if line.count("|") == 1]
         unnamed = sorted({name for name, source in rows if not source.endswith(".src.rpm")})
         if unnamed or not rows:
             raise InfrastructureError(
                 f"the metadata names no source package of {', '.join(unnamed[:10]) or 'these packages'}",
-                evidence=said[-EVIDENCE:],
+                evidence=output[-EVIDENCE:],
             )
         return tuple(sorted({source.rsplit("-", 2)[0] for _, source in rows}))
 
@@ -131,21 +131,21 @@ class _Solver:
         text = "[main]\n" + option_lines(options) + "".join(sections(self.repositories))
         (self.workspace / "dnf.conf").write_text(text)
 
-    def _dnf(self, *words: str) -> str:
+    def _dnf(self, *arguments: str) -> str:
         # dnf wants root for a question, too; it is one in a namespace of its own.
         user = [] if os.geteuid() == 0 else ["unshare", "--user", "--map-root-user"]
         argv: list[str | Path] = [*user, "dnf", "-c", self.workspace / "dnf.conf"]
-        argv += [f"--installroot={self.workspace / 'root'}", f"--releasever={self.release or '/'}", *words]
-        own = ENVIRONMENT | {"HOME": str(self.workspace)}
-        return run(argv, timeout=self.timeout, env=own, allowed=range(256)).output
+        argv += [f"--installroot={self.workspace / 'root'}", f"--releasever={self.release or '/'}", *arguments]
+        environment = ENVIRONMENT | {"HOME": str(self.workspace)}
+        return run(argv, timeout=self.timeout, env=environment, allowed=range(256)).output
 
-    def _refusal(self, said: str) -> ConfigurationError | InfrastructureError:
-        about, evidence = f"treefile {self.treefile.path}", said[-EVIDENCE:]
-        missing = ", ".join(_MISSING.findall(said))
+    def _refusal(self, output: str) -> ConfigurationError | InfrastructureError:
+        about, evidence = f"treefile {self.treefile.path}", output[-EVIDENCE:]
+        missing = ", ".join(_MISSING.findall(output))
         if missing:
             return ConfigurationError(f"{about}: no repository has {missing}", evidence=evidence)
-        if at_fault(said) == "package":
+        if at_fault(output) == "package":
             return ConfigurationError(
-                f"{about}: its packages do not go together: {complaint(said)}", evidence=evidence
+                f"{about}: its packages do not go together: {complaint(output)}", evidence=evidence
             )
-        return InfrastructureError(f"{about} cannot be solved for: {complaint(said)}", evidence=evidence)
+        return InfrastructureError(f"{about} cannot be solved for: {complaint(output)}", evidence=evidence)

@@ -20,22 +20,22 @@ _GENERATION = ".generation-"
 
 @dataclass(frozen=True)
 class TestedPackages:
-    """The repository at ``place``: a link to the directory that holds it, so that readers see the old or the new one.
+    """The repository at ``link``: a link to the directory that holds it, so that readers see the old or the new one.
 
     Whoever changes it holds the lock of its branch.
     """
 
     __test__ = False  # not a pytest class
 
-    place: Path
+    link: Path
 
     @property
     def exists(self) -> bool:
-        return (self.place / "repodata").is_dir()
+        return (self.link / "repodata").is_dir()
 
     def rpms(self) -> list[RpmFile]:
         """What it holds."""
-        return read_rpms(sorted(self.place.glob("*.rpm"))) if self.exists else []
+        return read_rpms(sorted(self.link.glob("*.rpm"))) if self.exists else []
 
     def add(self, repository: Path, packages: Sequence[Nevra]) -> tuple[Nevra, ...]:
         """Take ``packages`` from the directory ``repository``; what it holds afterwards.
@@ -43,14 +43,14 @@ class TestedPackages:
         A name's older build goes, and so does every other package of the same source, which the new build replaces.
         Raises InfrastructureError when one of them is not there, or cannot be copied.
         """
-        wanted = {_identity(package) for package in packages}
-        found = [rpm for rpm in read_rpms(sorted(repository.rglob("*.rpm"))) if _identity(rpm.nevra) in wanted]
-        if missing := wanted - {_identity(rpm.nevra) for rpm in found}:
-            names = ", ".join(sorted(str(Nevra(*one)) for one in missing))
+        identities = {_identity(package) for package in packages}
+        built = [rpm for rpm in read_rpms(sorted(repository.rglob("*.rpm"))) if _identity(rpm.nevra) in identities]
+        if missing := identities - {_identity(rpm.nevra) for rpm in built}:
+            names = ", ".join(sorted(str(Nevra(*identity)) for identity in missing))
             raise InfrastructureError(f"{repository} has no {names}")
-        kept = newest([*_others(self.rpms(), found), *found])
-        self._replace(kept)
-        return tuple(rpm.nevra for rpm in kept)
+        newest_rpms = newest([*_others(self.rpms(), built), *built])
+        self._replace(newest_rpms)
+        return tuple(rpm.nevra for rpm in newest_rpms)
 
     def create(self) -> None:
         """Make it, empty, unless it is there."""
@@ -58,7 +58,7 @@ class TestedPackages:
             self._replace([])
 
     def _replace(self, rpms: Iterable[RpmFile]) -> None:
-        generation = self.place.with_name(f"{_GENERATION}{uuid.uuid4().hex[:12]}")
+        generation = self.link.with_name(f"{_GENERATION}{uuid.uuid4().hex[:12]}")
         generation.mkdir(parents=True)
         try:
             for rpm in rpms:
@@ -66,7 +66,7 @@ class TestedPackages:
             make_repository(generation)
             link = generation.with_name(f"{generation.name}.link")
             link.symlink_to(generation.name)
-            link.replace(self.place)
+            link.replace(self.link)
         except OSError as error:
             remove_tree(generation, ignore_errors=True)
             raise InfrastructureError(f"the tested packages could not be written: {error}") from error
@@ -74,8 +74,8 @@ class TestedPackages:
 
     def remove_leftovers(self) -> None:
         """Remove earlier generations, and those of killed processes."""
-        current = os.readlink(self.place) if self.place.is_symlink() else ""
-        for other in self.place.parent.glob(f"{_GENERATION}*"):
+        current = os.readlink(self.link) if self.link.is_symlink() else ""
+        for other in self.link.parent.glob(f"{_GENERATION}*"):
             if other.is_symlink():
                 other.unlink()
             elif other.name != current:
@@ -97,12 +97,12 @@ def source_name(package: Nevra) -> str:
     return package.source_rpm.rsplit("-", 2)[0] or package.name
 
 
-def _others(held: Iterable[RpmFile], new: Iterable[RpmFile]) -> list[RpmFile]:
+def _others(present: Iterable[RpmFile], new: Iterable[RpmFile]) -> list[RpmFile]:
     """Of what is held, all but older builds of the sources that ``new`` comes from."""
     built = {source_name(rpm.nevra): rpm.nevra for rpm in new}
     return [
         rpm
-        for rpm in held
+        for rpm in present
         if (replacing := built.get(source_name(rpm.nevra))) is None or is_newer(rpm.nevra, replacing)
     ]
 

@@ -82,12 +82,12 @@ def treefile_for(branch: str) -> Path:
     Raises ConfigurationError for a branch without one, with the branches that have one.
     """
     name = "rawhide" if branch in RAWHIDE else branch
-    known = {file.stem: file for file in sorted(HOME.glob("*.yaml")) if file.stem != "lab"}
-    if name in known:
-        return known[name]
+    treefiles = {file.stem: file for file in sorted(HOME.glob("*.yaml")) if file.stem != "lab"}
+    if name in treefiles:
+        return treefiles[name]
     raise ConfigurationError(
         f"there is no treefile for branch {branch}",
-        hint=f"there is one for {', '.join(known) or 'no branch'}; add kickstarts/trees/BRANCH.yaml",
+        hint=f"there is one for {', '.join(treefiles) or 'no branch'}; add kickstarts/trees/BRANCH.yaml",
     )
 
 
@@ -105,8 +105,8 @@ def read_treefile(path: Path, release: str = "") -> Treefile:
     """
     whole = _read(path, set(), 0)
     release = str(whole.get("releasever", release))
-    given = {"releasever": release, "basearch": BASEARCH}
-    prefix = _filled(path, "automatic-version-prefix", whole.get("automatic-version-prefix", release), given)
+    variables = {"releasever": release, "basearch": BASEARCH}
+    prefix = _filled(path, "automatic-version-prefix", whole.get("automatic-version-prefix", release), variables)
     if "<date:" in prefix:
         raise _refused(path, "automatic-version-prefix", "has a date; versions count up from the parent's")
     if not release and ("$" in prefix or not prefix):
@@ -116,7 +116,7 @@ def read_treefile(path: Path, release: str = "") -> Treefile:
     return Treefile(
         path=path,
         packages=_packages([*whole.get("packages", ()), *whole.get(f"packages-{BASEARCH}", ())]),
-        ref=_filled(path, "ref", whole.get("ref", ""), given),
+        ref=_filled(path, "ref", whole.get("ref", ""), variables),
         release=release,
         version_prefix=prefix,
         repositories=tuple(dict.fromkeys(whole.get("repos", ()))),
@@ -182,7 +182,7 @@ def _wrong(key: str, value: Any) -> str:
     if key in _FLAGS:
         return "" if isinstance(value, bool) else "is neither true nor false"
     if key in (*_LISTS, *_USERS) or key.startswith("packages-"):
-        texts = isinstance(value, list) and all(isinstance(one, str) for one in value)
+        texts = isinstance(value, list) and all(isinstance(entry, str) for entry in value)
         return "" if texts else "is no list of texts"
     return "" if key in BEYOND or key in _INCLUDES else "is no key of a treefile"
 
@@ -207,15 +207,15 @@ def _is_beyond(key: str, value: Any) -> bool:
 
 def _packages(entries: list[str]) -> tuple[str, ...]:
     # Words are packages each, but for what stands in single quotes: 'podman >= 4.1'
-    words = [[entry[1:-1]] if re.fullmatch(r"'.*'", entry.strip()) else entry.split() for entry in entries]
-    return tuple(sorted({word for some in words for word in some}))
+    names = [[entry[1:-1]] if re.fullmatch(r"'.*'", entry.strip()) else entry.split() for entry in entries]
+    return tuple(sorted({name for some in names for name in some}))
 
 
-def _filled(path: Path, key: str, text: str, given: Mapping[str, str]) -> str:
+def _filled(path: Path, key: str, text: str, variables: Mapping[str, str]) -> str:
     def value(match: re.Match[str]) -> str:
-        if match[1] not in given:
+        if match[1] not in variables:
             raise _refused(path, key, f"asks for ${{{match[1]}}}, which is not known")
-        return given[match[1]]
+        return variables[match[1]]
 
     return re.sub(r"\$\{(\w+)\}", value, text)
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from distgate.errors import ConfigurationError
-from distgate.images.method import Choice, Way, compose_method_for
+from distgate.images.method import Choice, ComposeMethod, compose_method_for
 
 LAYERED = ("layered", "so a base takes it")
 FULL = ("full", "so the image is installed anew")
@@ -55,12 +55,12 @@ CASES: tuple[tuple[str, tuple[str, ...], Choice, str, str], ...] = (
 )
 def test_the_way_and_why(source: str, binaries: tuple[str, ...], chosen: Choice, way: str, words: str) -> None:
     found = compose_method_for(source, binaries, chosen)
-    assert found.way == way
+    assert found.name == way
     assert words in found.reason
 
 
 def test_the_reason_is_a_sentence_for_the_record() -> None:
-    assert compose_method_for("dracut", ["dracut"]) == Way(
+    assert compose_method_for("dracut", ["dracut"]) == ComposeMethod(
         "full", "dracut makes the initramfs while the kernel is installed, so the image is installed anew."
     )
 
