@@ -37,7 +37,7 @@ _HOSTS_MARK = "# opened by distgate"
 
 @dataclass(frozen=True)
 class TunnelTarget:
-    """Where a URL leads: ``host`` and ``port`` as seen from here, and the URL as the guest has to say it."""
+    """Where a URL leads: ``host`` and ``port`` as seen from here, and the URL as the guest has to use it."""
 
     host: str
     port: int
@@ -46,7 +46,7 @@ class TunnelTarget:
 
     @property
     def forwarding(self) -> str:
-        """ssh's words for it: the guest's loopback interface, at the same port, leads there and nowhere else."""
+        """What ssh forwards: the guest's loopback interface, at the same port, leads there and nowhere else."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"localhost:{self.port}:{host}:{self.port}"
 
@@ -82,7 +82,7 @@ def address_of(url: str) -> TunnelTarget:
 
 @contextmanager
 def reverse_tunnel(guest: Guest, url: str, timeout: float = OPEN_SECONDS) -> Iterator[str]:
-    """Let ``guest`` reach the server of ``url`` for the block, which is given the URL as the guest has to say it.
+    """Let ``guest`` reach the server of ``url`` for the block, which gets the URL as the guest has to use it.
 
     Names are looked up on this host. The tunnel closes when the guest restarts; another can be opened then. Raises
     InfrastructureError when it cannot be opened within ``timeout`` seconds, or when it turns out at the end that it
@@ -93,7 +93,7 @@ def reverse_tunnel(guest: Guest, url: str, timeout: float = OPEN_SECONDS) -> Ite
     link = _Connection(ssh.SshAddress(guest.port, guest.key), control, where)
     try:
         link.open(timeout)
-        with _named(guest, where, timeout), link.noticed():
+        with _named(guest, where, timeout), link.watched():
             yield where.url
     finally:
         link.close()
@@ -110,7 +110,7 @@ class _Connection:
 
     def open(self, timeout: float) -> None:
         """Connect, and have the guest listen. Raises InfrastructureError."""
-        # A worker that is killed takes its doors along.
+        # A worker that is killed takes its tunnels along.
         argv = ["setpriv", "--pdeathsig", "TERM", "--", *self._argv("-M", "-N")]
         process = self._process = spawn(argv, log_to=self._log)
 
@@ -129,16 +129,16 @@ class _Connection:
             raise self._refused(f"is something listening at port {self._where.port} there?", done.output)
 
     @contextmanager
-    def noticed(self) -> Iterator[None]:
-        """After the block, and whatever it raised: tell when the connection broke meanwhile."""
+    def watched(self) -> Iterator[None]:
+        """After the block, whatever it raised: raise InfrastructureError if the connection broke meanwhile."""
         try:
             yield
         except (DistgateError, OSError) as error:
             if self._broken():
-                raise self._broken() from error
+                raise self._broken_error() from error
             raise
         if self._broken():
-            raise self._broken()
+            raise self._broken_error()
 
     def close(self) -> None:
         """End the connection; the guest stops listening."""
@@ -156,9 +156,9 @@ class _Connection:
 
     def _refused(self, why: str, output: str) -> InfrastructureError:
         where = f"{self._where.host}:{self._where.port}"
-        return InfrastructureError(f"the guest cannot be let to {where}: {why}", evidence=output)
+        return InfrastructureError(f"cannot forward {where} into the guest: {why}", evidence=output)
 
-    def _broken(self) -> InfrastructureError:
+    def _broken_error(self) -> InfrastructureError:
         return InfrastructureError(
             f"the guest's tunnel to {self._where.host}:{self._where.port} broke",
             hint="the guest restarted, or hung for longer than ssh waits",
