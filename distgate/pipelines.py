@@ -1,7 +1,8 @@
-"""The stage table: every message of both pipelines, its topic, its fields and what they hold before they are known.
+"""The stage table: all that is told of a stage, one row each, in the order in which a pipeline has them.
 
-Source: messages/CONTRACT.md of the project's documents. Each row is one suffix of a topic; ``render`` in
-distgate.bus.render turns a row and the facts of a run into a body. Nothing else knows a topic.
+Topics, fields and early values are those of messages/CONTRACT.md of the project's documents; ``render`` in
+distgate.bus.render turns a row and the facts of a run into a body. Nothing else knows a topic. To add a stage: a row
+here, a module in tasks/ whose task is marked with it, and a line in the pipeline's flow.
 """
 
 from __future__ import annotations
@@ -76,18 +77,49 @@ _WORK = ("running", "complete")
 
 
 @dataclass(frozen=True)
+class TestKind:
+    """What a stage that tests something is called as a test, and the kind of test that others file it under."""
+
+    __test__ = False  # not a pytest class
+
+    name: str
+    category: str
+
+
+@dataclass(frozen=True)
 class Stage:
-    """One row: the states that are sent for ``suffix``, the fields beyond the base, and the early values."""
+    """One row: the stage ``suffix``, which the UI calls ``title``, its messages, and what it leaves behind.
+
+    ``states`` are sent, with ``fields`` beyond the base; ``early`` is what these hold before they are known, and the
+    states ``bare`` carry the base fields alone.
+    """
 
     suffix: str
+    title: str
     states: tuple[str, ...]
     fields: tuple[str, ...] = ()
     early: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     bare: tuple[str, ...] = ()
-    """States that carry the base fields alone."""
+    directories: tuple[str, ...] = ()
+    """Where the run's directory has its logs; its own one first."""
+    live: str = ""
+    """The key of what the run's page shows of it while it works."""
+    facts: tuple[str, ...] = ()
+    """What later messages know by it, besides its own status."""
+    records: tuple[str, ...] = ()
+    """What the run record has of it (distgate.runs.record.RunRecord)."""
+    test: TestKind | None = None
+    owed: bool = False
+    """Whether a run that passed must have gone through it; others are left out with a reason of their own."""
 
     def fields_of(self, state: str) -> tuple[str, ...]:
+        """The fields beyond the base of a message that says ``state``."""
         return () if state in self.bare else self.fields
+
+    @property
+    def directory(self) -> str:
+        """The name of its own directory in the run's."""
+        return self.directories[0]
 
 
 def _rows(*stages: Stage) -> Mapping[str, Stage]:
@@ -96,20 +128,63 @@ def _rows(*stages: Stage) -> Mapping[str, Stage]:
 
 _COMPOSE = (*NVR_FIELDS, "compose_rev", "compose_url")
 _IMAGE = (*_COMPOSE, "image_name", "image_url", "type")
+_SMOKE = TestKind("smoke", "validation")
+#: The package's own tests.
+FUNCTIONAL = TestKind("functional", "functional")
+_BUILT = ("nvr", "original_spec_nvr", "package_url", "koji_task")
 
-STAGES: Mapping[str, Mapping[str, Stage]] = {
+STAGES: Mapping[Pipeline, Mapping[str, Stage]] = {
     "allpackages": _rows(
         Stage(
-            "package", (*_TRIGGER[:2], *_WORK), NVR_FIELDS, dict.fromkeys(("queued", "ignored", "running"), _UNBUILT)
+            "package",
+            "Build package",
+            (*_TRIGGER[:2], *_WORK),
+            NVR_FIELDS,
+            dict.fromkeys(("queued", "ignored", "running"), _UNBUILT),
+            directories=("build",),
+            live="koji-tasks",
+            facts=_BUILT,
+            records=("build",),
+            owed=True,
         ),
-        Stage("image", _ALL, (*NVR_FIELDS, "type"), {"running": {"type": QUOTES}}),
-        Stage("image.test.smoke", _ALL, (*NVR_FIELDS, "type")),
-        Stage("package.test.functional", _ALL, NVR_FIELDS),
-        Stage("", ("complete",), NVR_FIELDS),
+        Stage(
+            "image",
+            "Compose image",
+            _ALL,
+            (*NVR_FIELDS, "type"),
+            {"running": {"type": QUOTES}},
+            directories=("image",),
+            live="image",
+            records=("compose",),
+            owed=True,
+        ),
+        Stage(
+            "image.test.smoke",
+            "Smoke test",
+            _ALL,
+            (*NVR_FIELDS, "type"),
+            directories=("smoke",),
+            live="boot",
+            records=("smoke",),
+            test=_SMOKE,
+            owed=True,
+        ),
+        Stage(
+            "package.test.functional",
+            "Functional tests",
+            _ALL,
+            NVR_FIELDS,
+            directories=("tests",),
+            live="tests",
+            records=("tests",),
+            test=FUNCTIONAL,
+        ),
+        Stage("", "", ("complete",), NVR_FIELDS),
     ),
     "atomic": _rows(
         Stage(
             "package",
+            "Build package",
             (*_TRIGGER, *_WORK),
             (*NVR_FIELDS, "compose_rev"),
             {
@@ -117,16 +192,80 @@ STAGES: Mapping[str, Mapping[str, Stage]] = {
                 "complete": {"compose_rev": ""},
             },
             bare=_TRIGGER,
+            directories=("build",),
+            live="koji-tasks",
+            facts=_BUILT,
+            records=("build",),
+            owed=True,
         ),
-        Stage("package.test.functional", _ALL, (*NVR_FIELDS, "package_url")),
-        Stage("compose", _WORK, _COMPOSE, {"running": {"compose_rev": QUOTES}}),
-        Stage("compose.test.integration", _ALL, _COMPOSE),
-        Stage("image", _WORK, _IMAGE, {"running": {"image_name": QUOTES, "image_url": QUOTES}}),
-        Stage("image.test.smoke", _WORK, _IMAGE),
-        Stage("compose.test.e2e", _ALL, _COMPOSE),
-        Stage("", ("complete",), (*NVR_FIELDS, "compose_rev")),
+        Stage(
+            "package.test.functional",
+            "Functional tests on the package",
+            _ALL,
+            (*NVR_FIELDS, "package_url"),
+            directories=("tests", "image"),
+            live="tests",
+            records=("compose", "tests"),
+            test=FUNCTIONAL,
+        ),
+        Stage(
+            "compose",
+            "Compose OSTree",
+            _WORK,
+            _COMPOSE,
+            {"running": {"compose_rev": QUOTES}},
+            directories=("compose",),
+            live="tree",
+            facts=("compose_rev", "compose_url"),
+            owed=True,
+        ),
+        Stage(
+            "compose.test.integration",
+            "Integration tests",
+            _ALL,
+            _COMPOSE,
+            directories=("integration",),
+            live="integration",
+            test=TestKind("integration", "integration"),
+            owed=True,
+        ),
+        Stage(
+            "image",
+            "Make image",
+            _WORK,
+            _IMAGE,
+            {"running": {"image_name": QUOTES, "image_url": QUOTES}},
+            directories=("host-image",),
+            live="host-image",
+            facts=("image_name", "image_url"),
+        ),
+        Stage(
+            "image.test.smoke",
+            "Image smoke test",
+            _WORK,
+            _IMAGE,
+            directories=("host-smoke",),
+            live="host-boot",
+            test=_SMOKE,
+        ),
+        Stage(
+            "compose.test.e2e",
+            "e2e conformance",
+            _ALL,
+            _COMPOSE,
+            directories=("e2e",),
+            live="e2e",
+            test=TestKind("e2e", "system"),
+        ),
+        Stage("", "", ("complete",), (*NVR_FIELDS, "compose_rev")),
     ),
 }
+
+
+def first_stage(pipeline: Pipeline) -> Stage:
+    """The stage that every run begins with; what the trigger says of a change is said in its name."""
+    return next(iter(STAGES[pipeline].values()))
+
 
 _INFIX = {"allpackages": "allpackages.", "atomic": ""}
 

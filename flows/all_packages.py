@@ -19,9 +19,9 @@ from tasks.find_change import change_asked
 from tasks.functional import find_tests, run_tests
 from tasks.hooks import RUN_HOOKS
 from tasks.page.all_packages import ImageReport
-from tasks.page.summary import reported
+from tasks.page.summary import publishes_summary
 from tasks.run.base_images import hold_base_images
-from tasks.run.heartbeat import alive
+from tasks.run.heartbeat import heartbeat
 from tasks.smoke import smoke_test
 
 
@@ -51,7 +51,7 @@ def all_packages(
     )
     if job is None:
         return Completed(name=DUPLICATE, message=HELD)
-    with alive(job), hold_base_images(job), reported(ImageReport(job)) as report:
+    with heartbeat(job), hold_base_images(job), publishes_summary(ImageReport(job)) as report:
         built = report.built = build_package(job)
         image = report.image = compose_image(job, built)
         report.smoke = smoke_test(job, image)

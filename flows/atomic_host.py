@@ -22,9 +22,9 @@ from tasks.hooks import RUN_HOOKS
 from tasks.host_image import make_image, smoke_test_image, why_no_image
 from tasks.integration import integration_tests
 from tasks.page.atomic_host import HostReport
-from tasks.page.summary import reported
+from tasks.page.summary import publishes_summary
 from tasks.run.base_images import hold_base_images
-from tasks.run.heartbeat import alive
+from tasks.run.heartbeat import heartbeat
 from tasks.tree import branch_held, candidate, compose_tree
 
 #: Suites of the package that are run: the first kind that there is.
@@ -59,7 +59,7 @@ def atomic_host(
     )
     if job is None:
         return Completed(name=DUPLICATE, message=HELD)
-    with alive(job), hold_base_images(job), reported(HostReport(job)) as report:
+    with heartbeat(job), hold_base_images(job), publishes_summary(HostReport(job)) as report:
         built = report.built = build_package(job)
         plan = report.plan = find_tests(job, TAGS)
         if plan.tests.to_run:

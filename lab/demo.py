@@ -18,7 +18,7 @@ from rich.text import Text
 
 from distgate.bus.queues import Delivery, Subscription
 from distgate.errors import InfrastructureError
-from distgate.pipelines import Pipeline, split_topic
+from distgate.pipelines import STAGES, Pipeline, split_topic
 from distgate.steps import Step, share_sentence
 from distgate.waiting import Deadline
 from lab.dist_git.demo_package import ATOMIC_BRANCH, NAME, push_change
@@ -32,16 +32,6 @@ BRANCHES: dict[Pipeline, str] = {"allpackages": "f41", "atomic": ATOMIC_BRANCH}
 PATIENCE = 2400.0
 #: Seconds between looks at Prefect for the log line and the task tree.
 REFRESH_SECONDS = 2.0
-#: What a run shows of its work, by the artifact's key, and the stage that does it.
-_LIVE = (
-    ("image", "image"),
-    ("boot", "image.test.smoke"),
-    ("tests", "package.test.functional"),
-    ("tree", "compose"),
-    ("integration", "compose.test.integration"),
-    ("host-boot", "image.test.smoke"),
-    ("e2e", "compose.test.e2e"),
-)
 STYLES = {"SUCCESS": "green", "UNSTABLE": "yellow", "FAILURE": "red", "ABORTED": "magenta"}
 EXIT = {"SUCCESS": 0, "UNSTABLE": 1, "FAILURE": 1, "ABORTED": 2}
 
@@ -66,7 +56,6 @@ class FollowedRun:
     stages: dict[str, Row] = field(default_factory=dict)
     bodies: list[dict[str, str]] = field(default_factory=list)
     log_line: str = ""
-    koji: str = ""
     work: str = ""
 
     @property
@@ -109,11 +98,8 @@ class FollowedRun:
         return table
 
     def picture(self) -> RenderableType:
-        """The live view: the stages, Koji's task tree while it builds, what the stage at work shows on the page,
-        and the last line of the run's log."""
+        """The live view: the stages, what the one at work shows on the page, and the last line of the run's log."""
         parts: list[RenderableType] = [self.table()]
-        if self.koji and self.at("package"):
-            parts.append(Text(self.koji, "dim"))
         if self.work:
             parts.append(Text("\n".join(self.work.splitlines()[-5:]), "dim"))
         return Group(*parts, Text(self.log_line[:200], "dim", no_wrap=True, overflow="ellipsis"))
@@ -156,7 +142,7 @@ def _follow(
                 live.console.print(_line(delivery), soft_wrap=True, highlight=False)
             if followed.run_id and time.monotonic() - refreshed > REFRESH_SECONDS:
                 refreshed = time.monotonic()
-                _refresh(world.prefect_api_url, followed)
+                _refresh(world.prefect_api_url, followed, pipeline)
             if deadline.passed:
                 raise InfrastructureError(
                     f"the run did not end within {PATIENCE:g} s", hint="./run lab status shows what is wrong"
@@ -172,14 +158,10 @@ def _line(delivery: Delivery) -> Text:
     return text.append(f" nvr={body['nvr']}" if body.get("nvr") else "", "dim")
 
 
-def _refresh(api_url: str, followed: FollowedRun) -> None:
+def _refresh(api_url: str, followed: FollowedRun, pipeline: Pipeline) -> None:
     followed.log_line = last_log_line(api_url, followed.run_id) or followed.log_line
-    followed.koji = latest_artifact(api_url, followed.run_id, "koji-tasks").strip("`\n") or followed.koji
-    followed.work = next(filter(None, (_live(api_url, followed, key) for key, at in _LIVE if followed.at(at))), "")
-
-
-def _live(api_url: str, followed: FollowedRun, key: str) -> str:
-    return latest_artifact(api_url, followed.run_id, key).strip("`\n")
+    at_work = next((stage for stage in STAGES[pipeline].values() if followed.at(stage.suffix)), None)
+    followed.work = latest_artifact(api_url, followed.run_id, at_work.live).strip("`\n") if at_work else ""
 
 
 def _close(world: World, followed: FollowedRun, console: Console) -> None:

@@ -22,6 +22,7 @@ from distgate.builds.release import SHORT, original
 from distgate.builds.unit_tests import UNKNOWN, UnitTests, unit_tests
 from distgate.errors import Cancelled, ConfigurationError, DistgateError, GaveUp, PackageError, TimedOut
 from distgate.files import sha256_of
+from distgate.pipelines import STAGES
 from distgate.rpm.nevra import Nevra, RpmFile, read_rpms, under_test
 from distgate.rpm.repository import make_repository
 from distgate.runs.record import BuildRecord, UnitTestsRecord, record_rpms
@@ -34,6 +35,8 @@ from tasks.run.stage import ledger, stage
 
 log = logging.getLogger(__name__)
 
+#: The row is the same in both pipelines.
+STAGE = STAGES["allpackages"]["package"]
 ARCH = "x86_64"
 #: The directory of a run that holds the source package that was uploaded, if one was.
 SOURCE = "source"
@@ -62,10 +65,10 @@ class BuiltPackage:
         return self.nvr.rsplit("-", 2)[0]
 
 
-@stage("package", "Build package", slot=build_slot)
+@stage(STAGE, slot=build_slot)
 def build_package(job: Job) -> BuiltPackage:
     """Scratch-build the commit and download its RPMs and logs."""
-    room = job.run_dir.stage("build")
+    room = job.run_dir.stage(STAGE.directory)
     koji = KojiInstance.of(job.site)
     hub = koji.hub()
     task_id = _task_of(job, hub, koji.server)
@@ -179,7 +182,7 @@ def _submit(job: Job, hub: BuildHub, target: str) -> tuple[int, str]:
 
 
 def _progress(job: Job) -> Progress:
-    tree = LiveText("koji-tasks", "Task tree of the scratch build")
+    tree = LiveText(STAGE.live, "Task tree of the scratch build")
     lines: dict[str, str] = {}
 
     def show(line: str) -> None:

@@ -11,7 +11,7 @@ from distgate.changes.change import Change
 from distgate.pipelines import Pipeline
 from distgate.runs.directory import RunDirectory
 from distgate.settings import settings
-from tasks.run.artifacts import artifacts_dir, bring
+from tasks.run.artifacts import artifacts_dir, download
 from tasks.run.job import Job
 from tasks.run.resume import find_earlier, take_over
 from tasks.run.stage import announcer, ledger
@@ -43,7 +43,7 @@ def claim_change(
         # A run that was started with the name of a branch or a build is called after its commit from now on.
         client.update_flow_run(UUID(run_id), name=change.title, tags={*flow_run.tags, *tags_of(change, pipeline)})
     if run.attempt > 1:  # maybe on another host than before
-        bring(own_site, run_id)
+        download(own_site, run_id)
     room = RunDirectory(artifacts_dir() / run_id, settings().artifacts_url)
     rerun = settings().rerun_failed if rerun_failed is None else rerun_failed
     job = Job(run_id, run.attempt, change, own_site, room, reserve, rerun, pipeline, koji_task)

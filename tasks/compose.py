@@ -11,16 +11,19 @@ from prefect import get_run_logger
 from blocks import ImageStore
 from distgate.images.base import BaseImage, ComposedImage, ImageComposer
 from distgate.images.method import ComposeMethod, compose_method_for
+from distgate.pipelines import STAGES
 from distgate.settings import settings
 from distgate.steps import Progress
 from tasks.build import BuiltPackage
-from tasks.run.base_images import base_of, store_of
+from tasks.run.base_images import base_of, image_store_id
 from tasks.run.job import Job
 from tasks.run.live_text import LiveLines
 from tasks.run.stage import stage
 
+STAGE = STAGES["allpackages"]["image"]
 
-@stage("image", "Compose image", store_of)
+
+@stage(STAGE, image_store_id)
 def compose_image(job: Job, built: BuiltPackage) -> ComposedImage:
     """Put the packages under test onto the branch's base image, or install an image with them anew."""
     return composed(job, built)
@@ -28,7 +31,7 @@ def compose_image(job: Job, built: BuiltPackage) -> ComposedImage:
 
 def composed(job: Job, built: BuiltPackage) -> ComposedImage:
     """The image of ``compose_image``, for a stage of another name."""
-    with LiveLines("image", "How the image is made") as live:
+    with LiveLines(STAGE.live, "How the image is made") as live:
         image = _made(job, built, live)
         live.end(image.steps)
     get_run_logger().info(
@@ -46,7 +49,7 @@ def _made(job: Job, built: BuiltPackage, progress: Progress) -> ComposedImage:
     from distgate.kickstart.text import kickstart_hash
     from distgate.runs.recording import compose_begun
 
-    room, base = job.run_dir.stage("image"), base_of(job, progress)
+    room, base = job.run_dir.stage(STAGE.directory), base_of(job, progress)
     job.record.update(compose=compose_begun(base))
     kickstart = _kickstart(job, built, room)
     method = compose_method_for(

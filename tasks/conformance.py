@@ -6,19 +6,17 @@ from typing import TYPE_CHECKING
 
 from blocks import GuestMachine, HostTests, ImageStore
 from distgate.errors import error_for
-from distgate.pipelines import status_fact
+from distgate.pipelines import STAGES
 from tasks.run.job import Job
 from tasks.run.live_logs import LiveLogs
 from tasks.run.slots import guest_slot
-from tasks.run.stage import ledger, stage
+from tasks.run.stage import stage
 
 if TYPE_CHECKING:
     from distgate.atomic.images import TreeImage
     from distgate.conformance.verdict import ConformanceReport
 
-SUFFIX = "compose.test.e2e"
-
-
+STAGE = STAGES["atomic"]["compose.test.e2e"]
 NO_IMAGE = "not tested: the run made no image"
 NO_PROFILE = "not configured (block Host tests)"
 
@@ -30,17 +28,16 @@ def why_no_e2e(job: Job, image: TreeImage | None) -> str:
     return "" if image else NO_IMAGE
 
 
-@stage(SUFFIX, "e2e conformance", slot=guest_slot)
+@stage(STAGE, slot=guest_slot)
 def conformance_tests(job: Job, image: TreeImage) -> ConformanceReport:
     """Make a cluster of guests of ``image`` and run the profile's conformance suite on it.
 
     Raises what keeps the suite from running: PackageError, TestsError, InfrastructureError or ConfigurationError.
     """
-    profile, room = job.run_dir.stage("e2e-profile"), job.run_dir.stage_again("e2e")
-    with LiveLogs(job, "e2e", "How the cluster is made and tested", room) as live:
+    profile, room = job.run_dir.stage("e2e-profile"), job.run_dir.stage_again(STAGE.directory)
+    with LiveLogs(job, STAGE.live, "How the cluster is made and tested", room) as live:
         conformance = HostTests.of(job.site).conformance_on(GuestMachine.of(job.site), profile, live)
         report = conformance.run(image.path, ImageStore.of(job.site).ssh_key(), room)
     if report.status == "FAILURE":
         raise error_for(report.blame or "tests")(report.sentence, evidence=report.suite.details)
-    ledger().record_facts(job.run_id, **{status_fact(SUFFIX): report.status})
     return report

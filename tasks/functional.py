@@ -11,11 +11,13 @@ from prefect import get_run_logger, task
 
 from blocks import DistGit
 from distgate.images.base import ComposedImage
+from distgate.pipelines import STAGES
 from distgate.runs.record import TestsRecord
 from distgate.testing.discovery import CLASSIC, Discovery, discover
+from tasks.build import STAGE as BUILD
 from tasks.build import BuiltPackage
 from tasks.compose import composed
-from tasks.run.base_images import base_of_image, store_of
+from tasks.run.base_images import base_of_image, image_store_id
 from tasks.run.job import Job
 from tasks.run.live_logs import LiveLogs
 from tasks.run.slots import guest_slot
@@ -25,7 +27,8 @@ from tasks.run.suites import JudgedSuites, stage_status, suite_session, write_ju
 if TYPE_CHECKING:
     from distgate.runners.session import JudgedSuite
 
-SUFFIX = "package.test.functional"
+IMAGE_STAGE = STAGES["allpackages"]["package.test.functional"]
+PACKAGE_STAGE = STAGES["atomic"][IMAGE_STAGE.suffix]
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ def find_tests(job: Job, tags: Sequence[str] = (CLASSIC,)) -> Plan:
     return Plan(checkout, found, tag)
 
 
-@stage(SUFFIX, "Functional tests", store_of, guest_slot)
+@stage(IMAGE_STAGE, image_store_id, guest_slot)
 def run_tests(job: Job, plan: Plan, image: ComposedImage) -> TestReport:
     """Run every suite and judge them all.
 
@@ -87,7 +90,7 @@ def run_tests(job: Job, plan: Plan, image: ComposedImage) -> TestReport:
     return TestReport(*_judged(job, plan, image))
 
 
-@stage(SUFFIX, "Functional tests on the package", slot=guest_slot)
+@stage(PACKAGE_STAGE, slot=guest_slot)
 def test_package(job: Job, plan: Plan, built: BuiltPackage) -> TestReport:
     """``run_tests`` on a test bed made for them: the branch's cloud image with the package."""
     return TestReport(*_judged(job, plan, composed(job, built)), before="built")
@@ -97,13 +100,13 @@ def _judged(job: Job, plan: Plan, image: ComposedImage) -> tuple[str, tuple[Judg
     from distgate.runners.session import source_rpm
     from distgate.runs.recording import suite_record
 
-    room = job.run_dir.stage_again("tests")
+    room = job.run_dir.stage_again(IMAGE_STAGE.directory)
     job.record.update(tests=TestsRecord(kind=plan.tests.kind, reason=plan.tests.reason))
-    base, srpm = base_of_image(job, image), source_rpm(job.run_dir.root / "build")
-    with LiveLogs(job, "tests", "How the suites run", room) as live:
+    base, srpm = base_of_image(job, image), source_rpm(job.run_dir.root / BUILD.directory)
+    with LiveLogs(job, IMAGE_STAGE.live, "How the suites run", room) as live:
         session = suite_session(job, base, image.path, image.requested, live, srpm=srpm, tag=plan.tag)
         judged = session.run(plan.checkout, plan.tests.to_run, room, rerun_failed=job.rerun_failed)
     write_junit(judged, room)
     records = tuple(suite_record(one, job.run_dir.root) for one in judged)
     job.record.update(tests=TestsRecord(kind=plan.tests.kind, reason=plan.tests.reason, suites=records))
-    return stage_status(job, SUFFIX, judged), judged
+    return stage_status(judged), judged

@@ -8,6 +8,7 @@ from prefect import get_run_logger, task
 
 from blocks import ImageStore, OSTreeRepo
 from distgate.ostree.base import ComposedTree
+from distgate.pipelines import STAGES
 from distgate.settings import settings
 from tasks.run.guests import ReservedGuests
 from tasks.run.job import Job
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from distgate.atomic.images import TreeImage
     from distgate.atomic.smoke_test import TreeSmokeReport
 
+IMAGE, SMOKE = STAGES["atomic"]["image"], STAGES["atomic"]["image.test.smoke"]
 NOT_PASSED = "no image: the tree is withdrawn"
 NOT_WANTED = "no image: the run was asked to make none"
 NOT_DUE = "no new image: the last good one is younger than the interval"
@@ -40,7 +42,7 @@ def why_no_image(job: Job, status: str, wanted: bool | None) -> str:
 
 # Kept as the image is: a run that is retried after its own image became the latest would find that none is due, and
 # leave out the stage that failed.
-@task(name="Ask whether an image is due", persist_result=True, cache_key_fn=result_key("image"))
+@task(name="Ask whether an image is due", persist_result=True, cache_key_fn=result_key(IMAGE.suffix))
 def _last_is_old(job: Job) -> bool:
     due = OSTreeRepo.of(job.site).images(job.change.branch).due(settings().image_every)
     if not due:
@@ -48,11 +50,11 @@ def _last_is_old(job: Job) -> bool:
     return due
 
 
-@stage("image", "Make image")
+@stage(IMAGE)
 def make_image(job: Job, tree: ComposedTree) -> TreeImage:
     """A bootable image of ``tree`` in the branch's directory of images; nobody is pointed to it yet."""
-    repo, room, branch = OSTreeRepo.of(job.site), job.run_dir.stage("host-image"), job.change.branch
-    with LiveLines("host-image", "How the image is made") as live:
+    repo, room, branch = OSTreeRepo.of(job.site), job.run_dir.stage(IMAGE.directory), job.change.branch
+    with LiveLines(IMAGE.live, "How the image is made") as live:
         made = repo.maker(branch).make(
             trees_of(job).published,
             tree,
@@ -69,13 +71,13 @@ def make_image(job: Job, tree: ComposedTree) -> TreeImage:
     return image
 
 
-@stage("image.test.smoke", "Image smoke test", slot=guest_slot)
+@stage(SMOKE, slot=guest_slot)
 def smoke_test_image(job: Job, tree: ComposedTree, image: TreeImage) -> TreeSmokeReport:
     """Boot the image and find exactly ``tree`` in it; then it is the branch's latest one."""
     from distgate.atomic.image_methods import reference_image
     from distgate.atomic.smoke_test import TreeSmoke
 
-    repo, branch, room = OSTreeRepo.of(job.site), job.change.branch, job.run_dir.stage("host-smoke")
+    repo, branch, room = OSTreeRepo.of(job.site), job.change.branch, job.run_dir.stage(SMOKE.directory)
     images, key = repo.images(branch), ImageStore.of(job.site).ssh_key()
     smoke = TreeSmoke(ReservedGuests(job).host, settings().boot_timeout)
     control = reference_image(
@@ -88,7 +90,7 @@ def smoke_test_image(job: Job, tree: ComposedTree, image: TreeImage) -> TreeSmok
         key=key,
         holder=job.holder,
     )
-    live = LiveLogs(job, "host-boot", "How the image boots", room)
+    live = LiveLogs(job, SMOKE.live, "How the image boots", room)
     with images.using(image) as path, control as good, live:
         report = smoke.test(path, tree, key, room, good=good)
         live.end(report.boot.lines() if report.boot else ())

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from blocks import HostTests, ImageStore, OSTreeRepo
 from distgate.images.base import BaseImage
 from distgate.ostree.base import ComposedTree
+from distgate.pipelines import STAGES
 from distgate.settings import settings
 from distgate.steps import Progress
 from distgate.testing.discovery import Suite
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from distgate.atomic.upgrade_test import UpgradeReport
     from distgate.runners.session import JudgedSuite
 
-SUFFIX = "compose.test.integration"
+STAGE = STAGES["atomic"]["compose.test.integration"]
 
 
 @dataclass(frozen=True)
@@ -47,19 +48,19 @@ class IntegrationReport(JudgedSuites):
         return f"{self.upgrade.sentence}; integration tests: {tests} passed" if tests else self.upgrade.sentence
 
 
-@stage(SUFFIX, "Integration tests", slot=guest_slot)
+@stage(STAGE, slot=guest_slot)
 def integration_tests(job: Job, tree: ComposedTree) -> IntegrationReport:
     """Upgrade a guest of the previous commit to ``tree`` over http, look at it, roll it back; then run the suite.
 
     Raises PackageError when the host does not come up as it should, TestsError or GaveUp when the suite could not
     be run; tests that ran and failed are no error.
     """
-    room = job.run_dir.stage_again("integration")
-    with ExitStack() as held, LiveLogs(job, "integration", "How the host upgrades, and its suite", room) as live:
+    room = job.run_dir.stage_again(STAGE.directory)
+    with ExitStack() as held, LiveLogs(job, STAGE.live, "How the host upgrades, and its suite", room) as live:
         disks = _Disks(job, tree, held, live)
         upgrade = _upgrade(job, tree, disks, room)
         judged = _suite(job, tree, disks, room)
-    return IntegrationReport(stage_status(job, SUFFIX, judged), upgrade, judged)
+    return IntegrationReport(stage_status(judged), upgrade, judged)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from blocks import OSTreeRepo
 from distgate.ostree.base import ComposedTree
+from distgate.pipelines import STAGES
 from distgate.rpm.diff import diff_text
 from distgate.text import fenced
 from tasks.build import BuiltPackage
@@ -23,6 +24,8 @@ from tasks.run.stage import ledger, stage
 
 if TYPE_CHECKING:
     from distgate.ostree.branch import BranchTrees
+
+STAGE = STAGES["atomic"]["compose"]
 
 
 @dataclass
@@ -50,10 +53,10 @@ def trees_of(job: Job) -> BranchTrees:
     return OSTreeRepo.of(job.site).trees(job.change.branch, job.holder)
 
 
-@stage("compose", "Compose OSTree")
+@stage(STAGE)
 def compose_tree(job: Job, built: BuiltPackage) -> ComposedTree:
     """Commit the branch's packages with those under test, and publish the commit."""
-    with LiveLines("tree", "How the tree is composed") as live:
+    with LiveLines(STAGE.live, "How the tree is composed") as live:
         tree = trees_of(job).compose(built.repository, built.packages, live)
         live.end(tree.steps)
     _keep_record(job, tree)
@@ -96,7 +99,7 @@ def _settle(job: Job, built: BuiltPackage, trial: Candidate) -> None:
 
 
 def _keep_record(job: Job, tree: ComposedTree) -> None:
-    room, text = job.run_dir.stage("compose"), diff_text(tree.changes)
+    room, text = job.run_dir.stage(STAGE.directory), diff_text(tree.changes)
     (room / "package-diff.txt").write_text(text)
     record = asdict(tree) | {"installed": [str(nevra) for nevra in tree.installed]}
     (room / "tree.json").write_text(json.dumps(record, indent=1, default=str) + "\n")

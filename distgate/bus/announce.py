@@ -13,7 +13,7 @@ from distgate.bus.render import Facts, render
 from distgate.changes.change import Change
 from distgate.ledger.ledger import Ledger
 from distgate.ledger.runs import Run
-from distgate.pipelines import STAGES, STATUS_ORDER, Pipeline, Status, status_fact
+from distgate.pipelines import STAGES, STATUS_ORDER, Pipeline, Status, first_stage, status_fact
 from distgate.settings import Settings
 
 #: Names our message IDs apart from everybody else's; never to be changed.
@@ -68,7 +68,7 @@ class Announcer:
         trigger = trigger_id(change.key, pipeline)
         ignore = pipeline == "atomic" and self._settings.legacy_ignore
         facts = self._facts(change, pipeline) | {
-            "suffix": "package",
+            "suffix": first_stage(pipeline).suffix,
             "state": "ignore" if ignore else "ignored",
             "build_id": trigger,
             "build_url": f"{self._settings.ui_url}/automations",

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from distgate.pipelines import STAGES, STATUS_ORDER, Pipeline, split_topic
 
-#: Stages that a run which passed must have gone through; the others are left out with a reason of their own.
-OWED: Mapping[Pipeline, tuple[str, ...]] = {
-    "allpackages": ("package", "image", "image.test.smoke"),
-    "atomic": ("package", "compose", "compose.test.integration"),
-}
 #: States that a change has instead of a run.
 NO_RUN = ("ignored", "ignore")
 STATES = ("queued", "running", "complete")
@@ -91,9 +86,9 @@ def _verdict(said: Sequence[Said], ended: bool) -> Iterator[str]:
     if not (said and said[-1].last and said[-1].status in GOOD):
         return
     seen = {one.suffix for one in said}
-    for suffix in OWED[said[-1].pipeline]:
-        if suffix not in seen:
-            yield f"it ended as {said[-1].status} without a message of {suffix}"
+    for stage in STAGES[said[-1].pipeline].values():
+        if stage.owed and stage.suffix not in seen:
+            yield f"it ended as {said[-1].status} without a message of {stage.suffix}"
 
 
 def _gaps(said: Sequence[Said]) -> Iterator[str]:

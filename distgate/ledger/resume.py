@@ -12,13 +12,6 @@ from distgate.errors import ConfigurationError
 from distgate.ledger.runs import Run
 from distgate.pipelines import STAGES, Pipeline, status_fact
 
-#: What later messages know by a stage: facts of a run, by the suffix of the stage's topic.
-FACTS: Mapping[str, tuple[str, ...]] = {
-    "package": ("nvr", "original_spec_nvr", "package_url", "koji_task"),
-    "compose": ("compose_rev", "compose_url"),
-    "image": ("type", "image_name", "image_url"),
-}
-
 
 def stages_before(pipeline: Pipeline, start_from: str) -> tuple[str, ...]:
     """The stages whose results are taken by a run that starts at ``start_from``, a topic's suffix.
@@ -47,7 +40,7 @@ def taken_over(earlier: Run, start_from: str) -> dict[str, str]:
     facts: dict[str, str] = {}
     for suffix in stages_before(earlier.pipeline, start_from):
         facts[_origin(suffix)] = origin_of(earlier.facts, suffix, earlier.run_id)
-        names = (*FACTS.get(suffix, ()), status_fact(suffix))
+        names = (*STAGES[earlier.pipeline][suffix].facts, status_fact(suffix))
         facts |= {name: earlier.facts[name] for name in names if name in earlier.facts}
     return facts
 

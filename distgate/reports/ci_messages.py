@@ -16,6 +16,7 @@ from fedora_messaging.message import INFO, WARNING
 
 from distgate.bus.amqp import Publisher
 from distgate.errors import ConfigurationError, DistgateError, InfrastructureError
+from distgate.pipelines import STAGES
 from distgate.reports.http import required
 from distgate.reports.notice import Refused, RunEvent
 from distgate.reports.reporter import ReporterIdentity
@@ -23,13 +24,6 @@ from distgate_messages.ci_test import CLASSES
 
 #: The version of the dialect's description that the bodies follow.
 VERSION = "1.1.0"
-#: Letters in whose place a message is sent, and its state; the end has a rule of its own.
-_STATES = {
-    ("allpackages", "package", "complete"): "queued",
-    ("allpackages", "image", "running"): "running",
-    ("atomic", "package", "complete"): "queued",
-    ("atomic", "package.test.functional", "running"): "running",
-}
 
 
 def ci_message(notice: RunEvent, speaker: ReporterIdentity) -> tuple[str, dict[str, Any]] | None:
@@ -64,8 +58,10 @@ def _state_of(notice: RunEvent) -> str | None:
     if notice.last:
         theirs = notice.status == "FAILURE" and notice.blame in ("package", "tests")
         return "complete" if theirs or notice.status in ("SUCCESS", "UNSTABLE") else "error"
-    state = _STATES.get((notice.pipeline, notice.suffix, notice.state))
-    return state if notice.status in ("SUCCESS", "UNSTABLE") else None
+    if notice.status not in ("SUCCESS", "UNSTABLE"):
+        return None
+    build, following, *_ = STAGES[notice.pipeline]
+    return {(build, "complete"): "queued", (following, "running"): "running"}.get((notice.suffix, notice.state))
 
 
 def _result(notice: RunEvent) -> str:

@@ -5,27 +5,18 @@ News for people: the first red verdict, and the first that is green again; nothi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from distgate.bus.order import Said
 from distgate.errors import DistgateError
 from distgate.ledger.runs import OutboxMessage, Run
-from distgate.pipelines import Pipeline, status_fact
+from distgate.pipelines import FUNCTIONAL, STAGES, Pipeline, Stage, status_fact
 from distgate.text import printable
 
 #: A verdict on the package, for those who want to hear of changes alone; None is no verdict on it at all.
 Colour = Literal["green", "red"] | None
 
-#: Stages that test something: their names as tests, and the kind of test that others file them under.
-TESTS: Mapping[str, tuple[str, str]] = {
-    "image.test.smoke": ("smoke", "validation"),
-    "package.test.functional": ("functional", "functional"),
-    "compose.test.integration": ("integration", "integration"),
-    "compose.test.e2e": ("e2e", "system"),
-}
-FUNCTIONAL = "package.test.functional"
 #: Who is to blame when the change is not: such an end says nothing of the package.
 OURS = ("infrastructure", "configuration", "cancelled", "bug")
 
@@ -75,6 +66,11 @@ class RunEvent:
         return not self.suffix and self.state == "complete"
 
     @property
+    def stage(self) -> Stage:
+        """The row of the stage table that it is about."""
+        return STAGES[self.pipeline][self.suffix]
+
+    @property
     def title(self) -> str:
         """The commit, readable in a list."""
         return f"{self.repo} {self.branch} {self.rev[:7]}"
@@ -119,7 +115,10 @@ def notice_of(
         created_at=letter.created_at,
         nvr=letter.body.get("nvr", "").strip("'"),
         task_id=_task_of(run),
-        tested=status_fact(FUNCTIONAL) in run.facts,
+        tested=any(
+            stage.test == FUNCTIONAL and status_fact(stage.suffix) in run.facts
+            for stage in STAGES[run.pipeline].values()
+        ),
         blame=blame,
         sentence=sentence,
         before=before,

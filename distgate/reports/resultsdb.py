@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 
 from distgate.reports.http import ReportClient, required, secret
-from distgate.reports.notice import TESTS, RunEvent, colour_of
+from distgate.reports.notice import RunEvent, colour_of
 from distgate.reports.reporter import ReporterIdentity
 
 #: The data field by which a result that may have arrived is looked for before it is posted again.
@@ -26,9 +26,10 @@ def result_of(notice: RunEvent, speaker: ReporterIdentity) -> dict[str, Any] | N
     Of an end that says nothing about the package somebody must look: NEEDS_INSPECTION. A run without tests of the
     package's own passed nothing: INFO.
     """
-    if notice.state != "complete" or (notice.suffix not in TESTS and not notice.last):
+    test = notice.stage.test
+    if notice.state != "complete" or (test is None and not notice.last):
         return None
-    name = TESTS[notice.suffix][0] if notice.suffix else "pipeline"
+    name = test.name if test else "pipeline"
     testcase: dict[str, str] = {"name": f"{speaker.namespace}.koji-build.{notice.pipeline}.{name}"}
     if speaker.docs:
         testcase["ref_url"] = speaker.docs

@@ -20,7 +20,7 @@ from distgate.changes.change import Change
 from distgate.errors import Blame, ConfigurationError, InfrastructureError
 from distgate.files import RUN_RECORD, sha256_of
 from distgate.guests.registry import HeldGuest
-from distgate.pipelines import Pipeline
+from distgate.pipelines import STAGES, Pipeline
 from distgate.records import read_record, write_record
 from distgate.rpm.nevra import Nevra, RpmFile
 
@@ -223,7 +223,7 @@ class RunRecordFile:
             return self._save(record)
         if earlier.run_id != run_id or earlier.change != change:
             return self._save(record)
-        parts = {name: getattr(earlier, name) for name in ("build", "compose", "smoke", "tests")}
+        parts = {name: getattr(earlier, name) for stage in STAGES[pipeline].values() for name in stage.records}
         return self._save(record.model_copy(update=parts))
 
     def update(self, **parts: _Record | HeldGuest | None) -> RunRecord:

@@ -18,7 +18,7 @@ from distgate.operations.prune_ledger import forget
 from distgate.operations.stored_results import ResultStorage, expired_results
 from distgate.settings import settings
 from tasks.operations.ledger import open_ledger
-from tasks.run.artifacts import artifacts_dir, store_of
+from tasks.run.artifacts import artifact_store, artifacts_dir
 
 #: Where forgotten lines of the ledger are kept, below the directory of artifacts.
 ARCHIVE = "ledger-archive"
@@ -37,7 +37,7 @@ def remove_artifacts(dry_run: bool) -> list[Freed]:
 @task(name="Remove stored artifacts")
 def remove_stored(site: str, dry_run: bool) -> list[Freed]:
     """Remove from the site's artifact store the runs that ended DISTGATE_KEEP_DAYS ago; nothing without a store."""
-    store = store_of(site)
+    store = artifact_store(site)
     if store is None:
         return []
     found = expired_copies(open_ledger(), store.runs(), time.time(), settings().keep_days * DAY)

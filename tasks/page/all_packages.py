@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from distgate.images.base import ComposedImage
 from distgate.images.smoke import SmokeReport
 from distgate.text import inline
-from tasks.page.report import Report, StageResult
+from tasks.page.report import Report
 
 
 @dataclass
@@ -17,9 +17,6 @@ class ImageReport(Report):
 
     image: ComposedImage | None = None
     smoke: SmokeReport | None = None
-
-    def judged(self) -> Sequence[StageResult]:
-        return [self.verdict] if self.verdict else []
 
     def passed(self) -> str:
         if self.verdict is not None:

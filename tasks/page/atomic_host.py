@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,8 +12,9 @@ from distgate.testing.verdict import worst_first
 from distgate.text import fenced, inline
 from tasks.integration import IntegrationReport
 from tasks.page.markdown import table
-from tasks.page.report import Report, StageResult
+from tasks.page.report import Report
 from tasks.page.tests import MOST_ROWS
+from tasks.run.stage import StageResult
 
 if TYPE_CHECKING:
     from distgate.atomic.images import TreeImage
@@ -37,9 +38,9 @@ class HostReport(Report):
     no_image: str = ""
     no_e2e: str = ""
 
-    def judged(self) -> Sequence[StageResult]:
-        found = (self.verdict, self.integration, self.conformance)
-        return [one for one in found if one is not None]
+    def judged(self) -> list[StageResult]:
+        results = (self.verdict, self.integration, self.conformance, *self.results.values())
+        return [result for result in results if result is not None]
 
     def passed(self) -> str:
         tests = self.verdict.sentence if self.verdict else f"built; functional tests skipped, {self.skipped}"

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 from distgate.errors import BLAMED, DistgateError
 from distgate.ledger.runs import OutboxMessage, Run
 from distgate.ledger.stage_times import StageTime
-from distgate.pipelines import split_topic, topic_of
+from distgate.pipelines import STAGES, Stage, split_topic, topic_of
 from distgate.runs.directory import RunDirectory
 from distgate.runs.record import RunRecord
 from distgate.testing.log_excerpts import key_line
@@ -25,16 +25,7 @@ if TYPE_CHECKING:
 
 #: Characters of an error's evidence that are shown, from its end.
 MOST_EVIDENCE = 3000
-#: Where each stage leaves its logs, of both pipelines, and how many of them are shown beside its error.
-ROOMS: Mapping[str, tuple[str, ...]] = {
-    "package": ("build",),
-    "image": ("image", "host-image"),
-    "image.test.smoke": ("smoke", "host-smoke"),
-    "package.test.functional": ("tests",),
-    "compose": ("compose",),
-    "compose.test.integration": ("integration",),
-    "compose.test.e2e": ("e2e",),
-}
+#: Logs that are shown beside a stage's error.
 MOST_LOGS = 6
 _KEY_LOGS = re.compile(r"(build\..*|test|transaction|console)\.log$|(ansible|tmt|upgrade)\.txt$")
 
@@ -42,21 +33,21 @@ _KEY_LOGS = re.compile(r"(build\..*|test|transaction|console)\.log$|(ansible|tmt
 def summary_page(
     report: Report, record: RunRecord, run: Run | None, times: Sequence[StageTime], letters: Sequence[OutboxMessage]
 ) -> str:
-    """The markdown of a run's summary; ``capsule`` holds what the run wrote down, whatever ended it, ``letters`` are
+    """The markdown of a run's summary; ``record`` holds what the run wrote down, whatever ended it, ``letters`` are
     the messages about it so far."""
     room = report.job.run_dir
     failed = [one.suffix for one in times if one.status != "SUCCESS"]
     # An error ends the run: it is of the last one. Tests that did not pass end nothing: the first one counts.
-    bad = failed[-1 if report.error else 0] if failed else ""
+    bad = STAGES[report.job.pipeline][failed[-1 if report.error else 0]] if failed else None
     parts = [
         f"# {report.status}: {report.job.change.title}",
         _verdict(report, record),
-        _logs_of(bad, room),
+        _logs_of(bad, room) if bad else "",
         "## Stages\n\n" + table(("stage", "status", "seconds"), [tuple(one.row().values()) for one in times]),
         suites_section(record, room) if report.plan else "",
         *report.sections(),
         by_hand(record, room),
-        run_again(report.status, record, bad),
+        run_again(report.status, record, bad.suffix if bad else ""),
         _facts(report),
         messages_section(report, run, letters),
         logs_section(room),
@@ -67,14 +58,14 @@ def summary_page(
 def _verdict(report: Report, record: RunRecord) -> str:
     """The verdict in one sentence, who is to blame, and the evidence: in lines first, then as it was said."""
     error, blame = report.error, report.blame
-    said = report.why.removesuffix(f" (blame: {blame})")
+    said = report.reason.removesuffix(f" (blame: {blame})")
     parts = [f"**{inline(said[:1].upper() + said[1:])}**"]
     if blame:
         parts += [f"**Blame: {blame}.** That is {BLAMED[blame]}."]
     if isinstance(error, DistgateError):
         said = error.evidence.strip()
         line = key_line(said)
-        parts += [f"**Evidence:** {inline(line)}"] if line and line not in report.why else []
+        parts += [f"**Evidence:** {inline(line)}"] if line and line not in report.reason else []
         parts += [f"**Hint:** {inline(error.hint)}"] if error.hint else []
         parts += [fenced(said[-MOST_EVIDENCE:])] if "\n" in said else []
     elif report.status == "UNSTABLE":
@@ -82,14 +73,14 @@ def _verdict(report: Report, record: RunRecord) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def _logs_of(stage: str, room: RunDirectory) -> str:
+def _logs_of(stage: Stage, room: RunDirectory) -> str:
     """Links to what the stage that did not pass left, the most telling and the latest first; empty where nothing
     failed."""
-    places = [room.root / name for name in ROOMS.get(stage, ())]
+    places = [room.root / name for name in stage.directories]
     found = [path for path in room.logs() if any(path.is_relative_to(place) for place in places)]
     latest = sorted(found, key=lambda path: (not _KEY_LOGS.match(path.name), -path.stat().st_mtime_ns))[:MOST_LOGS]
     links = ", ".join(room.link(path, str(path.relative_to(room.root))) for path in latest)
-    return f"**Logs of `{stage}`:** {links}" if links else ""
+    return f"**Logs of `{stage.suffix}`:** {links}" if links else ""
 
 
 def _facts(report: Report) -> str:
@@ -102,7 +93,8 @@ def _facts(report: Report) -> str:
     if built:
         known += [("NVR", inline(built.nvr)), ("Koji task", str(built.task_id))]
         known += [("unit tests (%check)", inline(built.unit_tests.evidence))]
-    return "## What was tested\n\n" + facts([*known, *report.rows()])
+    results = [(name, inline(result.sentence)) for name, result in report.results.items()]
+    return "## What was tested\n\n" + facts([*known, *report.rows(), *results])
 
 
 def messages_section(report: Report, run: Run | None, letters: Sequence[OutboxMessage]) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
 
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
@@ -16,22 +16,7 @@ from distgate.runs.record import VerdictRecord
 from tasks.build import BuiltPackage
 from tasks.functional import Plan, TestReport
 from tasks.run.job import Job
-
-
-class StageResult(Protocol):
-    """What a stage says of the change when it worked: its status, and why in one sentence."""
-
-    @property
-    def status(self) -> str:
-        """SUCCESS or UNSTABLE."""
-
-    @property
-    def sentence(self) -> str:
-        """The verdict in one sentence, with who is to blame when it is not SUCCESS."""
-
-    @property
-    def blame(self) -> Blame | None:
-        """Who is to blame; None where nobody is."""
+from tasks.run.stage import StageResult
 
 
 @dataclass
@@ -42,11 +27,13 @@ class Report(ABC):
     built: BuiltPackage | None = None
     plan: Plan | None = None
     verdict: TestReport | None = None
+    results: dict[str, StageResult] = field(default_factory=dict)
+    """What further stages came to, by the name that the page gives them."""
     error: BaseException | None = None
 
-    @abstractmethod
-    def judged(self) -> Sequence[StageResult]:
+    def judged(self) -> list[StageResult]:
         """The results that have a status of their own, in the order of the stages."""
+        return [*([self.verdict] if self.verdict else []), *self.results.values()]
 
     @abstractmethod
     def passed(self) -> str:
@@ -72,7 +59,7 @@ class Report(ABC):
 
     def sentence(self) -> str:
         """The verdict in one sentence, with who is to blame when it is not SUCCESS."""
-        return f"{self.job.change.title}: {self.why}"
+        return f"{self.job.change.title}: {self.reason}"
 
     @property
     def blame(self) -> Blame | None:
@@ -85,7 +72,7 @@ class Report(ABC):
         return "bug" if isinstance(self.error, Exception) else "cancelled"
 
     @property
-    def brief(self) -> str:
+    def title(self) -> str:
         """The verdict and who is to blame, for a list of many."""
         return f"{self.status}: {self.job.change.title}" + (f" (blame: {self.blame})" if self.blame else "")
 
@@ -110,7 +97,7 @@ class Report(ABC):
         return Completed(message=self.sentence())
 
     @property
-    def why(self) -> str:
+    def reason(self) -> str:
         """``sentence`` without the name of the commit."""
         if isinstance(self.error, DistgateError):
             return f"{self.error.message} (blame: {self.error.blame})"
@@ -119,7 +106,9 @@ class Report(ABC):
         if self.error is not None:
             return f"cancelled, or its process was told to end ({type(self.error).__name__})"
         bad = self._bad()
-        return bad[0].sentence if bad else self.passed()
+        return (
+            bad[0].sentence if bad else "; ".join([self.passed(), *(one.sentence for one in self.results.values())])
+        )
 
     def _bad(self) -> list[StageResult]:
         return [one for one in self.judged() if one.status != "SUCCESS"]

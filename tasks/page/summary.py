@@ -23,7 +23,7 @@ R = TypeVar("R", bound="Report")
 
 
 @contextmanager
-def reported(report: R) -> Iterator[R]:
+def publishes_summary(report: R) -> Iterator[R]:
     """Collect in ``report`` what the stages return, and write the summary however they end.
 
     A situation that distgate knows ends here, in ``report.state``; a bug passes through, and what ends the run from
@@ -64,7 +64,7 @@ def _publish(report: Report) -> None:
         held = replace(record.held, until=time.time() + 60.0 * report.job.reserve)
         record = report.job.record.update(held=held)
     page = summary_page(report, record, run, times, letters)
-    create_markdown_artifact(page, key="summary", description=inline(report.brief))
+    create_markdown_artifact(page, key="summary", description=inline(report.title))
     create_table_artifact([time.row() for time in times], key="stages", description="Stages, durations, statuses")
     room = report.job.run_dir
     if room.base_url:

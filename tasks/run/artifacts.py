@@ -26,46 +26,47 @@ def artifacts_dir() -> Path:
 
 
 @cache
-def store_of(site: str) -> Store | None:
+def artifact_store(site: str) -> Store | None:
     """The artifact store of a site; None where artifacts stay on the host that made them."""
     document = ArtifactStore.saved(site)
     return document.store() if document else None
 
 
-def keep(site: str, room: Path) -> None:
-    """Copy what is new in a run's directory to the site's store. Raises InfrastructureError when that is away."""
-    store = store_of(site)
+def upload(site: str, run_dir: Path) -> None:
+    """Copy what is new in a run's directory to the site's store. Raises InfrastructureError when that cannot be
+    reached."""
+    store = artifact_store(site)
     if store is not None:
-        store.upload(room)
+        store.upload(run_dir)
 
 
-def upload_or_log(site: str, room: Path) -> None:
-    """``keep``, for when the outcome of a run must stand whether its artifacts can be copied or not."""
+def upload_or_log(site: str, run_dir: Path) -> None:
+    """``upload``, for when the outcome of a run must stand whether its artifacts can be copied or not."""
     try:
-        keep(site, room)
+        upload(site, run_dir)
     except DistgateError as error:
-        get_run_logger().error("the artifacts in %s are on this host only: %s", room, error)
+        get_run_logger().error("the artifacts in %s are on this host only: %s", run_dir, error)
 
 
-def bring(site: str, run_id: str) -> None:
+def download(site: str, run_id: str) -> None:
     """Have the artifacts of an earlier attempt, or of an earlier run, on this host, if the store has them."""
-    store = store_of(site)
+    store = artifact_store(site)
     if store is not None and store.download(run_id, artifacts_dir()):
         get_run_logger().info("the artifacts of run %s are as %s has them", run_id, store.url)
 
 
-def kept(stage: Callable[P, R]) -> Callable[P, R]:
+def uploads_artifacts(stage: Callable[P, R]) -> Callable[P, R]:
     """Let a stage, whose first argument is the job, end when its artifacts are in the store: messages name them."""
 
     @wraps(stage)
-    def and_kept(*args: P.args, **kwargs: P.kwargs) -> R:
+    def and_upload(*args: P.args, **kwargs: P.kwargs) -> R:
         job: Any = args[0]
         try:
-            made = stage(*args, **kwargs)
+            result = stage(*args, **kwargs)
         except Exception:
             upload_or_log(job.site, job.run_dir.root)
             raise
-        keep(job.site, job.run_dir.root)
-        return made
+        upload(job.site, job.run_dir.root)
+        return result
 
-    return and_kept
+    return and_upload

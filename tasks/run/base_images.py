@@ -42,7 +42,7 @@ def base_of(job: Job, progress: Progress = lambda _line: None) -> BaseImage:
     return held.bases.setdefault(base.identity, base)
 
 
-def store_of(job: Job) -> str:
+def image_store_id(job: Job) -> str:
     """Which store the run's bases are in: its images, and what was found out with them, stand for no other."""
     return ImageStore.of(job.site).identity()
 

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def alive(job: Job) -> Iterator[None]:
+def heartbeat(job: Job) -> Iterator[None]:
     """Beat in a thread while the run works; end the process when the reconciler has given the run up."""
     done = threading.Event()
     thread = threading.Thread(target=_beat, args=(job, done), name="heartbeat", daemon=True)

@@ -10,9 +10,9 @@ from distgate.files import RUN_RECORD
 from distgate.ledger.ledger import Ledger
 from distgate.ledger.resume import earlier_run, is_resumed, origins, stages_before, taken_over
 from distgate.ledger.runs import Run
-from distgate.pipelines import Pipeline
+from distgate.pipelines import STAGES, Pipeline
 from distgate.runs.record import RunRecordFile
-from tasks.run.artifacts import artifacts_dir, bring
+from tasks.run.artifacts import artifacts_dir, download
 
 
 def find_earlier(ledger: Ledger, change: Change, pipeline: Pipeline, start_from: str, run_id: str, site: str) -> Run:
@@ -21,7 +21,7 @@ def find_earlier(ledger: Ledger, change: Change, pipeline: Pipeline, start_from:
     stages_before(pipeline, start_from)
     earlier = earlier_run(ledger.runs_of(change.key, pipeline), run_id)
     for run in origins(earlier, start_from):
-        bring(site, run)
+        download(site, run)
     if not _capsule_of(earlier).path.is_file():
         raise ConfigurationError(
             f"the artifacts of run {earlier.run_id} are not here (any more)",
@@ -38,13 +38,8 @@ def take_over(ledger: Ledger, run_id: str, record: RunRecordFile, earlier: Run, 
     facts = taken_over(earlier, start_from)
     before = stages_before(earlier.pipeline, start_from)
     known = _capsule_of(earlier).read()
-    records = {
-        "package": "build",
-        "image": "compose",
-        "image.test.smoke": "smoke",
-        "package.test.functional": "tests",
-    }
-    record.update(**{name: getattr(known, name) for suffix, name in records.items() if suffix in before})
+    names = [name for suffix in before for name in STAGES[earlier.pipeline][suffix].records]
+    record.update(**{name: getattr(known, name) for name in names})
     ledger.record_facts(run_id, **facts)
     get_run_logger().info("starting from %s with the results of run %s: %s", start_from, earlier.run_id, before)
 

@@ -5,20 +5,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from functools import lru_cache
-from typing import Any, Generic, ParamSpec, TypeVar
+from functools import lru_cache, wraps
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar, runtime_checkable
 
 from prefect import Task, runtime, task
 from prefect.client.schemas.objects import FlowRun, State, TaskRun
 from prefect.flows import Flow
 
 from distgate.bus.announce import Announcer
-from distgate.errors import Cancelled, InfrastructureError
+from distgate.errors import Blame, Cancelled, InfrastructureError
 from distgate.ledger.ledger import Ledger
 from distgate.ledger.resume import origin_of
-from distgate.pipelines import DUPLICATE, FAILURES, Status
+from distgate.pipelines import DUPLICATE, FAILURES, Stage, Status, status_fact
 from distgate.settings import settings
-from tasks.run.artifacts import kept
+from tasks.run.artifacts import uploads_artifacts
 
 log = logging.getLogger(__name__)
 P = ParamSpec("P")
@@ -39,49 +39,78 @@ def announcer() -> Announcer:
     return Announcer(ledger(), settings())
 
 
-class Stage(Generic[P, R]):
+@runtime_checkable
+class StageResult(Protocol):
+    """What a stage says of the change when it worked: its status, and why in one sentence."""
+
+    @property
+    def status(self) -> str:
+        """SUCCESS or UNSTABLE."""
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in one sentence, with who is to blame when it is not SUCCESS."""
+
+    @property
+    def blame(self) -> Blame | None:
+        """Who is to blame; None where nobody is."""
+
+
+class StageTask(Generic[P, R]):
     """A pipeline stage: calling it announces ``queued``, waits for its slot and then runs its task."""
 
-    def __init__(self, suffix: str, run: Task[P, R], slot: Slot) -> None:
-        self.suffix = suffix
+    def __init__(self, row: Stage, run: Task[P, R], slot: Slot) -> None:
+        self.row = row
         self.task = run
         self._slot = slot
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        announcer().stage(str(runtime.flow_run.id), self.suffix, "queued")
+        announcer().stage(str(runtime.flow_run.id), self.row.suffix, "queued")
         with self._slot(args[0]):
             return self.task(*args, **kwargs)
 
 
 def stage(
-    suffix: str, name: str, place: Place = lambda _job: "", slot: Slot = nullcontext
-) -> Callable[[Callable[P, R]], Stage[P, R]]:
-    """Make a function a stage with the topic's middle ``suffix``; ``name`` is what the UI shows. Its first argument
-    is the job.
+    row: Stage, place: Place = lambda _job: "", slot: Slot = nullcontext
+) -> Callable[[Callable[P, R]], StageTask[P, R]]:
+    """Make a function the stage of a ``row`` of the stage table. Its first argument is the job. What it returns may
+    have a status of its own (StageResult), for the stage's last message to say.
 
     Infrastructure errors are retried; what the package did is not. Results are kept under the flow run's ID, so
     that a retried run resumes at the stage that failed, and a later run may take them over (tasks.run.resume). What
-    can     be used in one place only is done again in another: ``place`` is asked with the job. So
+    can be used in one place only is done again in another: ``place`` is asked with the job. So
     is ``slot``, for what only so many runs may do at a time.
     """
 
     delays = settings().retry_delays
 
-    def wrap(function: Callable[P, R]) -> Stage[P, R]:
-        made = task(
-            name=name,
+    def wrap(function: Callable[P, R]) -> StageTask[P, R]:
+        run = task(
+            name=row.title,
             retries=len(delays),
             retry_delay_seconds=list(delays),
             retry_condition_fn=is_infrastructure,
             persist_result=True,
-            cache_key_fn=result_key(suffix, place),
-            on_running=[_announcing(suffix, "running")],
-            on_completion=[_announcing(suffix, "complete")],
-            on_failure=[_announcing(suffix, "complete", failed=True)],
-        )(kept(function))
-        return Stage(suffix, made, slot)
+            cache_key_fn=result_key(row.suffix, place),
+            on_running=[_announcing(row.suffix, "running")],
+            on_completion=[_announcing(row.suffix, "complete")],
+            on_failure=[_announcing(row.suffix, "complete", failed=True)],
+        )(uploads_artifacts(_records_status(row, function)))
+        return StageTask(row, run, slot)
 
     return wrap
+
+
+def _records_status(row: Stage, function: Callable[P, R]) -> Callable[P, R]:
+    @wraps(function)
+    def and_record(*args: P.args, **kwargs: P.kwargs) -> R:
+        result = function(*args, **kwargs)
+        if isinstance(result, StageResult):
+            job: Any = args[0]
+            ledger().record_facts(job.run_id, **{status_fact(row.suffix): result.status})
+        return result
+
+    return and_record
 
 
 def end_of_run(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:

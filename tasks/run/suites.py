@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING
 from blocks import GuestMachine
 from distgate.errors import Blame
 from distgate.images.base import BaseImage
-from distgate.pipelines import status_fact
 from distgate.rpm.nevra import Nevra
 from distgate.settings import settings
 from distgate.steps import Progress
 from distgate.testing.discovery import CLASSIC
 from tasks.run.guests import ReservedGuests
 from tasks.run.job import Job
-from tasks.run.stage import ledger
 
 if TYPE_CHECKING:
     from distgate.runners.session import JudgedSuite, SuiteSession
@@ -83,15 +81,12 @@ def write_junit(judged: Sequence[JudgedSuite], room: Path) -> None:
     (room / "junit.xml").write_text(junit([one.verdict for one in judged]), encoding="utf-8")
 
 
-def stage_status(job: Job, suffix: str, judged: Sequence[JudgedSuite]) -> str:
-    """The status of the stage ``suffix`` by its suites, SUCCESS or UNSTABLE, for its last message to say.
-
-    Raises TestsError or GaveUp when a suite could not be run.
-    """
+def stage_status(judged: Sequence[JudgedSuite]) -> str:
+    """The status of a stage by its suites: SUCCESS or UNSTABLE. Raises TestsError or GaveUp when a suite could not
+    be run."""
     from distgate.runners.session import failure_of, status_of
 
     status = status_of(judged)
     if status == "FAILURE":
         raise failure_of(judged)
-    ledger().record_facts(job.run_id, **{status_fact(suffix): status})
     return status

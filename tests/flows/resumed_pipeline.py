@@ -10,6 +10,7 @@ from prefect.states import Completed
 
 from distgate.changes.change import Change
 from distgate.errors import PackageError
+from distgate.pipelines import STAGES
 from tasks.claim import claim_change
 from tasks.run.job import Job
 from tasks.run.stage import end_of_run, ledger, stage
@@ -17,7 +18,7 @@ from tasks.run.stage import end_of_run, ledger, stage
 CHANGE = Change(namespace="rpms", repo="tiny", rev="cd" * 20, branch="f41", username="jane")
 
 
-@stage("package", "Build package")
+@stage(STAGES["allpackages"]["package"])
 def build(job: Job, room: Path) -> str:
     with (room / "builds").open("a") as builds:
         builds.write("x")
@@ -25,7 +26,7 @@ def build(job: Job, room: Path) -> str:
     return f"built by {job.run_id}"
 
 
-@stage("image", "Compose image")
+@stage(STAGES["allpackages"]["image"])
 def compose(job: Job, built: str, room: Path) -> str:
     if (room / "broken").exists():
         raise PackageError("it cannot be installed")

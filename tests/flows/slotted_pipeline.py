@@ -10,6 +10,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
 from distgate.changes.change import Change
+from distgate.pipelines import STAGES
 from distgate.waiting import wait_for
 from tasks.claim import claim_change
 from tasks.hooks import RUN_HOOKS
@@ -25,7 +26,7 @@ def one_of(job: Job) -> AbstractContextManager[None]:
     return slot(job, LIMIT, SLOTS, "to be tried")
 
 
-@stage("package", "Build package", slot=one_of)
+@stage(STAGES["allpackages"]["package"], slot=one_of)
 def build(job: Job) -> None:
     (WORLD / f"{NAME}.began").write_text(job.run_id)
     wait_for("the end", lambda: (WORLD / f"{NAME}.end").exists(), 240)

@@ -10,7 +10,7 @@ from prefect.states import Completed
 
 from distgate.changes.change import Change
 from distgate.errors import Cancelled, InfrastructureError, PackageError
-from distgate.pipelines import Pipeline, status_fact
+from distgate.pipelines import STAGES, Pipeline, status_fact
 from tasks.claim import claim_change
 from tasks.run.job import Job
 from tasks.run.stage import end_of_run, ledger, stage
@@ -18,7 +18,7 @@ from tasks.run.stage import end_of_run, ledger, stage
 CHANGE = Change(namespace="rpms", repo="tiny", rev="cd" * 20, branch="f41", username="jane")
 
 
-@stage("package", "Build package")
+@stage(STAGES["allpackages"]["package"])
 def build(job: Job, word: str, scratch: str) -> str:
     tries = Path(scratch) / "tries"
     tries.write_text(tries.read_text() + "x" if tries.exists() else "x")
@@ -32,7 +32,7 @@ def build(job: Job, word: str, scratch: str) -> str:
     return "built"
 
 
-@stage("package.test.functional", "Functional tests")
+@stage(STAGES["allpackages"]["package.test.functional"])
 def functional(job: Job, word: str) -> str:
     ledger().record_facts(
         job.run_id, **{status_fact("package.test.functional"): "UNSTABLE" if word == "unstable" else ""}

@@ -10,9 +10,10 @@ from prefect.states import Completed
 
 from distgate.changes.change import Change
 from distgate.errors import PackageError
+from distgate.pipelines import STAGES
 from tasks.claim import claim_change
 from tasks.hooks import RUN_HOOKS
-from tasks.run.base_images import store_of
+from tasks.run.base_images import image_store_id
 from tasks.run.job import Job
 from tasks.run.stage import stage
 
@@ -22,10 +23,10 @@ WORLD = Path(sys.argv[1])
 
 def note(word: str, job: Job) -> None:
     with (WORLD / "done").open("a") as done:
-        done.write(f"{word} in {store_of(job)}\n")
+        done.write(f"{word} in {image_store_id(job)}\n")
 
 
-@stage("package", "Build package")
+@stage(STAGES["allpackages"]["package"])
 def build(job: Job) -> Path:
     note("built", job)
     made = job.run_dir.stage("build") / "tiny.rpm"
@@ -33,15 +34,15 @@ def build(job: Job) -> Path:
     return made
 
 
-@stage("image", "Compose image", store_of)
+@stage(STAGES["allpackages"]["image"], image_store_id)
 def compose(job: Job, built: Path) -> Path:
     note("composed", job)
     made = job.run_dir.stage("image") / "tiny.qcow2"
-    made.write_text(f"{built.read_text()} on the base of {store_of(job)}")
+    made.write_text(f"{built.read_text()} on the base of {image_store_id(job)}")
     return made
 
 
-@stage("image.test.smoke", "Smoke test", store_of)
+@stage(STAGES["allpackages"]["image.test.smoke"], image_store_id)
 def boot(job: Job, image: Path) -> None:
     (job.run_dir.stage("smoke") / "console.log").write_text(image.read_text())
     if (WORLD / "broken").exists():

@@ -10,6 +10,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
 from distgate.changes.change import Change
+from distgate.pipelines import STAGES
 from tasks.claim import claim_change
 from tasks.run.job import Job
 from tasks.run.stage import end_of_run, stage
@@ -17,7 +18,7 @@ from tasks.run.stage import end_of_run, stage
 CHANGE = Change(namespace="rpms", repo="tiny", rev="cd" * 20, branch="f41", username="jane")
 
 
-@stage("package", "Build package")
+@stage(STAGES["allpackages"]["package"])
 def build(job: Job, disk: str) -> str:
     if not (Path(disk) / "filled").exists():
         (Path(disk) / "filled").touch()
@@ -25,7 +26,7 @@ def build(job: Job, disk: str) -> str:
     return "built"
 
 
-@stage("package.test.functional", "Functional tests")
+@stage(STAGES["allpackages"]["package.test.functional"])
 def functional(job: Job) -> str:
     return "tested"
 
