@@ -149,7 +149,10 @@ RESULTS: list[tuple[RunEvent, tuple[str, str] | None]] = [
     (notice("image.test.smoke", "complete", "FAILURE"), ("smoke", "NEEDS_INSPECTION")),
     (notice("package.test.functional", "complete", "UNSTABLE"), ("functional", "FAILED")),
     # The pipeline was unstable before; the stage itself is well.
-    (notice("compose.test.integration", "complete", "UNSTABLE", "SUCCESS", pipeline="atomic"), ("integration", "PASSED")),
+    (
+        notice("compose.test.integration", "complete", "UNSTABLE", "SUCCESS", pipeline="atomic"),
+        ("integration", "PASSED"),
+    ),
     (end("SUCCESS"), ("pipeline", "PASSED")),
     (end("SUCCESS", tested=False), ("pipeline", "INFO")),
     (end("UNSTABLE", "package"), ("pipeline", "FAILED")),
