@@ -105,8 +105,7 @@ def _with_block(path: Path, text: str, block: Sequence[str]) -> str:
 
 def _replace(path: Path, text: str) -> None:
     path = path.resolve()  # a link stays one
-    mode = path.stat().st_mode & 0o777 if path.exists() else 0o644
-    write_whole(path, text, mode=mode)
+    write_whole(path, text, mode=path.stat().st_mode & 0o777 if path.exists() else 0o644)
 
 
 def _paths(directory: Path, branch: str) -> Iterator[Path]:

@@ -133,7 +133,7 @@ class LibvirtProvider:
                 for node, guest, address in zip(topology.nodes, guests, ips, strict=True)
             )
             side_by_side(
-                lambda arguments: _join(arguments[0], arguments[1], arguments[2], hosts, scale),
+                lambda joining: _join(*joining, hosts, scale),
                 zip(nodes, wires, ips, strict=True),
             )
             side_by_side(lambda link: _check_link(*link, scale), zip(nodes, (*nodes[1:], nodes[0]), strict=True))

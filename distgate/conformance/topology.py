@@ -92,7 +92,7 @@ def profile_directory(name: str | Path) -> Path:
 
 
 def read_topology(profile: str | Path) -> Topology:
-    """The topology of a profile. Raises ConfigurationError with file, line and field for whatever is wrong in it."""
+    """The topology of a profile. Raises ConfigurationError with file, line and field for what is wrong in it."""
     directory = profile_directory(profile)
     top = read_fields(directory / FILE)
     playbooks = top.fields("playbooks")

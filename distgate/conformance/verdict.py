@@ -33,7 +33,7 @@ _FAILED_ON = re.compile(r"(?:^|\| )fatal: \[([^]]*)\]: FAILED!", re.MULTILINE)
 @dataclass(frozen=True)
 class NodeReport:
     """One node of a cluster. ``boot_seconds`` is 0 for a host that was there before; ``logs`` are files of this host:
-    its console, its emulator's words, its journal when the run did not go well."""
+    its console, its emulator's log, its journal when the run did not go well."""
 
     name: str
     groups: tuple[str, ...]
@@ -60,7 +60,7 @@ class ConformanceReport:
 
     @property
     def blame(self) -> Blame | None:
-        """Who is to blame; None where nobody is."""
+        """Who is to blame; None for a success."""
         return self.suite.blame
 
     @property
@@ -149,7 +149,7 @@ def _broken_off(run: SuiteRun, what: str) -> tuple[Blame, str] | None:
 
 
 def _failed(run: SuiteRun, what: str) -> tuple[Blame, str]:
-    """Who is to blame for a playbook that ended with a status, and what it said.
+    """Who is to blame for a playbook that ended with a status, and its error.
 
     A task that fails on a node speaks about the image, which is what changed. Everything before the first task, and
     what fails on this side, is the profile's.

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import yaml
 
-#: Bytes of a playbook; whatever is longer is none.
+#: Bytes of a playbook at most.
 _LIMIT = 1 << 20
 _FILES = 500
 _TASK_LISTS = ("pre_tasks", "tasks", "post_tasks", "handlers")

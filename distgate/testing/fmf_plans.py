@@ -29,7 +29,7 @@ _LEVELS = 200  # of a node's name, within one file
 _LONGEST_VERSION = 100  # bytes
 _PATIENCE = 300.0  # seconds for MOST_SECONDS of a processor that others use, too
 _MOST_OUTPUT = 8 << 20  # bytes
-_LONGEST = 300  # characters of fmf's own words
+_LONGEST = 300  # characters of fmf's error
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The results of a run as JUnit XML, which every dashboard reads; well-formed whatever the tests are called."""
+"""The results of a run as JUnit XML, which every dashboard reads; well-formed whatever the names of the tests."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from distgate.testing.results import TestOutcome
 from distgate.testing.verdict import SuiteVerdict
 from distgate.text import printable
 
-#: The element that says in JUnit's words what a result is; a pass has none.
+#: The element of JUnit for each result; a pass has none.
 _ELEMENTS = {"fail": "failure", "error": "error", "warn": "failure", "skip": "skipped", "pending": "skipped"}
 _PROLOGUE = '<?xml version="1.0" encoding="UTF-8"?>\n'
 # XML has no way to write these; printable() took the other controls and the halves of characters.

@@ -79,7 +79,7 @@ def last_failure(log: str) -> str:
 
 
 def missing_packages(log: str) -> str:
-    """The packages that the last failed task of ansible-playbook could not install, in its own words.
+    """The packages that the last failed task of ansible-playbook could not install, as it names them.
 
     Empty when the task failed for another reason. Cut at 200 characters.
     """
@@ -119,7 +119,7 @@ def _fatal(log: str) -> dict[str, Any]:
     ends = [match.end() for match in _FATAL.finditer(log)]
     try:
         return json.JSONDecoder().raw_decode(log, ends[-1])[0] if ends else {}
-    except (ValueError, RecursionError):  # the suite's own words may look like this
+    except (ValueError, RecursionError):  # the output of the suite may look like this
         return {}
 
 

@@ -39,11 +39,11 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=SECONDS, check=False
             )
             if ended.returncode:
-                said = ended.stdout.decode("utf-8", "replace")[-2000:]
-                return {**result, "failed": True, "msg": f"the sources could not be unpacked: {said}"}
+                output = ended.stdout.decode("utf-8", "replace")[-2000:]
+                return {**result, "failed": True, "msg": f"the sources could not be unpacked: {output}"}
             _move(Path(top, "BUILD"), target)
-        except (OSError, subprocess.TimeoutExpired) as failed:
-            return {**result, "failed": True, "msg": f"the sources could not be unpacked: {failed}"}
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return {**result, "failed": True, "msg": f"the sources could not be unpacked: {error}"}
         finally:
             shutil.rmtree(top, ignore_errors=True)
         return {**result, "changed": True, "srcdir": str(target)}
@@ -52,8 +52,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 def _move(build: Path, target: Path) -> None:
     """Everything that was unpacked, without the one directory that an archive is usually wrapped in."""
     inner = build
-    while len(found := os.listdir(inner)) == 1 and (inner / found[0]).is_dir():
-        inner = inner / found[0]
+    while len(names := os.listdir(inner)) == 1 and (inner / names[0]).is_dir():
+        inner = inner / names[0]
     target.mkdir(parents=True, exist_ok=True)
     for name in os.listdir(inner):
         shutil.move(str(inner / name), str(target / name))

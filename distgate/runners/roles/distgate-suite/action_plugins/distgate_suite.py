@@ -45,16 +45,16 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         result = super().run(tmp, task_vars)
         try:
             outcomes = self._run_all(self._task.args)
-        except (Broken, suite_tests.Wrong) as broken:
-            return {**result, "failed": True, "msg": str(broken)}
-        bad = sorted(name for name, word in outcomes.items() if word != "pass")
-        said = f"{len(outcomes) - len(bad)} of {len(outcomes)} tests passed"
+        except (Broken, suite_tests.Wrong) as error:
+            return {**result, "failed": True, "msg": str(error)}
+        bad = sorted(name for name, outcome in outcomes.items() if outcome != "pass")
+        summary = f"{len(outcomes) - len(bad)} of {len(outcomes)} tests passed"
         # Version 2 of the interface: the suite ran, and results.yml says how the tests went.
         return {
             **result,
             "changed": True,
             "results": outcomes,
-            "msg": f"{said}; not: {', '.join(bad)}" if bad else said,
+            "msg": f"{summary}; not: {', '.join(bad)}" if bad else summary,
         }
 
     def _run_all(self, args: dict[str, Any]) -> dict[str, str]:
@@ -65,9 +65,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         tests = suite_tests.tests_of(args.get("tests"))
         self._prepare(source, suite_tests.words_of(args.get("required_packages")))
         trees = self._repositories(args.get("repositories") or [])
-        wanted = str(args.get("fmf_filter") or "")
-        if wanted:
-            trees.insert(0, ("", wanted, suite_tests.fmf_files(source)))
+        fmf_filter = str(args.get("fmf_filter") or "")
+        if fmf_filter:
+            trees.insert(0, ("", fmf_filter, suite_tests.fmf_files(source)))
         for where, expression, files in trees:
             if expression:
                 tests += suite_tests.filtered(files, expression, where)
@@ -86,31 +86,31 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         for entry in repositories:
             if not isinstance(entry, dict) or not entry.get("repo") or not entry.get("dest"):
                 raise Broken(f"an entry of repositories has no repo or dest: {entry}")
-            words = ["clone", str(entry["repo"]), str(entry["dest"]), str(entry.get("version") or "")]
-            out = self._call(words, f"the repository {entry['repo']} cannot be fetched from the guest")
+            arguments = ["clone", str(entry["repo"]), str(entry["dest"]), str(entry.get("version") or "")]
+            out = self._call(arguments, f"the repository {entry['repo']} cannot be fetched from the guest")
             trees.append((str(entry["dest"]), str(entry.get("fmf_filter") or ""), _texts(out)))
         return trees
 
     def _test(self, test: Any) -> str:
         self._display.display(f"standard-test-{self._kind}: {test.name}")
-        words = ["test", self._remote, self._kind, test.name, test.directory, "must" if test.needed else "may"]
-        words += [str(test.seconds), test.command, *test.save]
-        out = self._call(words, f"the test {test.name} could not be started", self._compute_environment_string())
+        arguments = ["test", self._remote, self._kind, test.name, test.directory, "must" if test.needed else "may"]
+        arguments += [str(test.seconds), test.command, *test.save]
+        out = self._call(arguments, f"the test {test.name} could not be started", self._compute_environment_string())
         files = _unpack(out, self._artifacts)
-        word = files.pop("result", b"error").decode("ascii", "replace").strip()
-        self._display.display(f"standard-test-{self._kind}: {test.name}: {word}")
-        return word
+        outcome = files.pop("result", b"error").decode("ascii", "replace").strip()
+        self._display.display(f"standard-test-{self._kind}: {test.name}: {outcome}")
+        return outcome
 
-    def _call(self, words: list[str], problem: str, environment: str = "") -> bytes:
+    def _call(self, arguments: list[str], problem: str, environment: str = "") -> bytes:
         script = os.path.join(self._workdir, SCRIPT)
-        command = " ".join(shlex.quote(word) for word in ("bash", script, *words))
+        command = " ".join(shlex.quote(argument) for argument in ("bash", script, *arguments))
         return self._guest(f"cd {self._q(self._workdir)} && {environment} {command}", problem)
 
     def _guest(self, script: str, problem: str, data: bytes | None = None) -> bytes:
         rc, out, err = self._connection.exec_command(f"/bin/bash -c {self._q(script)}", in_data=data, sudoable=False)
         if rc:
-            said = (err + out).decode("utf-8", "replace").strip()[-2000:]
-            raise Broken(f"{problem}: {said or f'status {rc}'}")
+            output = (err + out).decode("utf-8", "replace").strip()[-2000:]
+            raise Broken(f"{problem}: {output or f'status {rc}'}")
         return bytes(out)
 
     @staticmethod
@@ -145,18 +145,18 @@ def _members(data: bytes) -> Iterator[tuple[str, bytes]]:
 
 def _unpack(data: bytes, target: Path) -> dict[str, bytes]:
     """Write an archive's regular files below ``target``; those directly beside it that are for us are returned."""
-    ours = {}
+    exported = {}
     for name, content in _members(data):
         if name.startswith(("/", "..")):
             continue
         if name == ".distgate/result":
-            ours["result"] = content
+            exported["result"] = content
             continue
         path = target / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
         path.write_bytes(content)
-    return ours
+    return exported
 
 
 def _texts(data: bytes) -> dict[str, str]:

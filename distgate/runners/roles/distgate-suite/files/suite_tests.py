@@ -50,15 +50,15 @@ def words_of(listed: object) -> list[str]:
     """A parameter that is a list of words, or one string of them."""
     if isinstance(listed, str):
         return listed.split()
-    return [str(word) for word in listed] if isinstance(listed, (list, tuple)) else []
+    return [str(entry) for entry in listed] if isinstance(listed, (list, tuple)) else []
 
 
 def seconds_of(text: object) -> int:
     """``15m``, ``1h``, ``90`` as seconds; nothing is 0."""
-    found = _TIME.match(str(text or 0).strip())
-    if not found:
+    match = _TIME.match(str(text or 0).strip())
+    if not match:
         raise Wrong(f"a timeout must be a number and s, m, h or d, not {text!r}")
-    return int(found.group(1)) * _UNITS[found.group(2)]
+    return int(match.group(1)) * _UNITS[match.group(2)]
 
 
 def _tests_of_entry(entry: object) -> list[Test]:
@@ -84,19 +84,19 @@ def _test(name: str, settings: object) -> Test:
 
 
 def _line(name: str) -> str:
-    return "".join(one if one.isprintable() else "_" for one in name).strip() or "unnamed"
+    return "".join(character if character.isprintable() else "_" for character in name).strip() or "unnamed"
 
 
 def fmf_files(tree: Path) -> dict[str, str]:
     """The texts of the fmf files below ``tree``, by their relative paths."""
-    found: dict[str, str] = {}
+    documents: dict[str, str] = {}
     for folder, folders, names in os.walk(tree):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             path = Path(folder, name)
-            if name.endswith(".fmf") and not path.is_symlink() and len(found) < _FILES:
-                found[path.relative_to(tree).as_posix()] = path.read_text(errors="replace")
-    return found
+            if name.endswith(".fmf") and not path.is_symlink() and len(documents) < _FILES:
+                documents[path.relative_to(tree).as_posix()] = path.read_text(errors="replace")
+    return documents
 
 
 def filtered(files: dict[str, str], expression: str, where: str = "") -> list[Test]:
@@ -116,52 +116,52 @@ def fits(expression: str, data: dict[str, object]) -> bool:
 
 
 def _holds(literal: str, data: dict[str, object]) -> bool:
-    key, colon, wanted = literal.partition(":")
+    key, colon, expected = literal.partition(":")
     if not colon:
         raise Wrong(f"fmf_filter: {literal.strip()!r} is not of the form key: value")
     value = data.get(key.strip())
-    values = {str(one) for one in value} if isinstance(value, (list, tuple)) else {str(value)} - {"None"}
-    words = [word.strip() for word in wanted.split(",")]
-    return any(word[1:] not in values if word.startswith("-") else word in values for word in words)
+    values = {str(entry) for entry in value} if isinstance(value, (list, tuple)) else {str(value)} - {"None"}
+    choices = [choice.strip() for choice in expected.split(",")]
+    return any(choice[1:] not in values if choice.startswith("-") else choice in values for choice in choices)
 
 
 def _nodes(files: dict[str, str]) -> dict[str, tuple[str, dict[str, object]]]:
     """The leaves of the metadata tree: name, and the directory it lies in with all that it inherits."""
-    found: dict[str, tuple[str, dict[str, object]]] = {}
+    nodes: dict[str, tuple[str, dict[str, object]]] = {}
     folders = sorted({folder for path in files for folder in (Path(path).parent, *Path(path).parents)})
     inherited: dict[Path, dict[str, object]] = {}
     for folder in folders:
         above = inherited.get(folder.parent, {}) if folder != Path() else {}
-        own = _document(files, (folder / "main.fmf").as_posix())
-        inherited[folder] = _merged(above, own)
+        document = _document(files, (folder / "main.fmf").as_posix())
+        inherited[folder] = _merged(above, document)
         name = "" if folder == Path() else folder.as_posix()
         others = [path for path in files if Path(path).parent == folder and not path.endswith("main.fmf")]
         for path in others:
-            _grow(found, f"{name}/{Path(path).stem}", folder, inherited[folder], _document(files, path))
+            _grow(nodes, f"{name}/{Path(path).stem}", folder, inherited[folder], _document(files, path))
         below = any(other.parent == folder and other != folder for other in folders)
-        if any(str(key).startswith("/") for key in own) or not (others or below):
-            _grow(found, name, folder, above, own)
-    return {name.strip("/"): node for name, node in found.items()}
+        if any(str(key).startswith("/") for key in document) or not (others or below):
+            _grow(nodes, name, folder, above, document)
+    return {name.strip("/"): node for name, node in nodes.items()}
 
 
 def _grow(
-    found: dict[str, tuple[str, dict[str, object]]],
+    nodes: dict[str, tuple[str, dict[str, object]]],
     name: str,
     folder: Path,
     above: dict[str, object],
-    own: dict[str, object],
+    document: dict[str, object],
 ) -> None:
-    data = _merged(above, own)
-    children = {key: value for key, value in own.items() if str(key).startswith("/")}
+    data = _merged(above, document)
+    children = {key: value for key, value in document.items() if str(key).startswith("/")}
     if not children:
-        found[name] = ("" if folder == Path() else folder.as_posix(), data)
+        nodes[name] = ("" if folder == Path() else folder.as_posix(), data)
     for key, value in children.items():
-        _grow(found, f"{name}{key}", folder, data, value if isinstance(value, dict) else {})
+        _grow(nodes, f"{name}{key}", folder, data, value if isinstance(value, dict) else {})
 
 
-def _merged(above: dict[str, object], own: dict[str, object]) -> dict[str, object]:
+def _merged(above: dict[str, object], document: dict[str, object]) -> dict[str, object]:
     data = dict(above)
-    for key, value in own.items():
+    for key, value in document.items():
         key = str(key)
         if key.startswith("/"):
             continue
@@ -172,19 +172,19 @@ def _merged(above: dict[str, object], own: dict[str, object]) -> dict[str, objec
     return data
 
 
-def _added(there: object, more: object) -> object:
-    if isinstance(there, dict) and isinstance(more, dict):
-        return {**there, **more}
-    if isinstance(there, list):
-        return there + (more if isinstance(more, list) else [more])
-    if isinstance(there, str):
-        return there + str(more)
+def _added(inherited: object, more: object) -> object:
+    if isinstance(inherited, dict) and isinstance(more, dict):
+        return {**inherited, **more}
+    if isinstance(inherited, list):
+        return inherited + (more if isinstance(more, list) else [more])
+    if isinstance(inherited, str):
+        return inherited + str(more)
     return more
 
 
 def _document(files: dict[str, str], path: str) -> dict[str, object]:
     try:
         data = yaml.safe_load(files.get(path, ""))
-    except yaml.YAMLError as broken:
-        raise Wrong(f"{path} is no YAML: {broken}") from broken
+    except yaml.YAMLError as error:
+        raise Wrong(f"{path} is no YAML: {error}") from error
     return data if isinstance(data, dict) else {}
