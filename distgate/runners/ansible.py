@@ -35,10 +35,10 @@ ROLES = Path(__file__).resolve().with_name("roles")
 class AnsibleSuites:
     """Runs suites of the Standard Test Interface with ansible-runner, each in a sandbox.
 
-    ``subjects`` are the images under test, passed to suites as TEST_SUBJECTS. ``roles_path`` lists
-    directories with roles, looked at before our own ones. ``ansible`` says for which branches (a shell pattern, the
-    first that fits) the ansible-playbook of which directory is used, ours for all others. ``srpm`` is the source RPM
-    that the role standard-test-source unpacks. ``interpreter`` is the guest's Python. ``scratch`` is where private
+    ``subjects`` are the images under test, passed to suites as TEST_SUBJECTS. ``roles_path`` lists directories with
+    roles, which win over our own ones. ``ansible`` maps shell patterns of branches (the first that fits counts) to
+    directories with another ansible-playbook than ours. ``srpm`` is the source RPM that the role standard-test-source
+    unpacks. ``interpreter`` is the guest's Python. ``scratch`` is where private
     directories are made (the system's temporary directory); only a killed worker leaves one there.
     """
 
