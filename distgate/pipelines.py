@@ -41,12 +41,6 @@ OSTREE_LIMIT = "ostree-"
 #: A server may have others, which are none of ours.
 LIMITS = (KOJI_LIMIT, GUESTS_LIMIT, OSTREE_LIMIT)
 
-
-def status_fact(suffix: str) -> str:
-    """The name of the run's fact that holds a stage's own status, when it is not SUCCESS."""
-    return f"status of {suffix}"
-
-
 #: What the original's shell scripts sent for a value that they did not have yet.
 QUOTES = "''"
 

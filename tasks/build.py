@@ -22,6 +22,7 @@ from distgate.builds.release import SHORT, original
 from distgate.builds.unit_tests import UNKNOWN, UnitTests, unit_tests
 from distgate.errors import Cancelled, ConfigurationError, DistgateError, GaveUp, PackageError, TimedOut
 from distgate.files import sha256_of
+from distgate.ledger.runs import RunFacts
 from distgate.pipelines import STAGES
 from distgate.rpm.nevra import Nevra, RpmFile, read_rpms, under_test
 from distgate.rpm.repository import make_repository
@@ -85,7 +86,7 @@ def build_package(job: Job) -> BuiltPackage:
 def cancel_build(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     """Flow hook: a run that is cancelled does not leave its Koji task building."""
     run = ledger().run(str(flow_run.id))
-    server, _, task = (run.facts.get(TASK, "") if run else "").rpartition(" ")
+    server, _, task = (run.facts.koji_task if run else "").rpartition(" ")
     koji = KojiInstance.of(flow_run.parameters.get("site") or settings().site)
     if task and server == koji.server:
         koji.hub().cancel(int(task))
@@ -150,14 +151,14 @@ def _unit_tests(room: Path, *, built: bool) -> UnitTests:
 
 def _forget(job: Job, hub: BuildHub, task_id: int, room: Path) -> None:
     """A task that has ended badly is met by no retry; its logs are kept."""
-    ledger().record_facts(job.run_id, **{TASK: ""})
+    ledger().record_facts(job.run_id, RunFacts(koji_task=""))
     _fetch_logs(hub, task_id, room)
 
 
 def _task_of(job: Job, hub: BuildHub, server: str) -> int:
     """The Koji task that this run submitted to this hub before it was interrupted, or a new one."""
     run = ledger().run(job.run_id)
-    where, _, known = (run.facts.get(TASK, "") if run else "").rpartition(" ")
+    where, _, known = (run.facts.koji_task if run else "").rpartition(" ")
     if known and where == server:
         get_run_logger().info("%s: going on with Koji task %s", job.change.title, known)
         return int(known)
@@ -165,7 +166,7 @@ def _task_of(job: Job, hub: BuildHub, server: str) -> int:
         get_run_logger().info("%s: taking the packages of Koji task %d", job.change.title, job.koji_task)
         return job.koji_task
     task_id, source = _submit(job, hub, koji_target(job.change.branch))
-    ledger().record_facts(job.run_id, **{TASK: f"{server} {task_id}"})
+    ledger().record_facts(job.run_id, RunFacts(koji_task=f"{server} {task_id}"))
     get_run_logger().info("%s: Koji task %d builds %s", job.change.title, task_id, source)
     return task_id
 
@@ -217,10 +218,11 @@ def _built(job: Job, task_id: int, rpms: list[RpmFile], room: Path) -> BuiltPack
 def _tell(job: Job, nvr: str, room: Path) -> str:
     """Keep for the messages what was built; the NVR without the commit."""
     if job.pipeline == "allpackages":
-        ledger().record_facts(job.run_id, nvr=nvr, original_spec_nvr=nvr)
+        ledger().record_facts(job.run_id, RunFacts(nvr=nvr, original_spec_nvr=nvr))
         return nvr
     # A build that somebody else asked for has the release of the spec file, which does not name the commit.
     theirs = job.koji_task is not None and job.change.rev[:SHORT] not in nvr
     before = nvr if theirs else original(nvr, job.change.rev)
-    ledger().record_facts(job.run_id, nvr=f"{nvr}.src", original_spec_nvr=before, package_url=job.run_dir.url(room))
+    package_url = job.run_dir.url(room)
+    ledger().record_facts(job.run_id, RunFacts(nvr=f"{nvr}.src", original_spec_nvr=before, package_url=package_url))
     return before

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from prefect import get_run_logger, task
 
 from blocks import ImageStore, OSTreeRepo
+from distgate.ledger.runs import RunFacts
 from distgate.ostree.base import ComposedTree
 from distgate.pipelines import STAGES
 from distgate.settings import settings
@@ -67,7 +68,7 @@ def make_image(job: Job, tree: ComposedTree) -> TreeImage:
     if made.kickstart:
         (room / "image.ks").write_text(made.kickstart)
     image = repo.images(branch).place(made.built.path, tree)
-    ledger().record_facts(job.run_id, image_name=image.name, image_url=image.url)
+    ledger().record_facts(job.run_id, RunFacts(image_name=image.name, image_url=image.url))
     return image
 
 

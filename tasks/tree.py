@@ -12,6 +12,7 @@ from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
 from blocks import OSTreeRepo
+from distgate.ledger.runs import RunFacts
 from distgate.ostree.base import ComposedTree
 from distgate.pipelines import STAGES
 from distgate.rpm.diff import diff_text
@@ -44,7 +45,9 @@ def branch_held(job: Job) -> Iterator[None]:
     """
     with branch_slot(job):
         # Before the stage begins: its first message tells already where clients will find the tree.
-        ledger().record_facts(job.run_id, compose_url=OSTreeRepo.of(job.site).compose_url(job.change.branch))
+        ledger().record_facts(
+            job.run_id, RunFacts(compose_url=OSTreeRepo.of(job.site).compose_url(job.change.branch))
+        )
         yield
 
 
@@ -60,7 +63,7 @@ def compose_tree(job: Job, built: BuiltPackage) -> ComposedTree:
         tree = trees_of(job).compose(built.repository, built.packages, live)
         live.end(tree.steps)
     _keep_record(job, tree)
-    ledger().record_facts(job.run_id, compose_rev=tree.rev)
+    ledger().record_facts(job.run_id, RunFacts(compose_rev=tree.rev))
     get_run_logger().info(
         "%s: %s is %s %s, %d packages, %d of them changed",
         job.change.title,

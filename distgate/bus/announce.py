@@ -13,7 +13,7 @@ from distgate.bus.render import Facts, render
 from distgate.changes.change import Change
 from distgate.ledger.ledger import Ledger
 from distgate.ledger.runs import Run
-from distgate.pipelines import STAGES, STATUS_ORDER, Pipeline, Status, first_stage, status_fact
+from distgate.pipelines import STAGES, STATUS_ORDER, Pipeline, Status, first_stage
 from distgate.settings import Settings
 
 #: Names our message IDs apart from everybody else's; never to be changed.
@@ -29,7 +29,7 @@ class Announcer:
 
     def stage(self, run_id: str, suffix: str, state: str, status: Status | None = None) -> bool:
         """Say that a stage of a run is queued, running or complete; ``status`` None is what the stage itself came to
-        (status_fact), or the run's status so far.
+        (RunFacts.statuses), or the run's status so far.
 
         What was said is never taken back: a status that is better than the run's own is not sent. False when there
         is nothing to say: the run holds no change, or said it before, or its pipeline has no such word, as not every
@@ -42,7 +42,7 @@ class Announcer:
             run = self._ledger.run(run_id)
         if run is None or (state == "queued" and _begins_unsaid(run.pipeline, suffix)):
             return False
-        own = run.facts.get(status_fact(suffix)) if state == "complete" else None
+        own = run.facts.statuses.get(suffix) if state == "complete" else None
         body = self._body(run, suffix, state, worst(run.status, status or own or run.status))
         return self._ledger.post(
             run_id,
@@ -77,7 +77,7 @@ class Announcer:
         return self._ledger.post(trigger, 1, message_id(trigger, body["topic"], 1), body)
 
     def _body(self, run: Run, suffix: str, state: str, status: str) -> dict[str, str]:
-        known = {name: value for name, value in run.facts.items() if name in Facts.model_fields}
+        known = {name: fact for name, fact in run.facts.flat().items() if fact and name in Facts.model_fields}
         own = {
             "suffix": suffix,
             "state": state,

@@ -21,7 +21,7 @@ from distgate.changes.rules import SETTLING
 from distgate.changes.triage import Decision
 from distgate.errors import InfrastructureError
 from distgate.ledger.database import insert_new, open_engine
-from distgate.ledger.runs import Acceptance, OutboxMessage, Run
+from distgate.ledger.runs import Acceptance, OutboxMessage, Run, RunFacts
 from distgate.ledger.tables import CHANGES, OUTBOX, RUNS
 from distgate.pipelines import Pipeline
 from distgate.text import printable
@@ -153,10 +153,10 @@ class Ledger:
         with self.transaction() as connection:
             return [_run(row) for row in connection.execute(query)]
 
-    def record_facts(self, run_id: str, **facts: str) -> None:
-        """Keep facts of a run, such as its NVR, for every later message; of texts, what people can read."""
+    def record_facts(self, run_id: str, facts: RunFacts) -> None:
+        """Add facts to those of a run, for every later message; of texts, what people can read."""
         # Strangers wrote some of them, and PostgreSQL reads no JSON with a NUL or half a character in it.
-        readable = {name: printable(fact) for name, fact in facts.items()}
+        readable = {name: printable(fact) for name, fact in facts.flat().items()}
         mine = RUNS.c.run_id == run_id
         with self.transaction() as connection:
             known = connection.execute(sa.select(RUNS.c.facts).where(mine).with_for_update()).scalar_one_or_none()
@@ -276,7 +276,7 @@ def _run(row: Row[Any]) -> Run:
         attempt=row.attempt,
         status=row.status,
         open_stage=row.open_stage,
-        facts=json.loads(row.facts),
+        facts=RunFacts.from_column(row.facts),
         ended=row.ended_at is not None,
         pipeline=row.pipeline,
     )

@@ -6,11 +6,11 @@ notes in the ledger, stage by stage, whose they are; a stage whose result is not
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from distgate.errors import ConfigurationError
-from distgate.ledger.runs import Run
-from distgate.pipelines import STAGES, Pipeline, status_fact
+from distgate.ledger.runs import Run, RunFacts
+from distgate.pipelines import STAGES, Pipeline
 
 
 def stages_before(pipeline: Pipeline, start_from: str) -> tuple[str, ...]:
@@ -35,14 +35,16 @@ def earlier_run(runs: Sequence[Run], run_id: str) -> Run:
     return others[-1]
 
 
-def taken_over(earlier: Run, start_from: str) -> dict[str, str]:
+def taken_over(earlier: Run, start_from: str) -> RunFacts:
     """The facts that a run knows from the beginning: whose results it takes, and what was learnt by them."""
-    facts: dict[str, str] = {}
-    for suffix in stages_before(earlier.pipeline, start_from):
-        facts[_origin(suffix)] = origin_of(earlier.facts, suffix, earlier.run_id)
-        names = (*STAGES[earlier.pipeline][suffix].facts, status_fact(suffix))
-        facts |= {name: earlier.facts[name] for name in names if name in earlier.facts}
-    return facts
+    before = stages_before(earlier.pipeline, start_from)
+    facts = earlier.facts.flat()
+    names = [name for suffix in before for name in STAGES[earlier.pipeline][suffix].facts]
+    return RunFacts(
+        **{name: facts[name] for name in names if name in facts},
+        statuses={suffix: status for suffix, status in earlier.facts.statuses.items() if suffix in before},
+        results={suffix: origin_of(earlier.facts, suffix, earlier.run_id) for suffix in before},
+    )
 
 
 def origins(earlier: Run, start_from: str) -> list[str]:
@@ -51,20 +53,6 @@ def origins(earlier: Run, start_from: str) -> list[str]:
     return sorted({earlier.run_id, *(origin_of(earlier.facts, suffix, earlier.run_id) for suffix in before)})
 
 
-def origin_of(facts: Mapping[str, str], suffix: str, run_id: str) -> str:
+def origin_of(facts: RunFacts, suffix: str, run_id: str) -> str:
     """The run that made a stage's result: an earlier one that was taken over, or ``run_id`` itself."""
-    return facts.get(_origin(suffix), run_id)
-
-
-def results_taken_by(facts: Mapping[str, str]) -> set[str]:
-    """The runs whose results a run with these facts took over."""
-    return {run_id for name, run_id in facts.items() if name.startswith(_origin(""))}
-
-
-def is_resumed(facts: Mapping[str, str]) -> bool:
-    """Whether a run has taken over results already."""
-    return any(name.startswith(_origin("")) for name in facts)
-
-
-def _origin(suffix: str) -> str:
-    return f"result of {suffix}"
+    return facts.results.get(suffix, run_id)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 
@@ -10,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from distgate.ledger.ledger import Ledger
-from distgate.ledger.resume import results_taken_by
+from distgate.ledger.runs import RunFacts
 from distgate.ledger.tables import RUNS
 
 #: How a run is named where it holds something for others to read (tasks.claim.Job.holder).
@@ -49,5 +48,5 @@ def _taken_over(connection: Connection) -> Iterator[tuple[str, float | None]]:
     """Runs whose results another run has taken, with the end of that one."""
     query = sa.select(RUNS.c.facts, RUNS.c.ended_at).where(RUNS.c.facts.contains('"result of '))
     for row in connection.execute(query):
-        for taken in results_taken_by(json.loads(row.facts)):
+        for taken in RunFacts.from_column(row.facts).results.values():
             yield taken, row.ended_at

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+from pydantic import BaseModel, ConfigDict
 
 from distgate.changes.change import Change
 from distgate.pipelines import Pipeline
@@ -20,6 +24,52 @@ class Acceptance:
     rule: str = ""
 
 
+class RunFacts(BaseModel):
+    """What is known of a run, empty where it is not; some of it is in every later message.
+
+    ``statuses`` is what stages that test came to, and ``results`` the earlier runs whose results stages took over,
+    both by a stage's suffix.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    nvr: str = ""
+    original_spec_nvr: str = ""
+    package_url: str = ""
+    koji_task: str = ""
+    """The hub and the number of the task, with a space between them."""
+    compose_rev: str = ""
+    compose_url: str = ""
+    type: str = ""
+    image_name: str = ""
+    image_url: str = ""
+    blame: str = ""
+    sentence: str = ""
+    statuses: Mapping[str, str] = {}
+    results: Mapping[str, str] = {}
+
+    @classmethod
+    def from_column(cls, text: str) -> RunFacts:
+        """The facts as the ledger's column has them: one flat object."""
+        stored: dict[str, str] = json.loads(text)
+        by_suffix = {
+            field: {name.removeprefix(prefix): fact for name, fact in stored.items() if name.startswith(prefix)}
+            for field, prefix in _BY_SUFFIX.items()
+        }
+        return cls.model_validate(stored | by_suffix)
+
+    def flat(self) -> dict[str, str]:
+        """The facts that were set, by their names in the ledger's column."""
+        facts: dict[str, str] = self.model_dump(exclude_unset=True, exclude=set(_BY_SUFFIX))
+        for field, prefix in _BY_SUFFIX.items():
+            facts |= {f"{prefix}{suffix}": fact for suffix, fact in getattr(self, field).items()}
+        return facts
+
+
+#: How facts of a stage are called in the column, before the stage's suffix.
+_BY_SUFFIX = {"statuses": "status of ", "results": "result of "}
+
+
 @dataclass(frozen=True)
 class Run:
     """A run that holds a change for its pipeline. ``attempt`` counts its complete sets of messages, from 1."""
@@ -30,7 +80,7 @@ class Run:
     attempt: int
     status: str
     open_stage: str | None
-    facts: dict[str, str]
+    facts: RunFacts
     ended: bool
     pipeline: Pipeline = "allpackages"
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from distgate.ledger.runs import OutboxMessage
-from distgate.pipelines import split_topic, status_fact
+from distgate.pipelines import split_topic
 
 
 @dataclass(frozen=True)
@@ -38,16 +38,14 @@ class StageTime:
         }
 
 
-def stage_times(
-    letters: Iterable[OutboxMessage], build_id: str, facts: Mapping[str, str] | None = None
-) -> list[StageTime]:
+def stage_times(letters: Iterable[OutboxMessage], build_id: str, statuses: Mapping[str, str]) -> list[StageTime]:
     """The stages that the messages of one build ID speak of, in their order, without the pipeline's own.
 
-    The ``facts`` of the run say which stages that tested came to what.
+    ``statuses`` is what stages that test came to, by suffix (RunFacts.statuses).
     """
     before, times = "SUCCESS", []
     for one in _said_times(letters, build_id):
-        own = (facts or {}).get(status_fact(one.suffix), "SUCCESS")
+        own = statuses.get(one.suffix, "SUCCESS")
         times.append(replace(one, status=own) if one.status == before else one)
         before = one.status
     return times

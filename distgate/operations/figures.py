@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections import Counter
@@ -15,6 +14,7 @@ from sqlalchemy.engine import Connection
 
 from distgate.changes.rules import SETTLING
 from distgate.ledger.ledger import Ledger
+from distgate.ledger.runs import RunFacts
 from distgate.ledger.tables import CHANGES, OUTBOX, REJECTIONS, RUNS
 from distgate.pipelines import split_topic
 
@@ -102,10 +102,9 @@ def _same_errors(connection: Connection) -> dict[tuple[str, str], int]:
     query = sa.select(RUNS.c.facts).where(recent).order_by(RUNS.c.ended_at.desc()).limit(1000)
     found: Counter[tuple[str, str]] = Counter()
     for text in connection.execute(query).scalars():
-        facts = json.loads(text)
-        blame = facts.get("blame", "")
-        if blame in ("infrastructure", "configuration", "bug"):
-            found[blame, same_error(facts.get("sentence", ""))] += 1
+        facts = RunFacts.from_column(text)
+        if facts.blame in ("infrastructure", "configuration", "bug"):
+            found[facts.blame, same_error(facts.sentence)] += 1
     return dict(found.most_common(MOST_ERRORS))
 
 

@@ -11,7 +11,7 @@ from typing import Literal
 from distgate.bus.order import Said
 from distgate.errors import DistgateError
 from distgate.ledger.runs import OutboxMessage, Run
-from distgate.pipelines import FUNCTIONAL, STAGES, Pipeline, Stage, status_fact
+from distgate.pipelines import FUNCTIONAL, STAGES, Pipeline, Stage
 from distgate.text import printable
 
 #: A verdict on the package, for those who want to hear of changes alone; None is no verdict on it at all.
@@ -102,7 +102,7 @@ def notice_of(
         suffix=said.suffix,
         state=said.state,
         status=said.status,
-        own_status=run.facts.get(status_fact(said.suffix)) or said.status,
+        own_status=run.facts.statuses.get(said.suffix) or said.status,
         namespace=run.change.namespace,
         repo=run.change.repo,
         branch=run.change.branch,
@@ -116,8 +116,7 @@ def notice_of(
         nvr=letter.body.get("nvr", "").strip("'"),
         task_id=_task_of(run),
         tested=any(
-            stage.test == FUNCTIONAL and status_fact(stage.suffix) in run.facts
-            for stage in STAGES[run.pipeline].values()
+            stage.test == FUNCTIONAL and stage.suffix in run.facts.statuses for stage in STAGES[run.pipeline].values()
         ),
         blame=blame,
         sentence=sentence,
@@ -137,7 +136,7 @@ def colour_of(status: str, blame: str) -> Colour:
 
 
 def _task_of(run: Run) -> int | None:
-    number = run.facts.get("koji_task", "").rpartition(" ")[2]
+    number = run.facts.koji_task.rpartition(" ")[2]
     return int(number) if number.isdigit() else None
 
 

@@ -20,7 +20,7 @@ from distgate.bus.order import NO_RUN, Said
 from distgate.errors import ConfigurationError
 from distgate.files import RUN_RECORD
 from distgate.ledger.ledger import Ledger
-from distgate.ledger.runs import OutboxMessage, Run
+from distgate.ledger.runs import OutboxMessage, Run, RunFacts
 from distgate.ledger.tables import CHANGES, CHANNELS, OUTBOX, REPORTS, RUNS
 from distgate.reports.notice import Colour, RunEvent, colour_of, notice_of
 from distgate.runs.record import load
@@ -198,8 +198,8 @@ class ReportOutbox:
         connection.execute(CHANNELS.update().where(CHANNELS.c.channel == self._channel).values(**values))
 
     def _verdict(self, run: Run) -> tuple[str, str]:
-        if "sentence" in run.facts or self._artifacts is None:
-            return run.facts.get("blame", ""), run.facts.get("sentence", "")
+        if run.facts.sentence or self._artifacts is None:
+            return run.facts.blame, run.facts.sentence
         try:
             verdict = load(self._artifacts / run.run_id / RUN_RECORD).verdict
         except ConfigurationError:  # the run was lost, or its directory is on another host
@@ -252,12 +252,12 @@ def _colour_before(connection: Connection, run: Run, letter: OutboxMessage) -> C
     runs = connection.execute(
         sa.select(RUNS.c.run_id, RUNS.c.facts).where(same).order_by(RUNS.c.claimed_at.desc()).limit(LOOK_BACK)
     )
-    facts = {row.run_id: _body(row.facts) for row in runs}
+    blames = {row.run_id: RunFacts.from_column(row.facts).blame for row in runs}
     query = sa.select(OUTBOX.c.run_id, OUTBOX.c.body).where(
-        OUTBOX.c.run_id.in_(facts), OUTBOX.c.topic == letter.topic, OUTBOX.c.seq < letter.seq
+        OUTBOX.c.run_id.in_(blames), OUTBOX.c.topic == letter.topic, OUTBOX.c.seq < letter.seq
     )
     for row in connection.execute(query.order_by(OUTBOX.c.seq.desc())):
-        colour = colour_of(_body(row.body)["status"], facts[row.run_id].get("blame", ""))
+        colour = colour_of(_body(row.body)["status"], blames[row.run_id])
         if colour is not None:
             return colour
     return None

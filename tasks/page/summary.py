@@ -12,6 +12,7 @@ from prefect import get_run_logger
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
 from distgate.errors import DistgateError
+from distgate.ledger.runs import RunFacts
 from distgate.ledger.stage_times import stage_times
 from distgate.text import inline
 from tasks.page.page import summary_page
@@ -52,12 +53,12 @@ def _publish_or_say(report: Report) -> None:
 def _publish(report: Report) -> None:
     run = ledger().run(report.job.run_id)
     letters = ledger().messages_of(report.job.run_id)
-    found = stage_times(letters, run.build_id, run.facts) if run else []
+    found = stage_times(letters, run.build_id, run.facts.statuses) if run else []
     # A stage that is broken off says so after us.
     times = [one.closed(time.time(), report.status) for one in found]
     get_run_logger().info("%s %s", report.status, report.sentence())
     verdict = report.record()
-    ledger().record_facts(report.job.run_id, blame=verdict.blame, sentence=verdict.sentence)
+    ledger().record_facts(report.job.run_id, RunFacts(blame=verdict.blame, sentence=verdict.sentence))
     record = report.job.record.update(verdict=verdict)
     if record.held:
         # Its time is counted from the end of the run, which is now but for seconds.

@@ -8,7 +8,7 @@ from distgate.changes.change import Change
 from distgate.errors import ConfigurationError
 from distgate.files import RUN_RECORD
 from distgate.ledger.ledger import Ledger
-from distgate.ledger.resume import earlier_run, is_resumed, origins, stages_before, taken_over
+from distgate.ledger.resume import earlier_run, origins, stages_before, taken_over
 from distgate.ledger.runs import Run
 from distgate.pipelines import STAGES, Pipeline
 from distgate.runs.record import RunRecordFile
@@ -33,14 +33,14 @@ def find_earlier(ledger: Ledger, change: Change, pipeline: Pipeline, start_from:
 def take_over(ledger: Ledger, run_id: str, record: RunRecordFile, earlier: Run, start_from: str) -> None:
     """Let the run know what the earlier one found out; a retry of it keeps what it took the first time."""
     own = ledger.run(run_id)
-    if own is not None and is_resumed(own.facts):
+    if own is not None and own.facts.results:
         return
     facts = taken_over(earlier, start_from)
     before = stages_before(earlier.pipeline, start_from)
     known = _capsule_of(earlier).read()
     names = [name for suffix in before for name in STAGES[earlier.pipeline][suffix].records]
     record.update(**{name: getattr(known, name) for name in names})
-    ledger.record_facts(run_id, **facts)
+    ledger.record_facts(run_id, facts)
     get_run_logger().info("starting from %s with the results of run %s: %s", start_from, earlier.run_id, before)
 
 

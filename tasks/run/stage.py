@@ -16,7 +16,8 @@ from distgate.bus.announce import Announcer
 from distgate.errors import Blame, Cancelled, InfrastructureError
 from distgate.ledger.ledger import Ledger
 from distgate.ledger.resume import origin_of
-from distgate.pipelines import DUPLICATE, FAILURES, Stage, Status, status_fact
+from distgate.ledger.runs import RunFacts
+from distgate.pipelines import DUPLICATE, FAILURES, Stage, Status
 from distgate.settings import settings
 from tasks.run.artifacts import uploads_artifacts
 
@@ -107,7 +108,7 @@ def _records_status(row: Stage, function: Callable[P, R]) -> Callable[P, R]:
         result = function(*args, **kwargs)
         if isinstance(result, StageResult):
             job: Any = args[0]
-            ledger().record_facts(job.run_id, **{status_fact(row.suffix): result.status})
+            ledger().record_facts(job.run_id, RunFacts(statuses={row.suffix: result.status}))
         return result
 
     return and_record
@@ -164,7 +165,7 @@ def result_key(suffix: str, place: Place = lambda _job: "") -> Callable[[Any, di
     def key(context: Any, parameters: dict[str, Any]) -> str:
         run_id = str(context.task_run.flow_run_id)
         run = ledger().run(run_id)
-        made_by = origin_of(run.facts if run else {}, suffix, run_id)
+        made_by = origin_of(run.facts if run else RunFacts(), suffix, run_id)
         return "-".join(filter(None, (made_by, context.task.name, place(parameters["job"]))))
 
     return key

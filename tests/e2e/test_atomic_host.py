@@ -152,7 +152,7 @@ def test_a_commit_that_fits_in_no_tree_fails_there_and_leaves_the_branch_as_it_i
     assert rev_of(second.world) == second.bodies[-1]["compose_rev"]
     known = Ledger(second.world.ledger_url).run(refused.bodies[0]["build_id"])
     assert known is not None
-    assert (known.pipeline, known.facts["blame"]) == ("atomic", "package")
+    assert (known.pipeline, known.facts.blame) == ("atomic", "package")
 
 
 def test_of_two_commits_on_one_branch_one_at_a_time_is_composed_and_tested(second: Commit, refused: Commit) -> None:
@@ -160,7 +160,7 @@ def test_of_two_commits_on_one_branch_one_at_a_time_is_composed_and_tested(secon
     turns: list[tuple[float, float]] = []
     for commit, last in ((second, "compose.test.integration"), (refused, "compose")):
         build_id = commit.bodies[0]["build_id"]
-        times = {one.suffix: one for one in stage_times(ledger.messages_of(build_id), build_id)}
+        times = {one.suffix: one for one in stage_times(ledger.messages_of(build_id), build_id, {})}
         turns.append((times["compose"].began, times[last].ended or math.inf))
     (_, earlier), (later, _) = sorted(turns)
     assert earlier <= later

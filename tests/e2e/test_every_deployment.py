@@ -179,7 +179,7 @@ def packages_that_are_picked_are_tested_again(lab: World) -> None:
     assert (one.state_type, one.parameters["again"]) == ("FAILED", True)
     answered = Ledger(lab.ledger_url).run(one.id)
     assert answered
-    assert (answered.status, answered.facts["blame"]) == ("FAILURE", "package")
+    assert (answered.status, answered.facts.blame) == ("FAILURE", "package")
 
 
 @shows("base-images/every-night")

@@ -10,6 +10,7 @@ from prefect.states import Completed
 
 from distgate.changes.change import Change
 from distgate.errors import PackageError
+from distgate.ledger.runs import RunFacts
 from distgate.pipelines import STAGES
 from tasks.claim import claim_change
 from tasks.run.job import Job
@@ -22,7 +23,7 @@ CHANGE = Change(namespace="rpms", repo="tiny", rev="cd" * 20, branch="f41", user
 def build(job: Job, room: Path) -> str:
     with (room / "builds").open("a") as builds:
         builds.write("x")
-    ledger().record_facts(job.run_id, nvr="tiny-1-1.fc41", original_spec_nvr="tiny-1-1.fc41")
+    ledger().record_facts(job.run_id, RunFacts(nvr="tiny-1-1.fc41", original_spec_nvr="tiny-1-1.fc41"))
     return f"built by {job.run_id}"
 
 

@@ -60,7 +60,7 @@ def test_each_end_of_the_whole_pipeline_is_told_apart_in_the_list_on_the_bus_and
             said = f"{stage.topic.partition('allpackages.')[2].removesuffix('.complete')} {stage.body['status']}"
             assert last.topic.endswith("allpackages.complete")
             assert last.body["status"] == stage.body["status"]
-            seen.append((word, one.state_type, one.state_name, said, held.facts.get("blame", ""), words))
+            seen.append((word, one.state_type, one.state_name, said, held.facts.blame, words))
             assert words in latest_artifact(prefect_server.api_url, held.run_id, "summary")
         again = [one for one in prefect.flow_runs() if one.name == change_of("success").title]
     assert seen == ENDS

@@ -107,7 +107,7 @@ def test_atomic_builds_a_source_package_that_names_the_commit(
     assert record.source.endswith(f"/rpms/tiny.git#{rev}")
     facts = Ledger(f"sqlite:///{tmp_path}/ledger.db").run(seen.room.name)
     assert facts is not None
-    assert facts.facts["package_url"] == f"http://artifacts.test/{seen.room.name}/build"
+    assert facts.facts.package_url == f"http://artifacts.test/{seen.room.name}/build"
     assert (seen.room / "build" / f"{nvr}.noarch.rpm").exists()
 
 

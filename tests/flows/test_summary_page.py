@@ -9,7 +9,7 @@ import pytest
 from distgate.changes.change import Change
 from distgate.errors import Cancelled, ConfigurationError, InfrastructureError, PackageError
 from distgate.guests.registry import HeldGuest
-from distgate.ledger.runs import OutboxMessage, Run
+from distgate.ledger.runs import OutboxMessage, Run, RunFacts
 from distgate.ledger.stage_times import stage_times
 from distgate.process import run
 from distgate.runs.directory import RunDirectory
@@ -114,7 +114,8 @@ def test_a_package_without_tests_is_said_to_have_none(room: RunDirectory) -> Non
 
 
 BUILD_LOG = "cc -c a.c\na.c:1: error: no such type\nerror: Bad exit status from %build\n"
-RUN = Run("run-1", CHANGE, "http://ui", 1, "SUCCESS", None, {"status of package.test.functional": "UNSTABLE"}, False)
+UNSTABLE_TESTS = RunFacts(statuses={"package.test.functional": "UNSTABLE"})
+RUN = Run("run-1", CHANGE, "http://ui", 1, "SUCCESS", None, UNSTABLE_TESTS, False)
 PREFIX = "org.centos.prod.ci.pipeline.allpackages."
 #: Who is told to look, by what ended the run; the sentence, and what else the page must say.
 ENDS: list[tuple[str, BaseException | None, str, str, list[str]]] = [
@@ -194,7 +195,7 @@ def test_the_logs_of_the_stage_that_ended_the_run_are_at_the_top_the_telling_one
     for name in ("qemu.log", "console.log", "boot.json"):
         (room.root / "smoke" / name).touch()
     letters = [letter("package.test.functional.", "complete", "UNSTABLE"), letter("image.test.smoke.", "running")]
-    times = [one.closed(9.0, "FAILURE") for one in stage_times(letters, "run-1")]
+    times = [one.closed(9.0, "FAILURE") for one in stage_times(letters, "run-1", {})]
     page = summary_page(ImageReport(job_in(room), error=PackageError("it does not boot")), CAPSULE, RUN, times, [])
     head = page.partition("## Stages")[0]
     assert "**Logs of `image.test.smoke`:** [smoke/console.log](http://artifacts/run-1/smoke/console.log)" in head
@@ -236,7 +237,7 @@ STAGES: list[tuple[list[OutboxMessage], list[tuple[str, str, str]]]] = [
 def test_each_stage_has_its_own_status_and_duration_also_one_that_was_broken_off(
     letters: list[OutboxMessage], rows: list[tuple[str, str, str]]
 ) -> None:
-    times = [one.closed(10.0, "ABORTED") for one in stage_times(letters, "run-1", RUN.facts)]
+    times = [one.closed(10.0, "ABORTED") for one in stage_times(letters, "run-1", RUN.facts.statuses)]
     assert [tuple(one.row().values()) for one in times] == rows
 
 

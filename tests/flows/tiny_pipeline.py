@@ -10,7 +10,8 @@ from prefect.states import Completed
 
 from distgate.changes.change import Change
 from distgate.errors import Cancelled, InfrastructureError, PackageError
-from distgate.pipelines import STAGES, Pipeline, status_fact
+from distgate.ledger.runs import RunFacts
+from distgate.pipelines import STAGES, Pipeline
 from tasks.claim import claim_change
 from tasks.run.job import Job
 from tasks.run.stage import end_of_run, ledger, stage
@@ -28,14 +29,14 @@ def build(job: Job, word: str, scratch: str) -> str:
         raise Cancelled("somebody cancelled the Koji task")
     if word == "infrastructure" or (word == "hiccup" and len(tries.read_text()) < 3):
         raise InfrastructureError("the hub is away")
-    ledger().record_facts(job.run_id, nvr="tiny-1-1.fc41", original_spec_nvr="tiny-1-1.fc41")
+    ledger().record_facts(job.run_id, RunFacts(nvr="tiny-1-1.fc41", original_spec_nvr="tiny-1-1.fc41"))
     return "built"
 
 
 @stage(STAGES["allpackages"]["package.test.functional"])
 def functional(job: Job, word: str) -> str:
     ledger().record_facts(
-        job.run_id, **{status_fact("package.test.functional"): "UNSTABLE" if word == "unstable" else ""}
+        job.run_id, RunFacts(statuses={"package.test.functional": "UNSTABLE" if word == "unstable" else ""})
     )
     return word
 

@@ -1,7 +1,7 @@
 """The ledger's database: several connections to it, and what goes wrong with one."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from distgate.bus.announce import Announcer
 from distgate.changes.change import Change
 from distgate.errors import ConfigurationError, InfrastructureError
 from distgate.ledger.ledger import Ledger
+from distgate.ledger.runs import RunFacts
 from distgate.ledger.tables import OUTBOX, RUNS, SCHEMAS
 from distgate.settings import Settings
 
@@ -30,12 +31,12 @@ def own(ledger: Ledger, ledger_url: str) -> Iterator[Ledger]:
 def test_what_a_run_writes_services_read_and_the_other_way_round(own: Ledger, ledger: Ledger) -> None:
     claimed = own.claim(CHANGE, "run-1", URL)
     assert claimed == ledger.run("run-1") == own.run("run-1")
-    ledger.record_facts("run-1", nvr="dos2unix-7.5-1.fc41")
-    own.record_facts("run-1", koji_task="7")
+    ledger.record_facts("run-1", RunFacts(nvr="dos2unix-7.5-1.fc41"))
+    own.record_facts("run-1", RunFacts(koji_task="7"))
     assert own.runs_of(CHANGE.key) == ledger.runs_of(CHANGE.key)
     assert own.without_heartbeat(-1) == ledger.without_heartbeat(-1) == own.runs_of(CHANGE.key)
     assert (found := own.run("run-1")) is not None
-    assert found.facts == {"nvr": "dos2unix-7.5-1.fc41", "koji_task": "7"}
+    assert found.facts == RunFacts(nvr="dos2unix-7.5-1.fc41", koji_task="7")
     assert [Announcer(one, Settings()).stage("run-1", "package", "queued") for one in (own, ledger)] == [True, False]
     assert own.messages_of("run-1") == ledger.messages_of("run-1") == own.unsent() == ledger.unsent()
     assert ledger.counts() == {"queued": 1, "runs": 1, "sent": 0, "unsent": 1}
@@ -88,7 +89,7 @@ def test_a_transaction_that_fails_leaves_nothing_and_the_next_one_works(own: Led
     assert (found := own.run("run-1")) is not None
     assert found.status == "SUCCESS"
     with pytest.raises(LookupError, match="no run nobody"):
-        own.record_facts("nobody", nvr="x")
+        own.record_facts("nobody", RunFacts(nvr="x"))
     with ledger.transaction() as connection:
         OUTBOX.drop(connection)
     with pytest.raises(InfrastructureError, match="the ledger cannot be used"):
@@ -99,16 +100,17 @@ def test_a_transaction_that_fails_leaves_nothing_and_the_next_one_works(own: Led
 def test_threads_of_a_run_do_not_wait_for_each_others_connections(own: Ledger) -> None:
     own.claim(CHANGE, "run-1", URL)
 
-    def record_facts(number: int) -> Callable[[], None]:
-        return lambda: [own.record_facts("run-1", **{f"{number}-{turn}": "x"}) for turn in range(20)] and None
+    def record_facts(number: int) -> None:
+        for turn in range(20):
+            own.record_facts("run-1", RunFacts(statuses={f"{number}-{turn}": "x"}))
 
-    threads = [threading.Thread(target=record_facts(number)) for number in range(4)]
+    threads = [threading.Thread(target=record_facts, args=(number,)) for number in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert (found := own.run("run-1")) is not None
-    assert len(found.facts) == 80
+    assert len(found.facts.statuses) == 80
 
 
 @pytest.mark.parametrize("ledger_url", ["postgresql"], indirect=True)

@@ -12,8 +12,9 @@ from distgate.changes.change import Change
 from distgate.changes.triage import Decision
 from distgate.ledger.history import LedgerHistory
 from distgate.ledger.ledger import Ledger
+from distgate.ledger.runs import RunFacts
 from distgate.operations.ledger_queries import histories
-from distgate.pipelines import PIPELINES, STAGES, Pipeline, status_fact
+from distgate.pipelines import PIPELINES, STAGES, Pipeline
 from distgate.settings import Settings
 
 CHANGE = Change(namespace="rpms", repo="dos2unix", rev="ab" * 20, branch="f41", username="jane")
@@ -66,7 +67,7 @@ def test_messages_carry_the_status_so_far_and_the_nvr_once_it_is_known(ledger: L
     ledger.claim(CHANGE, "run-1", URL)
     announcer.stage("run-1", "package", "queued")
     announcer.stage("run-1", "package", "running")
-    ledger.record_facts("run-1", nvr="dos2unix-7.5-1.fc41", original_spec_nvr="dos2unix-7.5-1.fc41")
+    ledger.record_facts("run-1", RunFacts(nvr="dos2unix-7.5-1.fc41", original_spec_nvr="dos2unix-7.5-1.fc41"))
     announcer.stage("run-1", "package", "complete")
     announcer.stage("run-1", "package.test.functional", "complete", "UNSTABLE")
     announcer.close("run-1")
@@ -87,7 +88,7 @@ def test_what_the_ledger_refused_for_a_moment_is_said_before_the_next_stage(
     for suffix in ("package", "image.test.smoke"):  # and no complete: the hook that says it failed
         announcer.stage("run-1", suffix, "queued")
         announcer.stage("run-1", suffix, "running")
-    ledger.record_facts("run-1", **{status_fact("image.test.smoke"): "UNSTABLE"})
+    ledger.record_facts("run-1", RunFacts(statuses={"image.test.smoke": "UNSTABLE"}))
     announcer.stage("run-1", "package.test.functional", "queued")
     said = [(letter.topic.split("allpackages.")[1], letter.body["status"]) for letter in ledger.messages_of("run-1")]
     assert said == [
@@ -106,7 +107,7 @@ def test_a_last_stage_that_could_not_say_so_is_no_success_when_the_run_ends(
 ) -> None:
     ledger.claim(CHANGE, "run-1", URL)
     announcer.stage("run-1", "package.test.functional", "running")
-    ledger.record_facts("run-1", **{status_fact("package.test.functional"): "UNSTABLE"})
+    ledger.record_facts("run-1", RunFacts(statuses={"package.test.functional": "UNSTABLE"}))
     announcer.close("run-1")
     said = [(letter.topic.split("allpackages.")[1], letter.body["status"]) for letter in ledger.messages_of("run-1")]
     assert said[1:] == [("package.test.functional.complete", "UNSTABLE"), ("complete", "UNSTABLE")]
@@ -136,11 +137,11 @@ def test_nothing_is_said_twice_and_nothing_after_the_last_word(ledger: Ledger, a
 
 def test_a_retry_after_the_last_word_is_a_run_of_its_own_on_the_wire(ledger: Ledger, announcer: Announcer) -> None:
     ledger.claim(CHANGE, "run-1", URL)
-    ledger.record_facts("run-1", koji_task="7", nvr="dos2unix-7.5-1.fc41")
+    ledger.record_facts("run-1", RunFacts(koji_task="7", nvr="dos2unix-7.5-1.fc41"))
     announcer.close("run-1", "ABORTED")
     again = ledger.claim(CHANGE, "run-1", URL)
     assert again is not None
-    assert (again.build_id, again.status, again.facts["koji_task"]) == ("run-1.2", "SUCCESS", "7")
+    assert (again.build_id, again.status, again.facts.koji_task) == ("run-1.2", "SUCCESS", "7")
     announcer.stage("run-1", "package", "running")
     assert ledger.messages_of("run-1")[-1].body["nvr"] == ""
     assert announcer.close("run-1")

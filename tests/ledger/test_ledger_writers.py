@@ -16,6 +16,7 @@ from distgate.changes.change import Change
 from distgate.changes.triage import Decision
 from distgate.ledger.ledger import Ledger
 from distgate.ledger.rejections import note_dead, reject, rejections
+from distgate.ledger.runs import RunFacts
 from distgate.ledger.tables import CHANGES, OUTBOX, RUNS
 from distgate.operations.figures import figures
 from distgate.operations.prune_ledger import Forgotten, forget
@@ -45,7 +46,7 @@ def test_texts_of_strangers_are_kept_as_people_can_read_them(ledger: Ledger) -> 
     channel = ReportOutbox(ledger, "mail")
     announcer = Announcer(ledger, Settings())
     ledger.claim(CHANGE, "run-1", "http://ui/run")
-    ledger.record_facts("run-1", blame="bug", sentence=f"dos2unix f41: {WILD}")
+    ledger.record_facts("run-1", RunFacts(blame="bug", sentence=f"dos2unix f41: {WILD}"))
     announcer.close("run-1", "FAILURE")
     (letter,) = ledger.unsent()
     ledger.unsendable(letter.seq, WILD)
@@ -61,7 +62,7 @@ def test_texts_of_strangers_are_kept_as_people_can_read_them(ledger: Ledger) -> 
     assert dict(found.same_errors) == {("bug", "lost at  once"): 1}
     run = ledger.run("run-1")
     assert run is not None
-    assert run.facts["sentence"] == SENTENCE
+    assert run.facts.sentence == SENTENCE
 
 
 def test_a_message_that_two_refuse_at_once_is_written_down_by_both(ledger: Ledger) -> None:

@@ -11,6 +11,7 @@ from distgate.bus.announce import Announcer
 from distgate.changes.change import Change
 from distgate.ledger.ledger import Ledger
 from distgate.ledger.run_ends import holder_has_ended
+from distgate.ledger.runs import RunFacts
 from distgate.ledger.tables import RUNS
 from distgate.operations.clean_up import DAY, expired_copies
 from distgate.operations.stored_results import StoredResult, expired_results
@@ -27,7 +28,7 @@ def run_of(ledger: Ledger, days_ago: float | None, takes: str = "") -> str:
     change = Change(namespace="rpms", repo="bash", rev=(run_id.replace("-", "") * 2)[:40], branch="f41", username="j")
     ledger.claim(change, run_id, "http://x")
     if takes:
-        ledger.record_facts(run_id, **{"result of package": takes})
+        ledger.record_facts(run_id, RunFacts(results={"package": takes}))
     if days_ago is not None:
         Announcer(ledger, Settings()).close(run_id, "FAILURE")
         with ledger.transaction() as connection:

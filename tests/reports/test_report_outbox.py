@@ -10,6 +10,7 @@ from distgate.bus.announce import Announcer
 from distgate.changes.change import Change
 from distgate.files import RUN_RECORD
 from distgate.ledger.ledger import Ledger
+from distgate.ledger.runs import RunFacts
 from distgate.reports import outbox as report_outbox
 from distgate.reports.outbox import Due, ReportOutbox, channel_states
 from distgate.runs.record import RunRecordFile, VerdictRecord
@@ -25,7 +26,7 @@ def write(ledger: Ledger, run: str, status: str = "SUCCESS", *, change: Change =
     ledger.claim(change, run, f"http://ui/{run}", again=True)
     for suffix, state in STAGES:
         announcer.stage(run, suffix, state)
-    ledger.record_facts(run, **facts)
+    ledger.record_facts(run, RunFacts.model_validate(facts))
     announcer.close(run, status)  # type: ignore[arg-type]
 
 

@@ -27,6 +27,7 @@ from distgate.errors import ConfigurationError
 from distgate.files import tail_of
 from distgate.ledger.ledger import Ledger
 from distgate.ledger.rejections import reject
+from distgate.ledger.runs import RunFacts
 from distgate.ledger.tables import OUTBOX
 from distgate.operations.figures import StageEnds, same_error
 from distgate.process import run
@@ -54,7 +55,7 @@ def write(ledger: Ledger, name: str, status: str, **facts: str) -> None:
     ledger.claim(change, name, f"http://ui/{name}")
     for suffix, state in STAGES:
         announcer.stage(name, suffix, state)
-    ledger.record_facts(name, **facts)
+    ledger.record_facts(name, RunFacts.model_validate(facts))
     announcer.close(name, status)  # type: ignore[arg-type]
     later = sa.case((OUTBOX.c.topic.endswith(".image.complete"), 40), else_=0)
     with ledger.transaction() as connection:

@@ -20,6 +20,7 @@ from distgate.bus.queues import Subscription
 from distgate.changes.change import Change
 from distgate.files import tail_of
 from distgate.ledger.ledger import Ledger
+from distgate.ledger.runs import RunFacts
 from distgate.process import run
 from distgate.reports.outbox import ChannelState, ReportOutbox, channel_states
 from distgate.settings import Settings
@@ -94,9 +95,11 @@ class Desk:
         self.ledger.claim(change, name, f"http://ui/{name}")
         for suffix, state in STAGES:
             if (suffix, state) == ("package", "complete"):
-                self.ledger.record_facts(name, nvr=f"bash-5.{number}-1.fc41", koji_task=f"http://hub {number + 1}")
+                self.ledger.record_facts(
+                    name, RunFacts(nvr=f"bash-5.{number}-1.fc41", koji_task=f"http://hub {number + 1}")
+                )
             announcer.stage(name, suffix, state)
-        self.ledger.record_facts(name, blame="package", sentence=f"bash f41: commit {number}")
+        self.ledger.record_facts(name, RunFacts(blame="package", sentence=f"bash f41: commit {number}"))
         announcer.close(name, status)  # type: ignore[arg-type]
         return change.rev
 
