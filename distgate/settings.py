@@ -16,9 +16,6 @@ from distgate.errors import ConfigurationError
 from distgate.pipelines import PIPELINES, Pipeline
 from distgate.text import written_size
 
-#: Everybody whom runs can be reported to, beside the bus.
-Channel = Literal["ci-messages", "resultsdb", "dist-git-flag", "matrix", "mail"]
-
 
 class Settings(BaseSettings):
     """What a process of distgate may be told from outside; secrets of remote services live in Prefect blocks."""
@@ -199,7 +196,7 @@ class Settings(BaseSettings):
     keep_ledger_days: float = Field(
         180, gt=0, description="Days for which clean-up leaves what the ledger knows of ended runs alone"
     )
-    reports: tuple[Channel, ...] = Field(
+    reports: tuple[str, ...] = Field(
         (),
         description="Who else is told of runs, off by default: ci-messages, resultsdb, dist-git-flag, matrix, mail",
     )

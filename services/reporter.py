@@ -14,10 +14,10 @@ import threading
 from distgate.errors import ConfigurationError, DistgateError, InfrastructureError
 from distgate.ledger.leader import LeaderLock, open_leader_lock
 from distgate.ledger.ledger import Ledger
-from distgate.reports.channels import ReportChannel, open_channel
+from distgate.reports.channel import ReportChannel, check_names, open_channel
 from distgate.reports.notice import Refused
 from distgate.reports.outbox import Due, ReportOutbox
-from distgate.settings import Channel, Settings, settings
+from distgate.settings import Settings, settings
 from services.leadership import wait_for_leadership
 from services.service import serve
 
@@ -33,10 +33,8 @@ LAST_SECONDS = 5.0
 class ChannelReporter:
     """Tells one channel while the seat is ours, until it is asked to end."""
 
-    def __init__(
-        self, name: Channel, ledger: Ledger, own: Settings, seat: LeaderLock, asked: threading.Event
-    ) -> None:
-        self._name: Channel = name
+    def __init__(self, name: str, ledger: Ledger, own: Settings, seat: LeaderLock, asked: threading.Event) -> None:
+        self._name: str = name
         self._ledger, self._own, self._asked = ledger, own, asked
         self._seat = seat
         self._outbox: ReportOutbox | None = None
@@ -103,6 +101,7 @@ class ChannelReporter:
 
 def main(asked: threading.Event) -> None:
     own = settings()
+    check_names(own.reports)
     if not own.reports:
         log.info("nobody is told of runs but the bus: DISTGATE_REPORTS is empty")
     ledger = Ledger(own.ledger_url)

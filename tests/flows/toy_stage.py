@@ -85,9 +85,9 @@ if __name__ == "__main__":
     from distgate.ledger.ledger import Ledger
     from distgate.operations.audit import audit
     from distgate.operations.ledger_queries import ledger_snapshot
+    from distgate.reports.channels.resultsdb import result_of
     from distgate.reports.notice import notice_of
     from distgate.reports.reporter import ReporterIdentity
-    from distgate.reports.resultsdb import result_of
 
     ledger = Ledger(f"sqlite:///{sys.argv[1]}/ledger.db")
     messages = ledger.unsent()

@@ -5,15 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 from report_stand_ins import ROOM, TOKEN, USER, MailStandIn, StandIn, mail_stand_in, stand_in
 
 from distgate.errors import ConfigurationError, DistgateError, InfrastructureError
-from distgate.reports.channels import ReportChannel, open_channel
+from distgate.reports import channels
+from distgate.reports.channel import ReportChannel, channel_names, open_channel
 from distgate.reports.notice import Refused, RunEvent
-from distgate.settings import Channel, Settings
+from distgate.settings import Settings
 
 REV = "ab" * 20
 END = RunEvent(
@@ -71,16 +72,16 @@ def site(tmp_path: Path, server: StandIn, post: MailStandIn) -> Settings:
     )
 
 
-def opened(site: Settings, name: Channel, **other: Any) -> ReportChannel:
+def opened(site: Settings, name: str, **other: Any) -> ReportChannel:
     return open_channel(name, site.model_copy(update=other))
 
 
-HTTP: tuple[Channel, ...] = ("resultsdb", "dist-git-flag", "matrix")
-EVERY: tuple[Channel, ...] = (*HTTP, "mail")
+HTTP: tuple[str, ...] = ("resultsdb", "dist-git-flag", "matrix")
+EVERY: tuple[str, ...] = (*HTTP, "mail")
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_a_notice_that_is_nothing_to_a_channel_reaches_nobody(name: Channel, site: Settings, server: StandIn) -> None:
+def test_a_notice_that_is_nothing_to_a_channel_reaches_nobody(name: str, site: Settings, server: StandIn) -> None:
     assert opened(site, name).deliver(NOTHING) is False
     assert server.requests == []
 
@@ -178,7 +179,7 @@ STATUSES: list[tuple[int, type[Exception]]] = [
 @pytest.mark.parametrize("name", HTTP)
 @pytest.mark.parametrize(("status", "means"), STATUSES)
 def test_the_status_says_whether_to_try_again_to_mend_or_never(
-    name: Channel, status: int, means: type[Exception], site: Settings, server: StandIn
+    name: str, status: int, means: type[Exception], site: Settings, server: StandIn
 ) -> None:
     server.faults = [status]
     with pytest.raises(means, match=f"{status}.*a fault of the test"):
@@ -186,7 +187,7 @@ def test_the_status_says_whether_to_try_again_to_mend_or_never(
 
 
 # a setting that is missing or wrong, and the channel that says so
-MISSING: list[tuple[Channel, dict[str, Any], str]] = [
+MISSING: list[tuple[str, dict[str, Any], str]] = [
     ("resultsdb", {"resultsdb_url": ""}, "DISTGATE_RESULTSDB_URL is not set"),
     ("resultsdb", {"resultsdb_secret": Path("/nowhere")}, "DISTGATE_RESULTSDB_SECRET: cannot read /nowhere"),
     ("dist-git-flag", {"dist_git_flags_token": None}, "DISTGATE_DIST_GIT_FLAGS_TOKEN is not set"),
@@ -201,7 +202,7 @@ MISSING: list[tuple[Channel, dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("name", "other", "words"), MISSING, ids=str)
 def test_a_channel_names_the_setting_that_it_lacks(
-    name: Channel, other: dict[str, Any], words: str, site: Settings
+    name: str, other: dict[str, Any], words: str, site: Settings
 ) -> None:
     with pytest.raises(ConfigurationError, match=words):
         opened(site, name, **other)
@@ -215,7 +216,7 @@ def test_a_password_never_goes_over_the_wire_in_the_clear(site: Settings) -> Non
 @pytest.mark.parametrize("name", HTTP)
 @pytest.mark.parametrize("status", [400, 401, 500])
 def test_no_secret_is_in_a_log_or_in_an_error(
-    name: Channel, status: int, site: Settings, server: StandIn, caplog: pytest.LogCaptureFixture
+    name: str, status: int, site: Settings, server: StandIn, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
     server.faults = [status]
@@ -224,7 +225,38 @@ def test_no_secret_is_in_a_log_or_in_an_error(
     assert TOKEN not in f"{trouble.value} {trouble.value.__cause__!r} {caplog.text}"
 
 
-def test_every_channel_of_the_settings_can_be_opened(site: Settings) -> None:
+def test_every_channel_can_be_opened_under_its_name(site: Settings) -> None:
     whole = site.model_copy(update={"report_email": "team@example.org", "report_docs": "https://example.org"})
-    every = get_args(Channel)
-    assert [open_channel(name, whole).name for name in every] == list(every)
+    every = channel_names()
+    assert every == ["ci-messages", "dist-git-flag", "mail", "matrix", "resultsdb"]
+    assert [open_channel(name, whole).name for name in every] == every
+
+
+TOY = """
+class Bell:
+    name = "toy-bell"
+
+    def deliver(self, notice):
+        print("ding")
+        return True
+
+
+def open_channel(settings):
+    return Bell()
+"""
+
+
+def test_a_new_channel_is_one_file(
+    site: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "toy_bell.py").write_text(TOY)
+    monkeypatch.setattr(channels, "__path__", [*channels.__path__, str(tmp_path)])
+    assert "toy-bell" in channel_names()
+    assert open_channel("toy-bell", site).deliver(END)
+    assert capsys.readouterr().out == "ding\n"
+
+
+def test_a_channel_that_does_not_exist_is_refused_with_those_that_do(site: Settings) -> None:
+    with pytest.raises(ConfigurationError, match="there is no channel 'pigeon'") as refusal:
+        open_channel("pigeon", site)
+    assert "matrix, resultsdb" in refusal.value.hint

@@ -9,11 +9,11 @@ from fedora_messaging import message as bus
 from jsonschema import ValidationError  # type: ignore[import-untyped]
 
 from distgate.pipelines import PIPELINES, STAGES, Pipeline
-from distgate.reports.ci_messages import ci_message, topic_of
-from distgate.reports.dist_git_flag import LONGEST, flag_of
+from distgate.reports.channels.ci_messages import ci_message, topic_of
+from distgate.reports.channels.dist_git_flag import LONGEST, flag_of
+from distgate.reports.channels.resultsdb import result_of
 from distgate.reports.notice import Colour, RunEvent, colour_of, news_of
 from distgate.reports.reporter import ReporterIdentity
-from distgate.reports.resultsdb import result_of
 from distgate_messages import ci_test
 
 SPEAKER = ReporterIdentity("fedora-ci", "the team", "team@example.org", "https://example.org/docs", "http://logs")

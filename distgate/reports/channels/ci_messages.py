@@ -20,6 +20,7 @@ from distgate.pipelines import STAGES
 from distgate.reports.http import required
 from distgate.reports.notice import Refused, RunEvent
 from distgate.reports.reporter import ReporterIdentity
+from distgate.settings import Settings
 from distgate_messages.ci_test import CLASSES
 
 #: The version of the dialect's description that the bodies follow.
@@ -123,3 +124,8 @@ def _is_good(body: dict[str, object]) -> bool:
     test = body["test"]
     result = test.get("result", "passed") if isinstance(test, dict) else "passed"
     return "error" not in body and result in ("passed", "not_applicable")
+
+
+def open_channel(settings: Settings) -> BuildTestBus:
+    """The channel as the settings describe it. Raises ConfigurationError for what is missing."""
+    return BuildTestBus(Publisher(settings.amqp_url, settings.exchange), ReporterIdentity.of(settings))

@@ -13,6 +13,7 @@ import httpx
 from distgate.reports.http import ReportClient, required, secret
 from distgate.reports.notice import RunEvent, colour_of
 from distgate.reports.reporter import ReporterIdentity
+from distgate.settings import Settings
 
 #: The data field by which a result that may have arrived is looked for before it is posted again.
 MARK = "distgate_message"
@@ -97,3 +98,10 @@ class ResultsDb:
     def _known(self, message_id: str) -> bool:
         found = self._client.call("GET", f"{self._url}/results", params={MARK: message_id, "limit": "1"})
         return bool(isinstance(found, dict) and found.get("data"))
+
+
+def open_channel(settings: Settings) -> ResultsDb:
+    """The channel as the settings describe it. Raises ConfigurationError for what is missing."""
+    speaker = ReporterIdentity.of(settings)
+    user, secret_file = settings.resultsdb_user, settings.resultsdb_secret
+    return ResultsDb(settings.resultsdb_url, speaker, user=user, secret_file=secret_file)

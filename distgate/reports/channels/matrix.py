@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 from distgate.reports.http import ReportClient, required, secret
 from distgate.reports.notice import RunEvent, news_of
+from distgate.settings import Settings
 
 
 class Matrix:
@@ -30,3 +31,8 @@ class Matrix:
         body = {"msgtype": "m.notice", "body": f"{news.subject}\n{news.text}"}
         self._client.call("PUT", f"{self._url}/{quote(notice.message_id, safe='')}", json=body)
         return True
+
+
+def open_channel(settings: Settings) -> Matrix:
+    """The channel as the settings describe it. Raises ConfigurationError for what is missing."""
+    return Matrix(settings.matrix_url, settings.matrix_room, settings.matrix_token)

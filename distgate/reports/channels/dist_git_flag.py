@@ -14,6 +14,7 @@ from distgate.bus.announce import trigger_key
 from distgate.pipelines import STAGES
 from distgate.reports.http import ReportClient, required, secret
 from distgate.reports.notice import RunEvent, colour_of
+from distgate.settings import Settings
 
 #: Names the IDs of our flags apart from everybody else's; never to be changed.
 _FLAGS = uuid.UUID("3d0b1a52-8a60-4d59-a6a8-51f0a6c0d1f7")
@@ -89,3 +90,8 @@ class DistGitFlags:
         }
         self._client.call("POST", f"{self._url}/api/0/{quote(flag.path)}", data=form)
         return True
+
+
+def open_channel(settings: Settings) -> DistGitFlags:
+    """The channel as the settings describe it. Raises ConfigurationError for what is missing."""
+    return DistGitFlags(settings.dist_git_flags_url, settings.dist_git_flags_token)

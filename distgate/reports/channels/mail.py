@@ -16,6 +16,7 @@ from typing import NoReturn
 from distgate.errors import ConfigurationError, InfrastructureError
 from distgate.reports.http import HINT, required, secret
 from distgate.reports.notice import Refused, RunEvent, VerdictChange, news_of
+from distgate.settings import Settings
 
 ANSWER_SECONDS = 30.0
 
@@ -124,3 +125,9 @@ def _is_final(trouble: OSError | smtplib.SMTPException) -> bool:
     if isinstance(trouble, smtplib.SMTPConnectError):
         return False
     return isinstance(trouble, smtplib.SMTPResponseException) and trouble.smtp_code >= 500
+
+
+def open_channel(settings: Settings) -> Mail:
+    """The channel as the settings describe it. Raises ConfigurationError for what is missing."""
+    server = MailServer(settings.mail_server, settings.mail_tls, settings.mail_user, settings.mail_password)
+    return Mail(server, settings.mail_from, settings.mail_to)
