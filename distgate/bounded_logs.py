@@ -1,7 +1,4 @@
-"""The output of a stranger's program as a log that cannot fill the disk, and that a terminal can show.
-
-A guest's serial console as a file that cannot fill the disk: whoever is root in there can write without end.
-"""
+"""Logs of strangers' programs and consoles of guests, which cannot fill the disk, and which a terminal can show."""
 
 from __future__ import annotations
 
@@ -41,7 +38,7 @@ class CappedLog:
         self._pending = ""
 
     def write(self, data: bytes) -> None:
-        """Take the next bytes; whole lines are in the file when this returns, as long as there is room."""
+        """Take the next bytes; whole lines are in the file when this returns, as long as there is space left."""
         if self._room <= 0 and len(data) >= self._tail_limit:  # nothing before these bytes will be kept
             self.dropped += self._tail_size + len(data) - self._tail_limit
             self._tail.clear()
@@ -95,7 +92,7 @@ LOOK = 1.0
 def limited(console: Path, limit: int = LIMIT, remaining: int = KEPT, look: float = LOOK) -> Iterator[None]:
     """While this lasts, shorten ``console`` to its last ``remaining`` bytes whenever it has more than ``limit``.
 
-    Whoever writes it must append (O_APPEND): it goes on behind what is kept.
+    Its writer must append (O_APPEND): it goes on behind what remains.
     """
     over = threading.Event()
 

@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 
 Blame = Literal["package", "tests", "infrastructure", "configuration", "cancelled", "bug"]
 
-#: What a packager is told of it: what is to blame, and who looks.
+#: What packagers read about it: what is to blame, and who looks.
 BLAMED: Mapping[Blame, str] = {
     "package": "the change itself; its maintainer looks",
     "tests": "the package's own tests, which cannot be read or run as they are written; its maintainer looks",
@@ -85,7 +85,7 @@ class ConfigurationError(DistgateError):
 
 
 class Cancelled(DistgateError):
-    """Somebody asked for the end."""
+    """The end was asked for."""
 
     blame = "cancelled"
 

@@ -244,8 +244,8 @@ class _Removal:
         except OSError as error:
             self.problem = self.problem or error
 
-    def remove(self, name: str, holder: int) -> None:
-        top = _writable(name, holder)
+    def remove(self, name: str, parent: int) -> None:
+        top = _writable(name, parent)
         try:
             waiting = self._empty(top, top)
             while waiting:
@@ -259,7 +259,7 @@ class _Removal:
                     os.rmdir(folder, dir_fd=top)
         finally:
             os.close(top)
-        os.rmdir(name, dir_fd=holder)
+        os.rmdir(name, dir_fd=parent)
 
     def _empty(self, directory: int, top: int) -> list[str]:
         """Remove the files of a directory and move its subdirectories to ``top``; the names that these have there."""
@@ -280,9 +280,9 @@ class _Removal:
         return moved
 
 
-def _writable(name: str, holder: int) -> int:
+def _writable(name: str, parent: int) -> int:
     """A descriptor of a directory, whose owner may do anything in it from now on."""
-    handle = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=holder)
+    handle = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
     try:
         with suppress(OSError):
             if os.fstat(handle).st_mode & stat.S_IRWXU != stat.S_IRWXU:

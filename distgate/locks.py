@@ -1,4 +1,4 @@
-"""Locks that the kernel gives back when their holder dies, with a line that says who the holder is."""
+"""Locks that the kernel gives back when their owner dies, with a line that names the owner."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Gone(InfrastructureError):
 
 @dataclass(frozen=True)
 class LockOwner:
-    """Who holds a lock: in its own words (a run's ID), its process, and since when in seconds of the epoch."""
+    """Who holds a lock: its name (such as a run's ID), its process, and since when in seconds of the epoch."""
 
     name: str
     pid: int
@@ -36,7 +36,7 @@ class LockOwner:
 
     def __str__(self) -> str:
         since = datetime.fromtimestamp(self.since, UTC)
-        return f"{self.name or 'somebody'} (process {self.pid}, since {since:%Y-%m-%d %H:%M:%S} UTC)"
+        return f"{self.name or 'an unnamed owner'} (process {self.pid}, since {since:%Y-%m-%d %H:%M:%S} UTC)"
 
     @classmethod
     def of_this_process(cls, name: str) -> LockOwner:
@@ -44,7 +44,7 @@ class LockOwner:
 
     @classmethod
     def parse(cls, line: str) -> LockOwner | None:
-        """The holder in a line that ``write`` wrote; None for anything else, such as half a line."""
+        """The owner in a line that ``write`` wrote; None for anything else, such as half a line."""
         try:
             record = json.loads(line)
             return cls(str(record["name"]), int(record["pid"]), float(record["since"]))
@@ -58,21 +58,21 @@ class LockOwner:
         os.pwrite(stream.fileno(), f"{json.dumps(asdict(self))}\n".encode(), 0)
 
 
-def held_by(lock: Path) -> LockOwner | None:
-    """Who wrote its line into ``lock`` last; only of meaning while somebody holds it."""
+def owner_of(lock: Path) -> LockOwner | None:
+    """The owner whose line was written into ``lock`` last: of meaning only while the lock is held."""
     with suppress(OSError, UnicodeDecodeError):
         return LockOwner.parse(lock.read_text())
     return None
 
 
-def take(lock: Path, name: str) -> IO[str] | None:
+def try_lock(lock: Path, name: str) -> IO[str] | None:
     """Take ``lock`` for oneself alone without waiting: the stream that holds it until it is closed, or None."""
     lock.parent.mkdir(parents=True, exist_ok=True)
     stream = lock.open("a+")
     if not _locked(stream, fcntl.LOCK_EX | fcntl.LOCK_NB):
         stream.close()
         return None
-    with suppress(OSError):  # a full disk: the lock holds all the same, only nobody can read whose it is
+    with suppress(OSError):  # a full disk: the lock holds all the same, without its owner's name
         LockOwner.of_this_process(name).write(stream)
     return stream
 
@@ -81,21 +81,21 @@ def take(lock: Path, name: str) -> IO[str] | None:
 def exclusive(
     lock: Path, name: str, condition: str, patience: float, waiting_for: Callable[[LockOwner | None], None]
 ) -> Iterator[bool]:
-    """Hold ``lock`` for the block, which is told whether another had to be waited for.
+    """Hold ``lock`` for the block, which gets whether another owner had to be waited for.
 
-    ``waiting_for`` hears of each holder that stands in the way. Raises TimedOut, whose text names ``condition``,
+    ``waiting_for`` gets each owner that stands in the way. Raises TimedOut, whose text names ``condition``,
     after ``patience`` seconds.
     """
     in_the_way: list[LockOwner | None] = []
 
     def attempt() -> IO[str] | None:
-        stream = take(lock, name)
-        if stream is None and (holder := held_by(lock)) not in in_the_way:
-            in_the_way.append(holder)
-            waiting_for(holder)
+        stream = try_lock(lock, name)
+        if stream is None and (owner := owner_of(lock)) not in in_the_way:
+            in_the_way.append(owner)
+            waiting_for(owner)
         return stream
 
-    stream = wait_for(condition, attempt, Deadline(patience), evidence=lambda: f"held by {held_by(lock)}")
+    stream = wait_for(condition, attempt, Deadline(patience), evidence=lambda: f"held by {owner_of(lock)}")
     try:
         yield bool(in_the_way)
     finally:
@@ -113,9 +113,9 @@ def lease(directory: Path, name: str) -> Iterator[None]:
 
 
 def leases(directory: Path) -> tuple[LockOwner, ...]:
-    """Who leases ``directory``, the longest holder first; lines of the dead are left out."""
+    """Who leases ``directory``, the longest one first; lines of the dead are left out."""
     owners = (_living(line) for line in (directory / HOLDERS).glob("*.json"))
-    return tuple(sorted((holder for holder in owners if holder), key=lambda holder: holder.since))
+    return tuple(sorted((owner for owner in owners if owner), key=lambda owner: owner.since))
 
 
 @contextmanager
@@ -158,15 +158,15 @@ def unused(file: Path) -> Iterator[bool]:
 
 
 @contextmanager
-def _line(holders: Path, holder: LockOwner) -> Iterator[None]:
+def _line(holders: Path, owner: LockOwner) -> Iterator[None]:
     holders.mkdir(exist_ok=True)
     _sweep(holders)
-    line = holders / f"{holder.pid}-{uuid.uuid4().hex[:12]}.json"
+    line = holders / f"{owner.pid}-{uuid.uuid4().hex[:12]}.json"
     writing = line.with_suffix(".new")
     with writing.open("w") as stream:
         # Locked before it has its name: a line that can be locked is always one of the dead.
         fcntl.flock(stream, fcntl.LOCK_EX)
-        holder.write(stream)
+        owner.write(stream)
         writing.rename(line)
         try:
             yield
@@ -183,7 +183,7 @@ def _sweep(holders: Path) -> None:
 def _living(line: Path) -> LockOwner | None:
     if not _is_held(line):
         return None
-    return held_by(line) or LockOwner("somebody", 0, 0.0)
+    return owner_of(line) or LockOwner("", 0, 0.0)
 
 
 def _is_held(line: Path) -> bool:

@@ -21,7 +21,7 @@ from distgate.files import TAIL, tail_of
 log = logging.getLogger(__name__)
 
 #: What a child sees of our environment unless the caller lists more: no credential ever travels by default.
-#: DISTGATE_LAB names the lab a process belongs to: `lab down` finds by it what nobody else remembers.
+#: DISTGATE_LAB names the lab a process belongs to: `lab down` finds by it what no record names.
 PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "USER", "LOGNAME", "DISTGATE_LAB")
 #: Seconds in which the output of a killed process is read to its end.
 DRAIN_SECONDS = 2.0
@@ -104,7 +104,7 @@ def spawn(
 ) -> subprocess.Popen[bytes]:
     """Start a process that outlives this call, in its own session, with its output appended to ``log_to``.
 
-    It reads nothing and sees only PASSED_ON and ``env``. Whoever calls this must end and reap it. Raises
+    It reads nothing and sees only PASSED_ON and ``env``. The caller must end and reap it. Raises
     ConfigurationError when the program does not exist.
     """
     command = [os.fspath(argument) for argument in argv]
@@ -163,7 +163,7 @@ def _let_go(child: subprocess.Popen[bytes]) -> None:
 
 
 class Started:
-    """A process of ours that runs; whoever started it waits for it."""
+    """A process of ours that runs; its starter waits for it."""
 
     def __init__(self, child: subprocess.Popen[bytes]) -> None:
         self._child = child

@@ -1,9 +1,4 @@
-"""Text that strangers wrote (commit messages, test names, logs), made harmless for terminals and for markdown.
-
-Sizes in bytes as people write and read them: 500M, 50G, 1.5T.
-
-Tables of the pages under docs/ that are made from code.
-"""
+"""Text for people: what strangers wrote made harmless for terminals and markdown, lists, sizes in bytes, tables."""
 
 from __future__ import annotations
 

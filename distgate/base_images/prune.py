@@ -10,7 +10,7 @@ from pathlib import Path
 
 from distgate.base_images.entries import StoreListing, list_store
 from distgate.files import disk_usage, remove_tree
-from distgate.locks import leases, take, unleased
+from distgate.locks import leases, try_lock, unleased
 
 #: Directories on their way into the store and out of it; they begin with a dot, which no reader of bases looks at.
 MAKING = ".making-"
@@ -95,7 +95,7 @@ def lock_of(locks: Path, identity: str) -> Path:
 def _remove(bases: Path, candidate: Removal, locks: Path) -> str:
     """Remove a base; the reason why not, if somebody uses it."""
     directory = bases / candidate.identity
-    stream = take(lock_of(locks, candidate.identity), "prune")
+    stream = try_lock(lock_of(locks, candidate.identity), "prune")
     if stream is None:
         return "somebody builds or qualifies it"
     with closing(stream), unleased(directory) as free:
@@ -108,7 +108,7 @@ def _remove(bases: Path, candidate: Removal, locks: Path) -> str:
 
 
 def _in_use(directory: Path, locks: Path) -> str:
-    stream = take(lock_of(locks, directory.name), "prune")
+    stream = try_lock(lock_of(locks, directory.name), "prune")
     if stream is None:
         return "somebody builds or qualifies it"
     with closing(stream), unleased(directory) as free:
@@ -124,7 +124,7 @@ def _clear_abandoned(bases: Path, locks: Path) -> None:
         if directory.name.startswith(REMOVING):
             remove_tree(directory, ignore_errors=True)
         elif directory.name.startswith(MAKING):
-            stream = take(lock_of(locks, directory.name.removeprefix(MAKING)), "prune")
+            stream = try_lock(lock_of(locks, directory.name.removeprefix(MAKING)), "prune")
             if stream is not None:
                 with closing(stream):
                     remove_tree(directory, ignore_errors=True)

@@ -183,9 +183,9 @@ class BaseStore:
         )
         with ExitStack() as stack:
             if instead is not None:
-                stream = locks.take(self._lock(request.identity), self.owner)
+                stream = locks.try_lock(self._lock(request.identity), self.owner)
                 if stream is None:
-                    progress(f"{instead.title} serves while {locks.held_by(self._lock(request.identity))} renews it")
+                    progress(f"{instead.title} serves while {locks.owner_of(self._lock(request.identity))} renews it")
                     return instead
                 stack.enter_context(stream)
             else:

@@ -279,7 +279,7 @@ class _Start:
     def _forget_packets(self) -> None:
         """A guest that runs shall not be slowed down by a copy of its traffic."""
         forget = json.dumps({"execute": "object-del", "arguments": {"id": FIRST_PACKETS}})
-        with contextlib.suppress(libvirt.libvirtError):  # the guest just stopped: whoever uses it next will see
+        with contextlib.suppress(libvirt.libvirtError):  # the guest just stopped: its next user finds out
             libvirt_qemu.qemuMonitorCommand(
                 self._domain, forget, libvirt_qemu.VIR_DOMAIN_QEMU_MONITOR_COMMAND_DEFAULT
             )

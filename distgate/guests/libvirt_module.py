@@ -1,4 +1,4 @@
-"""libvirt's Python modules, told before they load to keep their log off our standard error.
+"""libvirt's Python modules, set before they load to keep their log off our standard error.
 
 An embedded driver logs like a daemon does, about every guest and cgroup; what matters is raised as an error anyway.
 """

@@ -1,6 +1,6 @@
 """Guests that can outlive the work that started them: each lives in a process of its own, with a deadline.
 
-A monitor boots one guest and ends it when its owner says so or dies, until it is told to keep the guest; from then on
+A monitor boots one guest and ends it when its owner says so or dies, until it has an order to keep the guest; then
 it ends the guest at the deadline, on SIGTERM, or when the guest powers off. Its watchdog ends the guest of a monitor
 that was killed.
 """
@@ -249,7 +249,7 @@ def _leave(*_: object) -> None:
 
 
 def _follow_owner(spec: MonitorSpec, is_kept: threading.Event) -> None:
-    """End this process with the owner, unless it is told to keep the guest."""
+    """End this process with the owner, unless it has an order to keep the guest."""
     while not is_kept.wait(LOOK):
         if start_time(spec.owner) != spec.owner_started:
             os.kill(os.getpid(), signal.SIGTERM)

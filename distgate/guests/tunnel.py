@@ -73,7 +73,7 @@ def address_of(url: str) -> TunnelTarget:
         return TunnelTarget(host, port, url, name=host)
     if parts.scheme == "https":
         raise ConfigurationError(
-            f"a guest cannot be let to {url}: a certificate for a number fits no other",
+            f"cannot forward {url} into a guest: a certificate for a number fits no other",
             hint="use the server's name, or http",
         )
     user = f"{parts.netloc.rpartition('@')[0]}@" if "@" in parts.netloc else ""

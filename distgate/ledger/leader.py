@@ -83,7 +83,7 @@ class FileLeaderLock:
             if self._path is None or self._stream is not None:
                 return True
             try:
-                self._stream = locks.take(self._path, _own_name(self.role))
+                self._stream = locks.try_lock(self._path, _own_name(self.role))
             except OSError as error:
                 raise InfrastructureError(
                     f"the lock {self._path} cannot be had: {error.strerror}", hint="is the ledger's disk full?"
@@ -92,7 +92,7 @@ class FileLeaderLock:
 
     def holder(self) -> str:
         """See Seat."""
-        return str((self._path and locks.held_by(self._path)) or "")
+        return str((self._path and locks.owner_of(self._path)) or "")
 
     def close(self) -> None:
         """See Seat."""

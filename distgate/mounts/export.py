@@ -65,7 +65,7 @@ def end(daemon: subprocess.Popen[bytes], what: str, log: Path) -> None:
 
 
 def wait_for_end(daemon: subprocess.Popen[bytes], what: str, log: Path) -> None:
-    """Wait until a daemon has written everything and ended. Raises InfrastructureError with its words."""
+    """Wait until a daemon has written everything and ended. Raises InfrastructureError with its output."""
     try:
         status = daemon.wait(END_SECONDS)
     except subprocess.TimeoutExpired:

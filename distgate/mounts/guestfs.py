@@ -48,7 +48,7 @@ def mounted(
     """The file system that starts ``offset`` bytes into a qcow2 image, below a new directory of ``workspace``.
 
     ``kernel`` is a directory of modules with a vmlinuz in it (None: this host's), ``cache`` keeps the appliance.
-    Raises InfrastructureError with the appliance's words.
+    Raises InfrastructureError with the appliance's output.
     """
     root, log, commands = workspace / "root", workspace / "guestfs.log", workspace / "guestfish"
     root.mkdir()
@@ -101,7 +101,7 @@ def _open(commands: Path, fish: subprocess.Popen[bytes], log: Path) -> int:
         _check(fish, log)
         try:
             return os.open(commands, os.O_WRONLY | os.O_NONBLOCK)
-        except OSError:  # nobody reads yet
+        except OSError:  # it is not read yet
             return None
 
     return wait_for("guestfish to start", opened, 30, interval=0.01)

@@ -49,7 +49,7 @@ def user_namespace_refusal() -> str:
 
 
 def user_namespace() -> list[str]:
-    """The words before a command that give an ordinary user root over a range of users of its own."""
+    """The arguments before a command that give an ordinary user root over a range of users of its own."""
     return [] if os.geteuid() == 0 else ["unshare", "--user", "--map-root-user", "--map-auto"]
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from distgate.errors import InfrastructureError
 from distgate.files import remove_tree
-from distgate.locks import GUARD, LockOwner, exclusive, leases, take
+from distgate.locks import GUARD, LockOwner, exclusive, leases, try_lock
 from distgate.locks import lease as hold
 from distgate.ostree.repository import OstreeRepository, full
 from distgate.ostree.tested_packages import TestedPackages
@@ -111,7 +111,7 @@ class BranchPlace:
     def locked_now(self) -> Iterator[bool]:
         """The same without waiting: tells the block whether it is alone."""
         with self._blamed():
-            stream = take(self._lock, self.holder)
+            stream = try_lock(self._lock, self.holder)
             try:
                 yield stream is not None
             finally:

@@ -27,7 +27,7 @@ from distgate.sandbox.bubblewrap_rpm import bwrap_for_scriptlets
 from distgate.steps import Steps
 
 TIMEOUT = 3600.0  # the caller's deadline is shorter
-#: English, because its words are read; the paths of the image, not of our virtual environment.
+#: English, because its output is parsed; the paths of the image, not of our virtual environment.
 ENVIRONMENT = {"LC_ALL": "C.UTF-8", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
 EVIDENCE = 6000
 _DATABASES = ("/usr/lib/sysimage/rpm", "/var/lib/rpm")
@@ -185,7 +185,7 @@ class Dnf:
             "keepcache": 1,
             "reposdir": workspace / "repos",
             "varsdir": workspace / "vars",
-            # dnf looks for both below the root, whatever it is told: they must not fill the image.
+            # dnf looks for both below the root, whatever its options say: they must not fill the image.
             "cachedir": f"{SHARED}/cache",
             "logdir": f"{SHARED}/log",
             "color": "never",
@@ -210,7 +210,7 @@ def sections(repositories: Iterable[RepositorySource]) -> Iterator[str]:
 
 
 def as_request(line: str) -> str:
-    """The words that make dnf choose the package of one line of nevra.QUERY, and no other version."""
+    """The argument that makes dnf choose the package of one line of nevra.QUERY, and no other version."""
     name, epoch, version, release, arch, _ = line.split("|")
     return f"{name}-{epoch}:{version}-{release}.{arch}"
 

@@ -33,7 +33,7 @@ _NEEDED = re.compile(
 
 
 def at_fault(output: str) -> Blame:
-    """Who is to blame for a transaction in which dnf said this: the packages, the room in the image, or the machine
+    """Who is to blame for a transaction in which dnf said this: the packages, the space in the image, or the machine
     and its repositories."""
     for blame, pattern in _WORDS:
         if re.search(pattern, output, re.MULTILINE):
@@ -42,7 +42,7 @@ def at_fault(output: str) -> Blame:
 
 
 def is_refusal(output: str) -> bool:
-    """Whether dnf declined before it changed anything: the solver's words, or those of rpm's test of conflicts."""
+    """Whether dnf declined before it changed anything: the solver did, or rpm's test of conflicts."""
     problem = re.search(r"^ ?Problem(?: \d+)?:|conflicting requests|conflicts (?:between|with)", output, re.MULTILINE)
     return bool(problem) and not failed_scriptlets(output)
 
@@ -60,7 +60,7 @@ def running_scriptlet(output: str) -> str:
 
 
 def space_needed(output: str) -> str:
-    """The line in which rpm says how much room is missing."""
+    """The line in which rpm says how much space is missing."""
     match = _NEEDED.search(output)
     return match[0] if match else "see the output"
 
@@ -108,7 +108,7 @@ def exclude_each_other(some: Sequence[str], others: Sequence[str], output: str) 
 
 
 def parts_of(request: str) -> tuple[str, str, str]:
-    """Name, epoch:version-release and architecture of dnf's words for one exact package."""
+    """Name, epoch:version-release and architecture in dnf's notation for one exact package."""
     rest, _, arch = request.rpartition(".")
     name, version, release = rest.rsplit("-", 2)
     return name, f"{version}-{release}", arch

@@ -57,7 +57,7 @@ def clock_of(root: Path) -> int:
 
 
 def labels(root: Path, policy: Path, since: int, bwrap_for_scriptlets: Sequence[str]) -> list[Attribute]:
-    """The labels, by ``policy``, of everything that changed since ``since`` (as ``clock_of`` told it)."""
+    """The labels, by ``policy``, of everything that changed since ``since`` (as ``clock_of`` returned it)."""
     changed = {str(path) for path in _changed(root, since)}
     if not changed:
         return []
@@ -99,7 +99,7 @@ def apply(installroot: InstallRoot, attributes: Iterable[Attribute]) -> None:
 
 
 def _changed(root: Path, since: int) -> Iterator[Path]:
-    """Without crossing into other file systems or following links: whoever wrote these names may mean us harm."""
+    """Without crossing into other file systems or following links: these names may be meant to harm us."""
     device = root.lstat().st_dev
     for entry in walk(root, lambda entry: entry.status.st_dev == device):
         if entry.status.st_ctime_ns < since:

@@ -17,12 +17,12 @@ QUERY = "%{NAME}|%{EPOCHNUM}|%{VERSION}|%{RELEASE}|%{ARCH}|%{SOURCERPM}\n"
 _DEBUG = re.compile(r"-debug(info|source)$")
 
 
-#: What rpmbuild lets a package be called, and its version and release be; whoever forges a header minds no rpmbuild.
+#: What rpmbuild lets a package be called, and its version and release be; a forged header may hold anything.
 _WORD = re.compile(r"[A-Za-z0-9_+%{][A-Za-z0-9._+%{}~^-]*")
 
 
 class NoPackage(PackageError, ValueError):
-    """What rpm says of a package is no package's identity: somebody made its header by hand."""
+    """What rpm says of a package is no package's identity: its header was made by hand."""
 
 
 @dataclass(frozen=True, order=True)

@@ -13,7 +13,7 @@ _SECONDS = 300.0
 def make_repository(directory: Path) -> None:
     """Write ``repodata`` for the RPMs in ``directory``, replacing what is there; source packages are left out.
 
-    Raises InfrastructureError with createrepo_c's words.
+    Raises InfrastructureError with createrepo_c's output.
     """
     options = ["--quiet", "--excludes", "*.src.rpm", "--general-compress-type", "gz"]
     run(

@@ -79,7 +79,7 @@ class Script:
 class Transaction:
     """What to install where: ``image`` (a qcow2 file with its root at ``offset`` bytes) or the directory ``root``.
 
-    ``requests`` are dnf's words (``@group``, names, exact NEVRAs); without any, the database is only read.
+    ``requests`` are arguments of dnf (``@group``, names, exact NEVRAs); without any, the database is only read.
     ``choosing`` lets exact NEVRAs that do not go together be narrowed to the greatest set that does: never, when dnf
     refuses them, or first of all. ``release`` is what ``$releasever`` means. ``driver`` mounts the image, for guestfs
     with the kernel of ``appliance_kernel`` (a directory of modules; None: the host's).
@@ -194,7 +194,7 @@ def _too_late(late: ProcessTimedOut, timeout: float, log: Path) -> DistgateError
             hint="does it wait for a service, the network or an answer?",
             evidence=transcript,
         )
-    doing = f"in a scriptlet of {package}" if package else "see its last words"
+    doing = f"in a scriptlet of {package}" if package else "see the end of its output"
     return InfrastructureError(
         f"the transaction was killed after {timeout:g} s, {doing}",
         hint=late.hint,

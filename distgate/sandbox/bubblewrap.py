@@ -27,7 +27,7 @@ _DEV_SHM = 64 << 20
 def bubblewrap(spec: MonitorSpec, file_system: SandboxFileSystem, user: int) -> tuple[list[str], Path | None]:
     """The whole command line, and where the artifacts' file system can be read from outside.
 
-    The words STATUS and REPORT in it are to be replaced.
+    The arguments STATUS and REPORT in it are to be replaced.
     """
     artifacts = file_system.fresh(spec.limits.artifacts, spec.limits.artifact_files) if spec.artifacts else None
     group = user if os.geteuid() == 0 else os.getegid()

@@ -20,7 +20,7 @@ _CONFIGURATION = (
 
 
 def bwrap_for_scriptlets(writable: Path, readable: Sequence[Path]) -> list[str]:
-    """The words before a command that may change ``writable`` (with the mounts and devices in it) and read
+    """The arguments before a command that may change ``writable`` (with the mounts and devices in it) and read
     ``readable``, and has no network. For root in a mount namespace of its own, also in a user namespace."""
     capabilities = [argument for name in _KEPT for argument in ("--cap-add", f"CAP_{name}")]
     system = [*_TOOLS, *(f"/etc/{name}" for name in _CONFIGURATION)]

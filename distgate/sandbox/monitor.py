@@ -135,7 +135,7 @@ class Monitor:
 
 
 def _private_file_system(user: int) -> SandboxFileSystem:
-    """Leave this host's mounts: what is mounted from here on, nobody else sees, and it ends with us."""
+    """Leave this host's mounts: what is mounted from here on is ours alone, and ends with us."""
     uid, gid = os.geteuid(), os.getegid()
     if uid == 0:
         kernel.unshare(kernel.CLONE_NEWNS)

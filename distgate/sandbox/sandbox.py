@@ -1,4 +1,4 @@
-"""Programs that strangers wrote, run on this host with nothing to steal, nothing to break and nobody to talk to.
+"""Programs that strangers wrote, run on this host with nothing to steal, nothing to break and no network.
 
 A process (distgate.sandbox.monitor) builds a file system of what is listed and runs the program in it
 as an unprivileged user, in namespaces of its own. docs/isolation.md says what it holds off, and what it does not.
