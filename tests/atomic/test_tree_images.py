@@ -33,7 +33,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def images(tmp_path: Path, clock: Clock) -> TreeImages:
-    return TreeImages(tmp_path / "images", "http://trees.example.org/f41/images/", kept=1, clock=clock)
+    return TreeImages(tmp_path / "images", "http://trees.example.org/f41/images/", keep=1, clock=clock)
 
 
 def tree(number: int) -> ComposedTree:
