@@ -53,7 +53,7 @@ class SandboxFileSystem:
         return target
 
     def copy(self, path: Path, limits: Limits, skip: frozenset[str]) -> Path:
-        """A copy of an opened directory, without ``skip``, and scratch space. RuntimeError for one that is too large."""
+        """A copy of an opened directory, without ``skip``, and scratch space. Raises RuntimeError for a large one."""
         source = os.open(f"/proc/self/fd/{self._opened[path]}", os.O_RDONLY | os.O_DIRECTORY)
         weight = _weight(source, skip)
         if weight > limits.copied:
