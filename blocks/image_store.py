@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +13,7 @@ from blocks.site import SiteBlock
 from distgate.base_images.site import ImageStoreFields
 from distgate.errors import ConfigurationError
 from distgate.guests.base import GuestHost
-from distgate.images.base import BaseImage, ImageComposer
+from distgate.images.base import BaseImage, ImageComposer, read_base
 from distgate.kickstart.base import ImageBuilder
 from distgate.steps import Progress
 
@@ -128,4 +127,4 @@ class ImageStore(ImageStoreFields, SiteBlock):
 def _external(record: Path) -> BaseImage:
     if not record.is_file():
         raise ConfigurationError(f"the base image's record {record} does not exist", hint="is this the right host?")
-    return BaseImage.from_record(json.loads(record.read_text()), record.absolute().parent)
+    return read_base(record)

@@ -21,6 +21,7 @@ from distgate.base_images.entries import (
     BaseEntry,
     BaseFacts,
     read_entry,
+    write_entry,
 )
 from distgate.base_images.prune import MAKING
 from distgate.errors import DistgateError, InfrastructureError, PackageError
@@ -30,7 +31,6 @@ from distgate.guests.base import GuestHost
 from distgate.images.base import BaseImage
 from distgate.kickstart.base import BuiltImage, ImageBuilder
 from distgate.locks import GUARD
-from distgate.records import write_record
 from distgate.rpm.nevra import Nevra
 from distgate.steps import Progress, Steps
 from distgate.text import format_size
@@ -127,7 +127,6 @@ def _fill(request: BuildRequest, making: Path, entry: Path, tools: BuildTools, p
         repositories=tuple(source.place for source in definition.sources if source.kind != "ostree"),
     )
     facts = BaseFacts(
-        base=base,
         branch=definition.branch,
         name=definition.name,
         kickstart_hash=definition.kickstart_hash,
@@ -137,7 +136,7 @@ def _fill(request: BuildRequest, making: Path, entry: Path, tools: BuildTools, p
         steps=(*built.steps, *steps.taken),
         packages=packages,
     )
-    write_record(making / RECORD, facts.as_record())
+    write_entry(making, base, facts)
 
 
 def _keep_log(built: BuiltImage, log: Path) -> None:

@@ -1,28 +1,29 @@
 """What lies in a store of base images: one directory per base, described by the records in it.
 
 ``base.json`` is written once, ``qualification.json`` when the base has been booted, and the times of the empty files
-``used`` and ``confirmed`` say when it was last asked for and when the repositories last had just this content.
-
-What tells one store of base images from another: an image is of use only where the base below it lies.
+``used`` and ``confirmed`` say when it was last asked for and when the repositories last had just this content. The
+file ``identity`` tells the store from every other: an image is of use only where the base below it lies.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, astuple, dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Annotated
 from uuid import uuid4
 
+from pydantic import BeforeValidator
+
 from distgate.base_images.qualification import Qualification
-from distgate.errors import InfrastructureError
+from distgate.errors import DistgateError, InfrastructureError
 from distgate.files import disk_usage
-from distgate.images.base import BaseImage
+from distgate.images.base import BaseImage, read_base
+from distgate.records import read_record, write_record
 from distgate.rpm.nevra import Nevra
 from distgate.steps import Step
 
@@ -35,48 +36,24 @@ USED = "used"
 CONFIRMED = "confirmed"
 
 _IDENTITY = re.compile(r"[0-9a-f]{16}")
-#: The record's line for a package; Nevra.parse reads it.
-_FIELDS = ("name", "epoch", "version", "release", "arch", "source_rpm")
+
+
+def _parsed(lines: Iterable[str]) -> tuple[Nevra, ...]:
+    return tuple(map(Nevra.parse, lines))
 
 
 @dataclass(frozen=True)
 class BaseFacts:
     """What is known of a base once it is built: ``created`` is in seconds of the epoch, ``size`` in bytes on disk."""
 
-    base: BaseImage
     branch: str
     name: str
     kickstart_hash: str
     snapshot: str
     created: float
     size: int
-    steps: tuple[Step, ...] = ()
-    packages: tuple[Nevra, ...] = field(default=(), repr=False)
-
-    def as_record(self) -> dict[str, Any]:
-        """What base.json holds; BaseImage.from_record reads it too.
-
-        What lies in the store is named from the record's own directory, so that the store may have another name for
-        somebody else: in a container, or on the next host.
-        """
-        fields = {name: value for name, value in asdict(self).items() if name not in ("base", "packages")}
-        base = {**asdict(self.base), "path": self.base.path.name, "ssh_key": _from_entry(self.base)}
-        return {**base, **fields, "packages": [_line(package) for package in self.packages]}
-
-    @classmethod
-    def from_record(cls, record: dict[str, Any], directory: Path) -> BaseFacts:
-        """The facts in the base.json in ``directory``. Raises KeyError, TypeError or ValueError for anything else."""
-        return cls(
-            base=_base_of(record, directory),
-            branch=str(record["branch"]),
-            name=str(record["name"]),
-            kickstart_hash=str(record["kickstart_hash"]),
-            snapshot=str(record["snapshot"]),
-            created=float(record["created"]),
-            size=int(record["size"]),
-            steps=tuple(Step(str(step["name"]), float(step["seconds"])) for step in record["steps"]),
-            packages=tuple(Nevra.parse(line) for line in record["packages"]),
-        )
+    steps: tuple[Step, ...]
+    packages: Annotated[tuple[Nevra, ...], BeforeValidator(_parsed)] = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -84,6 +61,7 @@ class BaseEntry:
     """A base in the store as it is now; times are in seconds of the epoch, ``size`` is all it takes of the disk."""
 
     directory: Path
+    base: BaseImage
     facts: BaseFacts
     qualification: Qualification | None
     size: int
@@ -176,23 +154,35 @@ def list_store(bases: Path) -> StoreListing:
 def read_entry(directory: Path) -> BaseEntry:
     """The base in ``directory``. FileNotFoundError when there is none, InfrastructureError when it is broken."""
     try:
-        facts = BaseFacts.from_record(json.loads((directory / RECORD).read_text()), directory)
-        qualification = _qualification(directory / QUALIFICATION)
-        _check(directory, facts)
+        base, facts = _read_base(directory), read_record(directory / RECORD, BaseFacts)
+        tried = directory / QUALIFICATION
         return BaseEntry(
             directory=directory,
+            base=base,
             facts=facts,
-            qualification=qualification,
+            qualification=read_record(tried, Qualification) if tried.exists() else None,
             size=disk_usage(directory),
             used=_time(directory / USED, facts.created),
             confirmed=_time(directory / CONFIRMED, facts.created),
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, DistgateError) as error:
         if not directory.exists():
             raise FileNotFoundError(directory) from None
+        reason = _reason(error).removeprefix(f"{directory}/")
         raise InfrastructureError(
-            f"{directory} is no readable base image: {_words(error)}", hint="distgate images prune removes it"
+            f"{directory} is no readable base image: {reason}", hint="distgate images prune removes it"
         ) from error
+
+
+def write_entry(directory: Path, base: BaseImage, facts: BaseFacts) -> None:
+    """Write the record of a base, which read_base reads too.
+
+    What lies in the store is named from the record's own directory, so that the store may have another name
+    elsewhere: in a container, or on the next host.
+    """
+    paths = {"path": base.path.name, "ssh_key": _from_entry(base)}
+    packages = ["|".join(map(str, astuple(package))) for package in facts.packages]
+    write_record(directory / RECORD, {**asdict(base), **paths, **asdict(facts), "packages": packages})
 
 
 def largest(entries: Iterable[BaseEntry], branch: str, name: str) -> int | None:
@@ -207,19 +197,6 @@ def _visible(bases: Path) -> Iterator[Path]:
         yield from (path for path in sorted(bases.iterdir()) if not path.name.startswith("."))
 
 
-def _qualification(path: Path) -> Qualification | None:
-    return Qualification.from_record(json.loads(path.read_text())) if path.exists() else None
-
-
-def _check(directory: Path, facts: BaseFacts) -> None:
-    if facts.base.identity != directory.name:
-        raise ValueError(f"its record says {facts.base.identity}")
-    if facts.base.path != directory / IMAGE:
-        raise ValueError(f"its record says {facts.base.path}")
-    if not facts.base.path.is_file():
-        raise ValueError(f"there is no {IMAGE}")
-
-
 def _from_entry(base: BaseImage) -> str:
     """The key's path: from the directory of the base when the store has it, else as it is."""
     entry = base.path.parent
@@ -228,14 +205,19 @@ def _from_entry(base: BaseImage) -> str:
     )
 
 
-def _base_of(record: dict[str, Any], directory: Path) -> BaseImage:
-    base, named = BaseImage.from_record(record, directory), Path(record["path"])
-    if not named.is_absolute() or named == directory / IMAGE:
-        return base
-    # Records once named everything from the root: whatever the store had then, it has now.
-    then, now = _store_of(named.parent), _store_of(directory)
-    key = now / base.ssh_key.relative_to(then) if base.ssh_key.is_relative_to(then) else base.ssh_key
-    return replace(base, path=directory / named.name, ssh_key=key)
+def _read_base(directory: Path) -> BaseImage:
+    base, named = read_base(directory / RECORD), read_record(directory / RECORD, BaseImage).path
+    if named.is_absolute() and named != directory / IMAGE:
+        # Records once named everything from the root: whatever the store had then, it has now.
+        then, now = _store_of(named.parent), _store_of(directory)
+        key = now / base.ssh_key.relative_to(then) if base.ssh_key.is_relative_to(then) else base.ssh_key
+        base = replace(base, path=directory / named.name, ssh_key=key)
+    if base.identity != directory.name or base.path != directory / IMAGE:
+        wrong = base.identity if base.identity != directory.name else base.path
+        raise InfrastructureError(f"its record says {wrong}")
+    if not base.path.is_file():
+        raise InfrastructureError(f"there is no {IMAGE}")
+    return base
 
 
 def _store_of(entry: Path) -> Path:
@@ -246,16 +228,10 @@ def _time(stamp: Path, otherwise: float) -> float:
     return stamp.stat().st_mtime if stamp.exists() else otherwise
 
 
-def _line(package: Nevra) -> str:
-    return "|".join(str(getattr(package, name)) for name in _FIELDS)
-
-
-def _words(error: BaseException) -> str:
+def _reason(error: OSError | DistgateError) -> str:
     if isinstance(error, FileNotFoundError) and error.filename:
         return f"there is no {Path(error.filename).name}"
-    if isinstance(error, KeyError):
-        return f"its record has no {error}"
-    return str(error)
+    return error.message if isinstance(error, DistgateError) else str(error)
 
 
 def store_identity(root: Path) -> str:

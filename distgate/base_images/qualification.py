@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from distgate.errors import InfrastructureError, TimedOut
 from distgate.guests.accelerator import Accelerator
@@ -60,21 +59,6 @@ class Qualification:
     failed_units: tuple[str, ...] = ()
     kernel: str = ""
     packages: int = 0
-
-    @classmethod
-    def from_record(cls, record: dict[str, Any]) -> Qualification:
-        """The outcome in a qualification.json. Raises KeyError, TypeError or ValueError for anything else."""
-        return cls(
-            passed=record["passed"] is True,
-            at=float(record["at"]),
-            accelerator=str(record["accelerator"]),
-            reasons=tuple(str(reason) for reason in record["reasons"]),
-            seconds=float(record["seconds"]),
-            systemd_state=str(record["systemd_state"]),
-            failed_units=tuple(str(unit) for unit in record["failed_units"]),
-            kernel=str(record["kernel"]),
-            packages=int(record["packages"]),
-        )
 
 
 def qualify(

@@ -92,7 +92,7 @@ class BaseStore:
         if self.max_age is not None and time.time() - entry.confirmed > self.max_age:
             entry = self._renewed(definition, entry, progress)
         _stamp(entry.directory / USED)
-        return entry.facts.base
+        return entry.base
 
     def refresh(self, definition: BaseDefinition, progress: Progress = _quiet) -> BaseImage:
         """The base for what the repositories hold now, built and qualified unless it is there already.
@@ -102,7 +102,7 @@ class BaseStore:
         entry = self._ensure(definition, definition.snapshot(), progress)
         _stamp(entry.directory / CONFIRMED)
         _stamp(entry.directory / USED)
-        return entry.facts.base
+        return entry.base
 
     @contextmanager
     def lease(self, identity: str, holder: str) -> Iterator[BaseImage]:
@@ -113,7 +113,7 @@ class BaseStore:
         directory = self.bases / identity
         with locks.lease(directory, holder):
             _stamp(directory / USED)
-            yield _existing(directory).facts.base
+            yield _existing(directory).base
 
     @contextmanager
     def leased_base(
@@ -237,7 +237,7 @@ class BaseStore:
         with locks.lease(entry.directory, f"qualification by {self.owner}"):
             remove_tree(log_dir, ignore_errors=True)  # the last one's, or what a killed one left: an overlay as well
             outcome = qualify(
-                entry.facts.base,
+                entry.base,
                 entry.facts.packages,
                 tools.guests,
                 tools.accelerated_by(),

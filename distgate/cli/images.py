@@ -229,7 +229,7 @@ def _as_json(entry: BaseEntry, listing: StoreListing) -> dict[str, Any]:
         "identity": entry.identity,
         "name": facts.name,
         "branch": facts.branch,
-        "path": str(facts.base.path),
+        "path": str(entry.base.path),
         "created": facts.created,
         "used": entry.used,
         "confirmed": entry.confirmed,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
+from distgate.records import read_record
 from distgate.rpm.nevra import Nevra
 from distgate.steps import Progress, Step
 
@@ -22,19 +23,17 @@ class BaseImage:
     ssh_key: Path
     repositories: tuple[str, ...] = ()
 
-    @classmethod
-    def from_record(cls, record: Mapping[str, Any], directory: Path = Path()) -> BaseImage:
-        """The base that a JSON record of these fields describes; its paths may be relative to ``directory``."""
-        return cls(
-            path=_below(directory, record["path"]),
-            identity=record["identity"],
-            root_offset=int(record["root_offset"]),
-            ssh_key=_below(directory, record["ssh_key"]),
-            repositories=tuple(record.get("repositories", ())),
-        )
+
+def read_base(record: Path) -> BaseImage:
+    """The base that the JSON file ``record`` describes; its paths may be relative to the file's directory.
+
+    Raises OSError, and ConfigurationError for what is no such record.
+    """
+    base, directory = read_record(record, BaseImage), record.absolute().parent
+    return replace(base, path=_below(directory, base.path), ssh_key=_below(directory, base.ssh_key))
 
 
-def _below(directory: Path, path: str) -> Path:
+def _below(directory: Path, path: Path) -> Path:
     return Path(os.path.normpath(directory / path))
 
 

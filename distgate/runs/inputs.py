@@ -5,7 +5,6 @@ Each is checked against the run's record, and differences are reported.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -20,7 +19,8 @@ from distgate.builds.koji import KojiClient, KojiProfile
 from distgate.changes.change import Change
 from distgate.errors import ConfigurationError, DistgateError, InfrastructureError
 from distgate.files import remove_tree, sha256_of
-from distgate.images.base import BaseImage
+from distgate.images.base import BaseImage, read_base
+from distgate.records import from_json
 from distgate.rpm.repository import make_repository
 from distgate.runs.record import BaseRecord, BuildRecord, RpmRecord, RunRecord
 from distgate.steps import Progress
@@ -80,7 +80,7 @@ class RecordedInputs:
             raise ConfigurationError(
                 "the run ended before it had a base image", hint="name one with --base RECORD.json"
             )
-        images = [BaseImage.from_record(recorded.model_dump())]
+        images = [from_json(recorded.model_dump_json(), BaseImage, "the recorded base image")]
         records = [store / "bases" / recorded.identity / RECORD for store in stores]
         images += [_read_base(record) for record in records if record.is_file()]
         for base in images:
@@ -132,9 +132,8 @@ def _from_copy(repository: Path, change: Change, into: Path) -> Path:
 
 def _read_base(record: Path) -> BaseImage:
     try:
-        fields = json.loads(record.read_text(encoding="utf-8"))
-        return BaseImage.from_record(fields, record.absolute().parent)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return read_base(record)
+    except (OSError, ConfigurationError) as error:
         raise ConfigurationError(
             f"{record} describes no base image: {error}", hint="JSON with path, identity, root_offset and ssh_key"
         ) from error

@@ -18,7 +18,7 @@ from tiny_bases import EMULATED, OFFLINE, SAID, Bench, TinyBuilder, failing
 from distgate.base_images.store import BaseStore, RefusedBase
 from distgate.errors import ConfigurationError, InfrastructureError, PackageError, TimedOut
 from distgate.guests.accelerator import Accelerator
-from distgate.images.base import BaseImage
+from distgate.images.base import read_base
 from distgate.waiting import wait_for
 
 
@@ -41,7 +41,7 @@ def test_an_entry_holds_image_record_kickstart_log_and_qualification(bench: Benc
     entry = bench.root / "bases" / base.identity
     assert base.path == entry / "base.qcow2"
     record = json.loads((entry / "base.json").read_text())
-    assert BaseImage.from_record(record, entry) == base
+    assert read_base(entry / "base.json") == base
     assert base.repositories == (str(bench.repository),)
     assert record["size"] == base.path.stat().st_blocks * 512
     assert record["steps"][0] == {"name": "install", "seconds": 1.5}

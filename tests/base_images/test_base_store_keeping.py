@@ -184,9 +184,17 @@ ODD: list[tuple[str, Callable[[Path], object], str]] = [
     ("no record", lambda entry: (entry / "base.json").unlink(), "there is no base.json"),
     ("half a record", lambda entry: (entry / "base.json").write_text('{"identity": '), "no readable base image"),
     ("no object", lambda entry: (entry / "base.json").write_text("[]"), "no readable base image"),
-    ("a field gone", lambda entry: (entry / "base.json").write_text('{"path": "/x"}'), "has no 'identity'"),
+    (
+        "a field gone",
+        lambda entry: (entry / "base.json").write_text('{"path": "/x"}'),
+        "field identity is wrong",
+    ),
     ("binary", lambda entry: (entry / "base.json").write_bytes(b"\xff\x00"), "no readable base image"),
-    ("odd qualification", lambda entry: (entry / "qualification.json").write_text("{}"), "has no 'passed'"),
+    (
+        "odd qualification",
+        lambda entry: (entry / "qualification.json").write_text("{}"),
+        "field passed is wrong",
+    ),
     ("no image", lambda entry: (entry / "base.qcow2").unlink(), "there is no base.qcow2"),
 ]
 
@@ -236,7 +244,7 @@ def test_a_store_can_have_another_name_for_somebody_else(bench: Bench, tmp_path:
     if old:
         named_from_the_root(record, base)
         written.write_text(json.dumps(record))
-    assert store.find(base.identity).facts.base == base
+    assert store.find(base.identity).base == base
     elsewhere = bench.root.with_name("elsewhere")
     bench.root.rename(elsewhere)
     entry = elsewhere / "bases" / base.identity

@@ -24,6 +24,7 @@ from distgate.guests.host import GuestStopped, LibvirtGuests
 from distgate.images.base import BaseImage
 from distgate.images.smoke import INSTALLED_COMMAND, KERNEL_COMMAND
 from distgate.process import ProcessTimedOut, run
+from distgate.records import from_json, to_json
 from distgate.rpm.nevra import QUERY, Nevra
 
 BASE = BaseImage(Path("/images/base.qcow2"), "0123456789abcdef", 0, Path("/images/key"))
@@ -113,7 +114,7 @@ def test_a_good_guest_qualifies_its_base_and_the_record_reads_back(tmp_path: Pat
     assert outcome.passed
     assert (outcome.accelerator, outcome.systemd_state, outcome.packages) == ("tcg", "running", 2)
     assert outcome.kernel == "6.11.4-301.fc41.x86_64"
-    assert Qualification.from_record(dict(outcome.__dict__)) == outcome
+    assert from_json(to_json(outcome), Qualification, "qualification.json") == outcome
 
 
 def test_failed_units_are_in_the_record(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ def base(cache: Path) -> BaseImage:
 
 def test_it_is_in_a_store_and_qualified(base: BaseImage, cache: Path) -> None:
     entry = lab_store(cache.resolve()).find(base.identity)
-    assert entry.facts.base == base
+    assert entry.base == base
     assert entry.qualified
 
 
