@@ -1,9 +1,8 @@
-"""The state of the repositories that an image is installed from: one checksum that changes when any of them does.
+"""What a base image is made from: a kickstart and the state of the repositories that it installs from.
 
-A repository's metadata is named and checksummed by its ``repomd.xml``; a metalink says that file's checksum itself,
-and a tree of OSTree is one commit.
-
-What a base image is made from, and the identity that follows from it.
+The state is one checksum, which changes when any repository does: its metadata is named and checksummed by its
+``repomd.xml``; a metalink says that file's checksum itself, and a tree of OSTree is one commit. The identity of a
+base image follows from both.
 """
 
 from __future__ import annotations

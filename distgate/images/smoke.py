@@ -1,7 +1,6 @@
-"""The smoke test's rule: every package that the compose chose is installed, at exactly its NEVRA.
+"""The smoke test: every package that the compose chose is installed, at exactly its NEVRA, in an image that boots.
 
-The smoke test's work: boot the image, compare what it holds, and say who is to blame when it does not boot.
-
+``judge`` is the rule; SmokeBoot boots the image and says who is to blame when it does not boot.
 Runs and ``distgate reproduce`` do the same with it; nothing here knows of Prefect.
 """
 

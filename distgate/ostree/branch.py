@@ -104,7 +104,7 @@ class BranchTrees:
                 self._make_ready(progress)
             before = self.installed(head) if (head := self.head()) else ()
             request = self._request(repository, packages, before)
-            with steps.step("compose"), self.place.room() as scratch:
+            with steps.step("compose"), self.place.scratch() as scratch:
                 rev = self.composer.commit(request, scratch, progress)
             with steps.step("read packages"):
                 installed, size = installed_in_commit(self._build, rev), self._build.size_of(rev)

@@ -1,8 +1,7 @@
-"""The directory of a branch's trees: its repositories, who works in it, and what killed processes left there.
+"""The directory of a branch's trees: its repositories, its lock and leases, and what killed processes left there.
 
-The versions of a branch's trees: a number behind the release's prefix, which no two trees ever share.
-
-The note of a tree at the head that nobody has accepted: it outlives whoever was to test it.
+Two files in it outlive every process: the versions that were given out (a number behind the release's prefix, which
+no two trees share), and the tree at the head whose tests have not ended.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from distgate.steps import Progress
 from distgate.waiting import Deadline, wait_for
 
 #: Where a compose works; it begins with a dot, and what a killed one left is known by it.
-_ROOM = ".composing-"
+_SCRATCH = ".composing-"
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ class BranchPlace:
 
     def clean(self) -> None:
         """Remove what killed processes left; to be called by whoever has the lock."""
-        for workspace in self.directory.glob(f"{_ROOM}*"):
+        for workspace in self.directory.glob(f"{_SCRATCH}*"):
             remove_tree(workspace, ignore_errors=True)
         self.tested.remove_leftovers()
         self.served.remove_leftovers()
@@ -87,9 +86,9 @@ class BranchPlace:
         self.build.keep_only_refs()
 
     @contextmanager
-    def room(self) -> Iterator[Path]:
+    def scratch(self) -> Iterator[Path]:
         """A scratch directory for the block, on the disk of the repositories."""
-        with tempfile.TemporaryDirectory(prefix=_ROOM, dir=self.directory) as name:
+        with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=self.directory) as name:
             yield Path(name)
 
     # -- who works here ---------------------------------------------------------------------------------------------
