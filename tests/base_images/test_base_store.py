@@ -28,12 +28,12 @@ def bench(tmp_path: Path) -> Bench:
 
 
 def test_the_first_request_builds_and_qualifies_and_the_next_one_finds_it(bench: Bench) -> None:
-    progress_pipe: list[str] = []
-    base = bench.store.base(bench.definition(), progress_pipe.append)
+    progress_lines: list[str] = []
+    base = bench.store.base(bench.definition(), progress_lines.append)
     assert bench.store.base(bench.definition()) == base
     assert len(bench.builder.builds) == bench.guests.boots == 1
-    assert [line.split()[0] for line in progress_pipe[:1]] == ["base"]
-    assert progress_pipe[-1].startswith(f"base image {base.identity} (cloud, f41) is qualified")
+    assert [line.split()[0] for line in progress_lines[:1]] == ["base"]
+    assert progress_lines[-1].startswith(f"base image {base.identity} (cloud, f41) is qualified")
 
 
 def test_an_entry_holds_image_record_kickstart_log_and_qualification(bench: Bench) -> None:
@@ -186,7 +186,7 @@ def test_a_base_past_its_age_serves_on_while_no_newer_one_can_be_had(bench: Benc
     old = bench.store.base(bench.definition())
     bench.max_age = 0
     bench.publish("second")
-    progress_pipe: list[str] = []
+    progress_lines: list[str] = []
     if trouble == "repository away":
         (bench.repository / "repodata/repomd.xml").unlink()
     elif trouble == "build fails":
@@ -194,10 +194,10 @@ def test_a_base_past_its_age_serves_on_while_no_newer_one_can_be_had(bench: Benc
     elif trouble == "refused":
         bench.guests.said = failing()
     with renewed_by_another(bench) if trouble == "another renews it" else noone():
-        assert bench.store.base(bench.definition(), progress_pipe.append) == old
-        assert bench.store.base(bench.definition(), progress_pipe.append) == old
+        assert bench.store.base(bench.definition(), progress_lines.append) == old
+        assert bench.store.base(bench.definition(), progress_lines.append) == old
     assert len(bench.builder.builds) <= 2
-    assert any("serves" in text or "stays in use" in text for text in progress_pipe)
+    assert any("serves" in text or "stays in use" in text for text in progress_lines)
 
 
 def test_a_base_past_its_age_is_renewed_when_the_repositories_have_changed(bench: Bench) -> None:

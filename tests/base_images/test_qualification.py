@@ -181,15 +181,15 @@ def test_a_host_at_fault_is_no_verdict_on_the_base(tmp_path: Path, fault: Distga
 @pytest.mark.guest
 def test_the_lab_s_base_is_qualified_by_a_real_boot(base_image: BaseImage, tmp_path: Path) -> None:
     offline = on_disk(base_image, tmp_path)
-    progress_pipe: list[str] = []
+    progress_lines: list[str] = []
     outcome = qualify(
-        base_image, offline, LibvirtGuests(tmp_path), accelerator(), tmp_path / "w", 60, progress_pipe.append
+        base_image, offline, LibvirtGuests(tmp_path), accelerator(), tmp_path / "w", 60, progress_lines.append
     )
     assert outcome.reasons == ()
     assert outcome.passed
     assert outcome.packages == len(offline)
     assert (tmp_path / "w/console.log").exists()
-    assert any("questioned" in text for text in progress_pipe)
+    assert any("questioned" in text for text in progress_lines)
 
 
 def on_disk(base: BaseImage, scratch: Path) -> list[Nevra]:

@@ -63,16 +63,16 @@ def present(base_image: BaseImage) -> Nevra:
 def test_the_record_says_how_it_was_made_and_what_the_disk_holds(
     base_image: BaseImage, present: Nevra, tmp_path: Path
 ) -> None:
-    builder, progress_pipe = Builder(base_image), list[str]()
+    builder, progress_lines = Builder(base_image), list[str]()
     into = tmp_path / "image.qcow2"
-    image = installer(builder).compose(base_image, tmp_path, [present], into, progress_pipe.append)
+    image = installer(builder).compose(base_image, tmp_path, [present], into, progress_lines.append)
     assert builder.asked == (f"{present}\n", "cloud-f41", "41")
     assert (image.path, image.base, image.backing) == (into, base_image.identity, None)
     assert (image.way, image.driver, image.requested) == ("full", "imagefactory", (present,))
     assert image.installed == installed_in(base_image.path, base_image.root_offset)
     assert (image.transaction, image.size) == ("all was installed\n", into.stat().st_size)
     assert [step.name for step in image.steps] == ["build the image", "read the RPM database"]
-    assert progress_pipe[0] == "read the RPM database ..."
+    assert progress_lines[0] == "read the RPM database ..."
 
 
 def test_a_package_that_the_installer_left_out_is_named_and_no_image_stays(

@@ -123,23 +123,23 @@ def test_a_second_compose_waits_and_says_for_whom(
     tmp_path: Path, packages: Packages, pool: ThreadPoolExecutor
 ) -> None:
     trees, good = packages.branch(tmp_path / "f41", holder="run 1", patience=PATIENCE)
-    on, progress_pipe = threading.Event(), threading.Event()
+    on, was_told = threading.Event(), threading.Event()
     lines: list[str] = []
 
     def first(line: str) -> None:
         if line == "commit ...":
             on.set()
-            assert progress_pipe.wait(PATIENCE)
+            assert was_told.wait(PATIENCE)
 
     def second(line: str) -> None:
         lines.append(line)
         if line.startswith("waiting for run 1 (process "):
-            progress_pipe.set()
+            was_told.set()
 
     one = pool.submit(composed, trees, packages, "tool-3.0", first)
     assert on.wait(PATIENCE)
     other = pool.submit(composed, replace(trees, holder="run 2"), packages, "extra-1.0", second)
-    assert progress_pipe.wait(PATIENCE)
+    assert was_told.wait(PATIENCE)
     assert one.result(PATIENCE).parent == good.rev
     assert other.result(PATIENCE).version == "41.3", "whether the first was accepted before or not"
     assert "who works on the trees of f41" in lines[0]
@@ -149,18 +149,18 @@ def test_a_tree_that_is_being_tested_is_waited_for(
     tmp_path: Path, packages: Packages, pool: ThreadPoolExecutor
 ) -> None:
     trees, _ = packages.branch(tmp_path / "f41", holder="run 1", patience=PATIENCE)
-    progress_pipe = threading.Event()
+    was_told = threading.Event()
     lines: list[str] = []
 
     def listen(line: str) -> None:
         lines.append(line)
-        progress_pipe.set()
+        was_told.set()
 
     repository, under_test = packages.change("tool-3.0")
     with ExitStack() as keep:
         tree = trees.compose(repository, under_test, keep=keep)
         other = pool.submit(composed, replace(trees, holder="run 2"), packages, "extra-1.0", listen)
-        assert progress_pipe.wait(PATIENCE)
+        assert was_told.wait(PATIENCE)
         trees.accept(tree, repository, under_test)
     following = other.result(PATIENCE)
     assert lines[0].startswith("waiting for run 1 (process ")

@@ -43,5 +43,5 @@ def test_each_way_leads_to_its_own_service_and_nothing_else_answers(tmp_path: Pa
             forwards=[PortForward(22001, "127.0.0.1", one), PortForward(22002, "127.0.0.1", two)],
         )
     assert ended.returncode == 0
-    progress_pipe = [line for line in (tmp_path / "log").read_text().splitlines() if not line.startswith("bash:")]
-    assert progress_pipe == ["22001 one", "22002 two", "22003 nothing", f"{one} nothing", f"{two} nothing"]
+    answers = [line for line in (tmp_path / "log").read_text().splitlines() if not line.startswith("bash:")]
+    assert answers == ["22001 one", "22002 two", "22003 nothing", f"{one} nothing", f"{two} nothing"]
