@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from distgate.doctor.report import Report
-    from distgate.settings import Settings
+from distgate.cli.output import AsJson, print_json, print_table, say
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+if TYPE_CHECKING:
+    from distgate.settings import Settings
 
 
 def register(app: typer.Typer) -> None:
@@ -41,10 +38,10 @@ def doctor(
     own = _settings()
     report = examine(chosen(checks_of(own, free=limit, seconds=timeout), check or ()), timeout)
     if as_json:
-        print(json.dumps(report.as_json(), indent=1, ensure_ascii=False))
+        print_json(report.as_json())
     else:
-        _print_table(report)
-        print(report.sentence(), file=sys.stderr)
+        print_table(("check", "state", "what was seen"), list(report.rows()), alarming=("FAILED",))
+        say(report.sentence())
     raise typer.Exit(0 if report.ok else 1)
 
 
@@ -55,17 +52,5 @@ def _settings() -> Settings:
     own, lab = settings_here()
     if lab is None:
         return own
-    print(f"(of the lab in {lab}; DISTGATE_LEDGER_URL names another site's ledger)", file=sys.stderr)
+    say(f"(of the lab in {lab}; DISTGATE_LEDGER_URL names another site's ledger)")
     return own
-
-
-def _print_table(report: Report) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table("check", "state", "what was seen", box=None, pad_edge=False, header_style="bold")
-    for name, state, words in report.rows():
-        table.add_row(name, Text(state, style="bold red" if state == "FAILED" else ""), Text(words))
-    # A pipe has no width: lines that are cut or wrapped there would be of no use.
-    Console(width=None if sys.stdout.isatty() else 400).print(table)

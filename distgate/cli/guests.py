@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -11,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from distgate.cli.output import AsJson, print_json, say
 from distgate.text import printable
 
 if TYPE_CHECKING:
     from distgate.guests.registry import GuestRecord
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 Name = Annotated[str, typer.Argument(help="A guest's name, or its beginning or end, as `guests list` shows it")]
 guests = typer.Typer(no_args_is_help=True, help="The guests that run on this host.")
 
@@ -34,11 +33,11 @@ def list_guests(as_json: AsJson = False) -> None:
     """Show the guests that run here: those of runs, and those that are held for people."""
     found = _all()
     if as_json:
-        print(json.dumps({"guests": [_as_json(one) for one in found]}, indent=1))
+        print_json({"guests": [_as_json(one) for one in found]})
         return
     for one in found:
         print("\n".join(_lines(one)))
-    print(f"{len(found)} guests run on this host", file=sys.stderr)
+    say(f"{len(found)} guests run on this host")
 
 
 @guests.command("ssh", context_settings={"ignore_unknown_options": True})
@@ -91,7 +90,7 @@ def end_guests(
     ]
     for state, one in chosen:
         end_held(state, one)
-        print(f"{one.name} is gone", file=sys.stderr)
+        say(f"{one.name} is gone")
 
 
 def _states() -> list[Path]:

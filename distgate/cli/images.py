@@ -6,8 +6,6 @@ They work beside a running pipeline, on the store that its runs use, and without
 
 from __future__ import annotations
 
-import json
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -17,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from distgate.cli.output import AsJson, print_json, print_table, say
 from distgate.errors import ConfigurationError
 from distgate.text import format_size, parse_size, printable
 
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from distgate.base_images.site import Site
     from distgate.base_images.store import BaseStore
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 Branch = Annotated[str, typer.Option(help="dist-git branch, such as rawhide or f44")]
 images = typer.Typer(no_args_is_help=True, help="The base images that commits are composed onto.")
 
@@ -42,16 +40,16 @@ def list_images(as_json: AsJson = False) -> None:
     store = _store()
     listing = store.listing()
     if as_json:
-        _print_json(_listing_as_json(store, listing))
+        print_json(_listing_as_json(store, listing))
         return
     now = time.time()
     heads = ("identity", "image", "branch", "age", "size", "qualification", "leased by")
-    _print_table(heads, [_row(entry, listing, now) for entry in listing.entries])
+    print_table(heads, [_row(entry, listing, now) for entry in listing.entries])
     for odd in listing.odd:
-        _say(f"not readable: {_plain(odd.problem)}")
+        say(f"not readable: {_plain(odd.problem)}")
     count = len(listing.entries)
     what = "1 base image takes" if count == 1 else f"{count} base images take"
-    _say(f"{what} {format_size(listing.size)} of {format_size(store.limit)}")
+    say(f"{what} {format_size(listing.size)} of {format_size(store.limit)}")
 
 
 @images.command("prune")
@@ -69,7 +67,7 @@ def prune_images(
         _chosen(store.listing(), branch, again=True)
     pruned = store.prune(parse_size(limit) if limit else None, dry_run=dry_run, ended=ended or ())
     if as_json:
-        _print_json({**asdict(pruned), "within_limit": pruned.within_limit, "dry_run": dry_run})
+        print_json({**asdict(pruned), "within_limit": pruned.within_limit, "dry_run": dry_run})
     else:
         _tell_pruned(pruned, dry_run)
 
@@ -91,16 +89,16 @@ def qualify_images(
     chosen = [store.find(identity)] if identity else _chosen(store.listing(), branch, again)
     done = []
     for entry in chosen:
-        store.qualify(entry.identity, again=again, progress=_say)
+        store.qualify(entry.identity, again=again, progress=say)
         done.append(store.find(entry.identity))
     if as_json:
-        _print_json({"bases": [_as_json(entry, store.listing()) for entry in done]})
+        print_json({"bases": [_as_json(entry, store.listing()) for entry in done]})
     elif done:
-        _print_table(
+        print_table(
             ("identity", "image", "branch", "qualification", "took", "under"), [_outcome_row(one) for one in done]
         )
     else:
-        _say("there is no base image to try; --again tries those that were tried before")
+        say("there is no base image to try; --again tries those that were tried before")
     _raise_for_refused(done)
 
 
@@ -117,10 +115,10 @@ def refresh_images(
 
     site, store = _site(), _store_with_tools()
     kickstarts = {branch: kickstart} if kickstart else site.images.kickstarts
-    base = store.refresh(definition_of(branch, key_of(site.images), kickstarts), _say)
+    base = store.refresh(definition_of(branch, key_of(site.images), kickstarts), say)
     entry = store.find(base.identity)
     if as_json:
-        _print_json(_as_json(entry, store.listing()))
+        print_json(_as_json(entry, store.listing()))
     else:
         print(f"{entry.title} is current: {base.path}")
 
@@ -255,8 +253,8 @@ def _tell_pruned(pruned: Pruned, dry_run: bool) -> None:
     rows = [[one.identity, word, format_size(one.size), one.reason] for one in pruned.removed]
     rows += [[identity, "kept", "", reason] for identity, reason in pruned.kept.items()]
     if rows:
-        _print_table(("identity", "", "size", "why"), rows)
-    _say(
+        print_table(("identity", "", "size", "why"), rows)
+    say(
         f"{format_size(pruned.before)} before, {format_size(pruned.after)} after; the limit is "
         f"{format_size(pruned.limit)}" + ("" if pruned.within_limit else ", and what is kept takes more")
     )
@@ -270,26 +268,5 @@ def format_age(seconds: float) -> str:
     return f"{max(0.0, seconds):.0f} s"
 
 
-def _print_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(*heads, box=None, pad_edge=False, header_style="bold")
-    for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))
-    # A pipe has no width: lines that are cut or wrapped there would be of no use.
-    width = None if sys.stdout.isatty() else 400
-    Console(width=width).print(table)
-
-
 def _plain(text: str) -> str:
     return printable(text, newlines=False)
-
-
-def _print_json(value: dict[str, Any]) -> None:
-    print(json.dumps(value, indent=1, ensure_ascii=False, default=str))
-
-
-def _say(text: str) -> None:
-    print(_plain(text), file=sys.stderr)

@@ -5,7 +5,6 @@ Every command opens what it needs itself, so that the others start fast.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
@@ -13,10 +12,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from distgate.cli.output import AsJson, print_json, say
 from distgate.errors import ConfigurationError
 from distgate.text import printable
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from distgate.ledger.ledger import Ledger
     from distgate.settings import Settings
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 triggers = typer.Typer(no_args_is_help=True, help="What came from the bus.")
 dead = typer.Typer(no_args_is_help=True, help="Messages that the intake refused: the queue's dead letters.")
 triggers.add_typer(dead, name="dead")
@@ -56,12 +55,12 @@ def why(
     with open_ledger() as (ledger, _own):
         found = histories(ledger, repo, rev)
     if as_json:
-        _print_json({"known": bool(found), "changes": [story_as_json(one) for one in found]})
+        print_json({"known": bool(found), "changes": [story_as_json(one) for one in found]})
     elif found:
         print("\n\n".join(tell(one) for one in found))
     if not found:
-        _say(f"distgate: the ledger knows no commit {rev} of {repo}: no message about it was read")
-        _say("hint: was it pushed, and is the intake running? `distgate triggers dead list` shows what it refused")
+        say(f"distgate: the ledger knows no commit {rev} of {repo}: no message about it was read")
+        say("hint: was it pushed, and is the intake running? `distgate triggers dead list` shows what it refused")
         raise typer.Exit(1)
 
 
@@ -83,7 +82,7 @@ def audit(
             ledger_snapshot(ledger, beginning), now, patience=max(600.0, 10 * own.run_lease, 10 * own.sweep_after)
         )
     if as_json:
-        _print_json(found.as_json())
+        print_json(found.as_json())
     else:
         print("\n".join(tell_audit(found, SHOWN)))
     raise typer.Exit(0 if found.balanced else 1)
@@ -125,7 +124,7 @@ def replay(
         started = prefect.create_flow_run(own.manual_deployment_of(of), parameters, idempotency_key=key)
     page = f"{own.ui_url.rstrip('/')}/runs/flow-run/{started.id}"
     if as_json:
-        _print_json({"change": change.key, "pipeline": of, "flow_run": started.id, "url": page})
+        print_json({"change": change.key, "pipeline": of, "flow_run": started.id, "url": page})
     else:
         print(f"{change.title} is tested again ({of}): {page}")
 
@@ -152,13 +151,13 @@ def dead_list(as_json: AsJson = False) -> None:
             }
         )
     if as_json:
-        _print_json({"queue": f"{own.queue}.dead", "letters": found})
+        print_json({"queue": f"{own.queue}.dead", "letters": found})
         return
     for one in found:
         shown = {name: printable(str(value), newlines=False) for name, value in one.items()}
         print(f"{shown['message_id']}  {shown['topic']}  {shown['died_at']}  {shown['bytes']} bytes")
         print(f"    {shown['reason']} (seen {shown['seen']} times)")
-    _say(f"{len(found)} dead letters in {own.queue}.dead")
+    say(f"{len(found)} dead letters in {own.queue}.dead")
 
 
 @dead.command("requeue")
@@ -180,11 +179,11 @@ def dead_requeue(
         back = requeue(own.amqp_url, own.queue, wanted)
     missing = sorted((wanted or set()) - set(back))
     if as_json:
-        _print_json({"requeued": back, "missing": missing})
+        print_json({"requeued": back, "missing": missing})
     else:
-        _say(f"{len(back)} messages are back in {own.queue}")
+        say(f"{len(back)} messages are back in {own.queue}")
     for one in missing:
-        _say(f"no dead letter has the ID {printable(one, newlines=False)}")
+        say(f"no dead letter has the ID {printable(one, newlines=False)}")
     raise typer.Exit(1 if missing else 0)
 
 
@@ -215,7 +214,7 @@ def _settings() -> Settings:
 
     own, lab = settings_here()
     if lab is not None:
-        _say(f"(of the lab in {lab}; DISTGATE_LEDGER_URL names another ledger)")
+        say(f"(of the lab in {lab}; DISTGATE_LEDGER_URL names another ledger)")
     return own
 
 
@@ -245,11 +244,3 @@ def _read(file: str) -> bytes:
         raise ConfigurationError(
             f"cannot read {file}: {error.strerror}", hint="name a message file, - to pipe one in, or a run's ID"
         ) from error
-
-
-def _print_json(value: dict[str, Any]) -> None:
-    print(json.dumps(value, indent=1, ensure_ascii=False))
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)

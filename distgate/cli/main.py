@@ -14,6 +14,7 @@ from typing import Annotated, Literal, NoReturn
 import typer
 
 from distgate.cli import doctor, guests, images, ledger, package_lists, reference, reports, reproduce, tests, worker
+from distgate.cli.output import AsJson, print_json
 from distgate.errors import ConfigurationError, DistgateError
 from distgate.text import printable
 
@@ -27,8 +28,6 @@ messages = typer.Typer(no_args_is_help=True, help="The messages on the bus.")
 app.add_typer(messages, name="messages")
 for commands in (ledger, tests, guests, images, package_lists, reproduce, doctor, reports, worker):
     commands.register(app)
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 
 
 @app.command()
@@ -44,7 +43,10 @@ def explain(
     from distgate.settings import settings
 
     decision = decide_text(_read_bytes(file), settings(), pipeline)
-    print(json.dumps(decision.as_json(), indent=1, ensure_ascii=False) if as_json else "\n".join(narrate(decision)))
+    if as_json:
+        print_json(decision.as_json())
+    else:
+        print("\n".join(narrate(decision)))
 
 
 @messages.command("render")
@@ -63,7 +65,7 @@ def render_message(
         ) from error
     body = render(parse_facts(given))
     if as_json:
-        print(json.dumps(body, indent=1, sort_keys=True, ensure_ascii=False))
+        print_json(body, sort_keys=True)
     else:
         print("\n".join(f"{name}={printable(body[name], newlines=False)}" for name in sorted(body)))
 

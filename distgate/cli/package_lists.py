@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from distgate.cli.output import AsJson, print_json, say
 from distgate.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from distgate.changes.package_lists import PackageList
     from distgate.settings import Settings
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 lists = typer.Typer(no_args_is_help=True, help="Which packages a branch of Atomic Host is made of.")
 
 
@@ -32,12 +30,12 @@ def list_lists(as_json: AsJson = False) -> None:
     directory = _directory(_settings())
     found = lists_in(directory)
     if as_json:
-        _print_json({"directory": str(directory), "lists": [_as_json(*one) for one in found.items()]})
+        print_json({"directory": str(directory), "lists": [_as_json(*one) for one in found.items()]})
         return
     for branch, one in found.items():
         facts = _as_json(branch, one)
         print(f"{branch:<10} {facts['patterns']:>5}  {facts['refreshed'] or 'written by hand'}")
-    _say(f"{len(found)} lists in {directory}")
+    say(f"{len(found)} lists in {directory}")
 
 
 @lists.command("refresh")
@@ -71,10 +69,10 @@ def refresh_lists(
     done = {}
     for branch in chosen:
         tree = read_treefile(treefile or treefile_for(branch), release_of(branch))
-        done[branch] = refresh(directory, branch, tree, repositories_of(tree, places), _say)
-        _say(f"{done[branch].path}: {len(done[branch].patterns)} lines")
+        done[branch] = refresh(directory, branch, tree, repositories_of(tree, places), say)
+        say(f"{done[branch].path}: {len(done[branch].patterns)} lines")
     if as_json:
-        _print_json({"directory": str(directory), "lists": [_as_json(*one) for one in done.items()]})
+        print_json({"directory": str(directory), "lists": [_as_json(*one) for one in done.items()]})
 
 
 def _place(text: str) -> tuple[str, str]:
@@ -105,11 +103,3 @@ def _as_json(branch: str, found: PackageList) -> dict[str, Any]:
         "patterns": len(found.patterns),
         "refreshed": refreshed(found) or None,
     }
-
-
-def _print_json(value: dict[str, Any]) -> None:
-    print(json.dumps(value, indent=1, ensure_ascii=False))
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)

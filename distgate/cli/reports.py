@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import sys
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from distgate.cli.output import AsJson, print_json, say
 from distgate.errors import ConfigurationError
 from distgate.text import printable
 
@@ -29,7 +28,7 @@ def reports(
     again: Annotated[
         str, typer.Option(metavar="CHANNEL", help="Let the reporter try once more what this channel refused.")
     ] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show each channel of DISTGATE_REPORTS: reports delivered and waiting, and those that were refused."""
     from distgate.cli.ledger import open_ledger
@@ -43,11 +42,11 @@ def reports(
                     f"nothing was ever reported to {again!r}", hint="`distgate reports` lists all"
                 )
             back = ReportOutbox(ledger, again).again()
-            print(f"{back} reports to {again} are tried again", file=sys.stderr)
+            say(f"{back} reports to {again} are tried again")
             states = channel_states(ledger)
     now = time.time()
     if as_json:
-        print(json.dumps({"channels": [_as_json(one, now) for one in states]}, indent=1, ensure_ascii=False))
+        print_json({"channels": [_as_json(one, now) for one in states]})
     else:
         print("\n".join(line for one in states for line in _lines(one, now)) or "nobody was ever reported to")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 import time
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from distgate.cli.output import AsJson, print_json
 from distgate.text import printable
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def reproduce(
     ] = None,
     memory: Annotated[int, typer.Option(min=64, help="Memory of a guest in MiB")] = 768,
     cpus: Annotated[int, typer.Option(min=1, help="Virtual processors of a guest")] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Do a run's stages again from its recorded inputs and compare the verdicts.
 
@@ -79,7 +79,7 @@ def reproduce(
     tell(f"working in {place}")
     seen = Reproduction(found, place, bench, tell, suite or ()).run()
     if as_json:
-        print(json.dumps(_as_json(seen, held), indent=1))
+        print_json(_as_json(seen, held))
     else:
         print("\n".join(map(printable, _comparison(seen))))
     _tell_held(held, tell)
@@ -180,7 +180,7 @@ def _tell_build(found: RecordedRun, tell: Tell, as_json: bool) -> None:
     if as_json:
         task_fields = {"koji_task": build.task_id, "server": build.server} if build else {}
         known = {"run": record.run_id, "built": False, "log": str(told) if told else None, "commands": commands}
-        print(json.dumps({**known, **task_fields}, indent=1))
+        print_json({**known, **task_fields})
 
 
 def _built_from(found: RecordedRun) -> str:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
+from distgate.cli.output import AsJson, print_json
 from distgate.errors import ConfigurationError
 from distgate.text import printable
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 Kind = Literal["sti", "tmt"]
 
 
@@ -35,7 +34,7 @@ def find_tests(
 
     found = discover(checkout, tag, namespace)
     if as_json:
-        print(json.dumps(found.as_json(), indent=1))
+        print_json(found.as_json())
         return
     for line in [f"{suite.kind} {suite.name}{_aside(suite.problem or suite.note)}" for suite in found.suites]:
         print(printable(line, newlines=False))
@@ -66,7 +65,7 @@ def judge_suite(
         tail_of(console, 2000) if console else "",
     )
     if as_json:
-        print(json.dumps(asdict(seen) | {"retryable": seen.retryable}, indent=1))
+        print_json(asdict(seen) | {"retryable": seen.retryable})
         return
     blame = f" (blame: {seen.blame})" if seen.blame else ""
     print(printable(f"{seen.verdict}{blame}: {seen.evidence}", newlines=False))
