@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from distgate_messages.fields import NVR_FIELDS
+
 Pipeline = Literal["allpackages", "atomic"]
 #: Both, the first one first.
 PIPELINES: tuple[Pipeline, ...] = get_args(Pipeline)
@@ -43,25 +45,6 @@ LIMITS = (KOJI_LIMIT, GUESTS_LIMIT, OSTREE_LIMIT)
 
 #: What the original's shell scripts sent for a value that they did not have yet.
 QUOTES = "''"
-
-#: In every message of both pipelines.
-BASE_FIELDS = (
-    "CI_NAME",
-    "CI_TYPE",
-    "branch",
-    "build_id",
-    "build_url",
-    "message-content",
-    "namespace",
-    "ref",
-    "repo",
-    "rev",
-    "status",
-    "test_guidance",
-    "topic",
-    "username",
-)
-NVR_FIELDS = ("nvr", "original_spec_nvr")
 CONSTANTS: Mapping[str, str] = {"CI_TYPE": "custom", "message-content": "", "test_guidance": QUOTES}
 
 _UNBUILT = dict.fromkeys(NVR_FIELDS, "")

@@ -9,7 +9,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from distgate.errors import ConfigurationError
-from distgate.pipelines import BASE_FIELDS, CONSTANTS, STAGES, Pipeline, Stage, Status, topic_of
+from distgate.pipelines import CONSTANTS, STAGES, Pipeline, Stage, Status, topic_of
+from distgate_messages.fields import BASE_FIELDS
 
 #: Fields that no message may leave empty (CONTRACT.md, "Fields that must never be empty").
 NEVER_EMPTY = ("branch", "build_id", "build_url", "namespace", "ref", "repo", "rev", "status", "topic", "username")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from distgate_messages.stage import BASE_FIELDS, NVR_FIELDS, StageMessage, flat_schema
+from distgate_messages.fields import BASE_FIELDS, NVR_FIELDS
+from distgate_messages.stage import StageMessage, flat_schema
 
 #: Which of these a message has depends on its stage.
 LATER_FIELDS = ("compose_rev", "compose_url", "image_name", "image_url", "package_url", "type")

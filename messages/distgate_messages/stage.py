@@ -8,26 +8,8 @@ from typing import Any, ClassVar
 from fedora_messaging import message
 from fedora_messaging.schema_utils import user_avatar_url
 
-STATUSES = ("SUCCESS", "FAILURE", "UNSTABLE", "ABORTED")
+from distgate_messages.fields import STATUSES
 
-#: In every message of both pipelines; all values are text.
-BASE_FIELDS = (
-    "CI_NAME",
-    "CI_TYPE",
-    "branch",
-    "build_id",
-    "build_url",
-    "message-content",
-    "namespace",
-    "ref",
-    "repo",
-    "rev",
-    "status",
-    "test_guidance",
-    "topic",
-    "username",
-)
-NVR_FIELDS = ("nvr", "original_spec_nvr")
 #: Base fields that no message leaves empty.
 FILLED = ("branch", "build_id", "build_url", "namespace", "ref", "repo", "rev", "topic", "username")
 

@@ -16,7 +16,8 @@ from prefect.client.schemas.objects import State
 from distgate.bus.order import STATES
 from distgate.changes.change import Change
 from distgate.errors import Blame
-from distgate.pipelines import NVR_FIELDS, STAGES, Stage, TestKind
+from distgate.pipelines import STAGES, Stage, TestKind
+from distgate_messages.fields import NVR_FIELDS
 from tasks.claim import claim_change
 from tasks.hooks import RUN_HOOKS
 from tasks.page.all_packages import ImageReport

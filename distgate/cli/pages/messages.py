@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from distgate.bus.render import NEVER_EMPTY, Facts
-from distgate.pipelines import BASE_FIELDS, CONSTANTS, STAGES, Pipeline, Stage, topic_of
+from distgate.pipelines import CONSTANTS, STAGES, Pipeline, Stage, topic_of
+from distgate_messages.fields import BASE_FIELDS
 
 _TITLES: dict[Pipeline, tuple[str, str]] = {
     "allpackages": ("All Packages", "distgate_messages.allpackages.StageV1"),
