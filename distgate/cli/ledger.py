@@ -48,7 +48,7 @@ def why(
 ) -> None:
     """Say what became of a commit: the decision, its runs, and their messages. Exit 1 when it is not known."""
     from distgate.operations.ledger_queries import histories, is_revision
-    from distgate.operations.ledger_text import story_as_json, tell
+    from distgate.operations.ledger_text import format_history, story_as_json
 
     if not is_revision(rev):
         raise ConfigurationError(f"{rev!r} is no commit", hint="4 to 40 hexadecimal digits, as git prints them")
@@ -57,7 +57,7 @@ def why(
     if as_json:
         print_json({"known": bool(found), "changes": [story_as_json(one) for one in found]})
     elif found:
-        print("\n\n".join(tell(one) for one in found))
+        print("\n\n".join(format_history(one) for one in found))
     if not found:
         say(f"distgate: the ledger knows no commit {rev} of {repo}: no message about it was read")
         say("hint: was it pushed, and is the intake running? `distgate triggers dead list` shows what it refused")
@@ -73,7 +73,7 @@ def audit(
     """Hold every trigger, run and message against the contract; exit 0 when the books balance, 1 when not."""
     from distgate.operations.audit import audit as hold
     from distgate.operations.ledger_queries import ledger_snapshot
-    from distgate.operations.ledger_text import tell_audit
+    from distgate.operations.ledger_text import format_audit
 
     now = time.time()
     beginning = parse_since(since, now) if since else 0.0
@@ -84,7 +84,7 @@ def audit(
     if as_json:
         print_json(found.as_json())
     else:
-        print("\n".join(tell_audit(found, SHOWN)))
+        print("\n".join(format_audit(found, SHOWN)))
     raise typer.Exit(0 if found.balanced else 1)
 
 

@@ -35,12 +35,12 @@ def story_as_json(history: History) -> dict[str, Any]:
     }
 
 
-def tell(history: History) -> str:
+def format_history(history: History) -> str:
     """One change in lines for people."""
     return "\n".join(_lines(history))
 
 
-def tell_audit(audit: Audit, shown: int) -> Iterator[str]:
+def format_audit(audit: Audit, shown: int) -> Iterator[str]:
     """The audit in lines for people, at most ``shown`` of each list."""
     yield "the books balance" if audit.balanced else f"the books do not balance: {len(audit.problems)} problems"
     for name, counts in (("triggers", audit.triggers), ("runs", audit.runs), ("messages", audit.messages)):
