@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,17 +29,34 @@ if TYPE_CHECKING:
 START_SECONDS = 180.0
 
 #: Servers that are dear to start: the tests that share one run in one process of pytest-xdist, one after another.
-#: The first that fits counts. Those that need no more than a Prefect server have one of their own, beside the lab's.
-SHARED = {"world": {"lab", "broker"}, "gate": {"gate"}, "server": {"prefect_server", "lab_state"}}
+#: The first that fits counts. Those that need no more than a broker or a Prefect server have one of their own, beside
+#: the lab's.
+SHARED = {"world": {"lab"}, "gate": {"gate"}, "server": {"prefect_server", "lab_state"}, "broker": {"broker"}}
 
 
 @pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the marks in a hook of the same name
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of one file stay together, too: they share what their module set up."""
+    """Tests of one file stay together, too: they share what their module set up.
+
+    Groups begin in the order in which their first tests stand here: those above, files with guests, then large files,
+    so that no process is left alone with a long one at the end.
+    """
+    groups = {item.nodeid: _group_of(item) for item in items}
+    size = Counter(groups.values())
+    guests = {groups[item.nodeid] for item in items if item.get_closest_marker("guest")}
+    order = [
+        *SHARED,
+        *sorted(set(groups.values()) - set(SHARED), key=lambda name: (name not in guests, -size[name], name)),
+    ]
+    rank = {name: number for number, name in enumerate(order)}
+    items.sort(key=lambda item: rank[groups[item.nodeid]])
     for item in items:
-        wanted = set(getattr(item, "fixturenames", ()))
-        group = next((name for name, servers in SHARED.items() if servers & wanted), item.nodeid.split("::")[0])
-        item.add_marker(pytest.mark.xdist_group(group))
+        item.add_marker(pytest.mark.xdist_group(groups[item.nodeid]))
+
+
+def _group_of(item: pytest.Item) -> str:
+    wanted = set(getattr(item, "fixturenames", ()))
+    return next((name for name, servers in SHARED.items() if servers & wanted), item.nodeid.split("::")[0])
 
 
 @pytest.fixture(scope="session")

@@ -149,7 +149,7 @@ def test_reap_spares_the_living_and_takes_what_is_left_when_the_watchdog_died_to
 def watchdog_of(root: Path) -> int:
     for entry in Path("/proc").glob("[0-9]*"):
         words = (entry / "cmdline").read_bytes().split(b"\0")
-        if str(root).encode() in words and any(word.endswith(b"guest_watchdog.py") for word in words):
+        if str(root).encode() in words and any(word.endswith(b"watchdog.py") for word in words):
             return int(entry.name)
     raise AssertionError("no watchdog")
 
