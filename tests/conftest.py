@@ -29,9 +29,8 @@ if TYPE_CHECKING:
 START_SECONDS = 180.0
 
 #: Servers that are dear to start: the tests that share one run in one process of pytest-xdist, one after another.
-#: The first that fits counts. Those that need no more than a broker or a Prefect server have one of their own, beside
-#: the lab's.
-SHARED = {"world": {"lab"}, "gate": {"gate"}, "server": {"prefect_server", "lab_state"}, "broker": {"broker"}}
+#: The first that fits counts. Those that need no more than a broker or a Prefect server share these, beside the lab.
+SHARED = {"world": {"lab"}, "gate": {"gate"}, "server": {"broker", "prefect_server", "lab_state"}}
 
 
 @pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the marks in a hook of the same name
