@@ -54,10 +54,10 @@ class HostTests(SiteBlock):
         commit, InfrastructureError when the repository cannot be read."""
         return checkout_of_site(self.suite_url, self.suite_rev, into)
 
-    def conformance_on(self, machine: GuestMachine, room: Path, progress: Progress) -> Conformance:
+    def conformance_on(self, machine: GuestMachine, directory: Path, progress: Progress) -> Conformance:
         """What tests the conformance of an image by the profile; its guests are started on ``machine``.
 
-        A profile in a repository is checked out into ``room``. Raises ConfigurationError for what is wrong in the
+        A profile in a repository is checked out into ``directory``. Raises ConfigurationError for what is wrong in the
         profile, the variables or the inventory.
         """
         from distgate.conformance.run import ConformanceSetup
@@ -70,4 +70,4 @@ class HostTests(SiteBlock):
             variables=self.variables,
             files=Path(self.files) if self.files else None,
         )
-        return setup.open(machine.directory, room, progress)
+        return setup.open(machine.directory, directory, progress)

@@ -103,8 +103,8 @@ class OSTreeRepo(SiteBlock):
         from distgate.ostree.repo_files import repositories_of
         from distgate.ostree.treefile import read_treefile, release_of, treefile_for
 
-        given = self.treefiles.get(branch) or self.treefiles.get("*")
-        treefile = read_treefile(Path(given) if given else treefile_for(branch), release_of(branch))
+        named = self.treefiles.get(branch) or self.treefiles.get("*")
+        treefile = read_treefile(Path(named) if named else treefile_for(branch), release_of(branch))
         return treefile, repositories_of(treefile, self.repositories)
 
     def deployer(self) -> DiskDeployer:
@@ -140,8 +140,8 @@ class OSTreeRepo(SiteBlock):
         """The images of a branch's trees, and where clients find them."""
         from distgate.atomic.images import TreeImages
 
-        place = f"{self.url.rstrip('/')}/{branch}/images"
-        return TreeImages(self._directory(branch) / "images", place, self.images_kept)
+        base_url = f"{self.url.rstrip('/')}/{branch}/images"
+        return TreeImages(self._directory(branch) / "images", base_url, self.images_kept)
 
     def _directory(self, branch: str) -> Path:
         return Path(self.root) / branch

@@ -28,8 +28,8 @@ def page() -> str:
 
 
 def _block(kind: type[SiteBlock]) -> str:
-    own = {name: field for name, field in kind.model_fields.items() if field.description}
-    rows = [(f"`{name}`", _default(field), _meaning(field)) for name, field in own.items()]
+    fields = {name: field for name, field in kind.model_fields.items() if field.description}
+    rows = [(f"`{name}`", _default(field), _meaning(field)) for name, field in fields.items()]
     head = f"## {kind._block_type_name}: `{kind._block_type_slug}`\n\n{kind._description}\n"
     return f"{head}\n{table(('field', 'default', 'holds'), rows)}\n"
 

@@ -53,8 +53,8 @@ class SiteBlock(Block):
 
 @cache
 def _document(kind: type[SiteBlock], site: str) -> SiteBlock:
-    found = cast(SiteBlock, kind.load(site))
-    return stand_in_for(kind, found, settings().stand_ins) if found.stand_in else found
+    document = cast(SiteBlock, kind.load(site))
+    return stand_in_for(kind, document, settings().stand_ins) if document.stand_in else document
 
 
 def stand_in_for(kind: type[SiteBlock], document: SiteBlock, allowed: Collection[str]) -> SiteBlock:
@@ -69,14 +69,14 @@ def stand_in_for(kind: type[SiteBlock], document: SiteBlock, allowed: Collection
             kind, document, f"this worker lets in nothing of the module {module!r} (DISTGATE_STAND_INS)"
         )
     try:
-        wanted = getattr(import_module(module), name)
+        kind_named = getattr(import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise _no_stand_in(kind, document, str(error)) from error
-    if not (isinstance(wanted, type) and issubclass(wanted, kind)):
+    if not (isinstance(kind_named, type) and issubclass(kind_named, kind)):
         raise _no_stand_in(kind, document, f"it is no subclass of {kind.__name__}")
-    made = wanted.model_validate({field: getattr(document, field) for field in kind.model_fields})
-    made._block_document_name = document._block_document_name
-    return made
+    opened = kind_named.model_validate({field: getattr(document, field) for field in kind.model_fields})
+    opened._block_document_name = document._block_document_name
+    return opened
 
 
 def _no_stand_in(kind: type[SiteBlock], document: SiteBlock, why: str) -> ConfigurationError:

@@ -79,8 +79,8 @@ class PrefectApi:
 
     def __init__(self, url: str, *, patience: float = 60.0, authorization: str | None = None) -> None:
         self.url, self.patience = url.rstrip("/"), patience
-        known = settings().prefect_authorization if authorization is None else authorization
-        headers = {"Authorization": known} if known else {}
+        authorization_text = settings().prefect_authorization if authorization is None else authorization
+        headers = {"Authorization": authorization_text} if authorization_text else {}
         # trust_env=False: no proxy of the environment stands between us and our own server.
         self._client = httpx.Client(timeout=ANSWER_SECONDS, trust_env=False, headers=headers)
         self._deployments: dict[str, str] = {}
@@ -143,12 +143,12 @@ class PrefectApi:
             | ({"state_details": {"scheduled_time": at.isoformat()}} if at is not None else {}),
         }
         wish |= {"work_queue_name": queue} if queue else {}
-        found = self._call(
+        answer = self._call(
             "POST",
             f"/deployments/{self.deployment_id(deployment)}/create_flow_run",
             json=wish | ({"name": name} if name else {}),
         )
-        return _flow_run(_content(found))
+        return _flow_run(_content(answer))
 
     def deployment_id(self, deployment: str) -> str:
         """The ID of "flow/deployment"; raises ConfigurationError when it was not deployed."""
@@ -162,8 +162,8 @@ class PrefectApi:
     def queues(self, pool: str) -> list[str]:
         """The names of a work pool's queues. Raises ConfigurationError when there is no such pool."""
         hint = "`prefect work-pool create` makes one"
-        found = self._call("POST", f"/work_pools/{quote(pool)}/queues/filter", json={"limit": PAGE}, hint=hint)
-        return [str(one["name"]) for one in _content(found)]
+        answer = self._call("POST", f"/work_pools/{quote(pool)}/queues/filter", json={"limit": PAGE}, hint=hint)
+        return [str(queue["name"]) for queue in _content(answer)]
 
     def describe_queue(self, pool: str, queue: str, description: str) -> None:
         """Give a queue of a work pool these words, which people see beside it; it is made unless it is there."""
@@ -176,9 +176,9 @@ class PrefectApi:
 
     def limits(self) -> list[Limit]:
         """The server's global concurrency limits, by name; PAGE of them at most."""
-        found = _content(self._call("POST", "/v2/concurrency_limits/filter", json={"limit": PAGE, "offset": 0}))
-        known = [Limit(str(one["name"]), int(one["limit"]), int(one["active_slots"])) for one in found]
-        return sorted(known, key=lambda one: one.name)
+        rows = _content(self._call("POST", "/v2/concurrency_limits/filter", json={"limit": PAGE, "offset": 0}))
+        limits = [Limit(str(row["name"]), int(row["limit"]), int(row["active_slots"])) for row in rows]
+        return sorted(limits, key=lambda limit: limit.name)
 
     def pool_of(self, deployment: str) -> str:
         """The name of the work pool in which runs of "flow/deployment" wait."""
@@ -211,8 +211,8 @@ class PrefectApi:
 
     def flow_run(self, run_id: str) -> FlowRun | None:
         """The run with this ID, or None when the server does not know it."""
-        found = self.flow_runs(ids=[run_id])
-        return found[0] if found else None
+        runs = self.flow_runs(ids=[run_id])
+        return runs[0] if runs else None
 
     def flow_runs(
         self,
@@ -251,15 +251,15 @@ class PrefectApi:
         self._call("POST", f"/flow_runs/{run_id}/set_state", json={"state": state, "force": True})
 
     def _pages(self, wish: Mapping[str, Any], limit: int) -> list[FlowRun]:
-        found: list[FlowRun] = []
-        while len(found) < limit:
-            size = min(PAGE, limit - len(found))
-            query = {"flow_runs": wish, "sort": "START_TIME_DESC", "limit": size, "offset": len(found)}
+        runs: list[FlowRun] = []
+        while len(runs) < limit:
+            size = min(PAGE, limit - len(runs))
+            query = {"flow_runs": wish, "sort": "START_TIME_DESC", "limit": size, "offset": len(runs)}
             page = _content(self._call("POST", "/flow_runs/filter", json=query))
-            found += [_flow_run(one) for one in page]
+            runs += [_flow_run(run) for run in page]
             if len(page) < size:
                 break
-        return found
+        return runs
 
     def _call(self, method: str, path: str, *, json: Any = None, hint: str = "") -> httpx.Response:
         retrying = Retrying(
@@ -284,13 +284,13 @@ class PrefectApi:
             ) from error
         if answer.is_success:
             return answer
-        said = f"Prefect answers {answer.status_code} to {method} {path}"
+        sentence = f"Prefect answers {answer.status_code} to {method} {path}"
         if answer.status_code >= 500 or answer.status_code in (408, 429):
-            raise InfrastructureError(said, evidence=answer.text[:2000])
+            raise InfrastructureError(sentence, evidence=answer.text[:2000])
         if answer.status_code in (401, 403):
             hint = "PREFECT_API_AUTH_STRING or PREFECT_API_KEY is what the server wants to see"
         kind = NotFound if answer.status_code == 404 else ConfigurationError
-        raise kind(f"{said}: {answer.text[:200]}", hint=hint, evidence=answer.text[:2000])
+        raise kind(f"{sentence}: {answer.text[:200]}", hint=hint, evidence=answer.text[:2000])
 
 
 def _content(answer: httpx.Response) -> Any:
@@ -315,19 +315,19 @@ def _refuse_evaluated(value: Any, where: str) -> None:
             _refuse_evaluated(inner, where)
 
 
-def _flow_run(known: Mapping[str, Any]) -> FlowRun:
-    state = known.get("state") or {}
+def _flow_run(fields: Mapping[str, Any]) -> FlowRun:
+    state = fields.get("state") or {}
     return FlowRun(
-        id=known["id"],
-        name=known["name"],
-        state_type=known.get("state_type") or "",
-        state_name=known.get("state_name") or "",
-        tags=tuple(known.get("tags") or ()),
-        created=_moment(known["created"]),
-        run_count=known.get("run_count") or 0,
-        parameters=known.get("parameters") or {},
-        deployment_id=known.get("deployment_id"),
-        idempotency_key=known.get("idempotency_key"),
+        id=fields["id"],
+        name=fields["name"],
+        state_type=fields.get("state_type") or "",
+        state_name=fields.get("state_name") or "",
+        tags=tuple(fields.get("tags") or ()),
+        created=_moment(fields["created"]),
+        run_count=fields.get("run_count") or 0,
+        parameters=fields.get("parameters") or {},
+        deployment_id=fields.get("deployment_id"),
+        idempotency_key=fields.get("idempotency_key"),
         state_at=_moment(state["timestamp"]) if state.get("timestamp") else None,
     )
 

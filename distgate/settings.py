@@ -230,10 +230,10 @@ class Settings(BaseSettings):
 
     @field_validator("deployed_for")
     @classmethod
-    def _is_at_home(cls, value: str, known: ValidationInfo) -> str:
+    def _is_at_home(cls, value: str, info: ValidationInfo) -> str:
         # A staging run with production's ledger would be believed.
-        if value and value != (own := known.data.get("environment")):
-            raise ValueError(f"the run is for {value}, and its worker for {own} (DISTGATE_ENVIRONMENT)")
+        if value and value != (environment := info.data.get("environment")):
+            raise ValueError(f"the run is for {value}, and its worker for {environment} (DISTGATE_ENVIRONMENT)")
         return value
 
     @property
@@ -254,8 +254,8 @@ class Settings(BaseSettings):
 
     def branches_of(self, pipeline: Pipeline) -> tuple[str, ...]:
         """The branches that a pipeline watches, as shell patterns."""
-        own = self.atomic_branches if pipeline == "atomic" else None
-        return self.branches if own is None else own
+        branches = self.atomic_branches if pipeline == "atomic" else None
+        return self.branches if branches is None else branches
 
     def manual_deployment_of(self, pipeline: Pipeline) -> str:
         """The deployment of a pipeline for forced re-runs."""
@@ -277,8 +277,8 @@ class Settings(BaseSettings):
 
 
 def _state(named: Path | None, usual: str) -> Path:
-    place = "/var/lib/distgate" if os.geteuid() == 0 else "~/.local/state/distgate"
-    return (named or Path(place, usual)).expanduser()
+    default = "/var/lib/distgate" if os.geteuid() == 0 else "~/.local/state/distgate"
+    return (named or Path(default, usual)).expanduser()
 
 
 @lru_cache(maxsize=1)
@@ -290,7 +290,7 @@ def settings() -> Settings:
         first = error.errors(include_url=False)[0]
         name = ".".join(str(part) for part in first["loc"])
         variable = name if name.isupper() else f"DISTGATE_{name.upper()}"
-        said = f"the setting {variable} is wrong: {first['msg'].removeprefix('Value error, ')}"
-        raise ConfigurationError(said, hint="distgate/settings.py describes every setting") from error
+        sentence = f"the setting {variable} is wrong: {first['msg'].removeprefix('Value error, ')}"
+        raise ConfigurationError(sentence, hint="distgate/settings.py describes every setting") from error
     except SettingsError as error:  # a list that is no JSON
         raise ConfigurationError(f"a setting is wrong: {error}", hint='lists are JSON, such as ["rpms"]') from error

@@ -45,9 +45,9 @@ def all_packages(
             DISTGATE_RERUN_FAILED by default.
         start_from: The stage to begin at, such as image.test.smoke, with the results of the change's last run.
     """
-    asked = change_asked(change, site)
+    resolved = change_asked(change, site)
     job = claim_change(
-        asked.change, site, again, reserve, rerun_failed, start_from=start_from, koji_task=asked.koji_task
+        resolved.change, site, again, reserve, rerun_failed, start_from=start_from, koji_task=resolved.koji_task
     )
     if job is None:
         return Completed(name=DUPLICATE, message=HELD)

@@ -53,9 +53,16 @@ def atomic_host(
         image: Whether an image is made of the tree; by default when the last one is older than DISTGATE_IMAGE_EVERY.
         start_from: The stage to begin at, such as compose, with the results of the change's last run.
     """
-    asked = change_asked(change, site)
+    resolved = change_asked(change, site)
     job = claim_change(
-        asked.change, site, again, reserve, rerun_failed, "atomic", start_from=start_from, koji_task=asked.koji_task
+        resolved.change,
+        site,
+        again,
+        reserve,
+        rerun_failed,
+        "atomic",
+        start_from=start_from,
+        koji_task=resolved.koji_task,
     )
     if job is None:
         return Completed(name=DUPLICATE, message=HELD)

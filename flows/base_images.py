@@ -22,11 +22,11 @@ def base_images(branches: list[str] | None = None, site: str | None = None) -> S
         site: The name of the block documents to work with; the worker's own by default.
     """
     where = site or settings().site
-    wanted = branches or branches_with_bases(where)
-    done = [(branch, refresh_base(where, branch, return_state=True)) for branch in wanted]
+    chosen = branches or branches_with_bases(where)
+    done = [(branch, refresh_base(where, branch, return_state=True)) for branch in chosen]
     rows = [state.result() for _, state in done if state.is_completed()]
     rows += [{"branch": branch, "outcome": state.message or ""} for branch, state in done if not state.is_completed()]
-    create_table_artifact(rows, key="base-images", description=f"Base images of {', '.join(wanted) or 'no branch'}")
+    create_table_artifact(rows, key="base-images", description=f"Base images of {', '.join(chosen) or 'no branch'}")
     failed = [branch for branch, state in done if not state.is_completed()]
-    said = f"{len(wanted) - len(failed)} of {len(wanted)} base images are current"
-    return Failed(message=f"{said}; not {', '.join(failed)}") if failed else Completed(message=said)
+    sentence = f"{len(chosen) - len(failed)} of {len(chosen)} base images are current"
+    return Failed(message=f"{sentence}; not {', '.join(failed)}") if failed else Completed(message=sentence)

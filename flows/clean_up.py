@@ -40,8 +40,8 @@ def clean_up(dry_run: bool = False, site: str | None = None) -> State[Any]:
         prune_images(where, dry_run, return_state=True),
         prune_trees(where, dry_run, return_state=True),
     ]
-    freed = [one for state in done if state.is_completed() for one in state.result()]
-    said = freed_sentence(freed, dry_run)
-    create_table_artifact([one.row() for one in freed], key="clean-up", description=said)
+    freed = [removed for state in done if state.is_completed() for removed in state.result()]
+    sentence = freed_sentence(freed, dry_run)
+    create_table_artifact([removed.row() for removed in freed], key="clean-up", description=sentence)
     failed = [state.message or "" for state in done if not state.is_completed()]
-    return Failed(message=f"{said}; {'; '.join(failed)}") if failed else Completed(message=said)
+    return Failed(message=f"{sentence}; {'; '.join(failed)}") if failed else Completed(message=sentence)

@@ -20,10 +20,10 @@ def package_lists(branches: list[str] | None = None, site: str | None = None) ->
         branches: The branches; by default those whose lists were refreshed before.
         site: The name of the block documents to work with; the worker's own by default.
     """
-    wanted = branches or branches_refreshed(lists_directory())
-    if not wanted:
+    chosen = branches or branches_refreshed(lists_directory())
+    if not chosen:
         return Completed(message="no list was made from a treefile before: the parameter branches says which to make")
-    done = [(branch, refresh_list(branch, site, return_state=True)) for branch in wanted]
+    done = [(branch, refresh_list(branch, site, return_state=True)) for branch in chosen]
     failed = [f"{branch}: {state.message}" for branch, state in done if not state.is_completed()]
-    said = f"{len(wanted) - len(failed)} of {len(wanted)} package lists are made anew"
-    return Failed(message=f"{said}; {'; '.join(failed)}") if failed else Completed(message=said)
+    sentence = f"{len(chosen) - len(failed)} of {len(chosen)} package lists are made anew"
+    return Failed(message=f"{sentence}; {'; '.join(failed)}") if failed else Completed(message=sentence)

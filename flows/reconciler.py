@@ -17,6 +17,8 @@ from tasks.operations.reconcile import reconcile_once
 def reconciler() -> State[Any]:
     """Start what accepted changes have no run, end what runs have died, and take back the trees that those left at a
     head; says how much there was to mend."""
-    said = reconcile_once()
-    said += withdraw_abandoned_trees(settings().site)
-    return Completed(message=f"{len(said)} things were mended or told of" if said else "nothing was to be mended")
+    messages = reconcile_once()
+    messages += withdraw_abandoned_trees(settings().site)
+    return Completed(
+        message=f"{len(messages)} things were mended or told of" if messages else "nothing was to be mended"
+    )

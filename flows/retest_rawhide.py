@@ -42,9 +42,9 @@ def retest_rawhide(
     """
     start = flow_run.scheduled_start_time or datetime.now(UTC)
     names = Path(names_file) if names_file else None
-    ask = RetestScope(namespace, branch, pipeline, site or settings().site, names)
-    choices = choose_packages(ask, wish, start)
+    scope = RetestScope(namespace, branch, pipeline, site or settings().site, names)
+    choices = choose_packages(scope, wish, start)
     if not dry_run:
-        start_runs(ask, wish, choices, start)
-    said = f"{sentence_of(choices)} (dry run: none is started)" if dry_run else sentence_of(choices)
-    return Completed(message=said, data=rows_of(choices))
+        start_runs(scope, wish, choices, start)
+    sentence = f"{sentence_of(choices)} (dry run: none is started)" if dry_run else sentence_of(choices)
+    return Completed(message=sentence, data=rows_of(choices))

@@ -93,7 +93,7 @@ class ChannelReporter:
             log.exception("%s of %s cannot be told to %s", due.letter.topic, due.run_id, self._name)
             outbox.failed(due, f"a bug of distgate: {error!r}")
         else:
-            outbox.done(due, said=said)
+            outbox.done(due, delivered=said)
             if said:
                 log.info("%s was told of %s of %s", self._name, due.letter.topic, due.run_id)
         return True

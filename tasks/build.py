@@ -69,16 +69,16 @@ class BuiltPackage:
 @stage(STAGE, slot=build_slot)
 def build_package(job: Job) -> BuiltPackage:
     """Scratch-build the commit and download its RPMs and logs."""
-    room = job.run_dir.stage(STAGE.directory)
+    stage_dir = job.run_dir.stage(STAGE.directory)
     koji = KojiInstance.of(job.site)
     hub = koji.hub()
     task_id = _task_of(job, hub, koji.server)
     submitted = _record_of(job, koji, task_id)
     job.record.update(build=submitted)
-    _await(job, hub, task_id, room)
-    rpms = read_rpms([path for path in hub.download(task_id, room, ARCH) if path.suffix == ".rpm"])
-    make_repository(room)
-    built = _built(job, task_id, rpms, room)
+    _await(job, hub, task_id, stage_dir)
+    rpms = read_rpms([path for path in hub.download(task_id, stage_dir, ARCH) if path.suffix == ".rpm"])
+    make_repository(stage_dir)
+    built = _built(job, task_id, rpms, stage_dir)
     job.record.update(build=submitted.model_copy(update=_found(built, rpms)))
     return built
 
@@ -96,9 +96,17 @@ def cancel_build(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> 
 def _record_of(job: Job, koji: KojiInstance, task_id: int) -> BuildRecord:
     source, target = DistGit.of(job.site).source(job.change), koji_target(job.change.branch)
     uploaded = sorted((job.run_dir.root / SOURCE).glob("*.src.rpm"))
-    own = {"srpm": f"{SOURCE}/{uploaded[0].name}", "srpm_sha256": sha256_of(uploaded[0])} if uploaded else {}
+    source_fields = (
+        {"srpm": f"{SOURCE}/{uploaded[0].name}", "srpm_sha256": sha256_of(uploaded[0])} if uploaded else {}
+    )
     return BuildRecord(
-        server=koji.server, topurl=koji.topurl, task_id=task_id, source=source, target=target, arch=ARCH, **own
+        server=koji.server,
+        topurl=koji.topurl,
+        task_id=task_id,
+        source=source,
+        target=target,
+        arch=ARCH,
+        **source_fields,
     )
 
 
@@ -114,23 +122,23 @@ def _found(built: BuiltPackage, rpms: list[RpmFile]) -> dict[str, Any]:
     }
 
 
-def _await(job: Job, hub: BuildHub, task_id: int, room: Path) -> None:
+def _await(job: Job, hub: BuildHub, task_id: int, stage_dir: Path) -> None:
     try:
         hub.wait(task_id, settings().build_timeout, _progress(job))
     except PackageError as error:
-        _forget(job, hub, task_id, room)
-        raise _in_tests(error, room) from error
+        _forget(job, hub, task_id, stage_dir)
+        raise _in_tests(error, stage_dir) from error
     except (Cancelled, ConfigurationError, TaskLost):
-        _forget(job, hub, task_id, room)
+        _forget(job, hub, task_id, stage_dir)
         raise
     except TimedOut as error:
-        _forget(job, hub, task_id, room)
+        _forget(job, hub, task_id, stage_dir)
         raise GaveUp(error.message, hint="DISTGATE_BUILD_TIMEOUT is the limit", evidence=error.evidence) from error
 
 
-def _in_tests(failed: PackageError, room: Path) -> PackageError:
+def _in_tests(failed: PackageError, stage_dir: Path) -> PackageError:
     """The same failure, in the tests' own words if it was them."""
-    tests = _unit_tests(room, built=False)
+    tests = _unit_tests(stage_dir, built=False)
     if tests.status != "failed":
         return failed
     return PackageError(
@@ -140,8 +148,8 @@ def _in_tests(failed: PackageError, room: Path) -> PackageError:
     )
 
 
-def _unit_tests(room: Path, *, built: bool) -> UnitTests:
-    logs = [path for path in (room / f"build.{arch}.log" for arch in (ARCH, "noarch")) if path.exists()]
+def _unit_tests(stage_dir: Path, *, built: bool) -> UnitTests:
+    logs = [path for path in (stage_dir / f"build.{arch}.log" for arch in (ARCH, "noarch")) if path.exists()]
     if not logs:
         return UNKNOWN
     with logs[0].open(encoding="utf-8", errors="replace") as stream:
@@ -149,19 +157,19 @@ def _unit_tests(room: Path, *, built: bool) -> UnitTests:
         return unit_tests(iter(lambda: stream.readline(1 << 16), ""), built=built)
 
 
-def _forget(job: Job, hub: BuildHub, task_id: int, room: Path) -> None:
+def _forget(job: Job, hub: BuildHub, task_id: int, stage_dir: Path) -> None:
     """A task that has ended badly is met by no retry; its logs are kept."""
     ledger().record_facts(job.run_id, RunFacts(koji_task=""))
-    _fetch_logs(hub, task_id, room)
+    _fetch_logs(hub, task_id, stage_dir)
 
 
 def _task_of(job: Job, hub: BuildHub, server: str) -> int:
     """The Koji task that this run submitted to this hub before it was interrupted, or a new one."""
     run = ledger().run(job.run_id)
-    where, _, known = (run.facts.koji_task if run else "").rpartition(" ")
-    if known and where == server:
-        get_run_logger().info("%s: going on with Koji task %s", job.change.title, known)
-        return int(known)
+    where, _, recorded = (run.facts.koji_task if run else "").rpartition(" ")
+    if recorded and where == server:
+        get_run_logger().info("%s: going on with Koji task %s", job.change.title, recorded)
+        return int(recorded)
     if job.koji_task is not None:  # somebody else's: it is not noted as ours, nor cancelled with this run
         get_run_logger().info("%s: taking the packages of Koji task %d", job.change.title, job.koji_task)
         return job.koji_task
@@ -177,9 +185,11 @@ def _submit(job: Job, hub: BuildHub, target: str) -> tuple[int, str]:
     if job.pipeline == "allpackages":
         source = dist_git.source(job.change)
         return hub.submit(source, target, ARCH), source
-    made = dist_git.source_package(job.change, hub.dist_tag(target), job.run_dir.stage(SOURCE))
-    get_run_logger().info("%s: made %s of %s", job.change.title, made.path.name, made.original_nvr)
-    return hub.submit_srpm(made.path, target, ARCH), made.path.name
+    source_package = dist_git.source_package(job.change, hub.dist_tag(target), job.run_dir.stage(SOURCE))
+    get_run_logger().info(
+        "%s: made %s of %s", job.change.title, source_package.path.name, source_package.original_nvr
+    )
+    return hub.submit_srpm(source_package.path, target, ARCH), source_package.path.name
 
 
 def _progress(job: Job) -> Progress:
@@ -194,35 +204,35 @@ def _progress(job: Job) -> Progress:
     return show
 
 
-def _fetch_logs(hub: BuildHub, task_id: int, room: Path) -> None:
+def _fetch_logs(hub: BuildHub, task_id: int, stage_dir: Path) -> None:
     try:
-        hub.download(task_id, room, ARCH)
+        hub.download(task_id, stage_dir, ARCH)
     except DistgateError as error:
         get_run_logger().warning("the logs of task %d could not be fetched: %s", task_id, error)
 
 
-def _built(job: Job, task_id: int, rpms: list[RpmFile], room: Path) -> BuiltPackage:
+def _built(job: Job, task_id: int, rpms: list[RpmFile], stage_dir: Path) -> BuiltPackage:
     source = next((rpm.nevra for rpm in rpms if rpm.nevra.is_source), None)
     packages = tuple(rpm.nevra for rpm in under_test(rpms))
     if not packages or source is None:
         raise PackageError(
             f"Koji task {task_id} made no package to install", hint="the spec has no %files, or makes only debuginfo"
         )
-    tests = _unit_tests(room, built=True)
-    before = _tell(job, source.nvr, room)
+    tests = _unit_tests(stage_dir, built=True)
+    before = _tell(job, source.nvr, stage_dir)
     get_run_logger().info("%s: built %s: %s", job.change.title, source.nvr, ", ".join(map(str, packages)))
     get_run_logger().info("%s: unit tests: %s (%s)", job.change.title, tests.status, tests.evidence)
-    return BuiltPackage(task_id, source.nvr, packages, room, before, tests)
+    return BuiltPackage(task_id, source.nvr, packages, stage_dir, before, tests)
 
 
-def _tell(job: Job, nvr: str, room: Path) -> str:
+def _tell(job: Job, nvr: str, stage_dir: Path) -> str:
     """Keep for the messages what was built; the NVR without the commit."""
     if job.pipeline == "allpackages":
         ledger().record_facts(job.run_id, RunFacts(nvr=nvr, original_spec_nvr=nvr))
         return nvr
     # A build that somebody else asked for has the release of the spec file, which does not name the commit.
-    theirs = job.koji_task is not None and job.change.rev[:SHORT] not in nvr
-    before = nvr if theirs else original(nvr, job.change.rev)
-    package_url = job.run_dir.url(room)
+    is_packagers = job.koji_task is not None and job.change.rev[:SHORT] not in nvr
+    before = nvr if is_packagers else original(nvr, job.change.rev)
+    package_url = job.run_dir.url(stage_dir)
     ledger().record_facts(job.run_id, RunFacts(nvr=f"{nvr}.src", original_spec_nvr=before, package_url=package_url))
     return before

@@ -44,9 +44,9 @@ def claim_change(
         client.update_flow_run(UUID(run_id), name=change.title, tags={*flow_run.tags, *tags_of(change, pipeline)})
     if run.attempt > 1:  # maybe on another host than before
         download(own_site, run_id)
-    room = RunDirectory(artifacts_dir() / run_id, settings().artifacts_url)
+    run_dir = RunDirectory(artifacts_dir() / run_id, settings().artifacts_url)
     rerun = settings().rerun_failed if rerun_failed is None else rerun_failed
-    job = Job(run_id, run.attempt, change, own_site, room, reserve, rerun, pipeline, koji_task)
+    job = Job(run_id, run.attempt, change, own_site, run_dir, reserve, rerun, pipeline, koji_task)
     job.record.begin(run_id, run.build_id, job.site, change, pipeline)
     if earlier is not None:
         take_over(ledger(), run_id, job.record, earlier, start_from)

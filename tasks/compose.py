@@ -49,18 +49,18 @@ def _made(job: Job, built: BuiltPackage, progress: Progress) -> ComposedImage:
     from distgate.kickstart.text import kickstart_hash
     from distgate.runs.recording import compose_begun
 
-    room, base = job.run_dir.stage(STAGE.directory), base_of(job, progress)
+    stage_dir, base = job.run_dir.stage(STAGE.directory), base_of(job, progress)
     job.record.update(compose=compose_begun(base))
-    kickstart = _kickstart(job, built, room)
+    kickstart = _kickstart(job, built, stage_dir)
     method = compose_method_for(
         built.source_name, [package.name for package in built.packages], settings().compose_way
     )
     get_run_logger().info("%s: image: %s. %s", job.change.title, method.name, method.reason)
-    made = _composer(job, built, method).compose(
-        base, built.repository, built.packages, room / f"{built.nvr}.qcow2", progress
+    composed = _composer(job, built, method).compose(
+        base, built.repository, built.packages, stage_dir / f"{built.nvr}.qcow2", progress
     )
-    image = replace(made, reason=method.reason, kickstart_hash=kickstart_hash(kickstart))
-    _write_record(job, image, base, room)
+    image = replace(composed, reason=method.reason, kickstart_hash=kickstart_hash(kickstart))
+    _write_record(job, image, base, stage_dir)
     return image
 
 
@@ -77,14 +77,14 @@ def _served(job: Job, built: BuiltPackage) -> str:
     return job.run_dir.url(built.repository) if over_http else built.repository.as_uri()
 
 
-def _kickstart(job: Job, built: BuiltPackage, room: Path) -> str:
+def _kickstart(job: Job, built: BuiltPackage, stage_dir: Path) -> str:
     """The definition of the image with the change, which the run keeps whichever way it is made."""
     text = ImageStore.of(job.site).kickstart(job.change.branch, _served(job, built), built.packages)
-    (room / f"{built.nvr}.ks").write_text(text)
+    (stage_dir / f"{built.nvr}.ks").write_text(text)
     return text
 
 
-def _write_record(job: Job, image: ComposedImage, base: BaseImage, room: Path) -> None:
+def _write_record(job: Job, image: ComposedImage, base: BaseImage, stage_dir: Path) -> None:
     from distgate.runs.recording import compose_record
 
     job.record.update(compose=compose_record(image, base, job.run_dir.root))
@@ -92,11 +92,12 @@ def _write_record(job: Job, image: ComposedImage, base: BaseImage, room: Path) -
         "image": image.path.name,
         "requested": [str(nevra) for nevra in image.requested],
         "installed": [str(nevra) for nevra in image.installed],
-        "omitted": [{"package": str(one.package), "reason": one.reason} for one in image.omitted],
+        "omitted": [{"package": str(omission.package), "reason": omission.reason} for omission in image.omitted],
         "forced": [
-            asdict(one) | {"package": str(one.package), "replaced": str(one.replaced)} for one in image.forced
+            asdict(forced) | {"package": str(forced.package), "replaced": str(forced.replaced)}
+            for forced in image.forced
         ],
     }
     del record["path"], record["transaction"]
-    (room / "image.json").write_text(json.dumps(record, indent=1, default=str) + "\n")
-    (room / "transaction.log").write_text(image.transaction)
+    (stage_dir / "image.json").write_text(json.dumps(record, indent=1, default=str) + "\n")
+    (stage_dir / "transaction.log").write_text(image.transaction)

@@ -34,10 +34,10 @@ def conformance_tests(job: Job, image: TreeImage) -> ConformanceReport:
 
     Raises what keeps the suite from running: PackageError, TestsError, InfrastructureError or ConfigurationError.
     """
-    profile, room = job.run_dir.stage("e2e-profile"), job.run_dir.stage_again(STAGE.directory)
-    with LiveLogs(job, STAGE.live, "How the cluster is made and tested", room) as live:
+    profile, stage_dir = job.run_dir.stage("e2e-profile"), job.run_dir.stage_again(STAGE.directory)
+    with LiveLogs(job, STAGE.live, "How the cluster is made and tested", stage_dir) as live:
         conformance = HostTests.of(job.site).conformance_on(GuestMachine.of(job.site), profile, live)
-        report = conformance.run(image.path, ImageStore.of(job.site).ssh_key(), room)
+        report = conformance.run(image.path, ImageStore.of(job.site).ssh_key(), stage_dir)
     if report.status == "FAILURE":
         raise error_for(report.blame or "tests")(report.sentence, evidence=report.suite.details)
     return report

@@ -25,12 +25,12 @@ def find_change(named: RunRequest, site: str | None) -> ResolvedRequest:
     where = site or settings().site
     url, koji = DistGit.of(where).url, KojiInstance.of(where)
     lookup = SiteLookup(lambda namespace, repo: url.format(namespace=namespace, repo=repo), koji.profile())
-    asked = change_of(named, lookup, settings())
-    build = f", with the packages of Koji task {asked.koji_task}" if asked.koji_task else ""
-    get_run_logger().info("what is tested: %s%s", asked.change.key, build)
-    return asked
+    resolved = change_of(named, lookup, settings())
+    build = f", with the packages of Koji task {resolved.koji_task}" if resolved.koji_task else ""
+    get_run_logger().info("what is tested: %s%s", resolved.change.key, build)
+    return resolved
 
 
-def change_asked(given: Change | RunRequest, site: str | None) -> ResolvedRequest:
+def change_asked(requested: Change | RunRequest, site: str | None) -> ResolvedRequest:
     """What a run is about: a change that is given in full needs no task, and no look at anything."""
-    return ResolvedRequest(given) if isinstance(given, Change) else find_change(given, site)
+    return ResolvedRequest(requested) if isinstance(requested, Change) else find_change(requested, site)

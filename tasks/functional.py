@@ -61,24 +61,26 @@ class TestReport(JudgedSuites):
         if not bad:
             tests, suites = sum(len(suite.tests) for suite in self.suites), len(self.suites)
             return f"{self.before}, its tests passed: {tests} in {suites} {'suite' if suites == 1 else 'suites'}"
-        said = "; ".join(f"{one.suite.name}: {one.verdict.evidence}" for one in self.judged if one.verdict in bad)
-        return f"{self.before}, but its tests did not all pass: {said} (blame: {bad[0].blame})"
+        evidence = "; ".join(
+            f"{suite.suite.name}: {suite.verdict.evidence}" for suite in self.judged if suite.verdict in bad
+        )
+        return f"{self.before}, but its tests did not all pass: {evidence} (blame: {bad[0].blame})"
 
 
 @task(name="Find tests", retries=2, retry_delay_seconds=5)
 def find_tests(job: Job, tags: Sequence[str] = (CLASSIC,)) -> Plan:
     """The tests in the commit's own checkout, found without running anything: those of the first of ``tags`` that
     selects any."""
-    room = job.run_dir.stage("checkout")
-    checkout = DistGit.of(job.site).checkout(job.change, room / job.change.repo)
+    checkout_dir = job.run_dir.stage("checkout")
+    checkout = DistGit.of(job.site).checkout(job.change, checkout_dir / job.change.repo)
     looks = [(tag, discover(checkout, tag, job.change.namespace)) for tag in tags]
-    tag, found = next((look for look in looks if look[1].to_run), looks[-1])
-    names = ", ".join(suite.name for suite in found.to_run)
-    get_run_logger().info("%s: tests: %s", job.change.title, names or f"skipped, {found.reason}")
-    known = job.record.read().tests  # of a retry, or taken over: what is not run again is still true
-    suites = known.suites if known else ()
-    job.record.update(tests=TestsRecord(kind=found.kind, reason=found.reason, suites=suites))
-    return Plan(checkout, found, tag)
+    tag, discovery = next((look for look in looks if look[1].to_run), looks[-1])
+    names = ", ".join(suite.name for suite in discovery.to_run)
+    get_run_logger().info("%s: tests: %s", job.change.title, names or f"skipped, {discovery.reason}")
+    earlier = job.record.read().tests  # of a retry, or taken over: what is not run again is still true
+    suites = earlier.suites if earlier else ()
+    job.record.update(tests=TestsRecord(kind=discovery.kind, reason=discovery.reason, suites=suites))
+    return Plan(checkout, discovery, tag)
 
 
 @stage(IMAGE_STAGE, image_store_id, guest_slot)
@@ -100,13 +102,13 @@ def _judged(job: Job, plan: Plan, image: ComposedImage) -> tuple[str, tuple[Judg
     from distgate.runners.session import source_rpm
     from distgate.runs.recording import suite_record
 
-    room = job.run_dir.stage_again(IMAGE_STAGE.directory)
+    stage_dir = job.run_dir.stage_again(IMAGE_STAGE.directory)
     job.record.update(tests=TestsRecord(kind=plan.tests.kind, reason=plan.tests.reason))
     base, srpm = base_of_image(job, image), source_rpm(job.run_dir.root / BUILD.directory)
-    with LiveLogs(job, IMAGE_STAGE.live, "How the suites run", room) as live:
+    with LiveLogs(job, IMAGE_STAGE.live, "How the suites run", stage_dir) as live:
         session = suite_session(job, base, image.path, image.requested, live, srpm=srpm, tag=plan.tag)
-        judged = session.run(plan.checkout, plan.tests.to_run, room, rerun_failed=job.rerun_failed)
-    write_junit(judged, room)
-    records = tuple(suite_record(one, job.run_dir.root) for one in judged)
+        judged = session.run(plan.checkout, plan.tests.to_run, stage_dir, rerun_failed=job.rerun_failed)
+    write_junit(judged, stage_dir)
+    records = tuple(suite_record(suite, job.run_dir.root) for suite in judged)
     job.record.update(tests=TestsRecord(kind=plan.tests.kind, reason=plan.tests.reason, suites=records))
     return stage_status(judged), judged

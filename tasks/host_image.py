@@ -29,15 +29,15 @@ NOT_WANTED = "no image: the run was asked to make none"
 NOT_DUE = "no new image: the last good one is younger than the interval"
 
 
-def why_no_image(job: Job, status: str, wanted: bool | None) -> str:
+def why_no_image(job: Job, status: str, requested: bool | None) -> str:
     """Why a run whose status is ``status`` makes no image of its tree; empty when it makes one.
 
-    One is made of a tree that passed: as ``wanted`` says, or when the last good one is older than the interval.
+    One is made of a tree that passed: as ``requested`` says, or when the last good one is older than the interval.
     """
     if status != "SUCCESS":
         return NOT_PASSED
-    if wanted is not None:
-        return "" if wanted else NOT_WANTED
+    if requested is not None:
+        return "" if requested else NOT_WANTED
     return "" if _last_is_old(job) else NOT_DUE
 
 
@@ -54,20 +54,20 @@ def _last_is_old(job: Job) -> bool:
 @stage(IMAGE)
 def make_image(job: Job, tree: ComposedTree) -> TreeImage:
     """A bootable image of ``tree`` in the branch's directory of images; nobody is pointed to it yet."""
-    repo, room, branch = OSTreeRepo.of(job.site), job.run_dir.stage(IMAGE.directory), job.change.branch
+    repo, stage_dir, branch = OSTreeRepo.of(job.site), job.run_dir.stage(IMAGE.directory), job.change.branch
     with LiveLines(IMAGE.live, "How the image is made") as live:
-        made = repo.maker(branch).make(
+        built = repo.maker(branch).make(
             trees_of(job).published,
             tree,
             repo.compose_url(branch),
             ImageStore.of(job.site).ssh_key(),
-            room / repo.images(branch).name(tree),
+            stage_dir / repo.images(branch).name(tree),
             live,
         )
-        live.end(made.built.steps)
-    if made.kickstart:
-        (room / "image.ks").write_text(made.kickstart)
-    image = repo.images(branch).place(made.built.path, tree)
+        live.end(built.built.steps)
+    if built.kickstart:
+        (stage_dir / "image.ks").write_text(built.kickstart)
+    image = repo.images(branch).place(built.built.path, tree)
     ledger().record_facts(job.run_id, RunFacts(image_name=image.name, image_url=image.url))
     return image
 
@@ -78,7 +78,7 @@ def smoke_test_image(job: Job, tree: ComposedTree, image: TreeImage) -> TreeSmok
     from distgate.atomic.image_methods import reference_image
     from distgate.atomic.smoke_test import TreeSmoke
 
-    repo, branch, room = OSTreeRepo.of(job.site), job.change.branch, job.run_dir.stage(SMOKE.directory)
+    repo, branch, stage_dir = OSTreeRepo.of(job.site), job.change.branch, job.run_dir.stage(SMOKE.directory)
     images, key = repo.images(branch), ImageStore.of(job.site).ssh_key()
     smoke = TreeSmoke(ReservedGuests(job).host, settings().boot_timeout)
     control = reference_image(
@@ -91,9 +91,9 @@ def smoke_test_image(job: Job, tree: ComposedTree, image: TreeImage) -> TreeSmok
         key=key,
         holder=job.holder,
     )
-    live = LiveLogs(job, SMOKE.live, "How the image boots", room)
+    live = LiveLogs(job, SMOKE.live, "How the image boots", stage_dir)
     with images.using(image) as path, control as good, live:
-        report = smoke.test(path, tree, key, room, good=good)
+        report = smoke.test(path, tree, key, stage_dir, good=good)
         live.end(report.boot.lines() if report.boot else ())
         images.promote(image)
         images.prune()

@@ -42,8 +42,10 @@ class IntegrationReport(JudgedSuites):
         """The verdict in one sentence."""
         bad = [suite for suite in self.suites if suite.verdict != "PASS"]
         if bad:
-            said = "; ".join(f"{suite.suite}: {suite.evidence}" for suite in bad)
-            return f"the host upgrades, but the integration tests did not all pass: {said} (blame: {bad[0].blame})"
+            evidence = "; ".join(f"{suite.suite}: {suite.evidence}" for suite in bad)
+            return (
+                f"the host upgrades, but the integration tests did not all pass: {evidence} (blame: {bad[0].blame})"
+            )
         tests = sum(len(suite.tests) for suite in self.suites)
         return f"{self.upgrade.sentence}; integration tests: {tests} passed" if tests else self.upgrade.sentence
 
@@ -55,22 +57,22 @@ def integration_tests(job: Job, tree: ComposedTree) -> IntegrationReport:
     Raises PackageError when the host does not come up as it should, TestsError or GaveUp when the suite could not
     be run; tests that ran and failed are no error.
     """
-    room = job.run_dir.stage_again(STAGE.directory)
-    with ExitStack() as held, LiveLogs(job, STAGE.live, "How the host upgrades, and its suite", room) as live:
-        disks = _Disks(job, tree, held, live)
-        upgrade = _upgrade(job, tree, disks, room)
-        judged = _suite(job, tree, disks, room)
+    stage_dir = job.run_dir.stage_again(STAGE.directory)
+    with ExitStack() as stack, LiveLogs(job, STAGE.live, "How the host upgrades, and its suite", stage_dir) as live:
+        disks = _Disks(job, tree, stack, live)
+        upgrade = _upgrade(job, tree, disks, stage_dir)
+        judged = _suite(job, tree, disks, stage_dir)
     return IntegrationReport(stage_status(judged), upgrade, judged)
 
 
 @dataclass(frozen=True)
 class _Disks:
-    """Disks of the branch's commits, kept for as long as ``held`` is open."""
+    """Disks of the branch's commits, kept for as long as ``stack`` is open."""
 
     job: Job
     tree: ComposedTree
-    held: ExitStack
-    say: Progress
+    stack: ExitStack
+    progress: Progress
 
     @property
     def key(self) -> Path:
@@ -79,48 +81,48 @@ class _Disks:
     def of(self, rev: str) -> Path:
         """A disk of the commit ``rev``, whose host upgrades from the site's own repository."""
         repo, branch = OSTreeRepo.of(self.job.site), self.job.change.branch
-        made = repo.disks(branch).disk(
+        disk = repo.disks(branch).disk(
             trees_of(self.job).published,
             rev,
             self.tree.ref,
             remote_url=repo.compose_url(branch),
             key=self.key,
-            progress=self.say,
+            progress=self.progress,
             holder=self.job.holder,
         )
-        return self.held.enter_context(made)
+        return self.stack.enter_context(disk)
 
 
-def _upgrade(job: Job, tree: ComposedTree, disks: _Disks, room: Path) -> UpgradeReport:
+def _upgrade(job: Job, tree: ComposedTree, disks: _Disks, stage_dir: Path) -> UpgradeReport:
     from distgate.atomic.upgrade_test import TreeUpgrade
 
     url, parent = OSTreeRepo.of(job.site).compose_url(job.change.branch), tree.parent
     guests = ReservedGuests(job)
-    upgrade = TreeUpgrade(guests.host, settings().boot_timeout, progress=disks.say)
+    upgrade = TreeUpgrade(guests.host, settings().boot_timeout, progress=disks.progress)
     report = upgrade.test(
         disks.of(parent) if parent else None,
         tree,
         url,
         disks.key,
         tree.requested,
-        room / "upgrade",
+        stage_dir / "upgrade",
         new=None if parent else disks.of(tree.rev),
     )
-    disks.say(report.sentence)
+    disks.progress(report.sentence)
     return report
 
 
-def _suite(job: Job, tree: ComposedTree, disks: _Disks, room: Path) -> tuple[JudgedSuite, ...]:
+def _suite(job: Job, tree: ComposedTree, disks: _Disks, stage_dir: Path) -> tuple[JudgedSuite, ...]:
     tests = HostTests.of(job.site)
     if not tests.has_suite:
-        disks.say("no integration suite is configured (block Host tests)")
+        disks.progress("no integration suite is configured (block Host tests)")
         return ()
-    checkout, disk = tests.checkout(room / "suite"), disks.of(tree.rev)
+    checkout, disk = tests.checkout(stage_dir / "suite"), disks.of(tree.rev)
     url = OSTreeRepo.of(job.site).compose_url(job.change.branch)
-    told = {"compose_url": url, "compose_rev": tree.rev, "compose_ref": tree.ref}
+    variables = {"compose_url": url, "compose_rev": tree.rev, "compose_ref": tree.ref}
     session = suite_session(
-        job, BaseImage(disk, tree.rev, 0, disks.key), disk, tree.requested, disks.say, variables=told
+        job, BaseImage(disk, tree.rev, 0, disks.key), disk, tree.requested, disks.progress, variables=variables
     )
-    judged = session.run(checkout, [Suite(path, kind="playbook") for path in tests.playbooks], room / "suites")
-    write_junit(judged, room)
+    judged = session.run(checkout, [Suite(path, kind="playbook") for path in tests.playbooks], stage_dir / "suites")
+    write_junit(judged, stage_dir)
     return judged

@@ -28,10 +28,10 @@ def smoke_test(job: Job, image: ComposedImage) -> SmokeReport:
     base = base_of_image(job, image)
     guests = ReservedGuests(job)
     boot = SmokeBoot(guests.host, settings().boot_timeout, failed=guests.keep)
-    room = job.run_dir.stage(STAGE.directory)
+    stage_dir = job.run_dir.stage(STAGE.directory)
     try:
-        with LiveLogs(job, STAGE.live, "How the image boots", room) as live:
-            report = boot.test(image, base, room)
+        with LiveLogs(job, STAGE.live, "How the image boots", stage_dir) as live:
+            report = boot.test(image, base, stage_dir)
             live.end(report.boot.lines() if report.boot else ())
     except PackageError as error:
         job.record.update(smoke=SmokeRecord(passed=False, sentence=error.message))

@@ -102,10 +102,10 @@ def _settle(job: Job, built: BuiltPackage, trial: Candidate) -> None:
 
 
 def _keep_record(job: Job, tree: ComposedTree) -> None:
-    room, text = job.run_dir.stage(STAGE.directory), diff_text(tree.changes)
-    (room / "package-diff.txt").write_text(text)
+    stage_dir, text = job.run_dir.stage(STAGE.directory), diff_text(tree.changes)
+    (stage_dir / "package-diff.txt").write_text(text)
     record = asdict(tree) | {"installed": [str(nevra) for nevra in tree.installed]}
-    (room / "tree.json").write_text(json.dumps(record, indent=1, default=str) + "\n")
+    (stage_dir / "tree.json").write_text(json.dumps(record, indent=1, default=str) + "\n")
     parent = tree.parent[:12] if tree.parent else "nothing"
     create_markdown_artifact(
         fenced(text), key="package-diff", description=f"Packages of {tree.rev[:12]} beside those of {parent}"

@@ -129,8 +129,8 @@ class Publisher:
         """Leave the broker; a later ``publish`` connects again."""
         service, self._service = self._service, None
         sending, self._on_their_way = self._on_their_way, {}
-        for one in sending.values():
-            one.cancel()
+        for delivery in sending.values():
+            delivery.cancel()
         if service:
             _stop(service)
 
@@ -189,14 +189,14 @@ def consume(
     configure(app)
     settings = declare_queue(url, exchange, queue, topics)
     bindings = [{"queue": queue, "exchange": exchange, "routing_keys": list(topics)}]
-    asked = until or threading.Event()
+    stop = until or threading.Event()
     last: list[DistgateError] = []
-    judged = _judged(callback, patience, asked, last)
+    judged = _judged(callback, patience, stop, last)
     service = _start(url)
     try:
-        _until(asked, crochet.run_in_reactor(_consuming)(service, judged, bindings, settings))
+        _until(stop, crochet.run_in_reactor(_consuming)(service, judged, bindings, settings))
     except refused.HaltConsumer:
-        if last and not asked.is_set():
+        if last and not stop.is_set():
             raise last[0] from None
     except (refused.ConsumerCanceled, refused.PermissionException) as error:
         raise ConfigurationError(f"the broker ended the consumer of {queue}: {error or 'queue deleted'}") from error
@@ -208,12 +208,12 @@ def configure(app: str) -> None:
     """Set fedora-messaging's process-wide options in code: no file in /etc takes part."""
     options.conf.loaded = True
     properties = {**options.DEFAULTS["client_properties"], "app": app}
-    ours = {
+    handlers = {
         "client_properties": properties,
         "qos": {"prefetch_size": 0, "prefetch_count": PREFETCH},
         "tls": fedora_messaging_words(),
     }
-    options.conf.update({**options.DEFAULTS, **ours})
+    options.conf.update({**options.DEFAULTS, **handlers})
     # It writes the whole body of a message that it dislikes, a patch of megabytes included; _read says it shorter.
     logging.getLogger("fedora_messaging.message").setLevel(logging.CRITICAL)
     reading.get_message = _read  # type: ignore[attr-defined]  # no way in but this: their consumer calls it by name
@@ -225,17 +225,17 @@ def _read(routing_key: str, properties: pika.BasicProperties, body: bytes) -> Me
     try:
         return get_message(routing_key, properties, body)
     except Exception as error:
-        said = printable(str(error), newlines=False)[:REASON_LENGTH]
-        log.warning("message %s (%s) is unreadable: %s", properties.message_id, routing_key, said)
+        reason = printable(str(error), newlines=False)[:REASON_LENGTH]
+        log.warning("message %s (%s) is unreadable: %s", properties.message_id, routing_key, reason)
         raise refused.ValidationError(error) from error
 
 
-def _judged(callback: Callback, patience: float, asked: threading.Event, last: list[DistgateError]) -> Callback:
+def _judged(callback: Callback, patience: float, stop: threading.Event, last: list[DistgateError]) -> Callback:
     attempt = retry(
         retry=retry_if_exception_type(InfrastructureError),
         wait=wait_exponential(multiplier=1, max=30),
-        stop=stop_any(stop_after_delay(patience), stop_when_event_set(asked)),
-        sleep=sleep_using_event(asked),
+        stop=stop_any(stop_after_delay(patience), stop_when_event_set(stop)),
+        sleep=sleep_using_event(stop),
         before_sleep=before_sleep_log(log, logging.WARNING),
         reraise=True,
     )(callback)
@@ -288,9 +288,9 @@ def _stop(service: FedoraMessagingServiceV2) -> None:
         log.debug("the connection did not close in order: %r", error)
 
 
-def _until(asked: threading.Event, result: Any) -> None:
+def _until(stop: threading.Event, result: Any) -> None:
     """Wait for ``result``, however long, or until somebody asks for the end."""
-    while not asked.is_set():
+    while not stop.is_set():
         try:
             result.wait(LOOK_SECONDS)
         except crochet.TimeoutError:

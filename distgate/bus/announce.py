@@ -42,8 +42,8 @@ class Announcer:
             run = self._ledger.run(run_id)
         if run is None or (state == "queued" and _begins_unsaid(run.pipeline, suffix)):
             return False
-        own = run.facts.statuses.get(suffix) if state == "complete" else None
-        body = self._body(run, suffix, state, worst(run.status, status or own or run.status))
+        stage_status = run.facts.statuses.get(suffix) if state == "complete" else None
+        body = self._body(run, suffix, state, worst(run.status, status or stage_status or run.status))
         return self._ledger.post(
             run_id,
             run.attempt,
@@ -77,15 +77,15 @@ class Announcer:
         return self._ledger.post(trigger, 1, message_id(trigger, body["topic"], 1), body)
 
     def _body(self, run: Run, suffix: str, state: str, status: str) -> dict[str, str]:
-        known = {name: fact for name, fact in run.facts.flat().items() if fact and name in Facts.model_fields}
-        own = {
+        facts = {name: fact for name, fact in run.facts.flat().items() if fact and name in Facts.model_fields}
+        run_fields = {
             "suffix": suffix,
             "state": state,
             "status": status,
             "build_id": run.build_id,
             "build_url": run.build_url,
         }
-        return render(Facts.model_validate(self._facts(run.change, run.pipeline) | known | own))
+        return render(Facts.model_validate(self._facts(run.change, run.pipeline) | facts | run_fields))
 
     def _facts(self, change: Change, pipeline: Pipeline) -> dict[str, str]:
         identity = change.model_dump(include={"namespace", "repo", "rev", "branch", "username"})
@@ -103,9 +103,9 @@ def _begins_unsaid(pipeline: Pipeline, suffix: str) -> bool:
     return stage is not None and "queued" not in stage.states
 
 
-def worst(said: str, now: str) -> str:
-    """The status to send after ``said``: the worse of both; FAILURE and ABORTED stand as they were said first."""
-    return now if STATUS_ORDER[now] > STATUS_ORDER[said] else said
+def worst(status: str, now: str) -> str:
+    """The status to send after ``status``: the worse of both; FAILURE and ABORTED stand as they were sent first."""
+    return now if STATUS_ORDER[now] > STATUS_ORDER[status] else status
 
 
 def trigger_id(key: str, pipeline: Pipeline = "allpackages") -> str:

@@ -19,5 +19,5 @@ def as_message(letter: OutboxMessage) -> Message:
 
 def class_of(topic: str) -> type[StageMessage]:
     """The schema class for a topic: the Atomic Host pipeline's topics are those without a pipeline's name."""
-    ours = allpackages.StageV1.topic_infix in topic
-    return allpackages.StageV1 if ours else atomic.StageV1
+    is_all_packages = allpackages.StageV1.topic_infix in topic
+    return allpackages.StageV1 if is_all_packages else atomic.StageV1

@@ -45,21 +45,26 @@ class Said:
         return self.name == "complete"
 
 
-def faults_of(said: Sequence[Said], ended: bool, pipeline: Pipeline = "allpackages") -> list[str]:
+def faults_of(messages: Sequence[Said], ended: bool, pipeline: Pipeline = "allpackages") -> list[str]:
     """What is wrong with the messages of one run of ``pipeline`` in the order of their sending; ``ended`` says that
     it is over."""
-    unknown = [f"{one.topic} is no message of a run" for one in said if not _known(one)]
+    unknown = [f"{message.topic} is no message of a run" for message in messages if not _known(message)]
     if unknown:
         return unknown
-    if any(one.pipeline != pipeline for one in said):
+    if any(message.pipeline != pipeline for message in messages):
         return ["it speaks for the other pipeline"]
-    faults = [fault for pair in itertools.pairwise(said) for fault in _step(*pair)]
-    return [*faults, *_verdict(said, ended), *_gaps(said)]
+    faults = [fault for pair in itertools.pairwise(messages) for fault in _step(*pair)]
+    return [*faults, *_verdict(messages, ended), *_gaps(messages)]
 
 
-def _known(one: Said) -> bool:
-    stage = STAGES[one.pipeline].get(one.suffix)
-    return stage is not None and one.state in stage.states and one.state not in NO_RUN and one.status in STATUS_ORDER
+def _known(message: Said) -> bool:
+    stage = STAGES[message.pipeline].get(message.suffix)
+    return (
+        stage is not None
+        and message.state in stage.states
+        and message.state not in NO_RUN
+        and message.status in STATUS_ORDER
+    )
 
 
 def _step(before: Said, after: Said) -> Iterator[str]:
@@ -77,29 +82,29 @@ def _step(before: Said, after: Said) -> Iterator[str]:
         yield f"{after.name} {after.status} followed {before.name} {before.status}"
 
 
-def _verdict(said: Sequence[Said], ended: bool) -> Iterator[str]:
-    verdicts = sum(one.last for one in said)
+def _verdict(messages: Sequence[Said], ended: bool) -> Iterator[str]:
+    verdicts = sum(message.last for message in messages)
     if ended and verdicts != 1:
         yield f"it ended and has {verdicts or 'no'} verdict{'s' if verdicts else ''}"
     if not ended and verdicts:
         yield "it has its verdict and is not ended"
-    if not (said and said[-1].last and said[-1].status in GOOD):
+    if not (messages and messages[-1].last and messages[-1].status in GOOD):
         return
-    seen = {one.suffix for one in said}
-    for stage in STAGES[said[-1].pipeline].values():
+    seen = {message.suffix for message in messages}
+    for stage in STAGES[messages[-1].pipeline].values():
         if stage.owed and stage.suffix not in seen:
-            yield f"it ended as {said[-1].status} without a message of {stage.suffix}"
+            yield f"it ended as {messages[-1].status} without a message of {stage.suffix}"
 
 
-def _gaps(said: Sequence[Said]) -> Iterator[str]:
+def _gaps(messages: Sequence[Said]) -> Iterator[str]:
     """A stage that passed said everything; one that was broken off may have said less."""
-    names = {one.name for one in said}
-    for done in said:
+    names = {message.name for message in messages}
+    for done in messages:
         if done.state == "complete" and done.status in GOOD and not done.last:
             for state in STAGES[done.pipeline][done.suffix].states:
                 if state not in NO_RUN and f"{done.suffix}.{state}" not in names:
                     yield f"{done.suffix}.{state} is missing"
 
 
-def _place(one: Said) -> tuple[int, int]:
-    return list(STAGES[one.pipeline]).index(one.suffix), STATES.index(one.state)
+def _place(message: Said) -> tuple[int, int]:
+    return list(STAGES[message.pipeline]).index(message.suffix), STATES.index(message.state)

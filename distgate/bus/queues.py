@@ -121,9 +121,9 @@ class Subscription:
         """The next message, or None after about ``timeout`` seconds without one, or with the broker away."""
         end = time.monotonic() + timeout
         while True:
-            left = end - time.monotonic()
+            remaining = end - time.monotonic()
             try:
-                return self._receive(max(0.0, left))
+                return self._receive(max(0.0, remaining))
             except pika.exceptions.AMQPError as error:
                 log.warning("the broker is gone (%r); connecting again", error)
                 if not self._reopen(end):

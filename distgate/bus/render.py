@@ -44,10 +44,10 @@ class Facts(BaseModel):
     type: str = "qcow2"
 
 
-def parse_facts(given: Any) -> Facts:
+def parse_facts(document: Any) -> Facts:
     """Facts from a parsed JSON file; ConfigurationError names the first field that is wrong."""
     try:
-        facts = Facts.model_validate(given)
+        facts = Facts.model_validate(document)
         facts.model_dump_json()
     except ValidationError as error:
         first = error.errors()[0]
@@ -66,8 +66,10 @@ def stage_of(facts: Facts) -> Stage:
     """The table's row for these facts. Raises ConfigurationError for a suffix or state that is never sent."""
     stages = STAGES[facts.pipeline]
     if facts.suffix not in stages:
-        known = ", ".join(repr(suffix) for suffix in stages)
-        raise ConfigurationError(f"no {facts.pipeline} stage has the suffix {facts.suffix!r}", hint=f"known: {known}")
+        suffixes = ", ".join(repr(suffix) for suffix in stages)
+        raise ConfigurationError(
+            f"no {facts.pipeline} stage has the suffix {facts.suffix!r}", hint=f"known: {suffixes}"
+        )
     stage = stages[facts.suffix]
     if facts.state not in stage.states:
         raise ConfigurationError(

@@ -19,12 +19,12 @@ _HINT = "DISTGATE_AMQP_CA, DISTGATE_AMQP_CERT and DISTGATE_AMQP_KEY are paths of
 
 def fedora_messaging_words() -> dict[str, str | None]:
     """The section tls of fedora-messaging's configuration. Raises ConfigurationError for half a login."""
-    own = settings()
-    if (own.amqp_cert is None) != (own.amqp_key is None):
+    config = settings()
+    if (config.amqp_cert is None) != (config.amqp_key is None):
         raise ConfigurationError(
             "a client certificate for the broker needs its key, and a key its certificate", hint=_HINT
         )
-    return {"ca_cert": _text(own.amqp_ca), "certfile": _text(own.amqp_cert), "keyfile": _text(own.amqp_key)}
+    return {"ca_cert": _text(config.amqp_ca), "certfile": _text(config.amqp_cert), "keyfile": _text(config.amqp_key)}
 
 
 def secure(parameters: pika.URLParameters) -> None:
@@ -34,11 +34,11 @@ def secure(parameters: pika.URLParameters) -> None:
     """
     if parameters.ssl_options is None:
         return
-    words = fedora_messaging_words()
+    section = fedora_messaging_words()
     try:
-        context = ssl.create_default_context(cafile=words["ca_cert"])
-        if words["certfile"]:
-            context.load_cert_chain(words["certfile"], words["keyfile"])
+        context = ssl.create_default_context(cafile=section["ca_cert"])
+        if section["certfile"]:
+            context.load_cert_chain(section["certfile"], section["keyfile"])
             parameters.credentials = ExternalCredentials()
     except (OSError, ssl.SSLError) as error:
         raise ConfigurationError(f"the broker's certificates cannot be read: {error}", hint=_HINT) from error

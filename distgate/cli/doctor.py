@@ -35,8 +35,8 @@ def doctor(
     from distgate.text import parse_size
 
     limit = parse_size(free) if free else None
-    own = _settings()
-    report = examine(chosen(checks_of(own, free=limit, seconds=timeout), check or ()), timeout)
+    config = _settings()
+    report = examine(chosen(checks_of(config, free=limit, seconds=timeout), check or ()), timeout)
     if as_json:
         print_json(report.as_json())
     else:
@@ -49,8 +49,8 @@ def _settings() -> Settings:
     """Our own, or those of the lab beside us with the name under which its blocks are saved."""
     from distgate.cli.nearby_lab import settings_here
 
-    own, lab = settings_here()
+    config, lab = settings_here()
     if lab is None:
-        return own
+        return config
     say(f"(of the lab in {lab}; DISTGATE_LEDGER_URL names another site's ledger)")
-    return own
+    return config

@@ -31,13 +31,13 @@ def register(app: typer.Typer) -> None:
 @guests.command("list")
 def list_guests(as_json: AsJson = False) -> None:
     """Show the guests that run here: those of runs, and those that are held for people."""
-    found = _all()
+    records = _all()
     if as_json:
-        print_json({"guests": [_as_json(one) for one in found]})
+        print_json({"guests": [_as_json(record) for record in records]})
         return
-    for one in found:
-        print("\n".join(_lines(one)))
-    say(f"{len(found)} guests run on this host")
+    for record in records:
+        print("\n".join(_lines(record)))
+    say(f"{len(records)} guests run on this host")
 
 
 @guests.command("ssh", context_settings={"ignore_unknown_options": True})
@@ -50,8 +50,8 @@ def ssh_into(
     """Log in to a guest as root."""
     from distgate.guests.registry import ssh_words
 
-    words = [*ssh_words(_find(name)[1]), *(["--", *command] if command else [])]
-    os.execvp(words[0], words)  # noqa: S606 - this terminal is the guest's from here on
+    argv = [*ssh_words(_find(name)[1]), *(["--", *command] if command else [])]
+    os.execvp(argv[0], argv)  # noqa: S606 - this terminal is the guest's from here on
 
 
 @guests.command("console")
@@ -60,15 +60,15 @@ def show_console(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the guest ends")] = False,
 ) -> None:
     """Print what a guest wrote to its serial console."""
-    known = _find(name)[1]
-    with known.console.open("rb") as stream:
+    record = _find(name)[1]
+    with record.console.open("rb") as stream:
         while True:
-            if stream.tell() > known.console.stat().st_size:  # it was shortened
+            if stream.tell() > record.console.stat().st_size:  # it was shortened
                 stream.seek(0)
             text = printable(stream.read().decode("utf-8", "replace"))
             sys.stdout.write(text)
             sys.stdout.flush()
-            if not text and not (follow and known.alive):
+            if not text and not (follow and record.alive):
                 return
             if not text:
                 time.sleep(LOOK)
@@ -86,11 +86,11 @@ def end_guests(
     if bool(names) == every:
         raise ConfigurationError("which guests?", hint="name them, or say --all")
     chosen = [_find(name) for name in names or ()] or [
-        (state, one) for state in _states() for one in _registered(state) if one.held
+        (state, record) for state in _states() for record in _registered(state) if record.held
     ]
-    for state, one in chosen:
-        end_held(state, one)
-        say(f"{one.name} is gone")
+    for state, record in chosen:
+        end_held(state, record)
+        say(f"{record.name} is gone")
 
 
 def _states() -> list[Path]:
@@ -98,10 +98,10 @@ def _states() -> list[Path]:
     from distgate.base_images.site import read_site
     from distgate.settings import settings
 
-    own = settings()
-    lab = own.lab_state.resolve() / "guests"
-    state = read_site(own).guests.directory
-    return [state] if own.guests_dir or not lab.is_dir() else [state, lab]
+    config = settings()
+    lab = config.lab_state.resolve() / "guests"
+    state = read_site(config).guests.directory
+    return [state] if config.guests_dir or not lab.is_dir() else [state, lab]
 
 
 def _registered(state: Path) -> list[GuestRecord]:
@@ -111,7 +111,7 @@ def _registered(state: Path) -> list[GuestRecord]:
 
 
 def _all() -> list[GuestRecord]:
-    return [one for state in _states() for one in _registered(state)]
+    return [record for state in _states() for record in _registered(state)]
 
 
 def _find(name: str) -> tuple[Path, GuestRecord]:
@@ -128,27 +128,27 @@ def _find(name: str) -> tuple[Path, GuestRecord]:
     )
 
 
-def _as_json(one: GuestRecord) -> dict[str, Any]:
+def _as_json(record: GuestRecord) -> dict[str, Any]:
     return {
-        "name": one.name,
-        "run": one.run,
-        "held": one.held,
-        "until": one.until,
-        "since": one.since,
-        "why": one.why,
-        "ssh": one.ssh_line,
-        "port": one.port,
-        "console": str(one.console),
-        "image": str(one.image),
-        "workdir": str(one.workdir),
-        "pid": one.pid,
-        "qemu_pid": one.qemu_pid,
+        "name": record.name,
+        "run": record.run,
+        "held": record.held,
+        "until": record.until,
+        "since": record.since,
+        "why": record.why,
+        "ssh": record.ssh_line,
+        "port": record.port,
+        "console": str(record.console),
+        "image": str(record.image),
+        "workdir": str(record.workdir),
+        "pid": record.pid,
+        "qemu_pid": record.qemu_pid,
     }
 
 
-def _lines(one: GuestRecord) -> list[str]:
+def _lines(record: GuestRecord) -> list[str]:
     now = time.time()
-    state = f"held for {max(0.0, (one.until or now) - now) / 60:.0f} min more" if one.held else "used by a run"
-    why = f": {printable(one.why, newlines=False)}" if one.why else ""
-    up = f"up {(now - one.since) / 60:.0f} min"
-    return [f"{one.name}  {up}, {state}{why}", f"    {one.ssh_line}", f"    in {one.workdir}"]
+    state = f"held for {max(0.0, (record.until or now) - now) / 60:.0f} min more" if record.held else "used by a run"
+    why = f": {printable(record.why, newlines=False)}" if record.why else ""
+    up = f"up {(now - record.since) / 60:.0f} min"
+    return [f"{record.name}  {up}, {state}{why}", f"    {record.ssh_line}", f"    in {record.workdir}"]

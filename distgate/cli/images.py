@@ -95,7 +95,8 @@ def qualify_images(
         print_json({"bases": [_as_json(entry, store.listing()) for entry in done]})
     elif done:
         print_table(
-            ("identity", "image", "branch", "qualification", "took", "under"), [_outcome_row(one) for one in done]
+            ("identity", "image", "branch", "qualification", "took", "under"),
+            [_outcome_row(outcome) for outcome in done],
         )
     else:
         say("there is no base image to try; --again tries those that were tried before")
@@ -161,12 +162,12 @@ def _store_with_tools() -> BaseStore:
 
 
 def _chosen(listing: StoreListing, branch: str, again: bool) -> list[BaseEntry]:
-    known = [entry for entry in listing.entries if not branch or entry.facts.branch == branch]
-    if branch and not known:
+    entries = [entry for entry in listing.entries if not branch or entry.facts.branch == branch]
+    if branch and not entries:
         raise ConfigurationError(
             f"there is no base image of branch {branch}", hint="distgate images list shows all there are"
         )
-    return [entry for entry in known if again or entry.qualification is None or branch]
+    return [entry for entry in entries if again or entry.qualification is None or branch]
 
 
 def _raise_for_refused(done: Sequence[BaseEntry]) -> None:
@@ -193,8 +194,8 @@ def _row(entry: BaseEntry, listing: StoreListing, now: float) -> list[str]:
 
 
 def _outcome_row(entry: BaseEntry) -> list[str]:
-    found = entry.qualification
-    took, under = (f"{found.seconds:.1f} s", found.accelerator) if found else ("", "")
+    qualification = entry.qualification
+    took, under = (f"{qualification.seconds:.1f} s", qualification.accelerator) if qualification else ("", "")
     return [entry.identity, entry.facts.name, entry.facts.branch, _verdict(entry), took, under]
 
 
@@ -222,7 +223,7 @@ def _listing_as_json(store: BaseStore, listing: StoreListing) -> dict[str, Any]:
 def _as_json(entry: BaseEntry, listing: StoreListing) -> dict[str, Any]:
     from distgate.locks import leases
 
-    facts, found = entry.facts, entry.qualification
+    facts, qualification = entry.facts, entry.qualification
     return {
         "identity": entry.identity,
         "name": facts.name,
@@ -234,8 +235,8 @@ def _as_json(entry: BaseEntry, listing: StoreListing) -> dict[str, Any]:
         "age": round(time.time() - facts.created),
         "size": entry.size,
         "current": _is_current(entry, listing),
-        "status": "untried" if found is None else "qualified" if found.passed else "refused",
-        "qualification": asdict(found) if found else None,
+        "status": "untried" if qualification is None else "qualified" if qualification.passed else "refused",
+        "qualification": asdict(qualification) if qualification else None,
         "leases": [asdict(holder) for holder in leases(entry.directory)],
         "kickstart_hash": facts.kickstart_hash,
         "snapshot": facts.snapshot,
@@ -249,8 +250,8 @@ def _odd_as_json(odd: UnreadableEntry) -> dict[str, Any]:
 
 
 def _tell_pruned(pruned: Pruned, dry_run: bool) -> None:
-    word = "would be removed" if dry_run else "removed"
-    rows = [[one.identity, word, format_size(one.size), one.reason] for one in pruned.removed]
+    action = "would be removed" if dry_run else "removed"
+    rows = [[base.identity, action, format_size(base.size), base.reason] for base in pruned.removed]
     rows += [[identity, "kept", "", reason] for identity, reason in pruned.kept.items()]
     if rows:
         print_table(("identity", "", "size", "why"), rows)

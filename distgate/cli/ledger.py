@@ -53,12 +53,12 @@ def why(
     if not is_revision(rev):
         raise ConfigurationError(f"{rev!r} is no commit", hint="4 to 40 hexadecimal digits, as git prints them")
     with open_ledger() as (ledger, _own):
-        found = histories(ledger, repo, rev)
+        changes = histories(ledger, repo, rev)
     if as_json:
-        print_json({"known": bool(found), "changes": [story_as_json(one) for one in found]})
-    elif found:
-        print("\n\n".join(format_history(one) for one in found))
-    if not found:
+        print_json({"known": bool(changes), "changes": [story_as_json(change) for change in changes]})
+    elif changes:
+        print("\n\n".join(format_history(change) for change in changes))
+    if not changes:
         say(f"distgate: the ledger knows no commit {rev} of {repo}: no message about it was read")
         say("hint: was it pushed, and is the intake running? `distgate triggers dead list` shows what it refused")
         raise typer.Exit(1)
@@ -77,15 +77,17 @@ def audit(
 
     now = time.time()
     beginning = parse_since(since, now) if since else 0.0
-    with open_ledger() as (ledger, own):
-        found = hold(
-            ledger_snapshot(ledger, beginning), now, patience=max(600.0, 10 * own.run_lease, 10 * own.sweep_after)
+    with open_ledger() as (ledger, config):
+        report = hold(
+            ledger_snapshot(ledger, beginning),
+            now,
+            patience=max(600.0, 10 * config.run_lease, 10 * config.sweep_after),
         )
     if as_json:
-        print_json(found.as_json())
+        print_json(report.as_json())
     else:
-        print("\n".join(format_audit(found, SHOWN)))
-    raise typer.Exit(0 if found.balanced else 1)
+        print("\n".join(format_audit(report, SHOWN)))
+    raise typer.Exit(0 if report.balanced else 1)
 
 
 def replay(
@@ -112,17 +114,17 @@ def replay(
     # Not Path.exists, which raises for a name that is too long, such as a message that was pasted.
     beginning = run_named(what) if not os.path.exists(what) else None
     if beginning:
-        with open_ledger() as (ledger, own):
+        with open_ledger() as (ledger, config):
             run = run_of(ledger, beginning)
         change, of = run.change, pipeline or run.pipeline
     else:
-        own = _settings()
-        change, of = change_of_file(None if what == "-" else Path(what), _read(what), own, pipeline)
-    with PrefectApi(own.prefect_api_url, patience=PATIENCE) as prefect:
+        config = _settings()
+        change, of = change_of_file(None if what == "-" else Path(what), _read(what), config, pipeline)
+    with PrefectApi(config.prefect_api_url, patience=PATIENCE) as prefect:
         parameters = {"change": change.model_dump(), "again": True}
         key = f"{change.key} replay {uuid.uuid4()}"
-        started = prefect.create_flow_run(own.manual_deployment_of(of), parameters, idempotency_key=key)
-    page = f"{own.ui_url.rstrip('/')}/runs/flow-run/{started.id}"
+        started = prefect.create_flow_run(config.manual_deployment_of(of), parameters, idempotency_key=key)
+    page = f"{config.ui_url.rstrip('/')}/runs/flow-run/{started.id}"
     if as_json:
         print_json({"change": change.key, "pipeline": of, "flow_run": started.id, "url": page})
     else:
@@ -135,29 +137,29 @@ def dead_list(as_json: AsJson = False) -> None:
     from distgate.bus.dead_letters import dead_letters
     from distgate.ledger.rejections import reason_of, rejections
 
-    with open_ledger() as (ledger, own):
-        known = {one.message_id: one for one in rejections(ledger)}
-    found = []
-    for letter in dead_letters(own.amqp_url, own.queue):
-        noted = known.get(printable(letter.message_id, newlines=False)[:128])
-        found.append(
+    with open_ledger() as (ledger, config):
+        rejected = {rejection.message_id: rejection for rejection in rejections(ledger)}
+    dead = []
+    for letter in dead_letters(config.amqp_url, config.queue):
+        noted = rejected.get(printable(letter.message_id, newlines=False)[:128])
+        dead.append(
             {
                 "message_id": letter.message_id,
                 "topic": letter.topic,
-                "reason": noted.reason if noted else reason_of(letter.topic, letter.raw, own),
+                "reason": noted.reason if noted else reason_of(letter.topic, letter.raw, config),
                 "seen": noted.seen if noted else 1,
                 "died_at": letter.died_at.isoformat() if letter.died_at else None,
                 "bytes": len(letter.raw),
             }
         )
     if as_json:
-        print_json({"queue": f"{own.queue}.dead", "letters": found})
+        print_json({"queue": f"{config.queue}.dead", "letters": dead})
         return
-    for one in found:
-        shown = {name: printable(str(value), newlines=False) for name, value in one.items()}
-        print(f"{shown['message_id']}  {shown['topic']}  {shown['died_at']}  {shown['bytes']} bytes")
-        print(f"    {shown['reason']} (seen {shown['seen']} times)")
-    say(f"{len(found)} dead letters in {own.queue}.dead")
+    for message in dead:
+        fields = {name: printable(str(value), newlines=False) for name, value in message.items()}
+        print(f"{fields['message_id']}  {fields['topic']}  {fields['died_at']}  {fields['bytes']} bytes")
+        print(f"    {fields['reason']} (seen {fields['seen']} times)")
+    say(f"{len(dead)} dead letters in {config.queue}.dead")
 
 
 @dead.command("requeue")
@@ -172,18 +174,21 @@ def dead_requeue(
 
     if bool(ids) == every:
         raise ConfigurationError("which dead letters?", hint="name message IDs, or say --all")
-    with open_ledger() as (ledger, own):
-        wanted = None if every else set(ids or ())
+    with open_ledger() as (ledger, config):
+        message_ids = None if every else set(ids or ())
         # Noted first: the intake may refuse one again before we are back.
-        requeued(ledger, [one for one in _all_dead(own) if wanted is None or one in wanted])
-        back = requeue(own.amqp_url, own.queue, wanted)
-    missing = sorted((wanted or set()) - set(back))
+        requeued(
+            ledger,
+            [message_id for message_id in _all_dead(config) if message_ids is None or message_id in message_ids],
+        )
+        back = requeue(config.amqp_url, config.queue, message_ids)
+    missing = sorted((message_ids or set()) - set(back))
     if as_json:
         print_json({"requeued": back, "missing": missing})
     else:
-        say(f"{len(back)} messages are back in {own.queue}")
-    for one in missing:
-        say(f"no dead letter has the ID {printable(one, newlines=False)}")
+        say(f"{len(back)} messages are back in {config.queue}")
+    for message_id in missing:
+        say(f"no dead letter has the ID {printable(message_id, newlines=False)}")
     raise typer.Exit(1 if missing else 0)
 
 
@@ -203,19 +208,19 @@ def parse_since(text: str, now: float) -> float:
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
-def _all_dead(own: Settings) -> list[str]:
+def _all_dead(config: Settings) -> list[str]:
     from distgate.bus.dead_letters import dead_letters
 
-    return [letter.message_id for letter in dead_letters(own.amqp_url, own.queue)]
+    return [letter.message_id for letter in dead_letters(config.amqp_url, config.queue)]
 
 
 def _settings() -> Settings:
     from distgate.cli.nearby_lab import settings_here
 
-    own, lab = settings_here()
+    config, lab = settings_here()
     if lab is not None:
         say(f"(of the lab in {lab}; DISTGATE_LEDGER_URL names another ledger)")
-    return own
+    return config
 
 
 @contextmanager
@@ -224,15 +229,15 @@ def open_ledger() -> Iterator[tuple[Ledger, Settings]]:
     from distgate.ledger.database import file_of
     from distgate.ledger.ledger import Ledger
 
-    own = _settings()
-    file = file_of(own.ledger_url)
+    config = _settings()
+    file = file_of(config.ledger_url)
     if file is not None and not file.is_file():
         raise ConfigurationError(
             f"there is no ledger {file}", hint="DISTGATE_LEDGER_URL names it; ./run lab up starts a lab with one"
         )
-    ledger = Ledger(own.ledger_url)
+    ledger = Ledger(config.ledger_url)
     try:
-        yield ledger, own
+        yield ledger, config
     finally:
         ledger.close()
 

@@ -58,12 +58,12 @@ def render_message(
     from distgate.bus.render import parse_facts, render
 
     try:
-        given = json.loads(_read(file))
+        facts = json.loads(_read(file))
     except (ValueError, RecursionError) as error:
         raise ConfigurationError(
             f"{file} is not JSON: {error}", hint="one object with pipeline, suffix, state"
         ) from error
-    body = render(parse_facts(given))
+    body = render(parse_facts(facts))
     if as_json:
         print_json(body, sort_keys=True)
     else:
@@ -104,7 +104,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
 
 def whole() -> typer.Typer:
     """The door with every room behind it open, for who wants to see all commands."""
-    opened = {group.name for group in app.registered_groups} | {one.name for one in app.registered_commands}
+    opened = {group.name for group in app.registered_groups} | {command.name for command in app.registered_commands}
     if "lab" not in opened:
         _open_lab()
     if "bench" not in opened:

@@ -35,13 +35,13 @@ def settings_here() -> tuple[Settings, Path | None]:
 
     A lab is only looked for (in ``lab_state``) when no ledger was named.
     """
-    own = settings()
-    if "ledger_url" in own.model_fields_set:
-        return own, None
+    config = settings()
+    if "ledger_url" in config.model_fields_set:
+        return config, None
     try:
-        world = json.loads((own.lab_state / "world.json").read_text(encoding="utf-8"))
-        found: dict[str, Any] = {name: world[theirs] for name, theirs in FIELDS.items()}
-        found |= {name: Path(world[theirs]) for name, theirs in PATHS.items()}
+        world = json.loads((config.lab_state / "world.json").read_text(encoding="utf-8"))
+        fields: dict[str, Any] = {name: world[key] for name, key in FIELDS.items()}
+        fields |= {name: Path(world[key]) for name, key in PATHS.items()}
     except (OSError, ValueError, KeyError, TypeError):
-        return own, None
-    return own.model_copy(update=found), own.lab_state
+        return config, None
+    return config.model_copy(update=fields), config.lab_state

@@ -28,14 +28,14 @@ def list_lists(as_json: AsJson = False) -> None:
     from distgate.changes.package_lists import lists_in
 
     directory = _directory(_settings())
-    found = lists_in(directory)
+    lists = lists_in(directory)
     if as_json:
-        print_json({"directory": str(directory), "lists": [_as_json(*one) for one in found.items()]})
+        print_json({"directory": str(directory), "lists": [_as_json(*branch_list) for branch_list in lists.items()]})
         return
-    for branch, one in found.items():
-        facts = _as_json(branch, one)
+    for branch, package_list in lists.items():
+        facts = _as_json(branch, package_list)
         print(f"{branch:<10} {facts['patterns']:>5}  {facts['refreshed'] or 'written by hand'}")
-    say(f"{len(found)} lists in {directory}")
+    say(f"{len(lists)} lists in {directory}")
 
 
 @lists.command("refresh")
@@ -62,30 +62,30 @@ def refresh_lists(
     from distgate.ostree.treefile import read_treefile, release_of, treefile_for
 
     directory = _directory(_settings())
-    places = dict(_place(one) for one in repository or ())
+    repositories = dict(_place(option) for option in repository or ())
     chosen = branches or branches_refreshed(directory)
     if not chosen:
         raise ConfigurationError("which branches?", hint=f"no list in {directory} was refreshed before: name one")
     done = {}
     for branch in chosen:
         tree = read_treefile(treefile or treefile_for(branch), release_of(branch))
-        done[branch] = refresh(directory, branch, tree, repositories_of(tree, places), say)
+        done[branch] = refresh(directory, branch, tree, repositories_of(tree, repositories), say)
         say(f"{done[branch].path}: {len(done[branch].patterns)} lines")
     if as_json:
-        print_json({"directory": str(directory), "lists": [_as_json(*one) for one in done.items()]})
+        print_json({"directory": str(directory), "lists": [_as_json(*branch_list) for branch_list in done.items()]})
 
 
 def _place(text: str) -> tuple[str, str]:
-    name, _, place = text.partition("=")
-    if not name or not place:
+    name, _, url = text.partition("=")
+    if not name or not url:
         raise ConfigurationError(f"{text!r} is no repository", hint="NAME=PLACE, such as lab=/srv/repository")
-    return name, place
+    return name, url
 
 
-def _directory(own: Settings) -> Path:
-    if own.package_lists is None:
+def _directory(config: Settings) -> Path:
+    if config.package_lists is None:
         raise ConfigurationError("there are no package lists", hint="DISTGATE_PACKAGE_LISTS names their directory")
-    return own.package_lists
+    return config.package_lists
 
 
 def _settings() -> Settings:
@@ -94,12 +94,12 @@ def _settings() -> Settings:
     return settings()
 
 
-def _as_json(branch: str, found: PackageList) -> dict[str, Any]:
+def _as_json(branch: str, package_list: PackageList) -> dict[str, Any]:
     from distgate.changes.package_lists import refreshed
 
     return {
         "branch": branch,
-        "path": str(found.path),
-        "patterns": len(found.patterns),
-        "refreshed": refreshed(found) or None,
+        "path": str(package_list.path),
+        "patterns": len(package_list.patterns),
+        "refreshed": refreshed(package_list) or None,
     }

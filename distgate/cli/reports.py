@@ -37,7 +37,7 @@ def reports(
     with open_ledger() as (ledger, _own):
         states = channel_states(ledger)
         if again:
-            if again not in {one.name for one in states}:
+            if again not in {state.name for state in states}:
                 raise ConfigurationError(
                     f"nothing was ever reported to {again!r}", hint="`distgate reports` lists all"
                 )
@@ -46,9 +46,9 @@ def reports(
             states = channel_states(ledger)
     now = time.time()
     if as_json:
-        print_json({"channels": [_as_json(one, now) for one in states]})
+        print_json({"channels": [_as_json(state, now) for state in states]})
     else:
-        print("\n".join(line for one in states for line in _lines(one, now)) or "nobody was ever reported to")
+        print("\n".join(line for state in states for line in _lines(state, now)) or "nobody was ever reported to")
 
 
 def _as_json(state: ChannelState, now: float) -> dict[str, Any]:
@@ -59,18 +59,23 @@ def _as_json(state: ChannelState, now: float) -> dict[str, Any]:
         "oldest_pending_seconds": round(now - state.oldest, 1) if state.oldest else None,
         "error": state.error or None,
         "refused": [
-            {"build_id": one.build_id, "topic": one.topic, "error": one.error, "age_seconds": round(now - one.at, 1)}
-            for one in state.refused
+            {
+                "build_id": report.build_id,
+                "topic": report.topic,
+                "error": report.error,
+                "age_seconds": round(now - report.at, 1),
+            }
+            for report in state.refused
         ],
     }
 
 
 def _lines(state: ChannelState, now: float) -> Iterator[str]:
-    waits = f", the oldest for {now - state.oldest:.0f} s" if state.oldest else ""
-    yield f"{state.name}: {state.delivered} delivered, {state.pending} pending{waits}, {len(state.refused)} refused"
+    waiting = f", the oldest for {now - state.oldest:.0f} s" if state.oldest else ""
+    yield f"{state.name}: {state.delivered} delivered, {state.pending} pending{waiting}, {len(state.refused)} refused"
     if state.error:
         yield f"  waits because: {printable(state.error, newlines=False)}"
-    for one in state.refused[:SHOWN]:
-        yield f"  refused {one.topic} of {one.build_id}: {printable(one.error, newlines=False)}"
+    for report in state.refused[:SHOWN]:
+        yield f"  refused {report.topic} of {report.build_id}: {printable(report.error, newlines=False)}"
     if len(state.refused) > SHOWN:
         yield f"  ... and {len(state.refused) - SHOWN} more; --json has them"

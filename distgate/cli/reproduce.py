@@ -63,33 +63,33 @@ def reproduce(
     from distgate.runs.search import find_run
     from distgate.settings import settings
 
-    own = settings()
-    found = find_run(what, _artifacts(own))
+    config = settings()
+    recorded = find_run(what, _artifacts(config))
 
     def tell(line: str) -> None:
         print(printable(line), file=sys.stderr if as_json else sys.stdout, flush=True)
 
-    tell(_title(found))
-    if found.record.build is None or not found.record.build.rpms:
-        _tell_build(found, tell, as_json)
+    tell(_title(recorded))
+    if recorded.record.build is None or not recorded.record.build.rpms:
+        _tell_build(recorded, tell, as_json)
         raise typer.Exit(1)
-    held: list[HeldGuest] = []
-    bench = _bench(own, (memory, cpus), base, 60.0 * minutes if keep else 0.0, held)
-    place = _fresh(into, found.record)
-    tell(f"working in {place}")
-    seen = Reproduction(found, place, bench, tell, suite or ()).run()
+    guests: list[HeldGuest] = []
+    bench = _bench(config, (memory, cpus), base, 60.0 * minutes if keep else 0.0, guests)
+    directory = _fresh(into, recorded.record)
+    tell(f"working in {directory}")
+    seen = Reproduction(recorded, directory, bench, tell, suite or ()).run()
     if as_json:
-        print_json(_as_json(seen, held))
+        print_json(_as_json(seen, guests))
     else:
         print("\n".join(map(printable, _comparison(seen))))
-    _tell_held(held, tell)
+    _tell_held(guests, tell)
     raise typer.Exit(_exit_status(seen))
 
 
 def _bench(
-    own: Settings, shape: tuple[int, int], base: Path | None, seconds: float, held: list[HeldGuest]
+    config: Settings, shape: tuple[int, int], base: Path | None, seconds: float, guests: list[HeldGuest]
 ) -> Workbench:
-    """How runs are done again here; a guest that is kept (for ``seconds``, if any) is appended to ``held``."""
+    """How runs are done again here; a guest that is kept (for ``seconds``, if any) is appended to ``guests``."""
     from distgate.base_images.site import read_site
     from distgate.guests.base import Guest
     from distgate.guests.host import open_guests
@@ -99,34 +99,37 @@ def _bench(
     from distgate.runs.reproduction import Workbench
 
     memory, cpus = shape
-    site = read_site(own)
+    site = read_site(config)
     machine = site.guests.model_copy(update={"memory": memory, "cpus": cpus})
     holders = HeldGuests(machine.directory, seconds, memory=memory, cpus=cpus)
 
     def keep(guest: Guest, why: str) -> None:
-        held.append(holders.keep(guest, why))
+        guests.append(holders.keep(guest, why))
 
     def runners(branch: str, rpms: Path) -> RunnerFor:
-        return runner_for(branch, roles_path=own.roles_path, ansible=own.ansible, srpm=source_rpm(rpms))
+        return runner_for(branch, roles_path=config.roles_path, ansible=config.ansible, srpm=source_rpm(rpms))
 
     return Workbench(
         host=holders if seconds else open_guests(machine),
         composer=OfflineInstaller.configured(),
         runners=runners,
-        boot_timeout=own.boot_timeout,
-        suite_timeout=own.suite_timeout,
-        tests_timeout=own.tests_timeout,
+        boot_timeout=config.boot_timeout,
+        suite_timeout=config.suite_timeout,
+        tests_timeout=config.tests_timeout,
         stores=(site.images.directory,),
         base=base,
         keep=keep if seconds else None,
     )
 
 
-def _artifacts(own: Settings) -> list[Path]:
+def _artifacts(config: Settings) -> list[Path]:
     """Where runs are: as the setting says, and those of a lab beside us, which may be down."""
-    lab = own.lab_state / "artifacts"
-    known = [own.artifacts_dir]
-    return [path.resolve() for path in (known if "artifacts_dir" in own.model_fields_set else [*known, lab])]
+    lab = config.lab_state / "artifacts"
+    directories = [config.artifacts_dir]
+    return [
+        path.resolve()
+        for path in (directories if "artifacts_dir" in config.model_fields_set else [*directories, lab])
+    ]
 
 
 def _fresh(into: Path | None, record: RunRecord) -> Path:
@@ -149,45 +152,50 @@ def _fresh(into: Path | None, record: RunRecord) -> Path:
 # -- what is told ----------------------------------------------------------------------------------------------------
 
 
-def _title(found: RecordedRun) -> str:
-    record = found.record
+def _title(recorded: RecordedRun) -> str:
+    record = recorded.record
     verdict = f"{record.verdict.status}: {record.verdict.sentence}" if record.verdict else "it did not end"
     change = record.change
     commit = f"{change.namespace}/{change.repo} {change.branch} {change.rev[:12]}"
     return f"run {record.run_id} of {commit}\nrecorded {verdict}"
 
 
-def _tell_build(found: RecordedRun, tell: Tell, as_json: bool) -> None:
+def _tell_build(recorded: RecordedRun, progress: Tell, as_json: bool) -> None:
     """A run that failed in its build: there is nothing to boot; where to read why, and how to build by hand."""
     from distgate.files import tail_of
 
-    record, build = found.record, found.record.build
-    told = _build_log(found.directory / "build", build.arch if build else "")
-    tell("nothing can be booted: its build made no packages")
+    record, build = recorded.record, recorded.record.build
+    build_log = _build_log(recorded.directory / "build", build.arch if build else "")
+    progress("nothing can be booted: its build made no packages")
     commands = []
     if build is not None:
-        tell(f"Koji task {build.task_id} at {build.server}")
+        progress(f"Koji task {build.task_id} at {build.server}")
         commands = [
             shlex.join(["git", "clone", build.repository_url]),
             shlex.join(["git", "-C", record.change.repo, "checkout", record.change.rev]),
-            shlex.join(["koji", "build", "--scratch", build.target, _built_from(found)]),
+            shlex.join(["koji", "build", "--scratch", build.target, _built_from(recorded)]),
         ]
-    if told:
-        tell(f"{told}:\n" + "\n".join(f"  {line}" for line in tail_of(told).splitlines()[-LOG_LINES:]))
+    if build_log:
+        progress(f"{build_log}:\n" + "\n".join(f"  {line}" for line in tail_of(build_log).splitlines()[-LOG_LINES:]))
     if commands:
-        tell("by hand (in the checkout, `fedpkg local` or `fedpkg mockbuild` build on this machine):")
-        tell("\n".join(f"  {command}" for command in commands))
+        progress("by hand (in the checkout, `fedpkg local` or `fedpkg mockbuild` build on this machine):")
+        progress("\n".join(f"  {command}" for command in commands))
     if as_json:
         task_fields = {"koji_task": build.task_id, "server": build.server} if build else {}
-        known = {"run": record.run_id, "built": False, "log": str(told) if told else None, "commands": commands}
-        print_json({**known, **task_fields})
+        answer = {
+            "run": record.run_id,
+            "built": False,
+            "log": str(build_log) if build_log else None,
+            "commands": commands,
+        }
+        print_json({**answer, **task_fields})
 
 
-def _built_from(found: RecordedRun) -> str:
+def _built_from(recorded: RecordedRun) -> str:
     """What Koji was given: the commit, or the source package that was made of it."""
-    build = found.record.build
+    build = recorded.record.build
     assert build  # noqa: S101 - the caller looked
-    return str(found.directory / build.srpm) if build.srpm else build.source
+    return str(recorded.directory / build.srpm) if build.srpm else build.source
 
 
 def _build_log(directory: Path, arch: str) -> Path | None:
@@ -204,19 +212,19 @@ def _comparison(seen: Comparison) -> list[str]:
     if here and here.blame:
         lines[-1] += f" (blame: {here.blame})"
     for old, new in seen.suites:
-        one = new or old
-        if one:
-            lines += [f"  {one.suite}: recorded {_word(old)}, here {_word(new)}"]
+        suite = new or old
+        if suite:
+            lines += [f"  {suite.suite}: recorded {_word(old)}, here {_word(new)}"]
             lines += [f"    failing here: {', '.join(failing(new))}"] if new and failing(new) else []
     lines += [f"not as recorded: {sentence}" for sentence in seen.differences]
     lines += ["the same verdict" if seen.same else _difference(seen), f"everything is in {seen.directory}"]
     return lines
 
 
-def _word(one: SuiteRecord | None) -> str:
-    if one is None:
+def _word(suite: SuiteRecord | None) -> str:
+    if suite is None:
         return "not run"
-    return f"{one.verdict}{f' (blame: {one.blame})' if one.blame else ''}"
+    return f"{suite.verdict}{f' (blame: {suite.blame})' if suite.blame else ''}"
 
 
 def _difference(seen: Comparison) -> str:
@@ -226,17 +234,17 @@ def _difference(seen: Comparison) -> str:
     return f"another verdict: the run was {recorded}, here it is {seen.status}{where}"
 
 
-def _tell_held(held: Sequence[HeldGuest], tell: Tell) -> None:
-    for one in held:
-        until = time.strftime("%H:%M:%S", time.localtime(one.until))
-        tell(f"guest {one.name} is up until {until}, {one.why}")
-        tell(f"  {one.ssh}")
-        tell("\n".join(f"  distgate guests {verb} {one.name}" for verb in ("ssh", "console", "down")))
+def _tell_held(guests: Sequence[HeldGuest], progress: Tell) -> None:
+    for guest in guests:
+        until = time.strftime("%H:%M:%S", time.localtime(guest.until))
+        progress(f"guest {guest.name} is up until {until}, {guest.why}")
+        progress(f"  {guest.ssh}")
+        progress("\n".join(f"  distgate guests {verb} {guest.name}" for verb in ("ssh", "console", "down")))
 
 
-def _as_json(seen: Comparison, held: Sequence[HeldGuest]) -> dict[str, Any]:
-    def told(one: SuiteRecord | None) -> dict[str, Any] | None:
-        return one.model_dump(mode="json", include={"verdict", "blame", "evidence", "tests"}) if one else None
+def _as_json(seen: Comparison, guests: Sequence[HeldGuest]) -> dict[str, Any]:
+    def told(suite: SuiteRecord | None) -> dict[str, Any] | None:
+        return suite.model_dump(mode="json", include={"verdict", "blame", "evidence", "tests"}) if suite else None
 
     suites = [(old, new, new or old) for old, new in seen.suites]
     return {
@@ -245,10 +253,12 @@ def _as_json(seen: Comparison, held: Sequence[HeldGuest]) -> dict[str, Any]:
         "recorded": seen.recorded.verdict.model_dump(mode="json") if seen.recorded.verdict else None,
         "here": seen.here.verdict.model_dump(mode="json") if seen.here.verdict else None,
         "same": seen.same,
-        "suites": [{"suite": one.suite, "recorded": told(old), "here": told(new)} for old, new, one in suites if one],
+        "suites": [
+            {"suite": suite.suite, "recorded": told(old), "here": told(new)} for old, new, suite in suites if suite
+        ],
         "differences": list(seen.differences),
         "directory": str(seen.directory),
-        "guest": asdict(held[0]) if held else None,
+        "guest": asdict(guests[0]) if guests else None,
     }
 
 

@@ -32,13 +32,13 @@ def find_tests(
     """Say which tests a package brings. Its files are read; nothing is executed."""
     from distgate.testing.discovery import discover
 
-    found = discover(checkout, tag, namespace)
+    discovery = discover(checkout, tag, namespace)
     if as_json:
-        print_json(found.as_json())
+        print_json(discovery.as_json())
         return
-    for line in [f"{suite.kind} {suite.name}{_aside(suite.problem or suite.note)}" for suite in found.suites]:
+    for line in [f"{suite.kind} {suite.name}{_aside(suite.problem or suite.note)}" for suite in discovery.suites]:
         print(printable(line, newlines=False))
-    for line in [found.reason, *(f"besides: {suite.kind} {suite.name}" for suite in found.other)]:
+    for line in [discovery.reason, *(f"besides: {suite.kind} {suite.name}" for suite in discovery.other)]:
         if line:
             print(printable(line, newlines=False))
 

@@ -31,38 +31,38 @@ class Check:
     heavy: bool = False
 
 
-def checks_of(own: Settings, *, free: int | None = None, seconds: float = SECONDS) -> tuple[Check, ...]:
+def checks_of(config: Settings, *, free: int | None = None, seconds: float = SECONDS) -> tuple[Check, ...]:
     """All that a worker with these settings needs; ``free`` is in bytes (None: the setting), ``seconds`` bounds what
     a check starts."""
-    free = parse_size(own.free_disk) if free is None else free
-    site = cache(partial(read_site, own))  # asked for by the checks themselves: the server may be away
+    free = parse_size(config.free_disk) if free is None else free
+    site = cache(partial(read_site, config))  # asked for by the checks themselves: the server may be away
     return (
         Check("kvm", partial(host.look_at_accelerator, seconds), heavy=True),
         Check("qemu", partial(host.look_at_qemu, seconds), heavy=True),
         Check("libvirt", lambda: host.look_at_libvirt(site().guests.directory), heavy=True),
         Check("sandbox", partial(host.look_at_sandbox, seconds), heavy=True),
-        Check("compose", partial(host.look_at_compose, own.compose_driver, own.appliance_kernel), heavy=True),
-        Check("disk", lambda: host.look_at_disk(own.artifacts_dir, site().images.directory, free)),
-        Check("images", lambda: host.look_at_images(site().images.directory, own.branches)),
-        Check("ansible", partial(host.look_at_ansible, own.ansible, own.roles_path)),
+        Check("compose", partial(host.look_at_compose, config.compose_driver, config.appliance_kernel), heavy=True),
+        Check("disk", lambda: host.look_at_disk(config.artifacts_dir, site().images.directory, free)),
+        Check("images", lambda: host.look_at_images(site().images.directory, config.branches)),
+        Check("ansible", partial(host.look_at_ansible, config.ansible, config.roles_path)),
         Check("tmt", host.look_at_tmt),
-        Check("koji", partial(services.look_at_koji, own.prefect_api_url, own.site)),
-        Check("artifacts", partial(services.look_at_artifacts, own.prefect_api_url, own.site)),
-        Check("broker", partial(services.look_at_broker, own.amqp_url, own.exchange)),
-        Check("prefect", partial(services.look_at_prefect, own.prefect_api_url)),
-        Check("ledger", partial(services.look_at_ledger, own.ledger_url)),
-        Check("clock", partial(services.look_at_clock, own.prefect_api_url, own.site)),
+        Check("koji", partial(services.look_at_koji, config.prefect_api_url, config.site)),
+        Check("artifacts", partial(services.look_at_artifacts, config.prefect_api_url, config.site)),
+        Check("broker", partial(services.look_at_broker, config.amqp_url, config.exchange)),
+        Check("prefect", partial(services.look_at_prefect, config.prefect_api_url)),
+        Check("ledger", partial(services.look_at_ledger, config.ledger_url)),
+        Check("clock", partial(services.look_at_clock, config.prefect_api_url, config.site)),
     )
 
 
 def chosen(checks: Sequence[Check], names: Collection[str]) -> tuple[Check, ...]:
     """Those of ``checks`` with these names, all without names. ConfigurationError for one that does not exist."""
-    unknown = sorted(set(names) - {one.name for one in checks})
+    unknown = sorted(set(names) - {check.name for check in checks})
     if unknown:
         raise ConfigurationError(
-            f"there is no check {', '.join(unknown)}", hint=f"there are {', '.join(one.name for one in checks)}"
+            f"there is no check {', '.join(unknown)}", hint=f"there are {', '.join(check.name for check in checks)}"
         )
-    return tuple(one for one in checks if not names or one.name in names)
+    return tuple(check for check in checks if not names or check.name in names)
 
 
 def examine(checks: Sequence[Check], seconds: float = SECONDS) -> Report:
@@ -73,8 +73,8 @@ def examine(checks: Sequence[Check], seconds: float = SECONDS) -> Report:
     light = {check.name: _Look(check) for check in checks if not check.heavy}
     end = Deadline(seconds)
     heavy = {check.name: _Look(check).finding(seconds) for check in checks if check.heavy}
-    found = heavy | {name: look.finding(end.remaining(), seconds) for name, look in light.items()}
-    return Report(tuple(found[check.name] for check in checks))
+    findings = heavy | {name: look.finding(end.remaining(), seconds) for name, look in light.items()}
+    return Report(tuple(findings[check.name] for check in checks))
 
 
 class _Look:

@@ -46,15 +46,15 @@ def health_file(state: Path, host: str) -> Path:
 
 def needed_of(report: Report, needed: Collection[str]) -> Report:
     """The findings that a worker depends on: those of the checks ``needed``, all of them when it is empty."""
-    return Report(tuple(one for one in report.findings if not needed or one.name in needed))
+    return Report(tuple(finding for finding in report.findings if not needed or finding.name in needed))
 
 
 def health_of(report: Report, at: float) -> Health:
     """The health that a doctor's report amounts to; what failed is named with its words."""
     if report.ok:
         return Health(True, report.sentence(), at)
-    words = "; ".join(f"{one.name}: {one.detail}" for one in report.failed)
-    return Health(False, f"{len(report.failed)} of {len(report.findings)} checks failed: {words}", at)
+    failures = "; ".join(f"{finding.name}: {finding.detail}" for finding in report.failed)
+    return Health(False, f"{len(report.failed)} of {len(report.findings)} checks failed: {failures}", at)
 
 
 def read_health(path: Path) -> Health | None:

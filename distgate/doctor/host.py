@@ -57,10 +57,10 @@ def look_at_accelerator(seconds: float) -> Seen:
 
 def look_at_qemu(seconds: float) -> Seen:
     """The emulator and qemu-img, with the emulator's version."""
-    said = run([find_qemu(), "--version"], timeout=seconds).output.strip().splitlines()
+    lines = run([find_qemu(), "--version"], timeout=seconds).output.strip().splitlines()
     if not on_path("qemu-img"):
         return Seen(False, "no qemu-img on this host", "install qemu-utils (Debian) or qemu-img (Fedora)")
-    return Seen(True, said[0] if said else "qemu says no version")
+    return Seen(True, lines[0] if lines else "qemu says no version")
 
 
 def look_at_libvirt(guests: Path) -> Seen:
@@ -94,38 +94,38 @@ def look_at_sandbox(seconds: float) -> Seen:
             timeout=seconds / 2,
             log_to=log,
         )
-        said = log.read_text(errors="replace") if log.exists() else ""
+        output = log.read_text(errors="replace") if log.exists() else ""
     try:
         return judge_sandbox(Confinement(**json.loads(ended.report)))
     except (ValueError, TypeError) as error:
         raise InfrastructureError(
             f"a trivial program ended with status {ended.returncode} in the sandbox",
             hint="docs/isolation.md",
-            evidence=said,
+            evidence=output,
         ) from error
 
 
-def look_at_compose(wanted: str, appliance_kernel: Path | None) -> Seen:
+def look_at_compose(chosen: str, appliance_kernel: Path | None) -> Seen:
     """Which of the ways to mount an image can be gone here; nothing is mounted."""
-    return judge_compose(supported_drivers(appliance_kernel), wanted)
+    return judge_compose(supported_drivers(appliance_kernel), chosen)
 
 
 def look_at_disk(artifacts: Path, images: Path, limit: int) -> Seen:
     """Room for the artifacts of runs, for base images, and for what is temporary; ``limit`` is in bytes."""
-    places = {"artifacts": artifacts, "images": images, "temporary files": Path(tempfile.gettempdir())}
-    return judge_disk([space_in(path, purpose) for purpose, path in places.items()], limit)
+    directories = {"artifacts": artifacts, "images": images, "temporary files": Path(tempfile.gettempdir())}
+    return judge_disk([space_in(path, purpose) for purpose, path in directories.items()], limit)
 
 
 def space_in(path: Path, purpose: str) -> Space:
     """The room in the directory ``path`` or, while it is not there yet, in the one that it will be made in."""
-    path = found = path.absolute()
-    while not os.path.exists(found) and found != found.parent:  # Path.exists raises where we may not look
-        found = found.parent
+    path = existing = path.absolute()
+    while not os.path.exists(existing) and existing != existing.parent:  # Path.exists raises where we may not look
+        existing = existing.parent
     try:
-        free = shutil.disk_usage(found).free
+        free = shutil.disk_usage(existing).free
     except OSError as error:
         return Space(purpose, path, None, False, error.strerror or str(error))
-    return Space(purpose, path, free, found.is_dir() and os.access(found, os.W_OK | os.X_OK))
+    return Space(purpose, path, free, existing.is_dir() and os.access(existing, os.W_OK | os.X_OK))
 
 
 def look_at_images(store: Path, watched: Sequence[str]) -> Seen:
@@ -146,9 +146,9 @@ def look_at_images(store: Path, watched: Sequence[str]) -> Seen:
 def look_at_ansible(per_branch: Mapping[str, Path], roles: Sequence[Path]) -> Seen:
     """Our ansible, those of single branches, and the site's roles; none of them is run."""
     version = _version_of("ansible-core", "ansible-runner")
-    own = Path(sys.executable).parent / "ansible-playbook"
-    if not (own.exists() or on_path("ansible-playbook")):
-        return Seen(False, f"there is no {own}", "./run installs what distgate needs")
+    beside = Path(sys.executable).parent / "ansible-playbook"
+    if not (beside.exists() or on_path("ansible-playbook")):
+        return Seen(False, f"there is no {beside}", "./run installs what distgate needs")
     for branch, directory in per_branch.items():
         if not (directory / "ansible-playbook").exists():
             return Seen(False, f"no ansible-playbook in {directory} (branch {branch})", "DISTGATE_ANSIBLE names it")

@@ -52,7 +52,7 @@ class Report:
 
     @property
     def failed(self) -> tuple[Finding, ...]:
-        return tuple(one for one in self.findings if not one.ok)
+        return tuple(finding for finding in self.findings if not finding.ok)
 
     @property
     def ok(self) -> bool:
@@ -61,22 +61,22 @@ class Report:
 
     def as_json(self) -> dict[str, Any]:
         """``ok`` and ``checks``, each with name, ok, detail and hint."""
-        return {"ok": self.ok, "checks": [asdict(one) for one in self.findings]}
+        return {"ok": self.ok, "checks": [asdict(finding) for finding in self.findings]}
 
     def rows(self) -> list[tuple[str, str, str]]:
         """Name, state and words of each check; its hint is a row of its own."""
         rows = []
-        for one in self.findings:
-            rows.append((one.name, "ok" if one.ok else "FAILED", one.detail))
-            if one.hint:
-                rows.append(("", "", f"hint: {one.hint}"))
+        for finding in self.findings:
+            rows.append((finding.name, "ok" if finding.ok else "FAILED", finding.detail))
+            if finding.hint:
+                rows.append(("", "", f"hint: {finding.hint}"))
         return rows
 
     def sentence(self) -> str:
         """The whole report in a line."""
         if self.ok:
             return f"all {len(self.findings)} checks passed: this worker can take runs"
-        names = ", ".join(one.name for one in self.failed)
+        names = ", ".join(finding.name for finding in self.failed)
         return f"{len(self.failed)} of {len(self.findings)} checks failed: {names}"
 
 
@@ -138,7 +138,8 @@ def judge_disk(spaces: Sequence[Space], limit: int) -> Seen:
         hint = hint if full else "look at its owner and mode, and at how it is mounted; or name another directory"
         return Seen(False, "; ".join(troubles), hint)
     return Seen(
-        True, "; ".join(f"{format_size(one.free or 0)} free for {one.purpose} in {one.path}" for one in spaces)
+        True,
+        "; ".join(f"{format_size(space.free or 0)} free for {space.purpose} in {space.path}" for space in spaces),
     )
 
 
@@ -151,27 +152,27 @@ def _disk_trouble(space: Space, limit: int) -> str:
     return f"{where}: {format_size(space.free)} free of {format_size(limit)} needed" if space.free < limit else ""
 
 
-def judge_compose(drivers: Sequence[tuple[str, bool, str]], wanted: str) -> Seen:
+def judge_compose(drivers: Sequence[tuple[str, bool, str]], chosen: str) -> Seen:
     """``drivers`` lists name, whether it is usable, and why not; auto needs any of them, another word that one."""
     usable = [name for name, fit, _ in drivers if fit]
     refused = "; ".join(f"{name}: {why}" for name, fit, why in drivers if not fit)
-    if (wanted == "auto" and usable) or wanted in usable:
+    if (chosen == "auto" and usable) or chosen in usable:
         return Seen(True, f"usable: {', '.join(usable)}" + (f" (not {refused})" if refused else ""))
-    if wanted == "auto":
+    if chosen == "auto":
         return Seen(False, f"no image can be mounted here: {refused}", "docs/compose.md says what each driver needs")
-    return Seen(False, f"{wanted} is not usable: {refused}", "DISTGATE_COMPOSE_DRIVER=auto takes any that is")
+    return Seen(False, f"{chosen} is not usable: {refused}", "DISTGATE_COMPOSE_DRIVER=auto takes any that is")
 
 
-def judge_sandbox(found: Confinement) -> Seen:
+def judge_sandbox(confinement: Confinement) -> Seen:
     """A program of strangers is nobody, may nothing and reaches nobody."""
     wrong = []
-    if found.uid == 0 or found.capabilities:
-        wrong.append(f"it runs as user {found.uid} with capabilities {found.capabilities:#x}")
-    if found.routes or found.reached:
-        wrong.append("it reaches a network" if found.routes else "it reaches ports of this host")
+    if confinement.uid == 0 or confinement.capabilities:
+        wrong.append(f"it runs as user {confinement.uid} with capabilities {confinement.capabilities:#x}")
+    if confinement.routes or confinement.reached:
+        wrong.append("it reaches a network" if confinement.routes else "it reaches ports of this host")
     if wrong:
         return Seen(False, f"a program is not confined: {'; '.join(wrong)}", "docs/isolation.md")
-    return Seen(True, f"a program ran as user {found.uid}, without capabilities and network")
+    return Seen(True, f"a program ran as user {confinement.uid}, without capabilities and network")
 
 
 def judge_bases(served: Sequence[str], watched: Sequence[str], unreadable: int) -> Seen:
@@ -188,10 +189,10 @@ def judge_bases(served: Sequence[str], watched: Sequence[str], unreadable: int) 
 
 def judge_prefect(server: str, client: str) -> Seen:
     """A server serves clients of its own major version that are not newer than itself, patch releases aside."""
-    theirs, ours = _release(server), _release(client)
-    if not theirs:
+    server_release, client_release = _release(server), _release(client)
+    if not server_release:
         return Seen(False, f"the server's version is no version: {server[:80]!r}", "PREFECT_API_URL names it")
-    if theirs[0] != ours[0] or theirs < ours:
+    if server_release[0] != client_release[0] or server_release < client_release:
         return Seen(
             False,
             f"the server has Prefect {server}, this worker {client}",
@@ -201,8 +202,8 @@ def judge_prefect(server: str, client: str) -> Seen:
 
 
 def _release(version: str) -> tuple[int, ...]:
-    found = re.match(r"(\d+)\.(\d+)", version)
-    return tuple(int(part) for part in found.groups()) if found else ()
+    match = re.match(r"(\d+)\.(\d+)", version)
+    return tuple(int(part) for part in match.groups()) if match else ()
 
 
 def judge_clock(readings: Sequence[Reading], silent: Mapping[str, str], limit: float = CLOCK_LIMIT) -> Seen:
@@ -210,12 +211,12 @@ def judge_clock(readings: Sequence[Reading], silent: Mapping[str, str], limit: f
     unread = "; ".join(f"{server} was not asked: {why}" for server, why in silent.items())
     if not readings:
         return Seen(False, f"no clock to compare with: {unread}", "see the checks prefect and koji")
-    wrong = [one for one in readings if one.certain > limit]
+    wrong = [reading for reading in readings if reading.certain > limit]
     if wrong:
-        said = "; ".join(f"{one.server} is {_apart(one)}" for one in wrong)
+        differences = "; ".join(f"{reading.server} is {_apart(reading)}" for reading in wrong)
         hint = f"more than {limit:g} s apart: run chronyd on both hosts"
-        return Seen(False, said, hint)
-    names = ", ".join(one.server for one in readings)
+        return Seen(False, differences, hint)
+    names = ", ".join(reading.server for reading in readings)
     return Seen(True, f"within {limit:g} s of {names}" + (f"; {unread}" if unread else ""))
 
 

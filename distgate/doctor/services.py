@@ -40,8 +40,8 @@ class KojiDoor(KojiClient):
     def account(self) -> str:
         """The account that the hub has for us, empty for nobody. Raises as KojiClient does."""
         with self._session() as session:
-            known = session.getLoggedInUser()
-            return str(known["name"]) if known else ""
+            user = session.getLoggedInUser()
+            return str(user["name"]) if user else ""
 
 
 def look_at_koji(api: str, site: str) -> Seen:
@@ -62,11 +62,11 @@ def look_at_koji(api: str, site: str) -> Seen:
 def look_at_artifacts(api: str, site: str) -> Seen:
     """Leave something in the site's artifact store, and take it back."""
     try:
-        known = block_values(api, STORE_BLOCK, site)
+        values = block_values(api, STORE_BLOCK, site)
     except NoBlock:
         return Seen(True, f"they stay on this host: there is no block {STORE_BLOCK}/{site}")
-    ArtifactStore(known["url"], known["options"]).probe()
-    return Seen(True, f"{known['url']} can be written to")
+    ArtifactStore(values["url"], values["options"]).probe()
+    return Seen(True, f"{values['url']} can be written to")
 
 
 def look_at_broker(url: str, exchange: str) -> Seen:
@@ -126,10 +126,10 @@ def read_clock(server: str, url: str, ca: str = "") -> Reading:
 
 def koji_profile(api: str, site: str) -> KojiProfile:
     """Where the hub of ``site`` is and who we are there, from its block document; see KojiInstance.hub."""
-    known = block_values(api, KOJI_BLOCK, site)
-    names = {one.name for one in dataclasses.fields(KojiProfile)}
+    values = block_values(api, KOJI_BLOCK, site)
+    names = {field.name for field in dataclasses.fields(KojiProfile)}
     try:
-        return KojiProfile(**{name: value for name, value in known.items() if name in names})
+        return KojiProfile(**{name: value for name, value in values.items() if name in names})
     except TypeError as error:
         raise ConfigurationError(f"the block {KOJI_BLOCK}/{site} is incomplete: {error}") from error
 

@@ -87,9 +87,9 @@ def _make_tables(connection: Connection) -> None:
 def _refuse_other_schema(connection: Connection, url: str) -> None:
     version = connection.execute(sa.select(SCHEMAS.c.version)).scalar_one_or_none()
     if version != SCHEMA:
-        shown = sa.make_url(url).render_as_string(hide_password=True)
+        safe_url = sa.make_url(url).render_as_string(hide_password=True)
         raise ConfigurationError(
-            f"the ledger {shown} has schema {version or 'of a time before numbers'}, this distgate needs {SCHEMA}",
+            f"the ledger {safe_url} has schema {version or 'of a time before numbers'}, this distgate needs {SCHEMA}",
             hint="let its runs end with the distgate that wrote it, then begin a new ledger",
         )
 

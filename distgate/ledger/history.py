@@ -40,17 +40,17 @@ class LedgerHistory:
         return RecordedDecision(row.decision, row.rule, row.seen) if row else None
 
     def newer(self, change: Change, within: float) -> str | None:
-        own = sa.select(CHANGES.c.accepted_at).where(CHANGES.c.key == change.key, self._mine)
+        accepted = sa.select(CHANGES.c.accepted_at).where(CHANGES.c.key == change.key, self._mine)
         with self._ledger.transaction() as connection:
-            came = connection.execute(own).scalar_one_or_none() or time.time()
-            later = CHANGES.c.accepted_at > came
-            named = sa.and_(CHANGES.c.head, CHANGES.c.accepted_at >= came - within)
+            arrival = connection.execute(accepted).scalar_one_or_none() or time.time()
+            later = CHANGES.c.accepted_at > arrival
+            named = sa.and_(CHANGES.c.head, CHANGES.c.accepted_at >= arrival - within)
             others = sa.and_(_same_branch(change), CHANGES.c.key != change.key, CHANGES.c.rule.in_(_PUSHED))
             # Said apart from the rest, it lets the database use its index.
-            recent = CHANGES.c.accepted_at >= came - within
-            found = sa.select(CHANGES.c.key).where(self._mine, recent, others, sa.or_(later, named))
-            found = found.order_by(CHANGES.c.accepted_at)
-            keys = connection.execute(found).scalars().all()
+            recent = CHANGES.c.accepted_at >= arrival - within
+            query = sa.select(CHANGES.c.key).where(self._mine, recent, others, sa.or_(later, named))
+            query = query.order_by(CHANGES.c.accepted_at)
+            keys = connection.execute(query).scalars().all()
         return keys[-1].rpartition("#")[2] if keys else None
 
     def accepted(self, seconds: float, like: Change | None = None) -> int:
@@ -62,8 +62,8 @@ class LedgerHistory:
 
     def settled(self, older_than: float) -> list[Change]:
         """Changes that wait for a newer commit and have done so for ``older_than`` seconds; the oldest ones."""
-        waits = sa.and_(CHANGES.c.rule == SETTLING, CHANGES.c.accepted_at <= time.time() - older_than)
-        return self._changes(waits)
+        settling = sa.and_(CHANGES.c.rule == SETTLING, CHANGES.c.accepted_at <= time.time() - older_than)
+        return self._changes(settling)
 
     def unoffered(self) -> list[Change]:
         """Accepted changes that nobody has told Prefect of; the oldest ones."""
@@ -74,11 +74,11 @@ class LedgerHistory:
 
         ``arrived`` says that a message asked for it just now: from now on the change is as new as that message.
         """
-        news = {"decision": decision.decision, "reason": decision.reason, "rule": decision.rule}
-        came = {"accepted_at": time.time(), "head": decision.head} if arrived else {}
-        mine = sa.and_(CHANGES.c.key == change.key, self._mine, CHANGES.c.run_id.is_(None))
+        values = {"decision": decision.decision, "reason": decision.reason, "rule": decision.rule}
+        arrival = {"accepted_at": time.time(), "head": decision.head} if arrived else {}
+        this_change = sa.and_(CHANGES.c.key == change.key, self._mine, CHANGES.c.run_id.is_(None))
         with self._ledger.transaction() as connection:
-            return connection.execute(CHANGES.update().where(mine).values(**news, **came)).rowcount == 1
+            return connection.execute(CHANGES.update().where(this_change).values(**values, **arrival)).rowcount == 1
 
     def _changes(self, wish: ColumnElement[bool]) -> list[Change]:
         query = sa.select(CHANGES.c.change).where(self._mine, wish, CHANGES.c.run_id.is_(None))

@@ -21,16 +21,18 @@ def known_packages(ledger: Ledger, namespace: str) -> set[str]:
 def last_runs(ledger: Ledger, namespace: str, branch: str, pipeline: Pipeline = "allpackages") -> dict[str, LastRun]:
     """The latest run of each package's branch, under the package's name. Rawhide has three names, and is one."""
     names = RAWHIDE if branch in RAWHIDE else {branch}
-    mine = sa.and_(RUNS.c.pipeline == pipeline, sa.func.substr(RUNS.c.key, 1, len(namespace) + 1) == f"{namespace}/")
-    query = sa.select(RUNS.c.key, RUNS.c.status, RUNS.c.ended_at).where(mine).order_by(RUNS.c.claimed_at)
-    found: dict[str, LastRun] = {}
+    in_namespace = sa.and_(
+        RUNS.c.pipeline == pipeline, sa.func.substr(RUNS.c.key, 1, len(namespace) + 1) == f"{namespace}/"
+    )
+    query = sa.select(RUNS.c.key, RUNS.c.status, RUNS.c.ended_at).where(in_namespace).order_by(RUNS.c.claimed_at)
+    last_runs: dict[str, LastRun] = {}
     with ledger.transaction() as connection:
         for key, status, ended in connection.execute(query):
             repo, _, rest = key.removeprefix(f"{namespace}/").partition("@")
             on, _, rev = rest.rpartition("#")
             if on in names:
-                found[repo] = LastRun(rev, status, ended)
-    return found
+                last_runs[repo] = LastRun(rev, status, ended)
+    return last_runs
 
 
 def _begins(prefix: str) -> sa.ColumnElement[bool]:

@@ -121,8 +121,8 @@ class SessionLeaderLock:
                 if self._held:
                     session.execute(sa.text("SELECT 1"))  # who has the session has the lock
                 else:
-                    asked = sa.text("SELECT pg_try_advisory_lock(:seats, :role)")
-                    self._held = bool(session.execute(asked, self._numbers).scalar())
+                    query = sa.text("SELECT pg_try_advisory_lock(:seats, :role)")
+                    self._held = bool(session.execute(query, self._numbers).scalar())
             except sa.exc.DBAPIError as error:
                 self._leave()
                 raise InfrastructureError(f"the seat of the {self.role} cannot be asked for: {error.orig}") from error

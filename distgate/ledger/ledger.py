@@ -60,18 +60,18 @@ class Ledger:
     def record(self, change: Change, decision: Decision, *, counted: bool = False) -> Acceptance:
         """Write a decided change down for the pipeline of the decision; a repeat is counted (unless it was
         ``counted``), no more."""
-        mine = _of(change.key, decision.pipeline)
+        this_change = _of(change.key, decision.pipeline)
         with self.transaction() as connection:
             while True:
                 if insert_new(connection, CHANGES, _change_row(change, decision)):
                     return Acceptance(change.key, True, decision.decision, rule=decision.rule)
                 if not counted:
-                    connection.execute(CHANGES.update().where(mine).values(seen=CHANGES.c.seen + 1))
-                known = connection.execute(sa.select(CHANGES).where(mine)).one_or_none()
-                if known is not None:  # else it was there, and has been forgotten since: once more
+                    connection.execute(CHANGES.update().where(this_change).values(seen=CHANGES.c.seen + 1))
+                row = connection.execute(sa.select(CHANGES).where(this_change)).one_or_none()
+                if row is not None:  # else it was there, and has been forgotten since: once more
                     break
-            offered = known.offered_at is not None or known.run_id is not None
-            return Acceptance(change.key, False, known.decision, offered, known.rule)
+            offered = row.offered_at is not None or row.run_id is not None
+            return Acceptance(change.key, False, row.decision, offered, row.rule)
 
     def unclaimed(self, older_than: float, pipeline: Pipeline = "allpackages") -> list[Change]:
         """Changes that ``pipeline`` accepted, that no run of it has claimed, and that were last offered
@@ -96,8 +96,8 @@ class Ledger:
         parts = [keys[start : start + 500] for start in range(0, len(keys), 500)]  # SQLite bounds its variables
         earliest = sa.select(sa.func.min(CHANGES.c.accepted_at)).where(CHANGES.c.pipeline == pipeline)
         with self.transaction() as connection:
-            came = [connection.execute(earliest.where(CHANGES.c.key.in_(part))).scalar() for part in parts]
-        return min((one for one in came if one is not None), default=time.time())
+            times = [connection.execute(earliest.where(CHANGES.c.key.in_(part))).scalar() for part in parts]
+        return min((time_accepted for time_accepted in times if time_accepted is not None), default=time.time())
 
     def offered(self, key: str, pipeline: Pipeline = "allpackages") -> None:
         """Note that the change was offered to Prefect just now, for ``pipeline``."""
@@ -137,9 +137,9 @@ class Ledger:
 
     def heartbeat(self, run_id: str, attempt: int) -> bool:
         """Say that the run is alive; False when it was given up, or another attempt of it has begun."""
-        mine = sa.and_(RUNS.c.run_id == run_id, RUNS.c.attempt == attempt, RUNS.c.ended_at.is_(None))
+        this_attempt = sa.and_(RUNS.c.run_id == run_id, RUNS.c.attempt == attempt, RUNS.c.ended_at.is_(None))
         with self.transaction() as connection:
-            return connection.execute(RUNS.update().where(mine).values(beat_at=time.time())).rowcount == 1
+            return connection.execute(RUNS.update().where(this_attempt).values(beat_at=time.time())).rowcount == 1
 
     def without_heartbeat(self, seconds: float) -> list[Run]:
         """Runs without a last message that have not said for ``seconds`` that they are alive."""
@@ -157,13 +157,15 @@ class Ledger:
         """Add facts to those of a run, for every later message; of texts, what people can read."""
         # Strangers wrote some of them, and PostgreSQL reads no JSON with a NUL or half a character in it.
         readable = {name: printable(fact) for name, fact in facts.flat().items()}
-        mine = RUNS.c.run_id == run_id
+        this_run = RUNS.c.run_id == run_id
         with self.transaction() as connection:
-            known = connection.execute(sa.select(RUNS.c.facts).where(mine).with_for_update()).scalar_one_or_none()
-            if known is None:
+            facts_text = connection.execute(
+                sa.select(RUNS.c.facts).where(this_run).with_for_update()
+            ).scalar_one_or_none()
+            if facts_text is None:
                 raise LookupError(f"the ledger has no run {run_id}")
-            merged = json.dumps(json.loads(known) | readable, sort_keys=True)
-            connection.execute(RUNS.update().where(mine).values(facts=merged))
+            merged = json.dumps(json.loads(facts_text) | readable, sort_keys=True)
+            connection.execute(RUNS.update().where(this_run).values(facts=merged))
 
     # -- outbox --------------------------------------------------------------------------------------------------
 
@@ -185,15 +187,15 @@ class Ledger:
         row = {"message_id": message_id, "run_id": run_id, "topic": body["topic"], "attempt": attempt}
         row |= {"body": json.dumps(body, sort_keys=True), "created_at": now}
         state = {"status": body["status"], "open_stage": open_stage, **({"ended_at": now} if last else {})}
-        mine = RUNS.c.run_id == run_id
+        this_run = RUNS.c.run_id == run_id
         with self.transaction() as connection:
             # Locked: the reconciler may be saying the last message just now.
-            run = connection.execute(sa.select(RUNS.c.ended_at).where(mine).with_for_update()).one_or_none()
+            run = connection.execute(sa.select(RUNS.c.ended_at).where(this_run).with_for_update()).one_or_none()
             if run is not None and run.ended_at is not None:
                 return False
             if not insert_new(connection, OUTBOX, row):
                 return False
-            connection.execute(RUNS.update().where(mine).values(**state))
+            connection.execute(RUNS.update().where(this_run).values(**state))
             return True
 
     def unsent(self, limit: int = 50) -> list[OutboxMessage]:
@@ -242,25 +244,27 @@ def message_of(row: Row[Any]) -> OutboxMessage:
 
 def _hold(connection: Connection, change: Change, run_id: str, pipeline: Pipeline, again: bool) -> bool:
     """Write down that the run holds the change; False when another one does."""
-    mine = _of(change.key, pipeline)
-    free = mine if again else sa.and_(mine, sa.or_(CHANGES.c.run_id.is_(None), CHANGES.c.run_id == run_id))
+    this_change = _of(change.key, pipeline)
+    free = (
+        this_change if again else sa.and_(this_change, sa.or_(CHANGES.c.run_id.is_(None), CHANGES.c.run_id == run_id))
+    )
     by_hand = Decision("queued", "started by hand", "manual", pipeline, change)
     while True:
         # A run is no push: it is not counted as one more of them.
         insert_new(connection, CHANGES, _change_row(change, by_hand))
         if connection.execute(CHANGES.update().where(free).values(run_id=run_id)).rowcount:
             return True
-        if connection.execute(sa.select(CHANGES.c.key).where(mine)).first():
+        if connection.execute(sa.select(CHANGES.c.key).where(this_change)).first():
             return False
         # It was there, and has been forgotten since: once more.
 
 
 def _reopen(connection: Connection, run_id: str) -> None:
-    mine = RUNS.update().where(RUNS.c.run_id == run_id)
-    connection.execute(mine.values(beat_at=time.time()))
+    update = RUNS.update().where(RUNS.c.run_id == run_id)
+    connection.execute(update.values(beat_at=time.time()))
     # A run that said its last message begins a new set of messages; its facts stay true.
     fresh = {"attempt": RUNS.c.attempt + 1, "status": "SUCCESS", "ended_at": None, "open_stage": None}
-    connection.execute(mine.where(RUNS.c.ended_at.is_not(None)).values(**fresh))
+    connection.execute(update.where(RUNS.c.ended_at.is_not(None)).values(**fresh))
 
 
 def _run_of(connection: Connection, run_id: str) -> Run | None:

@@ -43,12 +43,12 @@ def reject(ledger: Ledger, message_id: str, topic: str, reason: str) -> None:
     now = time.time()
     with ledger.transaction() as connection:
         row = {"topic": _short(topic, LONGEST_TOPIC), "reason": _short(reason, LONGEST_REASON), "last_at": now}
-        mine = REJECTIONS.c.message_id == _short(message_id, LONGEST_ID)
+        this_message = REJECTIONS.c.message_id == _short(message_id, LONGEST_ID)
         key = {"message_id": _short(message_id, LONGEST_ID)}
         # The reconciler may be writing down the same message from the dead letters.
         if not insert_new(connection, REJECTIONS, {**key, **row, "first_at": now}):
-            known = REJECTIONS.update().where(mine)
-            connection.execute(known.values(**row, seen=REJECTIONS.c.seen + 1, requeued_at=None))
+            update = REJECTIONS.update().where(this_message)
+            connection.execute(update.values(**row, seen=REJECTIONS.c.seen + 1, requeued_at=None))
 
 
 def note_dead(ledger: Ledger, message_id: str, topic: str, reason: str, times: int = 1) -> bool:
@@ -58,7 +58,7 @@ def note_dead(ledger: Ledger, message_id: str, topic: str, reason: str, times: i
     """
     key = _short(message_id, LONGEST_ID)
     now = time.time()
-    mine = REJECTIONS.c.message_id == key
+    this_message = REJECTIONS.c.message_id == key
     stale = sa.or_(REJECTIONS.c.seen < times, REJECTIONS.c.requeued_at < now - MOVING_SECONDS)
     with ledger.transaction() as connection:
         row = {"topic": _short(topic, LONGEST_TOPIC), "reason": _short(reason, LONGEST_REASON), "seen": times}
@@ -66,7 +66,9 @@ def note_dead(ledger: Ledger, message_id: str, topic: str, reason: str, times: i
         if insert_new(connection, REJECTIONS, new):
             return True
         seen = sa.case((REJECTIONS.c.seen < times, times), else_=REJECTIONS.c.seen)
-        connection.execute(REJECTIONS.update().where(mine, stale).values(seen=seen, last_at=now, requeued_at=None))
+        connection.execute(
+            REJECTIONS.update().where(this_message, stale).values(seen=seen, last_at=now, requeued_at=None)
+        )
         return False
 
 
@@ -75,8 +77,8 @@ def requeued(ledger: Ledger, message_ids: Iterable[str]) -> None:
     keys = [_short(message_id, LONGEST_ID) for message_id in message_ids]
     with ledger.transaction() as connection:
         for key in keys:
-            known = REJECTIONS.update().where(REJECTIONS.c.message_id == key)
-            connection.execute(known.values(requeued_at=time.time()))
+            update = REJECTIONS.update().where(REJECTIONS.c.message_id == key)
+            connection.execute(update.values(requeued_at=time.time()))
 
 
 def rejections(ledger: Ledger, since: float = 0.0) -> list[Rejection]:

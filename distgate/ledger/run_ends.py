@@ -31,22 +31,22 @@ def ends_of_runs(ledger: Ledger, run_ids: Sequence[str]) -> dict[str, float | No
 
     A run from which another one took results has not ended before that one: a retry of that one takes them again.
     """
-    found: dict[str, float | None] = {}
+    ends: dict[str, float | None] = {}
     with ledger.transaction() as connection:
         for start in range(0, len(run_ids), 500):  # SQLite bounds its variables
             part = run_ids[start : start + 500]
             query = sa.select(RUNS.c.run_id, RUNS.c.ended_at).where(RUNS.c.run_id.in_(part))
-            found |= {row.run_id: row.ended_at for row in connection.execute(query)}
-        for taken, ended in _taken_over(connection):
-            before = found.get(taken)
+            ends |= {row.run_id: row.ended_at for row in connection.execute(query)}
+        for run_id, ended in _taken_over(connection):
+            before = ends.get(run_id)
             if before is not None:
-                found[taken] = None if ended is None else max(before, ended)
-    return found
+                ends[run_id] = None if ended is None else max(before, ended)
+    return ends
 
 
 def _taken_over(connection: Connection) -> Iterator[tuple[str, float | None]]:
     """Runs whose results another run has taken, with the end of that one."""
     query = sa.select(RUNS.c.facts, RUNS.c.ended_at).where(RUNS.c.facts.contains('"result of '))
     for row in connection.execute(query):
-        for taken in RunFacts.from_column(row.facts).results.values():
-            yield taken, row.ended_at
+        for result in RunFacts.from_column(row.facts).results.values():
+            yield result, row.ended_at

@@ -30,11 +30,11 @@ class StageTime:
 
     def row(self) -> dict[str, str]:
         """For a table: stage, status, seconds with one decimal."""
-        known = "" if self.seconds is None else f"{self.seconds:.1f}"
+        seconds = "" if self.seconds is None else f"{self.seconds:.1f}"
         return {
             "stage": self.suffix,
             "status": self.status if self.state == "complete" else self.state,
-            "seconds": known,
+            "seconds": seconds,
         }
 
 
@@ -44,21 +44,21 @@ def stage_times(letters: Iterable[OutboxMessage], build_id: str, statuses: Mappi
     ``statuses`` is what stages that test came to, by suffix (RunFacts.statuses).
     """
     before, times = "SUCCESS", []
-    for one in _said_times(letters, build_id):
-        own = statuses.get(one.suffix, "SUCCESS")
-        times.append(replace(one, status=own) if one.status == before else one)
-        before = one.status
+    for stage in _said_times(letters, build_id):
+        status = statuses.get(stage.suffix, "SUCCESS")
+        times.append(replace(stage, status=status) if stage.status == before else stage)
+        before = stage.status
     return times
 
 
 def _said_times(letters: Iterable[OutboxMessage], build_id: str) -> list[StageTime]:
-    found: dict[str, StageTime] = {}
+    times: dict[str, StageTime] = {}
     for letter in letters:
         suffix, _, state = split_topic(letter.topic)[1].rpartition(".")
         if not suffix or letter.body["build_id"] != build_id:
             continue
-        before = found.get(suffix)
+        before = times.get(suffix)
         began = letter.created_at if before is None or state == "running" else before.began
         ended = letter.created_at if state == "complete" else None
-        found[suffix] = StageTime(suffix, state, letter.body["status"], began, ended)
-    return list(found.values())
+        times[suffix] = StageTime(suffix, state, letter.body["status"], began, ended)
+    return list(times.values())

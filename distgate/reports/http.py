@@ -44,13 +44,13 @@ class ReportClient:
         self._explain(answer)
 
     def _explain(self, answer: httpx.Response) -> NoReturn:
-        words = printable(answer.text[: WORDS * 4], newlines=False)[:WORDS]
-        said = f"{self._name} answered {answer.status_code} {answer.reason_phrase}: {words}"
+        text = printable(answer.text[: WORDS * 4], newlines=False)[:WORDS]
+        sentence = f"{self._name} answered {answer.status_code} {answer.reason_phrase}: {text}"
         if answer.status_code in _ACCOUNT or answer.is_redirect:
-            raise ConfigurationError(said, hint=HINT)
+            raise ConfigurationError(sentence, hint=HINT)
         if answer.status_code in _PASSING or answer.is_server_error:
-            raise InfrastructureError(said)
-        raise Refused(said)
+            raise InfrastructureError(sentence)
+        raise Refused(sentence)
 
 
 HINT = "docs/reports.md has the settings of each channel"
@@ -64,12 +64,12 @@ def secret(path: Path | None, setting: str) -> str:
     if path is None:
         raise ConfigurationError(f"DISTGATE_{setting.upper()} is not set", hint=HINT)
     try:
-        found = path.expanduser().read_text(encoding="utf-8").strip()
+        secret_text = path.expanduser().read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"DISTGATE_{setting.upper()}: cannot read {path}: {error}", hint=HINT) from error
-    if not found or not found.isprintable():
+    if not secret_text or not secret_text.isprintable():
         raise ConfigurationError(f"DISTGATE_{setting.upper()}: {path} holds no secret on one line", hint=HINT)
-    return found
+    return secret_text
 
 
 def required(value: str, setting: str) -> str:

@@ -93,16 +93,16 @@ def notice_of(
     repeated: bool = False,
 ) -> RunEvent:
     """The notice for a letter of ``run``; ``verdict`` is who is to blame and the sentence, told with the last one."""
-    said = Said(letter.topic, letter.body["status"])
-    last = said.last
+    message = Said(letter.topic, letter.body["status"])
+    last = message.last
     blame, sentence = verdict if last else ("", "")
     return RunEvent(
         message_id=letter.message_id,
         pipeline=run.pipeline,
-        suffix=said.suffix,
-        state=said.state,
-        status=said.status,
-        own_status=run.facts.statuses.get(said.suffix) or said.status,
+        suffix=message.suffix,
+        state=message.state,
+        status=message.status,
+        own_status=run.facts.statuses.get(message.suffix) or message.status,
         namespace=run.change.namespace,
         repo=run.change.repo,
         branch=run.change.branch,

@@ -85,8 +85,8 @@ class ReportOutbox:
     def __init__(self, ledger: Ledger, channel: str, artifacts: Path | None = None) -> None:
         self._ledger, self._channel, self._artifacts = ledger, channel, artifacts
         with ledger.transaction() as connection:
-            known = sa.select(CHANNELS.c.channel).where(CHANNELS.c.channel == channel)
-            if connection.execute(known).scalar_one_or_none() is None:
+            channel_row = sa.select(CHANNELS.c.channel).where(CHANNELS.c.channel == channel)
+            if connection.execute(channel_row).scalar_one_or_none() is None:
                 newest = connection.execute(sa.select(sa.func.max(OUTBOX.c.seq))).scalar_one_or_none()
                 row = {"channel": channel, "began_at": time.time(), "through": newest or 0, "delivered": 0}
                 connection.execute(CHANNELS.insert().values(**row))
@@ -105,29 +105,29 @@ class ReportOutbox:
         pause = PAUSES[min(due.tries, len(PAUSES) - 1)]
         self._note(due.seq, state="waiting", tries=due.tries + 1, due_at=time.time() + pause)
 
-    def done(self, due: Due, *, said: bool) -> None:
-        """Note that it was delivered, or that the channel has no words for it (``said`` False)."""
+    def done(self, due: Due, *, delivered: bool) -> None:
+        """Note that it was delivered, or that this channel does not tell such a message (``delivered`` False)."""
         with self._ledger.transaction() as connection:
             self._write(connection, due.seq, {"state": "done", "settled_at": time.time(), "error": None})
-            if said:
+            if delivered:
                 self._amend(connection, delivered=CHANNELS.c.delivered + 1, error=None)
 
-    def refused(self, due: Due, words: str) -> None:
-        """Note that the other side will never have it; ``words`` are kept."""
-        kept = {"state": "refused", "settled_at": time.time(), "error": _readable(words)}
-        self._note(due.seq, **kept)
+    def refused(self, due: Due, reason: str) -> None:
+        """Note that the other side will never have it; ``reason`` is kept."""
+        values = {"state": "refused", "settled_at": time.time(), "error": _readable(reason)}
+        self._note(due.seq, **values)
 
-    def failed(self, due: Due, words: str) -> None:
+    def failed(self, due: Due, reason: str) -> None:
         """Note why it could not be delivered this time."""
         with self._ledger.transaction() as connection:
-            mine = sa.and_(REPORTS.c.channel == self._channel, REPORTS.c.seq == due.seq)
-            connection.execute(REPORTS.update().where(mine).values(error=_readable(words)))
-            self._amend(connection, error=_readable(words))
+            this_report = sa.and_(REPORTS.c.channel == self._channel, REPORTS.c.seq == due.seq)
+            connection.execute(REPORTS.update().where(this_report).values(error=_readable(reason)))
+            self._amend(connection, error=_readable(reason))
 
-    def trouble(self, words: str) -> None:
+    def trouble(self, reason: str) -> None:
         """Note why nothing can be delivered."""
         with self._ledger.transaction() as connection:
-            self._amend(connection, error=_readable(words))
+            self._amend(connection, error=_readable(reason))
 
     def tidy(self) -> None:
         """Forget what is settled and can have nothing before it any more."""
@@ -137,36 +137,36 @@ class ReportOutbox:
             through = connection.execute(old).scalar_one_or_none() or 0
             if first is not None:
                 through = min(through, first.seq - 1)
-            mine = sa.and_(CHANNELS.c.channel == self._channel, CHANNELS.c.through < through)
-            if connection.execute(CHANNELS.update().where(mine).values(through=through)).rowcount:
-                gone = sa.and_(REPORTS.c.channel == self._channel, REPORTS.c.seq <= through)
-                connection.execute(REPORTS.delete().where(gone, REPORTS.c.state == "done"))
+            this_channel = sa.and_(CHANNELS.c.channel == self._channel, CHANNELS.c.through < through)
+            if connection.execute(CHANNELS.update().where(this_channel).values(through=through)).rowcount:
+                settled = sa.and_(REPORTS.c.channel == self._channel, REPORTS.c.seq <= through)
+                connection.execute(REPORTS.delete().where(settled, REPORTS.c.state == "done"))
 
     def again(self) -> int:
         """Put back what was refused, to be tried once more, and count it."""
         with self._ledger.transaction() as connection:
-            mine = sa.and_(REPORTS.c.channel == self._channel, REPORTS.c.state == "refused")
-            first = connection.execute(sa.select(sa.func.min(REPORTS.c.seq)).where(mine)).scalar_one()
+            refused = sa.and_(REPORTS.c.channel == self._channel, REPORTS.c.state == "refused")
+            first = connection.execute(sa.select(sa.func.min(REPORTS.c.seq)).where(refused)).scalar_one()
             if first is None:
                 return 0
             self._step_back(connection, first - 1)
             waiting = {"state": "waiting", "due_at": 0.0, "settled_at": None, "error": None}
-            return connection.execute(REPORTS.update().where(mine).values(**waiting)).rowcount
+            return connection.execute(REPORTS.update().where(refused).values(**waiting)).rowcount
 
     def notice(self, due: Due) -> RunEvent | None:
         """All that a channel needs to know of a letter; None when it is not of a run."""
-        said = Said(due.letter.topic, "")
-        run = None if said.state in NO_RUN else self._ledger.run(due.run_id)
+        message = Said(due.letter.topic, "")
+        run = None if message.state in NO_RUN else self._ledger.run(due.run_id)
         if run is None:
             return None
         with self._ledger.transaction() as connection:
-            before = _colour_before(connection, run, due.letter) if said.last else None
-            mine = sa.and_(CHANGES.c.key == run.change.key, CHANGES.c.pipeline == run.pipeline)
-            holder = connection.execute(sa.select(CHANGES.c.run_id).where(mine)).scalar_one_or_none()
+            before = _colour_before(connection, run, due.letter) if message.last else None
+            this_change = sa.and_(CHANGES.c.key == run.change.key, CHANGES.c.pipeline == run.pipeline)
+            holder = connection.execute(sa.select(CHANGES.c.run_id).where(this_change)).scalar_one_or_none()
         return notice_of(
             due.letter,
             run,
-            verdict=self._verdict(run) if said.last else ("", ""),
+            verdict=self._verdict(run) if message.last else ("", ""),
             before=before,
             current=holder == run.run_id,
             repeated=due.tries > 0,
@@ -179,15 +179,15 @@ class ReportOutbox:
             self._write(connection, seq, values)
 
     def _write(self, connection: Connection, seq: int, values: dict[str, Any]) -> None:
-        mine = sa.and_(REPORTS.c.channel == self._channel, REPORTS.c.seq == seq)
-        if not connection.execute(REPORTS.update().where(mine).values(**values)).rowcount:
+        this_report = sa.and_(REPORTS.c.channel == self._channel, REPORTS.c.seq == seq)
+        if not connection.execute(REPORTS.update().where(this_report).values(**values)).rowcount:
             connection.execute(REPORTS.insert().values(channel=self._channel, seq=seq, **values))
 
     def _step_back(self, connection: Connection, through: int) -> None:
         """Begin after ``through`` again, and remember of what lies between that it was settled."""
-        known = sa.select(REPORTS.c.seq).where(REPORTS.c.channel == self._channel, REPORTS.c.seq == OUTBOX.c.seq)
+        report = sa.select(REPORTS.c.seq).where(REPORTS.c.channel == self._channel, REPORTS.c.seq == OUTBOX.c.seq)
         now = sa.select(CHANNELS.c.through).where(CHANNELS.c.channel == self._channel).scalar_subquery()
-        between = sa.and_(OUTBOX.c.seq > through, OUTBOX.c.seq <= now, ~known.exists())
+        between = sa.and_(OUTBOX.c.seq > through, OUTBOX.c.seq <= now, ~report.exists())
         row = sa.select(sa.literal(self._channel), OUTBOX.c.seq, sa.literal("done"), sa.literal(0), sa.literal(0.0))
         names = ["channel", "seq", "state", "tries", "due_at"]
         connection.execute(REPORTS.insert().from_select(names, row.where(between)))
@@ -207,14 +207,14 @@ class ReportOutbox:
         return (verdict.blame, verdict.sentence) if verdict and verdict.status == run.status else ("", "")
 
 
-def channel_states(ledger: Ledger, shown: int = 1000) -> list[ChannelState]:
-    """Every channel that was ever switched on, with at most ``shown`` of its refused reports, the newest first."""
+def channel_states(ledger: Ledger, limit: int = 1000) -> list[ChannelState]:
+    """Every channel that was ever switched on, with at most ``limit`` of its refused reports, the newest first."""
     with ledger.transaction() as connection:
         names = connection.execute(sa.select(CHANNELS).order_by(CHANNELS.c.channel)).all()
-        return [_state(connection, row, shown) for row in names]
+        return [_state(connection, row, limit) for row in names]
 
 
-def _state(connection: Connection, row: Row[Any], shown: int) -> ChannelState:
+def _state(connection: Connection, row: Row[Any], limit: int) -> ChannelState:
     waiting = _unsettled(row.channel).order_by(None).subquery()
     count = sa.select(sa.func.count(), sa.func.min(waiting.c.created_at)).select_from(waiting)
     pending, oldest = connection.execute(count).one()
@@ -224,24 +224,24 @@ def _state(connection: Connection, row: Row[Any], shown: int) -> ChannelState:
         pending=pending,
         oldest=oldest,
         error=row.error or "",
-        refused=tuple(_refusals(connection, row.channel, shown)),
+        refused=tuple(_refusals(connection, row.channel, limit)),
     )
 
 
-def _refusals(connection: Connection, channel: str, shown: int) -> Iterator[RefusedReport]:
+def _refusals(connection: Connection, channel: str, limit: int) -> Iterator[RefusedReport]:
     query = sa.select(REPORTS, OUTBOX.c.topic, OUTBOX.c.body).join(OUTBOX, OUTBOX.c.seq == REPORTS.c.seq)
     query = query.where(REPORTS.c.channel == channel, REPORTS.c.state == "refused")
-    for row in connection.execute(query.order_by(REPORTS.c.seq.desc()).limit(shown)):
+    for row in connection.execute(query.order_by(REPORTS.c.seq.desc()).limit(limit)):
         yield RefusedReport(row.seq, row.topic, _body(row.body)["build_id"], row.error or "", row.settled_at)
 
 
 def _unsettled(channel: str) -> sa.Select[Any]:
     """The letters that wait in a channel, oldest first."""
     through = sa.select(CHANNELS.c.through).where(CHANNELS.c.channel == channel).scalar_subquery()
-    mine = sa.and_(REPORTS.c.seq == OUTBOX.c.seq, REPORTS.c.channel == channel)
-    waits = sa.or_(REPORTS.c.state.is_(None), REPORTS.c.state == "waiting")
-    found = sa.select(OUTBOX, REPORTS.c.due_at, REPORTS.c.tries.label("report_tries"))
-    return found.outerjoin(REPORTS, mine).where(OUTBOX.c.seq > through, waits).order_by(OUTBOX.c.seq)
+    joined = sa.and_(REPORTS.c.seq == OUTBOX.c.seq, REPORTS.c.channel == channel)
+    waiting = sa.or_(REPORTS.c.state.is_(None), REPORTS.c.state == "waiting")
+    query = sa.select(OUTBOX, REPORTS.c.due_at, REPORTS.c.tries.label("report_tries"))
+    return query.outerjoin(REPORTS, joined).where(OUTBOX.c.seq > through, waiting).order_by(OUTBOX.c.seq)
 
 
 def _colour_before(connection: Connection, run: Run, letter: OutboxMessage) -> Colour:
@@ -263,14 +263,14 @@ def _colour_before(connection: Connection, run: Run, letter: OutboxMessage) -> C
     return None
 
 
-def _readable(words: str) -> str:
+def _readable(text: str) -> str:
     """Another side's words as the ledger keeps them: not every database takes any text."""
-    return printable(words)[:_WORDS]
+    return printable(text)[:_WORDS]
 
 
 def _body(text: str) -> dict[str, str]:
-    found: dict[str, str] = json.loads(text)
-    return found
+    body: dict[str, str] = json.loads(text)
+    return body
 
 
 def _letter(row: Row[Any]) -> OutboxMessage:

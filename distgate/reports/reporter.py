@@ -19,9 +19,11 @@ class ReporterIdentity:
     artifacts_url: str = ""
 
     @classmethod
-    def of(cls, own: Settings) -> ReporterIdentity:
+    def of(cls, config: Settings) -> ReporterIdentity:
         """As the settings say."""
-        return cls(own.report_namespace, own.report_team, own.report_email, own.report_docs, own.artifacts_url)
+        return cls(
+            config.report_namespace, config.report_team, config.report_email, config.report_docs, config.artifacts_url
+        )
 
     def log_of(self, notice: RunEvent) -> str:
         """Where the logs of a run are: its directory, when artifacts are served over http, else its page."""

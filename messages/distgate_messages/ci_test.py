@@ -86,8 +86,8 @@ class BuildTestMessage(message.Message):
     def summary(self) -> str:
         """One sentence, such as ``bash-5.2-1.fc41: functional tests complete, passed``."""
         test = self.body["test"]
-        said = f", {test['result']}" if "result" in test else ""
-        return f"{self.body['artifact']['nvr']}: {test['category']} tests {self.state}{said}"
+        outcome = f", {test['result']}" if "result" in test else ""
+        return f"{self.body['artifact']['nvr']}: {test['category']} tests {self.state}{outcome}"
 
     def __str__(self) -> str:
         reason = self.body.get("error", {}).get("reason") or self.body.get("note", "")

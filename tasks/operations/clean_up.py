@@ -28,10 +28,10 @@ ARCHIVE = "ledger-archive"
 def remove_artifacts(dry_run: bool) -> list[Freed]:
     """Remove the artifacts of runs that ended DISTGATE_KEEP_DAYS ago."""
     directory = artifacts_dir()
-    found = expired_rooms(open_ledger(), directory, time.time(), settings().keep_days * DAY)
+    expired = expired_rooms(open_ledger(), directory, time.time(), settings().keep_days * DAY)
     if not dry_run:
-        remove_rooms(directory, found)
-    return found
+        remove_rooms(directory, expired)
+    return expired
 
 
 @task(name="Remove stored artifacts")
@@ -40,10 +40,10 @@ def remove_stored(site: str, dry_run: bool) -> list[Freed]:
     store = artifact_store(site)
     if store is None:
         return []
-    found = expired_copies(open_ledger(), store.runs(), time.time(), settings().keep_days * DAY)
-    for one in [] if dry_run else found:
-        store.remove(one.what)
-    return found
+    expired = expired_copies(open_ledger(), store.runs(), time.time(), settings().keep_days * DAY)
+    for copy in [] if dry_run else expired:
+        store.remove(copy.what)
+    return expired
 
 
 @task(name="Remove results")
@@ -51,10 +51,10 @@ def remove_results(dry_run: bool) -> list[Freed]:
     """Remove from Prefect's storage the results of stages of runs that ended DISTGATE_KEEP_DAYS ago; they can be
     retried, and begin anew."""
     storage = result_storage()
-    found = expired_results(open_ledger(), storage.results(), time.time(), settings().keep_days * DAY)
+    expired = expired_results(open_ledger(), storage.results(), time.time(), settings().keep_days * DAY)
     if not dry_run:
-        storage.remove(name for one in found for name in one.names)
-    return [one.freed for one in found]
+        storage.remove(name for result in expired for name in result.names)
+    return [result.freed for result in expired]
 
 
 def result_storage() -> ResultStorage:
@@ -78,10 +78,10 @@ def forget_runs(dry_run: bool) -> list[Freed]:
     """Move what ended DISTGATE_KEEP_LEDGER_DAYS ago from the ledger to its archive."""
     days = settings().keep_ledger_days
     archive = artifacts_dir() / ARCHIVE
-    gone = forget(open_ledger(), time.time() - days * DAY, archive, dry_run=dry_run)
-    if not gone.changes:
+    forgotten = forget(open_ledger(), time.time() - days * DAY, archive, dry_run=dry_run)
+    if not forgotten.changes:
         return []
-    what = f"{gone.changes} changes, {gone.runs} runs, {gone.messages} messages"
+    what = f"{forgotten.changes} changes, {forgotten.runs} runs, {forgotten.messages} messages"
     return [Freed("lots of ledger rows", what, f"ended {days:g} days ago; archived in {archive}")]
 
 
@@ -89,7 +89,7 @@ def forget_runs(dry_run: bool) -> list[Freed]:
 def prune_images(site: str, dry_run: bool) -> list[Freed]:
     """Bring the store of base images below its limit; what is leased or current stays."""
     pruned = ImageStore.of(site).store().prune(dry_run=dry_run)
-    return [Freed("base images", one.identity, one.reason, one.size) for one in pruned.removed]
+    return [Freed("base images", base.identity, base.reason, base.size) for base in pruned.removed]
 
 
 @task(name="End guests")
@@ -106,7 +106,7 @@ def prune_trees(site: str, dry_run: bool) -> list[Freed]:
     repository = OSTreeRepo.saved(site)
     if repository is None:
         return []
-    return [one for branch in _branches(repository) for one in _pruned(repository, branch, dry_run)]
+    return [freed for branch in _branches(repository) for freed in _pruned(repository, branch, dry_run)]
 
 
 def _branches(repository: OSTreeRepo) -> list[str]:
@@ -132,15 +132,15 @@ def withdraw_abandoned_trees(site: str) -> list[str]:
     repository = OSTreeRepo.saved(site)
     if repository is None:
         return []
-    said = []
+    messages = []
     for branch in _branches(repository):
         trees = repository.trees(branch, "reconciler")
         tree = trees.withdraw_abandoned(lambda holder: holder_has_ended(open_ledger(), holder))
         if tree is not None:
-            said.append(f"{branch}: tree {tree.rev[:12]} was never accepted, and its {tree.holder} has ended")
-    for line in said:
+            messages.append(f"{branch}: tree {tree.rev[:12]} was never accepted, and its {tree.holder} has ended")
+    for line in messages:
         get_run_logger().warning("%s: the ref is on the tree before again", line)
-    return said
+    return messages
 
 
 @task(name="Branches with bases")
@@ -160,12 +160,12 @@ def refresh_base(site: str, branch: str) -> dict[str, str]:
     before = {entry.identity for entry in opened.listing().entries}
     base = opened.refresh(store.definition(branch), get_run_logger().info)
     entry = opened.find(base.identity)
-    found = entry.qualification
+    qualification = entry.qualification
     return {
         "branch": branch,
         "image": entry.title,
         "outcome": "unchanged" if base.identity in before else "new, qualified, current",
-        "qualified in": f"{found.seconds:.0f} s under {found.accelerator}" if found else "",
+        "qualified in": f"{qualification.seconds:.0f} s under {qualification.accelerator}" if qualification else "",
     }
 
 

@@ -31,6 +31,6 @@ def lists_directory() -> Path:
 def refresh_list(branch: str, site: str | None) -> int:
     """How many lines the branch's list has afterwards."""
     treefile, repositories = OSTreeRepo.of(site or settings().site).recipe(branch)
-    found = refresh(lists_directory(), branch, treefile, repositories, get_run_logger().info)
-    get_run_logger().info("%s: %d lines", found.path, len(found.patterns))
-    return len(found.patterns)
+    refreshed = refresh(lists_directory(), branch, treefile, repositories, get_run_logger().info)
+    get_run_logger().info("%s: %d lines", refreshed.path, len(refreshed.patterns))
+    return len(refreshed.patterns)

@@ -22,7 +22,7 @@ def reconcile_once() -> list[str]:
     env = {name: value for name, value in os.environ.items() if name.startswith(("DISTGATE_", "PREFECT_"))}
     argv = [sys.executable, "-m", "services.reconciler", "--once"]
     ended = run(argv, timeout=SECONDS, env=env, error=InfrastructureError, hint="the ledger and Prefect must be up")
-    said = [line for line in ended.output.splitlines() if any(word in line for word in _TOLD)]
-    for line in said:
+    lines = [line for line in ended.output.splitlines() if any(action in line for action in _TOLD)]
+    for line in lines:
         get_run_logger().warning("%s", line)
-    return said
+    return lines

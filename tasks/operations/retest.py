@@ -54,54 +54,54 @@ class RetestScope:
 
 
 @task(name="Choose packages", retries=2, retry_delay_seconds=10)
-def choose_packages(ask: RetestScope, wish: RetestFilter, start: datetime) -> list[Choice]:
+def choose_packages(scope: RetestScope, wish: RetestFilter, start: datetime) -> list[Choice]:
     """What becomes of each package that the wish is about, when the window opens at ``start``."""
-    known = known_packages(open_ledger(), ask.namespace)
-    known |= _names_in(ask.names) if ask.names else set()
-    repos = packages_of(wish, known)
-    get_run_logger().info("%d of %d known packages are looked at", len(repos), len(known))
-    choices = choose(wish, candidates(ask, wish, repos), start)
+    packages = known_packages(open_ledger(), scope.namespace)
+    packages |= _names_in(scope.names) if scope.names else set()
+    repos = packages_of(wish, packages)
+    get_run_logger().info("%d of %d known packages are looked at", len(repos), len(packages))
+    choices = choose(wish, candidates(scope, wish, repos), start)
     get_run_logger().info("%s", sentence_of(choices))
     create_table_artifact(rows_of(choices), key="retest", description=sentence_of(choices))
     return choices
 
 
-def candidates(ask: RetestScope, wish: RetestFilter, repos: Sequence[str]) -> list[Candidate]:
+def candidates(scope: RetestScope, wish: RetestFilter, repos: Sequence[str]) -> list[Candidate]:
     """The packages with their latest commits and last runs; their commits are fetched only if the wish needs it."""
-    site = DistGit.of(ask.site)
-    addresses = {repo: site.address(_change(ask, repo, "0" * 40, ask.branch)) for repo in repos}
-    found = heads(addresses, ask.branches)
-    commits = {repo: (addresses[repo], head.rev) for repo, head in found.items() if head.rev}
+    site = DistGit.of(scope.site)
+    addresses = {repo: site.address(_change(scope, repo, "0" * 40, scope.branch)) for repo in repos}
+    branch_heads = heads(addresses, scope.branches)
+    commits = {repo: (addresses[repo], head.rev) for repo, head in branch_heads.items() if head.rev}
     book = CommitFactsCache(settings().artifacts_dir / BOOK)
     facts = book.facts(commits) if wish.needs_commits else {}
-    last = last_runs(open_ledger(), ask.namespace, ask.branch, ask.pipeline)
+    last = last_runs(open_ledger(), scope.namespace, scope.branch, scope.pipeline)
     return [
         Candidate(repo, head.rev, head.branch, head.problem, facts.get(repo), last.get(repo))
-        for repo, head in found.items()
+        for repo, head in branch_heads.items()
     ]
 
 
 @task(name="Start runs", retries=2, retry_delay_seconds=10)
-def start_runs(ask: RetestScope, wish: RetestFilter, choices: Sequence[Choice], start: datetime) -> int:
+def start_runs(scope: RetestScope, wish: RetestFilter, choices: Sequence[Choice], start: datetime) -> int:
     """Start a re-run of each chosen package at its time, and count them; none of this window is repeated."""
-    chosen = [one for one in choices if one.at]
-    deployment = settings().manual_deployment_of(ask.pipeline)
+    chosen = [choice for choice in choices if choice.at]
+    deployment = settings().manual_deployment_of(scope.pipeline)
     with PrefectApi(settings().prefect_api_url) as prefect:
-        for one in chosen:
-            change = _change(ask, one.repo, one.rev, one.branch)
+        for choice in chosen:
+            change = _change(scope, choice.repo, choice.rev, choice.branch)
             prefect.create_flow_run(
                 deployment,
-                {"change": change.model_dump(), "site": ask.site, "again": True},
-                idempotency_key=window_key(one, start, wish.window_minutes),
+                {"change": change.model_dump(), "site": scope.site, "again": True},
+                idempotency_key=window_key(choice, start, wish.window_minutes),
                 tags=["retest"],
-                at=one.at,
+                at=choice.at,
             )
     get_run_logger().info("%d runs of %s wait for their time", len(chosen), deployment)
     return len(chosen)
 
 
-def _change(ask: RetestScope, repo: str, rev: str, branch: str) -> Change:
-    return Change(namespace=ask.namespace, repo=repo, rev=rev, branch=branch, username="distgate", summary="retest")
+def _change(scope: RetestScope, repo: str, rev: str, branch: str) -> Change:
+    return Change(namespace=scope.namespace, repo=repo, rev=rev, branch=branch, username="distgate", summary="retest")
 
 
 def _names_in(path: Path) -> set[str]:

@@ -28,9 +28,11 @@ class Asked:
 
     def sentence(self) -> str:
         """Who was asked, for people."""
-        said = f"asked: {', '.join(self.hosts) or 'nobody'}"
+        sentence = f"asked: {', '.join(self.hosts) or 'nobody'}"
         return (
-            f"{said}; not again, for the last question still waits: {', '.join(self.silent)}" if self.silent else said
+            f"{sentence}; not again, for the last question still waits: {', '.join(self.silent)}"
+            if self.silent
+            else sentence
         )
 
 
@@ -40,21 +42,21 @@ def ask_every_host() -> Asked:
     one still waits, for a worker that has its hands full, or is gone."""
     with PrefectApi(settings().prefect_api_url) as prefect:
         queues = prefect.queues(prefect.pool_of(DEPLOYMENT))
-        known = {host for queue in queues if (host := host_of(queue))}
-        own = f"for {flow_run.id}"
+        hosts = {host for queue in queues if (host := host_of(queue))}
+        name = f"for {flow_run.id}"
         waiting = {
-            str(one.parameters.get("host"))
-            for one in prefect.flow_runs(deployment=DEPLOYMENT, state_types=_WAITING)
-            if not (one.idempotency_key or "").endswith(own)  # of this very run, before it was tried again
+            str(run.parameters.get("host"))
+            for run in prefect.flow_runs(deployment=DEPLOYMENT, state_types=_WAITING)
+            if not (run.idempotency_key or "").endswith(name)  # of this very run, before it was tried again
         }
-        asked = Asked(tuple(sorted(known - waiting)), tuple(sorted(known & waiting)))
-        for host in asked.hosts:
-            key = f"health of {host} {own}"
+        requests = Asked(tuple(sorted(hosts - waiting)), tuple(sorted(hosts & waiting)))
+        for host in requests.hosts:
+            key = f"health of {host} {name}"
             prefect.create_flow_run(
                 DEPLOYMENT, {"host": host}, idempotency_key=key, queue=queue_of(host), name=f"health of {host}"
             )
-    get_run_logger().info("%s", asked.sentence())
-    return asked
+    get_run_logger().info("%s", requests.sentence())
+    return requests
 
 
 @task(name="Look at this host")
@@ -62,7 +64,7 @@ def look_here(host: str) -> Health:
     """Examine the host that this runs on; from now on its worker ``host`` takes runs, or takes none."""
     report = examine_here(settings())
     health = note_health(settings(), host, report)
-    rows = [{"check": name, "state": state, "what was seen": words} for name, state, words in report.rows()]
+    rows = [{"check": name, "state": state, "what was seen": detail} for name, state, detail in report.rows()]
     create_table_artifact(rows, key="worker-health", description=f"{host}: {health.sentence}")
     get_run_logger().info("%s: %s", host, health.sentence)
     return health

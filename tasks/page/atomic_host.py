@@ -76,9 +76,10 @@ class HostReport(Report):
 
     def _suites(self, report: IntegrationReport) -> Iterator[str]:
         lines = [
-            f"- **{inline(one.verdict.suite)}**: {one.verdict.verdict}{_blame(one.verdict.blame)}."
-            f" {inline(one.verdict.evidence)}, {self.job.run_dir.link(one.artifacts / 'ansible.txt', 'ansible.txt')}"
-            for one in report.judged
+            f"- **{inline(suite.verdict.suite)}**: {suite.verdict.verdict}{_blame(suite.verdict.blame)}."
+            f" {inline(suite.verdict.evidence)},"
+            f" {self.job.run_dir.link(suite.artifacts / 'ansible.txt', 'ansible.txt')}"
+            for suite in report.judged
         ]
         if lines:
             yield "## Integration tests\n\n" + "\n".join(lines)

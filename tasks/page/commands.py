@@ -13,23 +13,23 @@ from distgate.settings import settings
 from distgate.text import fenced, inline
 
 
-def by_hand(record: RunRecord, room: RunDirectory) -> str:
+def by_hand(record: RunRecord, run_dir: RunDirectory) -> str:
     """How to see it with one's own eyes: the guest that is held, and the command that does the run again."""
     parts = [*_held(record.held)] if record.held else []
     if record.build:
         parts += [
             "On the host of this run, without Prefect or the bus:",
             fenced(f"distgate reproduce {record.run_id}"),
-            f"Elsewhere: copy the directory `{room.root}` and give its path instead.",
+            f"Elsewhere: copy the directory `{run_dir.root}` and give its path instead.",
         ]
     return "\n\n".join(["## Reproduce it", *parts]) if parts else ""
 
 
-def _held(held: HeldGuest) -> list[str]:
-    until = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(held.until))
+def _held(guest: HeldGuest) -> list[str]:
+    until = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(guest.until))
     return [
-        f"A guest is held until **{until}** on `{inline(held.host)}` ({inline(held.why)}):",
-        fenced(f"{held.ssh}\ndistgate guests down {held.name}"),
+        f"A guest is held until **{until}** on `{inline(guest.host)}` ({inline(guest.why)}):",
+        fenced(f"{guest.ssh}\ndistgate guests down {guest.name}"),
     ]
 
 
@@ -49,12 +49,12 @@ def run_again(status: str, record: RunRecord, stage: str) -> str:
 def _manual(record: RunRecord, parameter: str) -> str:
     """A run of the change that is started by hand, in lines that a page shows whole. ``distgate replay`` starts the
     same, on hosts with the ledger."""
-    known, change = settings(), record.change
-    deployment = known.manual_deployment_of(record.pipeline)
+    config, change = settings(), record.change
+    deployment = config.manual_deployment_of(record.pipeline)
     where = json.dumps({"namespace": change.namespace, "repo": change.repo, "branch": change.branch})
     what = json.dumps({"rev": change.rev})
     # The newline is one within JSON: between two members.
     parameters = [parameter, f"change={where[:-1]},\n {what[1:]}"]
-    parameters += [f"site={json.dumps(record.site)}"] if record.site != known.site else []
-    words = [f"--param {shlex.quote(one)}" for one in parameters]
-    return " \\\n  ".join([f"prefect deployment run {shlex.quote(deployment)}", *words])
+    parameters += [f"site={json.dumps(record.site)}"] if record.site != config.site else []
+    arguments = [f"--param {shlex.quote(parameter)}" for parameter in parameters]
+    return " \\\n  ".join([f"prefect deployment run {shlex.quote(deployment)}", *arguments])

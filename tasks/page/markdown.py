@@ -14,6 +14,6 @@ def table(head: tuple[str, ...], rows: Sequence[tuple[object, ...]]) -> str:
     return "\n".join([line(head), "|" + "---|" * len(head), *(line(row) for row in rows)])
 
 
-def facts(known: Iterable[tuple[str, str]]) -> str:
+def facts(pairs: Iterable[tuple[str, str]]) -> str:
     """A list of what is known, by name; long ones are wrapped, empty ones left out."""
-    return "\n".join(f"- {name}: {text}" for name, text in known if text)
+    return "\n".join(f"- {name}: {text}" for name, text in pairs if text)

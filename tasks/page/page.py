@@ -35,22 +35,22 @@ def summary_page(
 ) -> str:
     """The markdown of a run's summary; ``record`` holds what the run wrote down, whatever ended it, ``letters`` are
     the messages about it so far."""
-    room = report.job.run_dir
-    failed = [one.suffix for one in times if one.status != "SUCCESS"]
+    run_dir = report.job.run_dir
+    failed = [time.suffix for time in times if time.status != "SUCCESS"]
     # An error ends the run: it is of the last one. Tests that did not pass end nothing: the first one counts.
     bad = STAGES[report.job.pipeline][failed[-1 if report.error else 0]] if failed else None
     parts = [
         f"# {report.status}: {report.job.change.title}",
         _verdict(report, record),
-        _logs_of(bad, room) if bad else "",
-        "## Stages\n\n" + table(("stage", "status", "seconds"), [tuple(one.row().values()) for one in times]),
-        suites_section(record, room) if report.plan else "",
+        _logs_of(bad, run_dir) if bad else "",
+        "## Stages\n\n" + table(("stage", "status", "seconds"), [tuple(time.row().values()) for time in times]),
+        suites_section(record, run_dir) if report.plan else "",
         *report.sections(),
-        by_hand(record, room),
+        by_hand(record, run_dir),
         run_again(report.status, record, bad.suffix if bad else ""),
         _facts(report),
         messages_section(report, run, letters),
-        logs_section(room),
+        logs_section(run_dir),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -58,68 +58,72 @@ def summary_page(
 def _verdict(report: Report, record: RunRecord) -> str:
     """The verdict in one sentence, who is to blame, and the evidence: in lines first, then as it was said."""
     error, blame = report.error, report.blame
-    said = report.reason.removesuffix(f" (blame: {blame})")
-    parts = [f"**{inline(said[:1].upper() + said[1:])}**"]
+    evidence = report.reason.removesuffix(f" (blame: {blame})")
+    parts = [f"**{inline(evidence[:1].upper() + evidence[1:])}**"]
     if blame:
         parts += [f"**Blame: {blame}.** That is {BLAMED[blame]}."]
     if isinstance(error, DistgateError):
-        said = error.evidence.strip()
-        line = key_line(said)
+        evidence = error.evidence.strip()
+        line = key_line(evidence)
         parts += [f"**Evidence:** {inline(line)}"] if line and line not in report.reason else []
         parts += [f"**Hint:** {inline(error.hint)}"] if error.hint else []
-        parts += [fenced(said[-MOST_EVIDENCE:])] if "\n" in said else []
+        parts += [fenced(evidence[-MOST_EVIDENCE:])] if "\n" in evidence else []
     elif report.status == "UNSTABLE":
         parts += [failing_tests(record, report.job.run_dir)]
     return "\n\n".join(part for part in parts if part)
 
 
-def _logs_of(stage: Stage, room: RunDirectory) -> str:
+def _logs_of(stage: Stage, run_dir: RunDirectory) -> str:
     """Links to what the stage that did not pass left, the most telling and the latest first; empty where nothing
     failed."""
-    places = [room.root / name for name in stage.directories]
-    found = [path for path in room.logs() if any(path.is_relative_to(place) for place in places)]
-    latest = sorted(found, key=lambda path: (not _KEY_LOGS.match(path.name), -path.stat().st_mtime_ns))[:MOST_LOGS]
-    links = ", ".join(room.link(path, str(path.relative_to(room.root))) for path in latest)
+    directories = [run_dir.root / name for name in stage.directories]
+    logs = [path for path in run_dir.logs() if any(path.is_relative_to(directory) for directory in directories)]
+    latest = sorted(logs, key=lambda path: (not _KEY_LOGS.match(path.name), -path.stat().st_mtime_ns))[:MOST_LOGS]
+    links = ", ".join(run_dir.link(path, str(path.relative_to(run_dir.root))) for path in latest)
     return f"**Logs of `{stage.suffix}`:** {links}" if links else ""
 
 
 def _facts(report: Report) -> str:
     change, built = report.job.change, report.built
-    known = [
+    pairs = [
         ("package", f"{change.namespace}/{change.repo}, branch {change.branch}"),
         ("commit", f"`{change.rev}` {inline(change.summary)}"),
         ("committer", inline(change.username)),
     ]
     if built:
-        known += [("NVR", inline(built.nvr)), ("Koji task", str(built.task_id))]
-        known += [("unit tests (%check)", inline(built.unit_tests.evidence))]
+        pairs += [("NVR", inline(built.nvr)), ("Koji task", str(built.task_id))]
+        pairs += [("unit tests (%check)", inline(built.unit_tests.evidence))]
     results = [(name, inline(result.sentence)) for name, result in report.results.items()]
-    return "## What was tested\n\n" + facts([*known, *report.rows(), *results])
+    return "## What was tested\n\n" + facts([*pairs, *report.rows(), *results])
 
 
 def messages_section(report: Report, run: Run | None, letters: Sequence[OutboxMessage]) -> str:
     """The messages of the run's current set, and the one that will end it."""
     if run is None:
         return ""
-    said = [one for one in letters if one.body["build_id"] == run.build_id]
+    sent = [message for message in letters if message.body["build_id"] == run.build_id]
     rows = [
-        (time.strftime("%H:%M:%S", time.gmtime(one.created_at)), split_topic(one.topic)[1], one.body["status"])
-        for one in said
+        (
+            time.strftime("%H:%M:%S", time.gmtime(message.created_at)),
+            split_topic(message.topic)[1],
+            message.body["status"],
+        )
+        for message in sent
     ]
-    main = said[0].topic.partition(".ci.pipeline.")[0] if said else ""
+    main = sent[0].topic.partition(".ci.pipeline.")[0] if sent else ""
     topic = topic_of(report.job.pipeline, "", "", main)
-    words = (
+    heading = (
         f"Topics begin with `{topic}`; `build_id` is `{run.build_id}`. The last one, `complete`, says {report.status}"
     )
-    return f"## Messages\n\n{words} and is sent when the run ends.\n\n{table(('UTC', 'topic', 'status'), rows)}"
+    return f"## Messages\n\n{heading} and is sent when the run ends.\n\n{table(('UTC', 'topic', 'status'), rows)}"
 
 
-def logs_section(room: RunDirectory) -> str:
+def logs_section(run_dir: RunDirectory) -> str:
     """Links to what is text for people, one line for each directory."""
-    found = [path.relative_to(room.root) for path in room.logs()]
+    logs = [path.relative_to(run_dir.root) for path in run_dir.logs()]
     lines = [
-        f"- {inline(str(place))}: " + ", ".join(room.link(room.root / path, path.name) for path in paths)
-        for place, paths in groupby(found, key=lambda path: path.parent)
+        f"- {inline(str(directory))}: " + ", ".join(run_dir.link(run_dir.root / path, path.name) for path in paths)
+        for directory, paths in groupby(logs, key=lambda path: path.parent)
     ]
     links = "\n".join(lines).replace("- .: ", "- ", 1)
-    return f"## Logs and artifacts\n\nAll of it: `{room.root}`\n\n{links}" if links else ""
+    return f"## Logs and artifacts\n\nAll of it: `{run_dir.root}`\n\n{links}" if links else ""

@@ -107,8 +107,10 @@ class Report(ABC):
             return f"cancelled, or its process was told to end ({type(self.error).__name__})"
         bad = self._bad()
         return (
-            bad[0].sentence if bad else "; ".join([self.passed(), *(one.sentence for one in self.results.values())])
+            bad[0].sentence
+            if bad
+            else "; ".join([self.passed(), *(result.sentence for result in self.results.values())])
         )
 
     def _bad(self) -> list[StageResult]:
-        return [one for one in self.judged() if one.status != "SUCCESS"]
+        return [result for result in self.judged() if result.status != "SUCCESS"]

@@ -53,20 +53,20 @@ def _publish_or_say(report: Report) -> None:
 def _publish(report: Report) -> None:
     run = ledger().run(report.job.run_id)
     letters = ledger().messages_of(report.job.run_id)
-    found = stage_times(letters, run.build_id, run.facts.statuses) if run else []
+    started = stage_times(letters, run.build_id, run.facts.statuses) if run else []
     # A stage that is broken off says so after us.
-    times = [one.closed(time.time(), report.status) for one in found]
+    times = [stage.closed(time.time(), report.status) for stage in started]
     get_run_logger().info("%s %s", report.status, report.sentence())
     verdict = report.record()
     ledger().record_facts(report.job.run_id, RunFacts(blame=verdict.blame, sentence=verdict.sentence))
     record = report.job.record.update(verdict=verdict)
     if record.held:
         # Its time is counted from the end of the run, which is now but for seconds.
-        held = replace(record.held, until=time.time() + 60.0 * report.job.reserve)
-        record = report.job.record.update(held=held)
+        guest = replace(record.held, until=time.time() + 60.0 * report.job.reserve)
+        record = report.job.record.update(held=guest)
     page = summary_page(report, record, run, times, letters)
     create_markdown_artifact(page, key="summary", description=inline(report.title))
     create_table_artifact([time.row() for time in times], key="stages", description="Stages, durations, statuses")
-    room = report.job.run_dir
-    if room.base_url:
-        create_link_artifact(room.url(room.root), key="artifacts", link_text="logs and artifacts of this run")
+    run_dir = report.job.run_dir
+    if run_dir.base_url:
+        create_link_artifact(run_dir.url(run_dir.root), key="artifacts", link_text="logs and artifacts of this run")

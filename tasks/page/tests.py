@@ -23,28 +23,28 @@ MOST_LINKS = 5
 _FINE = ("pass", "info", "skip")
 
 
-def suites_section(record: RunRecord, room: RunDirectory) -> str:
+def suites_section(record: RunRecord, run_dir: RunDirectory) -> str:
     """The suites with their verdicts, and a row for each test; empty when it is not known which there are."""
     tests = record.tests
     if tests is None or not tests.suites:
         return f"## Tests\n\nSkipped: {inline(tests.reason)}" if tests and tests.reason else ""
-    lines = "\n".join(_suite_line(one) for one in tests.suites)
-    details = "\n\n".join(fenced(one.details[-3000:]) for one in tests.suites if one.details)
+    lines = "\n".join(_suite_line(suite) for suite in tests.suites)
+    details = "\n\n".join(fenced(suite.details[-3000:]) for suite in tests.suites if suite.details)
     rows = [
-        (inline(one.suite), inline(test.name), test.result, _links(one, test, room))
-        for one in tests.suites
-        for test in worst_first(one.tests, MOST_ROWS)
+        (inline(suite.suite), inline(test.name), test.result, _links(suite, test, run_dir))
+        for suite in tests.suites
+        for test in worst_first(suite.tests, MOST_ROWS)
     ]
     every = table(("suite", "test", "result", "logs"), rows) if rows else ""
-    results = room.link(room.root / "tests" / "junit.xml", "junit.xml")
+    results = run_dir.link(run_dir.root / "tests" / "junit.xml", "junit.xml")
     return "\n\n".join(part for part in ("## Tests", lines, details, every, f"As JUnit XML: {results}") if part)
 
 
-def failing_tests(record: RunRecord, room: RunDirectory) -> str:
+def failing_tests(record: RunRecord, run_dir: RunDirectory) -> str:
     """The first tests that did not pass, each with what its log says and a link to it; empty when there is none."""
-    found = _failing(record)
-    quoted = "\n\n".join(_quoted(suite, test, room) for suite, test in found[:MOST_QUOTED])
-    more = f"\n\n... and {len(found) - MOST_QUOTED} more, see below" if len(found) > MOST_QUOTED else ""
+    failing = _failing(record)
+    quoted = "\n\n".join(_quoted(suite, test, run_dir) for suite, test in failing[:MOST_QUOTED])
+    more = f"\n\n... and {len(failing) - MOST_QUOTED} more, see below" if len(failing) > MOST_QUOTED else ""
     return quoted + more
 
 
@@ -53,30 +53,34 @@ def _failing(record: RunRecord) -> list[tuple[SuiteRecord, TestRecord]]:
     return [(suite, test) for suite in suites for test in suite.tests if test.result not in _FINE]
 
 
-def _quoted(suite: SuiteRecord, test: TestRecord, room: RunDirectory) -> str:
+def _quoted(suite: SuiteRecord, test: TestRecord, run_dir: RunDirectory) -> str:
     name = f"**Evidence:** {inline(suite.suite)}: {inline(test.name)} ({test.result})"
     note = f", {inline(test.note)}" if test.note else ""
-    logs = list(_logs(suite, test, room))
-    link = f", {room.link(logs[0], logs[0].name)}" if logs else ""
-    said = failure_excerpt(tail_of(logs[0], LOG_END), test.name) if logs else ""
-    return f"{name}{note}{link}" + (f"\n\n{fenced(said)}" if said else "")
+    logs = list(_logs(suite, test, run_dir))
+    link = f", {run_dir.link(logs[0], logs[0].name)}" if logs else ""
+    excerpt = failure_excerpt(tail_of(logs[0], LOG_END), test.name) if logs else ""
+    return f"{name}{note}{link}" + (f"\n\n{fenced(excerpt)}" if excerpt else "")
 
 
-def _suite_line(one: SuiteRecord) -> str:
-    blame = f" (blame: {one.blame})" if one.blame else ""
-    rerun = f" Run again: **{one.rerun.words}**, {inline(one.rerun.evidence)}." if one.rerun else ""
-    notes = "".join(f"\n  - {inline(test.name)}: {inline(test.note)}" for test in one.tests[:MOST_ROWS] if test.note)
-    return f"- **{inline(one.suite)}** ({one.kind}): {one.verdict}{blame}. {inline(one.evidence)}{rerun}{notes}"
+def _suite_line(suite: SuiteRecord) -> str:
+    blame = f" (blame: {suite.blame})" if suite.blame else ""
+    rerun = f" Run again: **{suite.rerun.words}**, {inline(suite.rerun.evidence)}." if suite.rerun else ""
+    notes = "".join(
+        f"\n  - {inline(test.name)}: {inline(test.note)}" for test in suite.tests[:MOST_ROWS] if test.note
+    )
+    return (
+        f"- **{inline(suite.suite)}** ({suite.kind}): {suite.verdict}{blame}. {inline(suite.evidence)}{rerun}{notes}"
+    )
 
 
-def _links(one: SuiteRecord, test: TestRecord, room: RunDirectory) -> str:
-    artifacts = _artifacts(one, room)
-    return ", ".join(room.link(path, str(path.relative_to(artifacts))) for path in _logs(one, test, room))
+def _links(suite: SuiteRecord, test: TestRecord, run_dir: RunDirectory) -> str:
+    artifacts = _artifacts(suite, run_dir)
+    return ", ".join(run_dir.link(path, str(path.relative_to(artifacts))) for path in _logs(suite, test, run_dir))
 
 
-def _logs(one: SuiteRecord, test: TestRecord, room: RunDirectory) -> Iterator[Path]:
+def _logs(suite: SuiteRecord, test: TestRecord, run_dir: RunDirectory) -> Iterator[Path]:
     """A test's logs. The names are the suite's words: only what lies in its artifacts is shown."""
-    artifacts = _artifacts(one, room)
+    artifacts = _artifacts(suite, run_dir)
     for name in test.logs[:MOST_LINKS]:
         path = Path(os.path.normpath(artifacts / name))
         inside = path.is_relative_to(artifacts) and path.is_file()
@@ -84,5 +88,5 @@ def _logs(one: SuiteRecord, test: TestRecord, room: RunDirectory) -> Iterator[Pa
             yield path
 
 
-def _artifacts(one: SuiteRecord, room: RunDirectory) -> Path:
-    return room.root / one.directory / "artifacts"
+def _artifacts(suite: SuiteRecord, run_dir: RunDirectory) -> Path:
+    return run_dir.root / suite.directory / "artifacts"

@@ -36,10 +36,10 @@ def hold_base_images(job: Job) -> Iterator[None]:
 
 def base_of(job: Job, progress: Progress = lambda _line: None) -> BaseImage:
     """The base image of the run's branch, held; built and qualified first when the store has none."""
-    held = _held[job.run_id]
+    leases = _held[job.run_id]
     leased = ImageStore.of(job.site).leased_base(job.change.branch, job.holder, progress)
-    base = held.leases.enter_context(leased)
-    return held.bases.setdefault(base.identity, base)
+    base = leases.leases.enter_context(leased)
+    return leases.bases.setdefault(base.identity, base)
 
 
 def image_store_id(job: Job) -> str:
@@ -49,8 +49,8 @@ def image_store_id(job: Job) -> str:
 
 def base_of_image(job: Job, image: ComposedImage) -> BaseImage:
     """The base image that ``image`` was composed with, held. Raises Gone when it was removed since."""
-    held = _held[job.run_id]
-    if image.base not in held.bases:  # a run that is resumed after its image was made
+    leases = _held[job.run_id]
+    if image.base not in leases.bases:  # a run that is resumed after its image was made
         lease = ImageStore.of(job.site).lease(job.change.branch, image.base, job.holder)
-        held.bases[image.base] = held.leases.enter_context(lease)
-    return held.bases[image.base]
+        leases.bases[image.base] = leases.leases.enter_context(lease)
+    return leases.bases[image.base]

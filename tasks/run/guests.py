@@ -38,10 +38,10 @@ class ReservedGuests:
         if self._held is None or self._job.record.read().held is not None:
             return
         try:
-            held = self._held.keep(guest, why)
-            self._job.record.update(held=held)
+            record = self._held.keep(guest, why)
+            self._job.record.update(held=record)
         except DistgateError as error:
             # The verdict stands, whether a guest could be kept or not.
             get_run_logger().warning("%s: guest %s could not be held: %s", self._job.change.title, guest.name, error)
             return
-        get_run_logger().info("%s: held for %d minutes: %s", self._job.change.title, self._job.reserve, held.ssh)
+        get_run_logger().info("%s: held for %d minutes: %s", self._job.change.title, self._job.reserve, record.ssh)

@@ -32,12 +32,12 @@ def heartbeat(job: Job) -> Iterator[None]:
 def _beat(job: Job, done: threading.Event) -> None:
     while not done.wait(settings().run_lease / 4):
         try:
-            held = ledger().heartbeat(job.run_id, job.attempt)
+            is_current = ledger().heartbeat(job.run_id, job.attempt)
         except Exception:
             # Whatever it was: a thread that ends here would have a healthy run declared dead.
             log.exception("%s: the heartbeat could not be written", job.change.title)
             continue
-        if not held:
+        if not is_current:
             # Its last message has gone out: whatever we found out now would contradict it.
             log.error("%s: this run was given up because it was silent; it ends here", job.change.title)
             os.kill(os.getpid(), signal.SIGTERM)

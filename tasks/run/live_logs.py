@@ -20,7 +20,7 @@ from tasks.run.live_text import LiveText
 
 class LiveLogs:
     """Shows, for as long as its ``with`` block lasts, the last lines that the work said about itself, and the end of
-    the log below ``room`` that grows. Called with a line it logs that, too. Nothing is shown of work that is done
+    the log below ``directory`` that grows. Called with a line it logs that, too. Nothing is shown of work that ends
     before the first look, and no request is made for it. When the block ends the lines stay, or the log if there are
     none."""
 
@@ -29,11 +29,11 @@ class LiveLogs:
     PATIENCE = 10.0
     """Seconds that the end of a block waits for a last request that is under way."""
 
-    def __init__(self, job: Job, key: str, description: str, room: Path) -> None:
+    def __init__(self, job: Job, key: str, description: str, directory: Path) -> None:
         self._title = job.change.title
         self._log = get_run_logger()  # here: work that goes on in threads of its own has no context to ask for it
         self._text = LiveText(key, description)
-        self._room = room
+        self._room = directory
         self._lines: deque[str] = deque(maxlen=self.SHOWN)
         self._shown = ""
         self._began = time.monotonic()
@@ -73,8 +73,8 @@ class LiveLogs:
 
     def _look(self) -> None:
         log, lasts = newest_log(self._room), f"... at work for {time.monotonic() - self._began:.0f} s"
-        said = tail_text(log, self._room) if log else ""
-        self._show("\n\n".join(part for part in ("\n".join([*self._lines, lasts]), said) if part))
+        text = tail_text(log, self._room) if log else ""
+        self._show("\n\n".join(part for part in ("\n".join([*self._lines, lasts]), text) if part))
 
     def _show(self, text: str) -> None:
         if text and text != self._shown:

@@ -34,9 +34,9 @@ class LiveText:
 
     def _show(self, markdown: str) -> None:
         if self._id is None:
-            made = create_markdown_artifact(markdown, key=self._key, description=self._description)
-            assert isinstance(made, UUID)  # noqa: S101 - never a coroutine: tasks are synchronous
-            self._id = made
+            artifact_id = create_markdown_artifact(markdown, key=self._key, description=self._description)
+            assert isinstance(artifact_id, UUID)  # noqa: S101 - never a coroutine: tasks are synchronous
+            self._id = artifact_id
             return
         with get_client(sync_client=True) as client:
             client.update_artifact(self._id, ArtifactUpdate(data=markdown))

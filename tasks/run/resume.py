@@ -32,14 +32,14 @@ def find_earlier(ledger: Ledger, change: Change, pipeline: Pipeline, start_from:
 
 def take_over(ledger: Ledger, run_id: str, record: RunRecordFile, earlier: Run, start_from: str) -> None:
     """Let the run know what the earlier one found out; a retry of it keeps what it took the first time."""
-    own = ledger.run(run_id)
-    if own is not None and own.facts.results:
+    this_run = ledger.run(run_id)
+    if this_run is not None and this_run.facts.results:
         return
     facts = taken_over(earlier, start_from)
     before = stages_before(earlier.pipeline, start_from)
-    known = _capsule_of(earlier).read()
+    earlier_record = _capsule_of(earlier).read()
     names = [name for suffix in before for name in STAGES[earlier.pipeline][suffix].records]
-    record.update(**{name: getattr(known, name) for name in names})
+    record.update(**{name: getattr(earlier_record, name) for name in names})
     ledger.record_facts(run_id, facts)
     get_run_logger().info("starting from %s with the results of run %s: %s", start_from, earlier.run_id, before)
 

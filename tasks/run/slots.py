@@ -37,10 +37,10 @@ def slot(job: Job, name: str, limit: int, purpose: str) -> Iterator[None]:
         yield
         return
     with get_client(sync_client=True) as client:
-        known = _limit(client, name, limit)
-        busy = known.active_slots >= known.limit
+        existing = _limit(client, name, limit)
+        busy = existing.active_slots >= existing.limit
         if busy:
-            _say(client, job, f"waits for its turn {purpose}: limit {name}, {_taken(known)}")
+            _say(client, job, f"waits for its turn {purpose}: limit {name}, {_taken(existing)}")
     holder, began = ConcurrencyLeaseHolder(type="flow_run", id=UUID(job.run_id)), time.monotonic()
     with concurrency(name, occupy=1, lease_duration=SLOT_SECONDS, holder=holder):
         if busy:
@@ -78,10 +78,10 @@ def _limit(client: SyncPrefectClient, name: str, limit: int) -> GlobalConcurrenc
     return client.read_global_concurrency_limit_by_name(name)
 
 
-def _taken(known: GlobalConcurrencyLimitResponse) -> str:
-    return "its slot is taken" if known.limit == 1 else f"its {known.limit} slots are taken"
+def _taken(existing: GlobalConcurrencyLimitResponse) -> str:
+    return "its slot is taken" if existing.limit == 1 else f"its {existing.limit} slots are taken"
 
 
-def _say(client: SyncPrefectClient, job: Job, words: str) -> None:
-    get_run_logger().info("%s: %s", job.change.title, words)
-    client.set_flow_run_state(UUID(job.run_id), Running(name=WAITING, message=words), force=True)
+def _say(client: SyncPrefectClient, job: Job, message: str) -> None:
+    get_run_logger().info("%s: %s", job.change.title, message)
+    client.set_flow_run_state(UUID(job.run_id), Running(name=WAITING, message=message), force=True)

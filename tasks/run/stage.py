@@ -72,14 +72,14 @@ class StageTask(Generic[P, R]):
 
 
 def stage(
-    row: Stage, place: Place = lambda _job: "", slot: Slot = nullcontext
+    row: Stage, location: Place = lambda _job: "", slot: Slot = nullcontext
 ) -> Callable[[Callable[P, R]], StageTask[P, R]]:
     """Make a function the stage of a ``row`` of the stage table. Its first argument is the job. What it returns may
     have a status of its own (StageResult), for the stage's last message to say.
 
     Infrastructure errors are retried; what the package did is not. Results are kept under the flow run's ID, so
     that a retried run resumes at the stage that failed, and a later run may take them over (tasks.run.resume). What
-    can be used in one place only is done again in another: ``place`` is asked with the job. So
+    can be used in one place only is done again in another: ``location`` is asked with the job. So
     is ``slot``, for what only so many runs may do at a time.
     """
 
@@ -92,7 +92,7 @@ def stage(
             retry_delay_seconds=list(delays),
             retry_condition_fn=is_infrastructure,
             persist_result=True,
-            cache_key_fn=result_key(row.suffix, place),
+            cache_key_fn=result_key(row.suffix, location),
             on_running=[_announcing(row.suffix, "running")],
             on_completion=[_announcing(row.suffix, "complete")],
             on_failure=[_announcing(row.suffix, "complete", failed=True)],
@@ -136,16 +136,16 @@ def _last_status(run_id: str, state: State[Any]) -> Status | None:
 
 
 def _announcing(
-    suffix: str, word: str, *, failed: bool = False
+    suffix: str, state_name: str, *, failed: bool = False
 ) -> Callable[[Task[..., Any], TaskRun, State[Any]], None]:
     def hook(_task: Task[..., Any], run: TaskRun, state: State[Any]) -> None:
         try:
-            announcer().stage(str(run.flow_run_id), suffix, word, _blame(state) if failed else None)
+            announcer().stage(str(run.flow_run_id), suffix, state_name, _blame(state) if failed else None)
         except Exception:
-            log.exception("stage %s is %s, and its message could not be written", suffix, word)
+            log.exception("stage %s is %s, and its message could not be written", suffix, state_name)
             raise
 
-    hook.__name__ = f"announce_{word}"
+    hook.__name__ = f"announce_{state_name}"
     return hook
 
 
@@ -158,7 +158,7 @@ def is_infrastructure(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -
     return isinstance(state.result(raise_on_failure=False), InfrastructureError)
 
 
-def result_key(suffix: str, place: Place = lambda _job: "") -> Callable[[Any, dict[str, Any]], str]:
+def result_key(suffix: str, location: Place = lambda _job: "") -> Callable[[Any, dict[str, Any]], str]:
     """A stage's result is found under the run that made it (this one, or the one that it was taken over from), and
     under the place where it can be used."""
 
@@ -166,6 +166,6 @@ def result_key(suffix: str, place: Place = lambda _job: "") -> Callable[[Any, di
         run_id = str(context.task_run.flow_run_id)
         run = ledger().run(run_id)
         made_by = origin_of(run.facts if run else RunFacts(), suffix, run_id)
-        return "-".join(filter(None, (made_by, context.task.name, place(parameters["job"]))))
+        return "-".join(filter(None, (made_by, context.task.name, location(parameters["job"]))))
 
     return key

@@ -29,7 +29,7 @@ class JudgedSuites:
     @property
     def suites(self) -> tuple[SuiteVerdict, ...]:
         """The verdicts, in the order in which the suites ran."""
-        return tuple(one.verdict for one in self.judged)
+        return tuple(suite.verdict for suite in self.judged)
 
     @property
     def blame(self) -> Blame | None:
@@ -74,11 +74,11 @@ def suite_session(
     )
 
 
-def write_junit(judged: Sequence[JudgedSuite], room: Path) -> None:
-    """Leave the verdicts as ``junit.xml`` in ``room``."""
+def write_junit(judged: Sequence[JudgedSuite], directory: Path) -> None:
+    """Leave the verdicts as ``junit.xml`` in ``directory``."""
     from distgate.testing.junit import junit
 
-    (room / "junit.xml").write_text(junit([one.verdict for one in judged]), encoding="utf-8")
+    (directory / "junit.xml").write_text(junit([suite.verdict for suite in judged]), encoding="utf-8")
 
 
 def stage_status(judged: Sequence[JudgedSuite]) -> str:

@@ -40,7 +40,7 @@ def settle(outbox: ReportOutbox) -> list[str]:
     while work := outbox.due():
         for due in work:
             outbox.trying(due)
-            outbox.done(due, said=True)
+            outbox.done(due, delivered=True)
             told += names([due])
     return told
 
@@ -172,7 +172,7 @@ def test_a_verdict_knows_the_one_before_it(
     for _ in STAGES:
         (due,) = outbox.due()
         outbox.trying(due)
-        outbox.done(due, said=False)
+        outbox.done(due, delivered=False)
     (due,) = outbox.due()
     notice = outbox.notice(due)
     assert notice is not None

@@ -26,33 +26,37 @@ Exit status 2 is a wrong call, a wrong setting or trouble on our side; 1 speaks 
 
 def page(app: typer.Typer) -> str:
     """The whole page for the commands of ``app`` as markdown, ending in a newline."""
-    found = sorted(commands(get_command(app)), key=lambda one: one[0])
-    return "\n".join([HEAD, *(_section(words, command) for words, command in found)])
+    sorted_commands = sorted(commands(get_command(app)), key=lambda entry: entry[0])
+    return "\n".join([HEAD, *(_section(path, command) for path, command in sorted_commands)])
 
 
 def commands(
-    command: object, words: tuple[str, ...] = ("distgate",)
+    command: object, path: tuple[str, ...] = ("distgate",)
 ) -> Iterator[tuple[tuple[str, ...], TyperCommand]]:
     """Every command at or below ``command`` that does something, with the words that call it."""
     if isinstance(command, TyperGroup):
-        for name, one in command.commands.items():
-            yield from commands(one, (*words, name))
+        for name, subcommand in command.commands.items():
+            yield from commands(subcommand, (*path, name))
     elif isinstance(command, TyperCommand):
-        yield words, command
+        yield path, command
 
 
-def _section(words: tuple[str, ...], command: TyperCommand) -> str:
-    context = command.make_context(words[-1], [], resilient_parsing=True)
-    arguments = [one for one in command.params if isinstance(one, TyperArgument)]
-    options = [one for one in command.params if isinstance(one, TyperOption)]
-    needed = [f"{one.opts[0]} {_value(one, context)}" for one in options if one.required]
-    called = " ".join([*words, *(_called(one) for one in arguments), *needed])
-    rows = [(f"`{_called(one)}`", one.help or "", "") for one in arguments]
-    for one in options:
+def _section(path: tuple[str, ...], command: TyperCommand) -> str:
+    context = command.make_context(path[-1], [], resilient_parsing=True)
+    arguments = [parameter for parameter in command.params if isinstance(parameter, TyperArgument)]
+    options = [parameter for parameter in command.params if isinstance(parameter, TyperOption)]
+    needed = [f"{option.opts[0]} {_value(option, context)}" for option in options if option.required]
+    called = " ".join([*path, *(_called(argument) for argument in arguments), *needed])
+    rows = [(f"`{_called(argument)}`", argument.help or "", "") for argument in arguments]
+    for option in options:
         # Flags are off unless given, and what must be given has no default.
-        default = "" if one.is_flag or one.required or one.default in (None, "") else shown_value(one.default)
-        kind = "" if one.is_flag else f" {_value(one, context)}"
-        rows.append((f"`{', '.join(one.opts)}{kind}`", f"{one.help}{' (required)' if one.required else ''}", default))
+        default = (
+            "" if option.is_flag or option.required or option.default in (None, "") else shown_value(option.default)
+        )
+        kind = "" if option.is_flag else f" {_value(option, context)}"
+        rows.append(
+            (f"`{', '.join(option.opts)}{kind}`", f"{option.help}{' (required)' if option.required else ''}", default)
+        )
     described = f"\n{table(('', '', 'default'), rows)}\n" if rows else ""
     return f"## `{called}`\n\n{command.help}\n{described}"
 

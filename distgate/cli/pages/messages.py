@@ -66,8 +66,10 @@ def _rows(pipeline: Pipeline, stage: Stage) -> Iterator[str]:
     for state in stage.states:
         early = stage.early.get(state, {})
         fields = ", ".join(f"`{name}`" for name in stage.fields_of(state))
-        known = ", ".join(f"`{name}` {_shown(early[name])}" for name in stage.fields_of(state) if name in early)
-        yield f"| `{topic_of(pipeline, stage.suffix, state, 'org.centos.prod')}` | {fields} | {known} |"
+        placeholders = ", ".join(
+            f"`{name}` {_shown(early[name])}" for name in stage.fields_of(state) if name in early
+        )
+        yield f"| `{topic_of(pipeline, stage.suffix, state, 'org.centos.prod')}` | {fields} | {placeholders} |"
 
 
 def _fields() -> str:

@@ -57,8 +57,8 @@ def topic_of(main_topic: str, state: str) -> str:
 
 def _state_of(notice: RunEvent) -> str | None:
     if notice.last:
-        theirs = notice.status == "FAILURE" and notice.blame in ("package", "tests")
-        return "complete" if theirs or notice.status in ("SUCCESS", "UNSTABLE") else "error"
+        is_their_fault = notice.status == "FAILURE" and notice.blame in ("package", "tests")
+        return "complete" if is_their_fault or notice.status in ("SUCCESS", "UNSTABLE") else "error"
     if notice.status not in ("SUCCESS", "UNSTABLE"):
         return None
     build, following, *_ = STAGES[notice.pipeline]
@@ -103,10 +103,10 @@ class BuildTestBus:
 
     def deliver(self, notice: RunEvent) -> bool:
         """Publish the message, if the dialect has one for this notice; its ID is the same whenever it is sent."""
-        said = ci_message(notice, self._speaker)
-        if said is None:
+        ci = ci_message(notice, self._speaker)
+        if ci is None:
             return False
-        state, body = said
+        state, body = ci
         message = CLASSES[state](
             topic=topic_of(notice.main_topic, state), body=body, severity=INFO if _is_good(body) else WARNING
         )

@@ -71,8 +71,8 @@ class DistGitFlags:
 
     def __init__(self, url: str, token: Path | None) -> None:
         self._url = required(url, "dist_git_flags_url").rstrip("/")
-        word = secret(token, "dist_git_flags_token")
-        self._client = ReportClient("dist-git", {"Authorization": f"token {word}"})
+        token_text = secret(token, "dist_git_flags_token")
+        self._client = ReportClient("dist-git", {"Authorization": f"token {token_text}"})
 
     def deliver(self, notice: RunEvent) -> bool:
         """Set the commit's flag, or change it: safe to repeat, as its ID stays the same."""

@@ -53,26 +53,26 @@ class Mail:
 
     def deliver(self, notice: RunEvent) -> bool:
         """Send what has changed, if anything has. The same mail has the same Message-ID whenever it is sent."""
-        news = news_of(notice)
-        if news is None:
+        change = news_of(notice)
+        if change is None:
             return False
-        mail = self._mail(notice, news)
+        mail = self._mail(notice, change)
         try:
             self._send(mail)
         except (OSError, smtplib.SMTPException) as error:
             self._explain(error)
         return True
 
-    def _mail(self, notice: RunEvent, news: VerdictChange) -> EmailMessage:
+    def _mail(self, notice: RunEvent, change: VerdictChange) -> EmailMessage:
         mail = EmailMessage()
         mail["From"] = self._sender
-        mail["To"] = [_filled(one, notice) for one in self._recipients]
-        mail["Subject"] = news.subject
+        mail["To"] = [_filled(recipient, notice) for recipient in self._recipients]
+        mail["Subject"] = change.subject
         mail["Date"] = _date(notice.created_at)
         mail["Message-ID"] = f"<{notice.message_id}@distgate>"
         # Answers of holiday robots help nobody.
         mail["Auto-Submitted"] = "auto-generated"
-        mail.set_content(news.text)
+        mail.set_content(change.text)
         return mail
 
     def _send(self, mail: EmailMessage) -> None:
@@ -89,12 +89,12 @@ class Mail:
                 smtp.quit()
 
     def _explain(self, trouble: OSError | smtplib.SMTPException) -> NoReturn:
-        said = f"the mail server {self._server.address} said: {_words(trouble)}"
+        sentence = f"the mail server {self._server.address} said: {_words(trouble)}"
         if isinstance(trouble, smtplib.SMTPAuthenticationError | smtplib.SMTPNotSupportedError | ssl.SSLError):
-            raise ConfigurationError(said, hint=HINT) from trouble
+            raise ConfigurationError(sentence, hint=HINT) from trouble
         if _is_final(trouble):
-            raise Refused(said) from trouble
-        raise InfrastructureError(said) from trouble
+            raise Refused(sentence) from trouble
+        raise InfrastructureError(sentence) from trouble
 
 
 def _date(seconds: float) -> str:
@@ -108,14 +108,14 @@ def _filled(address: str, notice: RunEvent) -> str:
 
 def _words(trouble: OSError | smtplib.SMTPException) -> str:
     if isinstance(trouble, smtplib.SMTPRecipientsRefused):
-        return "; ".join(f"{who}: {code} {_text(said)}" for who, (code, said) in trouble.recipients.items())
+        return "; ".join(f"{who}: {code} {_text(answer)}" for who, (code, answer) in trouble.recipients.items())
     if isinstance(trouble, smtplib.SMTPResponseException):
         return f"{trouble.smtp_code} {_text(trouble.smtp_error)}"
     return repr(trouble)
 
 
-def _text(said: bytes | str) -> str:
-    return said.decode("utf-8", "replace") if isinstance(said, bytes) else said
+def _text(answer: bytes | str) -> str:
+    return answer.decode("utf-8", "replace") if isinstance(answer, bytes) else answer
 
 
 def _is_final(trouble: OSError | smtplib.SMTPException) -> bool:

@@ -15,8 +15,8 @@ class Matrix:
 
     name = "matrix"
 
-    def __init__(self, url: str, room: str, token: Path | None) -> None:
-        server, where = required(url, "matrix_url").rstrip("/"), required(room, "matrix_room")
+    def __init__(self, url: str, room_id: str, token: Path | None) -> None:
+        server, where = required(url, "matrix_url").rstrip("/"), required(room_id, "matrix_room")
         self._url = f"{server}/_matrix/client/v3/rooms/{quote(where, safe='')}/send/m.room.message"
         self._client = ReportClient(
             "the Matrix homeserver", {"Authorization": f"Bearer {secret(token, 'matrix_token')}"}
@@ -24,11 +24,11 @@ class Matrix:
 
     def deliver(self, notice: RunEvent) -> bool:
         """Say what has changed, if anything has; the homeserver takes the same transaction for one message."""
-        news = news_of(notice)
-        if news is None:
+        change = news_of(notice)
+        if change is None:
             return False
         # m.notice, by which bots know each other: no bot answers it.
-        body = {"msgtype": "m.notice", "body": f"{news.subject}\n{news.text}"}
+        body = {"msgtype": "m.notice", "body": f"{change.subject}\n{change.text}"}
         self._client.call("PUT", f"{self._url}/{quote(notice.message_id, safe='')}", json=body)
         return True
 

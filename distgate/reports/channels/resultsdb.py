@@ -54,7 +54,7 @@ def _verdict(notice: RunEvent) -> str:
 def _data(notice: RunEvent, speaker: ReporterIdentity) -> dict[str, str]:
     built = notice.nvr.removesuffix(".src")
     commit = f"{notice.namespace}/{notice.repo}#{notice.rev}"
-    known = {
+    fields = {
         "item": built or commit,
         "type": "koji-build_scratch" if built else "dist-git-commit",
         "dist_git_commit": commit,
@@ -65,7 +65,7 @@ def _data(notice: RunEvent, speaker: ReporterIdentity) -> dict[str, str]:
         "koji_task_id": str(notice.task_id or ""),
         MARK: notice.message_id,
     }
-    return {name: value for name, value in known.items() if value}
+    return {name: value for name, value in fields.items() if value}
 
 
 class ResultsDb:
@@ -79,10 +79,10 @@ class ResultsDb:
     ) -> None:
         self._url = required(url, "resultsdb_url").rstrip("/")
         self._speaker = speaker
-        word = secret(secret_file, "resultsdb_secret") if user or secret_file else ""
-        basic = httpx.BasicAuth(user, word) if user else None
+        password = secret(secret_file, "resultsdb_secret") if user or secret_file else ""
+        basic = httpx.BasicAuth(user, password) if user else None
         self._client = ReportClient(
-            "ResultsDB", {"Authorization": f"Bearer {word}"} if word and not user else None, basic
+            "ResultsDB", {"Authorization": f"Bearer {password}"} if password and not user else None, basic
         )
 
     def deliver(self, notice: RunEvent) -> bool:
@@ -96,8 +96,8 @@ class ResultsDb:
         return True
 
     def _known(self, message_id: str) -> bool:
-        found = self._client.call("GET", f"{self._url}/results", params={MARK: message_id, "limit": "1"})
-        return bool(isinstance(found, dict) and found.get("data"))
+        existing = self._client.call("GET", f"{self._url}/results", params={MARK: message_id, "limit": "1"})
+        return bool(isinstance(existing, dict) and existing.get("data"))
 
 
 def open_channel(settings: Settings) -> ResultsDb:
