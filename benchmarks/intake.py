@@ -209,7 +209,7 @@ def _start_missing(gate: Entrance, ledger: Path) -> int:
     """Prefect's events may be lost; what the reconciler does about it a minute later in real life."""
     settings = Settings(sweep_after=0.01)
     with PrefectApi(gate.prefect.api_url) as prefect:
-        return len(Reconciler(Ledger(f"sqlite:///{ledger}"), prefect, settings).look())
+        return len(Reconciler(Ledger(f"sqlite:///{ledger}"), prefect, settings).reconcile_once())
 
 
 def _cpu_of(pid: int) -> float:

@@ -16,36 +16,38 @@ log = logging.getLogger(__name__)
 
 
 class DeadLetterWatch:
-    """Looks at the queue's dead letters whenever their number has changed."""
+    """Reads the queue's dead letters whenever their number has changed."""
 
-    def __init__(self, ledger: Ledger, own: Settings) -> None:
+    def __init__(self, ledger: Ledger, settings: Settings) -> None:
         self._ledger = ledger
-        self._settings = own
+        self._settings = settings
         self._count = 0
 
-    def look(self) -> list[str]:
-        """Note what nobody wrote down, and return a sentence for each; raises InfrastructureError when the broker or
-        the ledger is away."""
-        own = self._settings
+    def check(self) -> list[str]:
+        """Record the messages that the ledger does not have, and return a sentence for each.
+
+        Raises InfrastructureError when the broker or the ledger cannot be reached.
+        """
+        settings = self._settings
         try:
-            count = messages_in(own.amqp_url, f"{own.queue}.dead")
+            count = messages_in(settings.amqp_url, f"{settings.queue}.dead")
         except ConfigurationError as error:
             log.debug("no dead letters: %s", error)  # the intake has not made the queue yet
             return []
         if count == self._count:
             return []
-        said = self._note()
+        refusals = self._note()
         self._count = count
-        return said
+        return refusals
 
     def _note(self) -> list[str]:
-        own = self._settings
+        settings = self._settings
         times: Counter[str] = Counter()
-        said = []
-        for letter in dead_letters(own.amqp_url, own.queue):
-            times[letter.message_id] += 1
-            reason = reason_of(letter.topic, letter.raw, own)
-            if note_dead(self._ledger, letter.message_id, letter.topic, reason, times[letter.message_id]):
-                said.append(f"message {letter.message_id} ({letter.topic}) was refused: {reason}")
-                log.warning("%s", said[-1])
-        return said
+        refusals = []
+        for message in dead_letters(settings.amqp_url, settings.queue):
+            times[message.message_id] += 1
+            reason = reason_of(message.topic, message.raw, settings)
+            if note_dead(self._ledger, message.message_id, message.topic, reason, times[message.message_id]):
+                refusals.append(f"message {message.message_id} ({message.topic}) was refused: {reason}")
+                log.warning("%s", refusals[-1])
+        return refusals

@@ -1,4 +1,4 @@
-"""The intake: reads pushes from the bus, has each pipeline's trigger answer them, and only then lets go of them."""
+"""The intake: reads pushes from the bus, has each pipeline's trigger answer them, and acknowledges them only then."""
 
 from __future__ import annotations
 
@@ -22,41 +22,43 @@ log = logging.getLogger(__name__)
 
 #: What we listen to, whatever environment it comes from.
 TOPICS = ("org.fedoraproject.*.git.receive", "org.fedoraproject.*.pagure.git.receive")
-#: Seconds between two looks for pushes that have settled, and after a look that failed.
-LOOK_SECONDS = 0.5
-TROUBLE_SECONDS = 5.0
+#: Seconds between two queries for pushes that have settled, and after one that failed.
+SETTLE_SECONDS = 0.5
+FAILURE_SECONDS = 5.0
 
 
 class Intake:
-    """Decides about pushes for each pipeline: ``handle`` when a message comes, ``conclude`` when a push has settled.
+    """Decides about pushes for each pipeline: ``handle`` a message, ``act_on_settled`` pushes.
 
     Whatever ``handle`` raises is decided by the consumer (distgate.bus.amqp). Both may be called from threads of
-    their own; they take turns, so that no change is offered twice.
+    their own; a lock keeps them apart, so that no change is offered twice.
     """
 
     def __init__(self, ledger: Ledger, prefect: PrefectApi, settings: Settings) -> None:
         self._ledger = ledger
-        self._triggers = [Trigger(ledger, prefect, settings, one) for one in dict.fromkeys(settings.pipelines)]
-        self._turn = threading.Lock()
+        self._triggers = [
+            Trigger(ledger, prefect, settings, pipeline) for pipeline in dict.fromkeys(settings.pipelines)
+        ]
+        self._lock = threading.Lock()
 
     def handle(self, message: Message) -> None:
         """Decide about a push; raises MalformedMessage, which sends an unreadable one to the dead letters."""
-        with self._turn:
+        with self._lock:
             for trigger in self._triggers:
                 decision = trigger.decide(message)
-                if decision.decision == "rejected":  # for each pipeline alike: the first one says it
+                if decision.decision == "rejected":  # for each pipeline alike: the first one records it
                     self._refuse(message, decision.reason)
                 trigger.answer(message, decision)
             for trigger in self._triggers:
                 trigger.forget_message()
 
-    def conclude(self) -> int:
+    def act_on_settled(self) -> int:
         """Decide about every change whose push has settled, tell Prefect of those that are tested, and count both.
 
-        Raises InfrastructureError when Prefect or the ledger is away; what is left is done the next time.
+        Raises InfrastructureError when Prefect or the ledger cannot be reached; what is left is done the next time.
         """
-        with self._turn:
-            return sum(trigger.conclude() for trigger in self._triggers)
+        with self._lock:
+            return sum(trigger.act_on_settled() for trigger in self._triggers)
 
     def _refuse(self, message: Message, reason: str) -> NoReturn:
         if message.id:
@@ -64,24 +66,31 @@ class Intake:
         raise MalformedMessage(reason)
 
 
-def conclude_until(asked: threading.Event, intake: Intake, interval: float) -> None:
-    """Let the intake conclude every ``interval`` seconds until ``asked`` is set; trouble is logged and outlived."""
+def act_until(stopping: threading.Event, intake: Intake, interval: float) -> None:
+    """Act on settled pushes every ``interval`` seconds until ``stopping`` is set; errors are logged and survived."""
     pause = interval
-    while not asked.wait(pause):
+    while not stopping.wait(pause):
         pause = interval
         try:
-            intake.conclude()
+            intake.act_on_settled()
         except Exception:  # the ladder's last rung: without this thread no push would ever be tested
-            log.exception("settled pushes are put off for %g s", TROUBLE_SECONDS)
-            pause = TROUBLE_SECONDS
+            log.exception("settled pushes are put off for %g s", FAILURE_SECONDS)
+            pause = FAILURE_SECONDS
 
 
-def main(asked: threading.Event) -> None:
-    own = settings()
-    intake = Intake(Ledger(own.ledger_url), PrefectApi(own.prefect_api_url), own)
-    concluding = threading.Thread(target=conclude_until, args=(asked, intake, LOOK_SECONDS), daemon=True)
-    concluding.start()
-    consume(intake.handle, url=own.amqp_url, exchange=own.exchange, queue=own.queue, topics=TOPICS, until=asked)
+def main(stopping: threading.Event) -> None:
+    config = settings()
+    intake = Intake(Ledger(config.ledger_url), PrefectApi(config.prefect_api_url), config)
+    acting = threading.Thread(target=act_until, args=(stopping, intake, SETTLE_SECONDS), daemon=True)
+    acting.start()
+    consume(
+        intake.handle,
+        url=config.amqp_url,
+        exchange=config.exchange,
+        queue=config.queue,
+        topics=TOPICS,
+        until=stopping,
+    )
 
 
 if __name__ == "__main__":

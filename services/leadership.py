@@ -1,4 +1,4 @@
-"""Services of which one may work at a time wait for their turn, and say for whom."""
+"""Services of which one may work at a time wait to become the leader, and log which process is."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from distgate.ledger.leader import LeaderLock
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two looks at a seat that another process has.
-LOOK_SECONDS = 2.0
+#: Seconds between two tries for a lock that another process holds.
+RETRY_SECONDS = 2.0
 
 
-def wait_for_leadership(seat: LeaderLock, asked: threading.Event) -> bool:
-    """Return True once the seat is ours, at once when it was; False when we are asked to end instead.
+def wait_for_leadership(lock: LeaderLock, stopping: threading.Event) -> bool:
+    """Return True once this process holds the lock, at once if it did; False once ``stopping`` is set.
 
-    To be called before each piece of work. Whoever is in the way is logged once; so is trouble with the ledger.
+    To be called before each piece of work. The present leader is logged once; so is an error of the ledger.
     """
-    said = ""
-    while not asked.is_set():
+    logged = ""
+    while not stopping.is_set():
         try:
-            if seat.take():
-                if said:
-                    log.info("it is our turn: this %s works from now on", seat.role)
+            if lock.take():
+                if logged:
+                    log.info("this %s is the leader from now on", lock.role)
                 return True
-            words = f"another {seat.role} works for this ledger ({seat.holder() or 'unknown'}): this one waits"
+            reason = f"another {lock.role} works for this ledger ({lock.holder() or 'unknown'}): this one waits"
         except InfrastructureError as error:
-            words = f"this {seat.role} waits: {error}"
-        if words != said:
-            log.warning("%s", words)
-            said = words
-        asked.wait(LOOK_SECONDS)
+            reason = f"this {lock.role} waits: {error}"
+        if reason != logged:
+            log.warning("%s", reason)
+            logged = reason
+        stopping.wait(RETRY_SECONDS)
     return False

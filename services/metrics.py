@@ -43,16 +43,16 @@ log = logging.getLogger(__name__)
 
 #: Refused reports that are counted.
 MOST_REFUSED = 1000
-#: Seconds for which the store's bases are not looked at again: it measures their disks.
+#: Seconds for which the list of the store's bases is reused: listing measures their disks.
 BASES_SECONDS = 60.0
 
 
-class Figures(Collector):
-    """Everything, looked up anew for each scrape. What cannot be looked up is left out, and ``distgate_up`` is 0
-    when it is the ledger."""
+class LedgerCollector(Collector):
+    """All figures, read anew for each scrape. What cannot be read is left out; without the ledger ``distgate_up``
+    is 0."""
 
-    def __init__(self, own: Settings) -> None:
-        self._own = own
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self._ledger: Ledger | None = None
         self._ends, self._stages = StageEnds(), StageHistogram()
         self._bases: tuple[float, list[BaseFigures]] = (0.0, [])
@@ -67,46 +67,48 @@ class Figures(Collector):
         """All families that can be had now."""
         with self._lock:
             yield about_build()
-            ledger = self._looked(self._of_ledger)
+            ledger = self._or_none(self._of_ledger)
             yield about_up(ledger is not None)
             yield from ledger or ()
-            yield from self._looked(self._of_slots) or ()
-            yield from self._looked(self._of_guests) or ()
-            yield from self._looked(self._of_bases) or ()
+            yield from self._or_none(self._of_slots) or ()
+            yield from self._or_none(self._of_guests) or ()
+            yield from self._or_none(self._of_bases) or ()
 
-    def _looked(self, look: Callable[[], list[Metric]]) -> list[Metric] | None:
+    def _or_none(self, read: Callable[[], list[Metric]]) -> list[Metric] | None:
         try:
-            return look()
+            return read()
         except (DistgateError, OSError) as error:
             log.warning("a scrape goes without some figures: %s", error)
         except Exception:  # the ladder's last rung: the other figures are worth showing
-            log.exception("a scrape met something it does not know")
+            log.exception("a scrape failed on an unexpected error")
         return None
 
     def _of_ledger(self) -> list[Metric]:
-        ledger = self._ledger = self._ledger or Ledger(self._own.ledger_url)
+        ledger = self._ledger = self._ledger or Ledger(self._settings.ledger_url)
         self._stages.add(self._ends.read(ledger))
         now = time.time()
         channels = [
-            ChannelFigures(one.name, one.delivered, one.pending, len(one.refused), one.oldest)
-            for one in channel_states(ledger, MOST_REFUSED)
+            ChannelFigures(state.name, state.delivered, state.pending, len(state.refused), state.oldest)
+            for state in channel_states(ledger, MOST_REFUSED)
         ]
         return [*about_ledger(figures(ledger), now), self._stages.family(), *about_reports(channels, now)]
 
     def _of_slots(self) -> list[Metric]:
-        with PrefectApi(self._own.prefect_api_url, patience=0) as prefect:
-            known = {one.name: (one.slots, one.taken) for one in prefect.limits() if one.name.startswith(LIMITS)}
-        return list(about_slots(known))
+        with PrefectApi(self._settings.prefect_api_url, patience=0) as prefect:
+            slots = {
+                limit.name: (limit.slots, limit.taken) for limit in prefect.limits() if limit.name.startswith(LIMITS)
+            }
+        return list(about_slots(slots))
 
     def _of_guests(self) -> list[Metric]:
-        guests = GuestRegistry(read_site(self._own).guests.directory).visible()
-        held = sum(one.held for one in guests)
-        return list(about_guests(len(guests) - held, held))
+        guests = GuestRegistry(read_site(self._settings).guests.directory).visible()
+        reserved = sum(guest.held for guest in guests)
+        return list(about_guests(len(guests) - reserved, reserved))
 
     def _of_bases(self) -> list[Metric]:
-        looked_at, bases = self._bases
-        if time.monotonic() - looked_at > BASES_SECONDS or not looked_at:
-            bases = bases_in(read_site(self._own).images.directory)
+        read_at, bases = self._bases
+        if time.monotonic() - read_at > BASES_SECONDS or not read_at:
+            bases = bases_in(read_site(self._settings).images.directory)
             self._bases = (time.monotonic(), bases)
         return list(about_bases(bases, time.time()))
 
@@ -121,29 +123,29 @@ def bases_in(store: Path) -> list[BaseFigures]:
     ]
 
 
-def listen(own: Settings) -> tuple[str, int]:
+def listen(settings: Settings) -> tuple[str, int]:
     """The address and port of DISTGATE_METRICS_LISTEN. Raises ConfigurationError."""
-    host, _, port = own.metrics_listen.rpartition(":")
+    host, _, port = settings.metrics_listen.rpartition(":")
     if not host or not port.isdigit() or int(port) > 65535:
         raise ConfigurationError(
-            f"DISTGATE_METRICS_LISTEN is not ADDRESS:PORT: {own.metrics_listen!r}", hint="such as 127.0.0.1:9840"
+            f"DISTGATE_METRICS_LISTEN is not ADDRESS:PORT: {settings.metrics_listen!r}", hint="such as 127.0.0.1:9840"
         )
     return host.strip("[]"), int(port)
 
 
-def main(asked: threading.Event) -> None:
-    own = settings()
-    host, port = listen(own)
+def main(stopping: threading.Event) -> None:
+    config = settings()
+    host, port = listen(config)
     registry = CollectorRegistry()
-    registry.register(Figures(own))
+    registry.register(LedgerCollector(config))
     try:
         server, _ = start_http_server(port, host, registry)
     except OSError as error:
         raise ConfigurationError(
-            f"cannot listen on {own.metrics_listen}: {error.strerror}", hint="DISTGATE_METRICS_LISTEN says where"
+            f"cannot listen on {config.metrics_listen}: {error.strerror}", hint="DISTGATE_METRICS_LISTEN says where"
         ) from error
     log.info("metrics are at http://%s:%d/metrics", host, server.server_port)
-    asked.wait()
+    stopping.wait()
     server.shutdown()
 
 

@@ -1,6 +1,6 @@
 """The reconciler: no accepted change without a run, no run without an end, no dead letter without a line.
 
-Events are lost now and then, and hosts die without a word. The ledger knows what was promised; this service compares
+Events are lost now and then, and hosts die without notice. The ledger knows what was promised; this service compares
 it with what happened, and mends the difference. Repeating it changes nothing.
 """
 
@@ -29,9 +29,9 @@ from services.service import serve
 
 log = logging.getLogger(__name__)
 
-#: The word of the command line for one look.
+#: The command line's option for one pass.
 ONCE = "--once"
-#: Seconds between two looks at the ledger.
+#: Seconds between two passes.
 INTERVAL = 10
 #: Runs that are started for one change before it is answered with FAILURE.
 TRIES = 3
@@ -46,30 +46,30 @@ T = TypeVar("T")
 class Reconciler:
     """Compares the ledger with Prefect."""
 
-    def __init__(self, ledger: Ledger, prefect: PrefectApi, own: Settings) -> None:
+    def __init__(self, ledger: Ledger, prefect: PrefectApi, settings: Settings) -> None:
         self._ledger = ledger
         self._prefect = prefect
-        self._announcer = Announcer(ledger, own)
-        self._settings = own
+        self._announcer = Announcer(ledger, settings)
+        self._settings = settings
 
-    def look(self) -> list[str]:
+    def reconcile_once(self) -> list[str]:
         """Mend everything once, and return a sentence for each thing that was done.
 
-        What cannot be mended is logged and does not keep the rest from it; raises InfrastructureError when Prefect
-        or the ledger is away, and ConfigurationError when a pipeline has no deployment.
+        What cannot be mended is logged, and the rest goes on; raises InfrastructureError when Prefect or the ledger
+        cannot be reached, and ConfigurationError when a pipeline has no deployment.
         """
-        said = list(self._each(self._ledger.without_heartbeat(self._settings.run_lease), self._close))
+        mended = list(self._each(self._ledger.without_heartbeat(self._settings.run_lease), self._close))
         missing: list[ConfigurationError] = []
         for pipeline in PIPELINES:
             try:
-                said += self._look_for_unclaimed(pipeline)
+                mended += self._answer_unclaimed(pipeline)
             except ConfigurationError as error:
-                missing.append(error)  # and keeps no change of the other pipeline from its run
+                missing.append(error)  # the other pipeline's changes still get their runs
         if missing:
             raise missing[0]
-        return said
+        return mended
 
-    def _look_for_unclaimed(self, pipeline: Pipeline) -> list[str]:
+    def _answer_unclaimed(self, pipeline: Pipeline) -> list[str]:
         unclaimed = self._ledger.unclaimed(self._settings.sweep_after, pipeline)
         runs = self._runs_for(unclaimed, pipeline)
         return list(self._each(unclaimed, lambda change: self._answer(change, pipeline, runs.get(change.key, []))))
@@ -77,44 +77,44 @@ class Reconciler:
     def _each(self, things: Iterable[T], mend: Callable[[T], str | None]) -> Iterator[str]:
         for thing in things:
             try:
-                said = mend(thing)
+                outcome = mend(thing)
             except ConfigurationError as error:
                 log.error("this cannot be mended: %s", error)
                 continue
-            if said:
-                log.warning("%s", said)
-                yield said
+            if outcome:
+                log.warning("%s", outcome)
+                yield outcome
 
     # -- accepted changes without a run ------------------------------------------------------------------------
 
     def _runs_for(self, changes: Sequence[Change], pipeline: Pipeline) -> Mapping[str, list[FlowRun]]:
-        """A pipeline's flow runs that were made for these changes, whoever made them; one in a long queue, too."""
-        found: dict[str, list[FlowRun]] = defaultdict(list)
+        """A pipeline's flow runs that were made for these changes, by hand, by an automation or by us."""
+        by_key: dict[str, list[FlowRun]] = defaultdict(list)
         if not changes:
-            return found
+            return by_key
         oldest = self._ledger.accepted_at(changes, pipeline) - 3600
         since = datetime.fromtimestamp(oldest, UTC)
         deployment = self._settings.deployment_of(pipeline)
         for run in self._prefect.flow_runs(deployment=deployment, since=since, limit=MOST_RUNS):
             key = _key_of(run)
             if key:
-                found[key].append(run)
-        return found
+                by_key[key].append(run)
+        return by_key
 
     def _answer(self, change: Change, pipeline: Pipeline, runs: Sequence[FlowRun]) -> str | None:
-        """See to it that the change has a run, or its last message."""
+        """Start a run for the change, or send its last message, where neither exists."""
         lost = [run for run in runs if not run.finished and self._is_lost(run, STARTING_LEASES)]
         for run in lost:
-            self._end_in_prefect(run, f"{run.state_type} and without a sign of life: its worker died")
+            self._end_in_prefect(run, f"{run.state_type} and without a heartbeat: its worker died")
         if any(run.state_type in ("CANCELLED", "CANCELLING") for run in runs):
             cancelled = next(run for run in runs if run.state_type.startswith("CANCELL"))
-            said = self._give_up(change, pipeline, cancelled, "ABORTED")
+            outcome = self._give_up(change, pipeline, cancelled, "ABORTED")
         elif any(not run.finished and run not in lost for run in runs):
-            said = None  # it waits for its turn
+            outcome = None  # it waits in its queue
         else:
-            said = self._start(change, pipeline)
+            outcome = self._start(change, pipeline)
         self._ledger.offered(change.key, pipeline)
-        return said
+        return outcome
 
     def _start(self, change: Change, pipeline: Pipeline) -> str | None:
         # A run that we started before and that died before it claimed its change answers to the same key.
@@ -139,19 +139,19 @@ class Reconciler:
     # -- runs without an end -------------------------------------------------------------------------------------
 
     def _close(self, run: Run) -> str | None:
-        known = self._prefect.flow_run(run.run_id)
-        if known is not None and not known.finished:
-            if not self._is_lost(known):
+        flow_run = self._prefect.flow_run(run.run_id)
+        if flow_run is not None and not flow_run.finished:
+            if not self._is_lost(flow_run):
                 return None  # it begins just now, or will be retried: it claims its change again
             self._end_in_prefect(
-                known, f"no sign of life for {self._settings.run_lease:g} s: its host or process died"
+                flow_run, f"no heartbeat for {self._settings.run_lease:g} s: its host or process died"
             )
-        status, why = _last_status(known)
+        status, why = _last_status(flow_run)
         if not self._announcer.close(run.run_id, status):
             return None
         after = self._ledger.run(run.run_id)
-        said = after.status if after else status
-        return f"{run.change.key}: run {run.build_id} {why}, and had no last message: it is {said}"
+        final = after.status if after else status
+        return f"{run.change.key}: run {run.build_id} {why}, and had no last message: it is {final}"
 
     def _is_lost(self, run: FlowRun, leases: int = 1) -> bool:
         """Whether a silent run that Prefect takes for alive has been in its state for so many leases, or too long."""
@@ -160,28 +160,28 @@ class Reconciler:
             return False
         return datetime.now(UTC) - run.state_at > timedelta(seconds=allowed * self._settings.run_lease)
 
-    def _end_in_prefect(self, run: FlowRun, said: str) -> None:
-        log.warning("run %s: %s", run.id, said)
+    def _end_in_prefect(self, run: FlowRun, reason: str) -> None:
+        log.warning("run %s: %s", run.id, reason)
         if run.state_type == "CANCELLING":
-            self._prefect.cancelled(run.id, said)
+            self._prefect.cancelled(run.id, reason)
         else:
-            self._prefect.crash(run.id, said)
+            self._prefect.crash(run.id, reason)
 
 
-def _last_status(known: FlowRun | None) -> tuple[Status | None, str]:
-    """What a run that ended in this state says last, None being its status so far; and what happened to it.
+def _last_status(run: FlowRun | None) -> tuple[Status | None, str]:
+    """The status of the last message of a run that ended in this state (None: its status so far), and what happened.
 
-    What it said before stands, whatever this says: the announcer takes nothing back.
+    A message that was sent stands: the announcer takes nothing back.
     """
-    if known is None:
+    if run is None:
         return "ABORTED", "was deleted in Prefect"
-    if known.state_name == DUPLICATE:
+    if run.state_name == DUPLICATE:
         return "ABORTED", "was broken off, and a re-run has taken its change"
-    if known.state_type == "COMPLETED":
-        return ("UNSTABLE" if known.state_name == UNSTABLE else None), "completed"
-    if known.state_type == "FAILED" and known.state_name not in ("TimedOut", FAILURES["cancelled"]):
+    if run.state_type == "COMPLETED":
+        return ("UNSTABLE" if run.state_name == UNSTABLE else None), "completed"
+    if run.state_type == "FAILED" and run.state_name not in ("TimedOut", FAILURES["cancelled"]):
         return "FAILURE", "failed"
-    return "ABORTED", {"CANCELLED": "was cancelled", "CANCELLING": "was cancelled"}.get(known.state_type, "died")
+    return "ABORTED", {"CANCELLED": "was cancelled", "CANCELLING": "was cancelled"}.get(run.state_type, "died")
 
 
 def _key_of(run: FlowRun) -> str | None:
@@ -191,24 +191,24 @@ def _key_of(run: FlowRun) -> str | None:
         return None
 
 
-def main(asked: threading.Event) -> None:
-    own = settings()
-    ledger = Ledger(own.ledger_url)
-    reconciler = Reconciler(ledger, PrefectApi(own.prefect_api_url), own)
-    looks = (reconciler.look, DeadLetterWatch(ledger, own).look)
+def main(stopping: threading.Event) -> None:
+    config = settings()
+    ledger = Ledger(config.ledger_url)
+    reconciler = Reconciler(ledger, PrefectApi(config.prefect_api_url), config)
+    checks = (reconciler.reconcile_once, DeadLetterWatch(ledger, config).check)
     if ONCE in sys.argv[1:]:
-        for look in looks:
-            look()  # whoever asks for one look wants to know that it failed
+        for check in checks:
+            check()  # an error ends the command: its caller has to know
         return
-    while not asked.is_set():
-        for look in looks:
+    while not stopping.is_set():
+        for check in checks:
             try:
-                look()
+                check()
             except DistgateError as error:
                 log.warning("reconciling is put off: %s", error)
             except Exception:  # the ladder's last rung: without this service no lost run is ever ended
-                log.exception("reconciling met something it does not know")
-        asked.wait(INTERVAL)
+                log.exception("reconciling failed on an unexpected error")
+        stopping.wait(INTERVAL)
 
 
 if __name__ == "__main__":

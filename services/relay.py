@@ -27,28 +27,30 @@ IDLE_SECONDS = 0.2
 PAUSES = (1, 2, 5, 10)
 
 
-def relay(ledger: Ledger, seat: LeaderLock, publisher: Publisher, asked: threading.Event) -> None:
-    """Send until ``asked``, while the seat is ours; a broker that fails pauses the whole queue, because order is part
-    of the contract."""
-    _look(publisher)
+def relay(ledger: Ledger, lock: LeaderLock, publisher: Publisher, stopping: threading.Event) -> None:
+    """Send until ``stopping`` is set, while this process holds the lock.
+
+    A broker that fails pauses the whole queue, because order is part of the contract.
+    """
+    _check(publisher)
     failures = 0
-    while wait_for_leadership(seat, asked):
+    while wait_for_leadership(lock, stopping):
         try:
-            letters = ledger.unsent()
-            done = _send(ledger, publisher, letters, asked)
+            messages = ledger.unsent()
+            done = _send(ledger, publisher, messages, stopping)
         except InfrastructureError as error:
             log.error("the outbox waits: %s", error)
-            letters, done = [], False
+            messages, done = [], False
         if done:
             failures = 0
-            asked.wait(0 if letters else IDLE_SECONDS)
+            stopping.wait(0 if messages else IDLE_SECONDS)
         else:
-            asked.wait(_pause(failures))
+            stopping.wait(_pause(failures))
             failures += 1
 
 
-def _look(publisher: Publisher) -> None:
-    """Say at the start what would otherwise be noticed with the first message, maybe days later."""
+def _check(publisher: Publisher) -> None:
+    """Log at the start what would otherwise be noticed with the first message, maybe days later."""
     try:
         publisher.check()
     except DistgateError as error:
@@ -57,49 +59,49 @@ def _look(publisher: Publisher) -> None:
         log.info("sending to the exchange %s", publisher.exchange)
 
 
-def _send(ledger: Ledger, publisher: Publisher, letters: list[OutboxMessage], asked: threading.Event) -> bool:
+def _send(ledger: Ledger, publisher: Publisher, messages: list[OutboxMessage], stopping: threading.Event) -> bool:
     """Send what can be sent; False when nothing can be for now. A message that no try will make fit for sending
     holds up its own run alone."""
-    stuck: set[str] = set()
-    for letter in letters:
-        if asked.is_set():
+    blocked: set[str] = set()
+    for message in messages:
+        if stopping.is_set():
             return True
-        run = letter.body.get("build_id", "")
-        if run in stuck:
+        run = message.body.get("build_id", "")
+        if run in blocked:
             continue
         try:
-            publisher.publish(as_message(letter))
+            publisher.publish(as_message(message))
         except DistgateError as error:
-            _note(ledger, letter, error)
+            _note(ledger, message, error)
             if error.blame != "bug":
                 return False
-            stuck.add(run)
+            blocked.add(run)
             continue
-        _mark(ledger, letter, asked)
-    return not stuck or len(stuck) < len({letter.body.get("build_id", "") for letter in letters})
+        _mark(ledger, message, stopping)
+    return not blocked or len(blocked) < len({message.body.get("build_id", "") for message in messages})
 
 
-def _note(ledger: Ledger, letter: OutboxMessage, error: DistgateError) -> None:
-    name, repo, tries = letter.topic, letter.body.get("repo", ""), letter.tries + 1
+def _note(ledger: Ledger, message: OutboxMessage, error: DistgateError) -> None:
+    name, repo, tries = message.topic, message.body.get("repo", ""), message.tries + 1
     log.warning("%s of %s stays in the outbox (try %d): %s", name, repo, tries, error)
-    ledger.unsendable(letter.seq, str(error))
+    ledger.unsendable(message.seq, str(error))
 
 
-def _mark(ledger: Ledger, letter: OutboxMessage, asked: threading.Event) -> None:
+def _mark(ledger: Ledger, message: OutboxMessage, stopping: threading.Event) -> None:
     """Mark a confirmed message, however long the ledger cannot be written: it must not be sent once more for every
-    try. Only when we are asked to end meanwhile will the next relay send it again, with the same ID."""
+    try. Only when ``stopping`` is set meanwhile will the next relay send it again, with the same ID."""
     failures = 0
     while True:
         try:
-            ledger.sent(letter.seq)
+            ledger.sent(message.seq)
         except InfrastructureError as error:
-            log.error("%s of %s was sent and cannot be marked: %s", letter.topic, letter.body["repo"], error)
+            log.error("%s of %s was sent and cannot be marked: %s", message.topic, message.body["repo"], error)
         else:
             log.info(
-                "%s %s of %s %s", letter.topic, letter.body["status"], letter.body["repo"], letter.body["rev"][:7]
+                "%s %s of %s %s", message.topic, message.body["status"], message.body["repo"], message.body["rev"][:7]
             )
             return
-        if asked.wait(_pause(failures)):
+        if stopping.wait(_pause(failures)):
             return
         failures += 1
 
@@ -108,10 +110,10 @@ def _pause(failures: int) -> float:
     return PAUSES[min(failures, len(PAUSES) - 1)]
 
 
-def main(asked: threading.Event) -> None:
+def main(stopping: threading.Event) -> None:
     with Publisher(settings().amqp_url, settings().exchange) as publisher:
         ledger = Ledger(settings().ledger_url)
-        relay(ledger, open_leader_lock(settings().ledger_url, "relay"), publisher, asked)
+        relay(ledger, open_leader_lock(settings().ledger_url, "relay"), publisher, stopping)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""The reporter: tells others of runs, from the ledger's letters, each channel in a thread of its own.
+"""The reporter: reports runs to its channels, from the ledger's messages, each channel in a thread of its own.
 
 One process per ledger: a second one waits for its end. What was delivered is written down after the other side took
-it; a reporter that dies in between delivers it again, and each channel has a way to recognise that. A channel that is
-away holds up nobody else, and of its own reports those of one run keep their order.
+it; a reporter that dies in between delivers it again, and each channel has a way to recognise that. A channel that
+cannot be reached holds up no other, and of its own reports those of one run keep their order.
 """
 
 from __future__ import annotations
@@ -26,91 +26,93 @@ log = logging.getLogger(__name__)
 IDLE_SECONDS = 1.0
 #: Pauses of a channel after failures in a row, in seconds; the last one goes on.
 PAUSES = (1, 2, 5, 15, 30)
-#: Seconds for a call that is under way when we are asked to end; whatever it does then, it is repeated.
+#: Seconds for a call that is under way when the service ends; whatever it does then, it is repeated.
 LAST_SECONDS = 5.0
 
 
 class ChannelReporter:
-    """Tells one channel while the seat is ours, until it is asked to end."""
+    """Reports to one channel while this process holds the lock, until ``stopping`` is set."""
 
-    def __init__(self, name: str, ledger: Ledger, own: Settings, seat: LeaderLock, asked: threading.Event) -> None:
+    def __init__(
+        self, name: str, ledger: Ledger, settings: Settings, lock: LeaderLock, stopping: threading.Event
+    ) -> None:
         self._name: str = name
-        self._ledger, self._own, self._asked = ledger, own, asked
-        self._seat = seat
+        self._ledger, self._settings, self._stopping = ledger, settings, stopping
+        self._lock = lock
         self._outbox: ReportOutbox | None = None
         self._channel: ReportChannel | None = None
         self._failures = 0
 
     def run(self) -> None:
-        """Deliver what is due, again and again; nothing but ``asked`` ends it."""
-        while wait_for_leadership(self._seat, self._asked):
+        """Deliver what is due, again and again; only ``stopping`` ends it."""
+        while wait_for_leadership(self._lock, self._stopping):
             try:
                 busy = self._round()
             except DistgateError as error:
                 log.error("reports to %s wait: %s", self._name, error)
                 busy = None
             except Exception:  # the ladder's last rung: this thread is all that this channel has
-                log.exception("reports to %s met something they do not know", self._name)
+                log.exception("reports to %s failed on an unexpected error", self._name)
                 busy = None
             if busy is None:
-                self._asked.wait(PAUSES[min(self._failures, len(PAUSES) - 1)])
+                self._stopping.wait(PAUSES[min(self._failures, len(PAUSES) - 1)])
                 self._failures += 1
             else:
                 self._failures = 0
-                self._asked.wait(0 if busy else IDLE_SECONDS)
+                self._stopping.wait(0 if busy else IDLE_SECONDS)
 
     def _round(self) -> bool | None:
         """Try what is due; whether there was anything, and None when nothing can be delivered for now."""
-        outbox = self._outbox = self._outbox or ReportOutbox(self._ledger, self._name, self._own.artifacts_dir)
+        outbox = self._outbox = self._outbox or ReportOutbox(self._ledger, self._name, self._settings.artifacts_dir)
         work = outbox.due()
         if not work:
             outbox.tidy()
         for due in work:
-            if self._asked.is_set():
+            if self._stopping.is_set():
                 return False
             if not self._deliver(outbox, due):
                 return None
         return bool(work)
 
     def _deliver(self, outbox: ReportOutbox, due: Due) -> bool:
-        """Deliver one report, or write down why not; False when the others need not be tried either."""
+        """Deliver one report, or record why not; False when the others need not be tried either."""
         outbox.trying(due)
         try:
             notice = outbox.notice(due)
-            self._channel = self._channel or open_channel(self._name, self._own)
-            said = notice is not None and self._channel.deliver(notice)
+            self._channel = self._channel or open_channel(self._name, self._settings)
+            delivered = notice is not None and self._channel.deliver(notice)
         except Refused as error:
-            log.error("%s refused %s of %s: %s", self._name, due.letter.topic, due.run_id, error)
+            log.error("%s refused %s of %s: %s", self._name, due.message.topic, due.run_id, error)
             outbox.refused(due, error.message)
         except (InfrastructureError, ConfigurationError) as error:
             outbox.failed(due, str(error))
-            log.warning("reports to %s wait, first that of %s: %s", self._name, due.letter.topic, error)
+            log.warning("reports to %s wait, first that of %s: %s", self._name, due.message.topic, error)
             # The secret may have been renewed, and is read when a channel is opened.
             self._channel = None if isinstance(error, ConfigurationError) else self._channel
             return False
         except Exception as error:
-            # This letter may be the reason: its run waits, the others go on.
-            log.exception("%s of %s cannot be told to %s", due.letter.topic, due.run_id, self._name)
+            # This message may be the reason: its run waits, the others go on.
+            log.exception("%s of %s cannot be reported to %s", due.message.topic, due.run_id, self._name)
             outbox.failed(due, f"a bug of distgate: {error!r}")
         else:
-            outbox.done(due, delivered=said)
-            if said:
-                log.info("%s was told of %s of %s", self._name, due.letter.topic, due.run_id)
+            outbox.done(due, delivered=delivered)
+            if delivered:
+                log.info("%s was told of %s of %s", self._name, due.message.topic, due.run_id)
         return True
 
 
-def main(asked: threading.Event) -> None:
-    own = settings()
-    check_names(own.reports)
-    if not own.reports:
-        log.info("nobody is told of runs but the bus: DISTGATE_REPORTS is empty")
-    ledger = Ledger(own.ledger_url)
-    seat = open_leader_lock(own.ledger_url, "reporter")
-    reporters = [ChannelReporter(name, ledger, own, seat, asked) for name in dict.fromkeys(own.reports)]
-    threads = [threading.Thread(target=one.run, daemon=True) for one in reporters]
+def main(stopping: threading.Event) -> None:
+    config = settings()
+    check_names(config.reports)
+    if not config.reports:
+        log.info("runs are announced on the bus alone: DISTGATE_REPORTS is empty")
+    ledger = Ledger(config.ledger_url)
+    lock = open_leader_lock(config.ledger_url, "reporter")
+    reporters = [ChannelReporter(name, ledger, config, lock, stopping) for name in dict.fromkeys(config.reports)]
+    threads = [threading.Thread(target=reporter.run, daemon=True) for reporter in reporters]
     for thread in threads:
         thread.start()
-    asked.wait()
+    stopping.wait()
     for thread in threads:
         thread.join(LAST_SECONDS)
 

@@ -1,4 +1,4 @@
-"""How a service lives: it logs to standard error, and ends in order when it is asked to."""
+"""How a service lives: it logs to standard error, and ends in order when it is told to."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ def serve(name: str, main: Callable[[threading.Event], None]) -> int:
         stream=sys.stderr, level=logging.INFO, format=f"%(asctime)s {name} %(levelname)s %(name)s: %(message)s"
     )
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    asked = threading.Event()
+    stopping = threading.Event()
 
-    def ask(_signal: int, _frame: FrameType | None) -> None:
-        asked.set()
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        stopping.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, ask)
+        signal.signal(number, stop)
     try:
-        main(asked)
+        main(stopping)
     except DistgateError as error:
         log.error("%s", error)
         return error.exit_code

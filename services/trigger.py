@@ -24,12 +24,12 @@ log = logging.getLogger(__name__)
 
 #: The event that starts a run: prefect.yaml's automations expect it, each with its own pipeline's label.
 EVENT = "distgate.change.accepted"
-#: Names our event IDs apart from everybody else's; never to be changed.
+#: Names our event IDs apart from those of others; never to be changed.
 _OFFERS = uuid.UUID("0b7f6d5e-4c1b-4a55-9d55-7c5a2f3be1d4")
 
 
 class Trigger:
-    """Decides for one pipeline; what the other one decides about the same push is nothing to it."""
+    """Decides for one pipeline, whatever the other one decides about the same push."""
 
     def __init__(self, ledger: Ledger, prefect: PrefectApi, settings: Settings, pipeline: Pipeline) -> None:
         self._ledger = ledger
@@ -44,66 +44,66 @@ class Trigger:
     def decide(self, message: Message) -> Decision:
         """The decision about a message; nothing is written."""
         decision = decide(message.topic, message.body, self._settings, self._history, self._pipeline)
-        said = (message.topic, message.id, self._pipeline, decision.decision, decision.reason)
-        log.info("%s %s: %s: %s (%s)", *said)
+        fields = (message.topic, message.id, self._pipeline, decision.decision, decision.reason)
+        log.info("%s %s: %s: %s (%s)", *fields)
         return decision
 
     def answer(self, message: Message, decision: Decision) -> None:
         """Write the decision down and do what follows from it; safe to repeat with the same message.
 
-        Raises InfrastructureError when Prefect or the ledger is away.
+        Raises InfrastructureError when Prefect or the ledger cannot be reached.
         """
         if decision.change is not None:
-            known = self._write(decision.change, decision, counted=message is self._written)
+            acceptance = self._write(decision.change, decision, counted=message is self._written)
             self._written = message
-            self._follow(decision.change, known)
+            self._act_on(decision.change, acceptance)
 
     def forget_message(self) -> None:
-        """The message was answered for every pipeline: the next one is another, whatever it says."""
+        """The message was answered for every pipeline: the next one counts as another."""
         self._written = None
 
-    def conclude(self) -> int:
+    def act_on_settled(self) -> int:
         """Decide about every change whose push has settled, tell Prefect of those that are tested, and count both.
 
-        Raises InfrastructureError when Prefect or the ledger is away; what is left is done the next time.
+        Raises InfrastructureError when Prefect or the ledger cannot be reached; what is left is done the next time.
         """
         settled = self._history.settled(self._settings.push_settles)
         for change in settled:
-            self._conclude(change)
+            self._settle(change)
         unoffered = self._history.unoffered()
         for change in unoffered:
             self._offer(change)
         return len(settled) + len(unoffered)
 
     def _write(self, change: Change, decision: Decision, counted: bool) -> Acceptance:
-        known = self._ledger.record(change, decision, counted=counted)
-        if known.new or decision.decision == "ignored":
-            return known
+        acceptance = self._ledger.record(change, decision, counted=counted)
+        if acceptance.new or decision.decision == "ignored":
+            return acceptance
         # A repeat is ignored as a duplicate; what comes here has a decision that may be taken anew.
         if not self._history.decide_again(change, decision, arrived=True):
-            return known
-        return replace(known, decision=decision.decision, rule=decision.rule, offered=False)
+            return acceptance
+        return replace(acceptance, decision=decision.decision, rule=decision.rule, offered=False)
 
-    def _follow(self, change: Change, known: Acceptance) -> None:
-        if known.decision != "queued":
+    def _act_on(self, change: Change, acceptance: Acceptance) -> None:
+        if acceptance.decision != "queued":
             self._announcer.ignored(change, self._pipeline)
-        elif known.offered:
+        elif acceptance.offered:
             log.info("%s is known already: one %s run answers it", change.key, self._pipeline)
-        elif known.rule != SETTLING:
-            self._offer_or_say(change)
+        elif acceptance.rule != SETTLING:
+            self._offer_or_log(change)
         elif not self._prefect.healthy():
             # Nothing is taken from the bus that could not be started: there it is safe, and counted by the broker.
             raise InfrastructureError("the Prefect server does not answer", hint="PREFECT_API_URL says where it is")
 
-    def _conclude(self, change: Change) -> None:
+    def _settle(self, change: Change) -> None:
         decision = decide_settled(change, self._settings, self._history, self._pipeline)
         log.info("%s has settled: %s: %s (%s)", change.key, self._pipeline, decision.decision, decision.reason)
         if decision.decision != "queued":
-            # Said before it is written: if we die in between, it is said again under the same ID, and not forgotten.
+            # Sent before it is written: if we die in between, it is sent again under the same ID, and not forgotten.
             self._announcer.ignored(change, self._pipeline)
         self._history.decide_again(change, decision)
 
-    def _offer_or_say(self, change: Change) -> None:
+    def _offer_or_log(self, change: Change) -> None:
         try:
             self._offer(change)
         except ConfigurationError as error:

@@ -30,20 +30,20 @@ from distgate.errors import ConfigurationError, DistgateError
 from distgate.prefect_api import PrefectApi
 from distgate.settings import Settings
 
-#: One of Prefect's: its settings say what is shown, and drop everybody else's.
+#: One of Prefect's: its settings say what is shown, and drop those of other loggers.
 log = get_logger("services.worker")
 
 #: Seconds between two looks for runs that are still in hand while the worker ends.
 DRAIN_SECONDS = 0.5
-#: Seconds after which a host that is unfit is looked at again, if not sooner: most trouble is over soon.
+#: Seconds after which a host that is unfit is examined again, if not sooner: most trouble is over soon.
 UNFIT_SECONDS = 30.0
 #: Characters of a queue's description.
-_WORDS = 500
+_DESCRIPTION_LENGTH = 500
 
 
 @dataclass(frozen=True)
 class WorkerIdentity:
-    """Where a worker stands: its pool, the shared queues it serves, its name, and how many runs it takes at once."""
+    """A worker: its pool, the shared queues it serves, its name, and how many runs it takes at once."""
 
     pool: str
     host: str
@@ -52,20 +52,20 @@ class WorkerIdentity:
 
     @property
     def own_queue(self) -> str:
-        """What waits for this very host."""
+        """The queue of this host alone."""
         return queue_of(self.host)
 
 
 class PollGate:
-    """What a worker may take just now, by the file ``health``."""
+    """Which queues a worker may poll now, by the file ``health``."""
 
-    def __init__(self, post: WorkerIdentity, health: Path) -> None:
-        self._post = post
+    def __init__(self, identity: WorkerIdentity, health: Path) -> None:
+        self._identity = identity
         self._health = health
         self.draining = False
         #: Set when the file could not be written: on a full disk it would still say that all is well.
         self.stale = False
-        #: Held during a poll: whoever waits for the last run must not overlook one that is just being taken.
+        #: Held during a poll: waiting for the last run must not overlook one that is just being taken.
         self.polling = asyncio.Lock()
 
     def queues(self) -> set[str]:
@@ -74,8 +74,8 @@ class PollGate:
             return set()
         health = read_health(self._health)
         fit = health is not None and health.fit and not self.stale
-        shared = self._post.queues if fit else ()
-        return {*shared, self._post.own_queue, ASKING_QUEUE}
+        shared = self._identity.queues if fit else ()
+        return {*shared, self._identity.own_queue, ASKING_QUEUE}
 
 
 class _Gated:
@@ -91,61 +91,63 @@ class _Gated:
                 # What watches the worker (--with-healthcheck) takes one that does not poll for dead.
                 self._last_polled_time = datetime.now(UTC)
                 return []
-            taken: list[FlowRun] = await super().get_and_submit_flow_runs()  # type: ignore[misc]
-            return taken
+            runs: list[FlowRun] = await super().get_and_submit_flow_runs()  # type: ignore[misc]
+            return runs
 
 
 def worker_class(kind: str) -> type[BaseWorker[Any, Any, Any]]:
     """Prefect's worker of a kind of pool (process, docker), with a gate. ConfigurationError for an unknown kind."""
-    found = ProcessWorker if kind == "process" else BaseWorker.get_worker_class_from_type(kind)
-    if found is None:
+    base = ProcessWorker if kind == "process" else BaseWorker.get_worker_class_from_type(kind)
+    if base is None:
         raise ConfigurationError(f"Prefect knows no worker for pools of type {kind}", hint="process, docker")
     with warnings.catch_warnings():  # Prefect knows one class for each kind, and says that it is another one now
         warnings.simplefilter("ignore", UserWarning)
-        return type(f"Gated{found.__name__}", (_Gated, found), {})
+        return type(f"Gated{base.__name__}", (_Gated, base), {})
 
 
-async def work(own: Settings, post: WorkerIdentity, kind: str = "process", *, with_healthcheck: bool = False) -> None:
+async def work(
+    settings: Settings, identity: WorkerIdentity, kind: str = "process", *, with_healthcheck: bool = False
+) -> None:
     """Take runs until SIGTERM or SIGINT, and return when the last one in hand has ended; a second signal ends it at
     once, with its runs. Raises ConfigurationError when there is no such pool, InfrastructureError without a server.
     """
-    gate = PollGate(post, file_of(own, post.host))
-    first = Health(False, "nobody has looked yet", datetime.now(UTC).timestamp())
-    gate.stale = not _written(file_of(own, post.host), first)
-    _tell(own, post, first)
-    _open_asking_queue(own, post)
-    made = worker_class(kind)(
-        work_pool_name=post.pool, name=post.host, limit=post.limit, create_pool_if_not_found=False
+    gate = PollGate(identity, file_of(settings, identity.host))
+    first = Health(False, "not examined yet", datetime.now(UTC).timestamp())
+    gate.stale = not _written(file_of(settings, identity.host), first)
+    _describe_queue(settings, identity, first)
+    _open_asking_queue(settings, identity)
+    worker = worker_class(kind)(
+        work_pool_name=identity.pool, name=identity.host, limit=identity.limit, create_pool_if_not_found=False
     )
-    made.gate = gate  # type: ignore[attr-defined]
+    worker.gate = gate  # type: ignore[attr-defined]
     end = ShutdownSignals()
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(_drain, end, gate, made, tasks.cancel_scope)
+        tasks.start_soon(_drain, end, gate, worker, tasks.cancel_scope)
         tasks.start_soon(abort, end, tasks.cancel_scope)
-        tasks.start_soon(_look_after, own, post, gate)
-        await made.start(with_healthcheck=with_healthcheck, printer=log.info)
+        tasks.start_soon(_watch_health, settings, identity, gate)
+        await worker.start(with_healthcheck=with_healthcheck, printer=log.info)
 
 
-async def _look_after(own: Settings, post: WorkerIdentity, gate: PollGate) -> None:
-    """Look at the host's health for ever; nothing that goes wrong here ends the worker, and its runs with it."""
-    told: Health | None = None
+async def _watch_health(settings: Settings, identity: WorkerIdentity, gate: PollGate) -> None:
+    """Examine the host's health for ever; nothing that goes wrong here ends the worker, and its runs with it."""
+    logged: Health | None = None
     while True:
-        health, gate.stale = await anyio.to_thread.run_sync(_look, own, post, abandon_on_cancel=True)
-        if told is None or (told.fit, told.sentence) != (health.fit, health.sentence):
-            log.log(logging.INFO if health.fit else logging.ERROR, "%s", _words(health))
-            await anyio.to_thread.run_sync(_tell_if_possible, own, post, health, abandon_on_cancel=True)
-        told = health
-        await anyio.sleep(own.health_every if health.fit else min(own.health_every, UNFIT_SECONDS))
+        health, gate.stale = await anyio.to_thread.run_sync(_examine, settings, identity, abandon_on_cancel=True)
+        if logged is None or (logged.fit, logged.sentence) != (health.fit, health.sentence):
+            log.log(logging.INFO if health.fit else logging.ERROR, "%s", _description(health))
+            await anyio.to_thread.run_sync(_describe_queue_or_log, settings, identity, health, abandon_on_cancel=True)
+        logged = health
+        await anyio.sleep(settings.health_every if health.fit else min(settings.health_every, UNFIT_SECONDS))
 
 
-def _look(own: Settings, post: WorkerIdentity) -> tuple[Health, bool]:
+def _examine(settings: Settings, identity: WorkerIdentity) -> tuple[Health, bool]:
     """The host's health, and whether it could not be written down."""
-    report = examine_here(own)
+    report = examine_here(settings)
     try:
-        return note_health(own, post.host, report), False
+        return note_health(settings, identity.host, report), False
     except OSError as error:
-        words = f"its health cannot be written down: {error.strerror or error}"
-        return Health(False, words, datetime.now(UTC).timestamp()), True
+        sentence = f"its health cannot be written down: {error.strerror or error}"
+        return Health(False, sentence, datetime.now(UTC).timestamp()), True
 
 
 def _written(path: Path, health: Health) -> bool:
@@ -156,62 +158,62 @@ def _written(path: Path, health: Health) -> bool:
     return True
 
 
-def _tell(own: Settings, post: WorkerIdentity, health: Health) -> None:
-    """Write it beside the host's queue, which is there from then on."""
-    with PrefectApi(own.prefect_api_url, patience=30) as prefect:
-        prefect.describe_queue(post.pool, post.own_queue, _words(health)[:_WORDS])
+def _describe_queue(settings: Settings, identity: WorkerIdentity, health: Health) -> None:
+    """Write the health into the description of the host's queue; a queue that is missing is made."""
+    with PrefectApi(settings.prefect_api_url, patience=30) as prefect:
+        prefect.describe_queue(identity.pool, identity.own_queue, _description(health)[:_DESCRIPTION_LENGTH])
 
 
-def _open_asking_queue(own: Settings, post: WorkerIdentity) -> None:
+def _open_asking_queue(settings: Settings, identity: WorkerIdentity) -> None:
     """Prefect gives a worker nothing at all that asks for a queue which is not there."""
-    with PrefectApi(own.prefect_api_url, patience=30) as prefect:
+    with PrefectApi(settings.prefect_api_url, patience=30) as prefect:
         prefect.describe_queue(
-            post.pool, ASKING_QUEUE, "what asks every host for its health; served by unfit workers"
+            identity.pool, ASKING_QUEUE, "what asks every host for its health; served by unfit workers"
         )
 
 
-def _tell_if_possible(own: Settings, post: WorkerIdentity, health: Health) -> None:
+def _describe_queue_or_log(settings: Settings, identity: WorkerIdentity, health: Health) -> None:
     try:
-        _tell(own, post, health)
+        _describe_queue(settings, identity, health)
     except DistgateError as error:
-        log.warning("the queue %s does not say how its host is: %s", post.own_queue, error)
+        log.warning("the description of the queue %s is not up to date: %s", identity.own_queue, error)
 
 
-def _words(health: Health) -> str:
+def _description(health: Health) -> str:
     return f"{'takes runs' if health.fit else 'takes no runs'}: {health.sentence}"
 
 
 class ShutdownSignals:
-    """Told by signals that the worker is to end: after the runs in hand, or, asked again, at once."""
+    """The first SIGTERM or SIGINT sets ``drain``: end after the runs in hand; the second sets ``abort``: at once."""
 
     def __init__(self) -> None:
-        self.asked, self.hurried = asyncio.Event(), asyncio.Event()
+        self.drain, self.abort = asyncio.Event(), asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled)
 
     def _signalled(self) -> None:
-        (self.hurried if self.asked.is_set() else self.asked).set()
+        (self.abort if self.drain.is_set() else self.drain).set()
 
 
 async def _drain(
-    end: ShutdownSignals, gate: PollGate, made: BaseWorker[Any, Any, Any], scope: anyio.CancelScope
+    end: ShutdownSignals, gate: PollGate, worker: BaseWorker[Any, Any, Any], scope: anyio.CancelScope
 ) -> None:
-    await end.asked.wait()
+    await end.drain.wait()
     gate.draining = True
     async with gate.polling:  # a poll under way may have taken one more
-        log.info("no more runs are taken; %d in hand are awaited", made.limiter.borrowed_tokens)
-    while made.limiter.borrowed_tokens:
+        log.info("no more runs are taken; %d in hand are awaited", worker.limiter.borrowed_tokens)
+    while worker.limiter.borrowed_tokens:
         await anyio.sleep(DRAIN_SECONDS)
     scope.cancel()
 
 
 async def abort(end: ShutdownSignals, scope: anyio.CancelScope) -> None:
-    await end.hurried.wait()
-    log.warning("asked again: the runs in hand are given up")
+    await end.abort.wait()
+    log.warning("a second signal: the runs in hand are given up")
     scope.cancel()
 
 
-def serve_runs(own: Settings, post: WorkerIdentity, kind: str, *, with_healthcheck: bool) -> None:
+def serve_runs(settings: Settings, identity: WorkerIdentity, kind: str, *, with_healthcheck: bool) -> None:
     """``work``, as a process of its own."""
-    asyncio.run(work(own, post, kind, with_healthcheck=with_healthcheck))
+    asyncio.run(work(settings, identity, kind, with_healthcheck=with_healthcheck))

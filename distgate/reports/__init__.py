@@ -1,1 +1,1 @@
-"""What others are told of runs: one module for each way of saying it, made of the ledger's letters alone."""
+"""Reports of runs: one module for each channel, made from the ledger's messages alone."""

@@ -1,4 +1,4 @@
-"""A channel: one way of telling others of runs. Each is a file of distgate/reports/channels, and needs no other list.
+"""A channel: one way of reporting runs. Each is a file of distgate/reports/channels, and needs no other list.
 
 Its module has ``open_channel``, and its name is the file's, with hyphens: that is what DISTGATE_REPORTS calls it.
 """
@@ -16,16 +16,16 @@ from distgate.settings import Settings
 
 
 class ReportChannel(Protocol):
-    """One way of telling others; ``deliver`` may be called again with what has arrived already."""
+    """One way of reporting runs; ``deliver`` may be called again with what has arrived already."""
 
     @property
     def name(self) -> str: ...
 
     def deliver(self, notice: RunEvent) -> bool:
-        """Tell the other side; False when this notice is not for it.
+        """Report to the other side; False when this notice is not for it.
 
         Raises InfrastructureError when it cannot be reached, ConfigurationError when the site has to mend something
-        (nothing is lost meanwhile), Refused when the other side will never have this report.
+        (nothing is lost meanwhile), Refused when the other side will never accept this report.
         """
 
 

@@ -12,9 +12,9 @@ from distgate.reports.notice import Refused
 from distgate.text import printable
 
 ANSWER_SECONDS = 30.0
-#: Characters of what the other side said that are kept.
-WORDS = 300
-#: The account is wrong, not this report: nothing is lost while somebody mends it.
+#: Characters of the other side's answer that are kept.
+ANSWER_LENGTH = 300
+#: The account is wrong, not this report: nothing is lost until it is mended.
 _ACCOUNT = (401, 403, 407)
 #: Client errors that pass: timeouts, a server that asks for patience.
 _PASSING = (408, 425, 429)
@@ -31,7 +31,7 @@ class ReportClient:
         """The JSON of a successful answer (None when it is none).
 
         Raises InfrastructureError for what may pass, ConfigurationError when our account or the address is wrong,
-        Refused with the other side's words when it will not have this report.
+        Refused with the other side's answer when it will never accept this report.
         """
         try:
             answer = self._client.request(method, url, **request)
@@ -44,7 +44,7 @@ class ReportClient:
         self._explain(answer)
 
     def _explain(self, answer: httpx.Response) -> NoReturn:
-        text = printable(answer.text[: WORDS * 4], newlines=False)[:WORDS]
+        text = printable(answer.text[: ANSWER_LENGTH * 4], newlines=False)[:ANSWER_LENGTH]
         sentence = f"{self._name} answered {answer.status_code} {answer.reason_phrase}: {text}"
         if answer.status_code in _ACCOUNT or answer.is_redirect:
             raise ConfigurationError(sentence, hint=HINT)
@@ -57,19 +57,19 @@ HINT = "docs/reports.md has the settings of each channel"
 
 
 def secret(path: Path | None, setting: str) -> str:
-    """What the file ``path`` holds, without the line's end; read anew by whoever opens a channel, and never logged.
+    """What the file ``path`` holds, without the line's end; read anew whenever a channel is opened, and never logged.
 
     Raises ConfigurationError that names the setting.
     """
     if path is None:
         raise ConfigurationError(f"DISTGATE_{setting.upper()} is not set", hint=HINT)
     try:
-        secret_text = path.expanduser().read_text(encoding="utf-8").strip()
+        text = path.expanduser().read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"DISTGATE_{setting.upper()}: cannot read {path}: {error}", hint=HINT) from error
-    if not secret_text or not secret_text.isprintable():
+    if not text or not text.isprintable():
         raise ConfigurationError(f"DISTGATE_{setting.upper()}: {path} holds no secret on one line", hint=HINT)
-    return secret_text
+    return text
 
 
 def required(value: str, setting: str) -> str:

@@ -1,6 +1,6 @@
-"""A notice: one message of a run with all that the other ways of telling it need to know.
+"""The event of a run that channels report: one message of the run with all that they need to know.
 
-News for people: the first red verdict, and the first that is green again; nothing for each red in between.
+Mail and chat: the first red verdict, and the first that is green again; nothing for each red in between.
 """
 
 from __future__ import annotations
@@ -14,23 +14,20 @@ from distgate.ledger.runs import OutboxMessage, Run
 from distgate.pipelines import FUNCTIONAL, STAGES, Pipeline, Stage
 from distgate.text import printable
 
-#: A verdict on the package, for those who want to hear of changes alone; None is no verdict on it at all.
-Colour = Literal["green", "red"] | None
-
-#: Who is to blame when the change is not: such an end says nothing of the package.
+#: Who is to blame when the change is not: such an end is no verdict on the package.
 OURS = ("infrastructure", "configuration", "cancelled", "bug")
 
 
 class Refused(DistgateError):
-    """The other side will not have this report, however often it is sent."""
+    """The other side refuses this report, however often it is sent."""
 
 
 @dataclass(frozen=True)
 class RunEvent:
-    """One letter of a run. ``status`` is the run's so far, ``own_status`` the stage's own; times are epoch seconds.
+    """One message of a run. ``status`` is the run's so far, ``own_status`` the stage's own; times are epoch seconds.
 
-    ``blame`` and ``sentence`` are the verdict's, empty before the last message or where nobody wrote them down.
-    ``before`` is the colour of the last verdict on the same package, branch and pipeline. ``tested`` says that the
+    ``blame`` and ``sentence`` are the verdict's, empty before the last message or where they were not recorded.
+    ``before`` is the last verdict on the same package, branch and pipeline. ``tested`` says that the
     package's tests were judged, ``current`` that the run holds its change, ``repeated`` that an earlier try to
     deliver this may have arrived.
     """
@@ -56,7 +53,7 @@ class RunEvent:
     tested: bool = False
     blame: str = ""
     sentence: str = ""
-    before: Colour = None
+    before: Literal["green", "red"] | None = None
     current: bool = True
     repeated: bool = False
 
@@ -76,7 +73,7 @@ class RunEvent:
         return f"{self.repo} {self.branch} {self.rev[:7]}"
 
     @property
-    def words(self) -> str:
+    def headline(self) -> str:
         """The verdict, or the state so far, in one sentence for people."""
         if not self.last:
             return f"{self.title}: {self.suffix} {self.state}"
@@ -84,36 +81,36 @@ class RunEvent:
 
 
 def notice_of(
-    letter: OutboxMessage,
+    message: OutboxMessage,
     run: Run,
     *,
     verdict: tuple[str, str] = ("", ""),
-    before: Colour = None,
+    before: Literal["green", "red"] | None = None,
     current: bool = True,
     repeated: bool = False,
 ) -> RunEvent:
-    """The notice for a letter of ``run``; ``verdict`` is who is to blame and the sentence, told with the last one."""
-    message = Said(letter.topic, letter.body["status"])
-    last = message.last
+    """The notice for a message of ``run``; ``verdict`` is the blame and the sentence, passed on with the last one."""
+    sent = Said(message.topic, message.body["status"])
+    last = sent.last
     blame, sentence = verdict if last else ("", "")
     return RunEvent(
-        message_id=letter.message_id,
+        message_id=message.message_id,
         pipeline=run.pipeline,
-        suffix=message.suffix,
-        state=message.state,
-        status=message.status,
-        own_status=run.facts.statuses.get(message.suffix) or message.status,
+        suffix=sent.suffix,
+        state=sent.state,
+        status=sent.status,
+        own_status=run.facts.statuses.get(sent.suffix) or sent.status,
         namespace=run.change.namespace,
         repo=run.change.repo,
         branch=run.change.branch,
         rev=run.change.rev,
         username=run.change.username,
         key=run.change.key,
-        build_id=letter.body["build_id"],
-        build_url=letter.body["build_url"],
-        main_topic=letter.topic.partition(".ci.pipeline.")[0],
-        created_at=letter.created_at,
-        nvr=letter.body.get("nvr", "").strip("'"),
+        build_id=message.body["build_id"],
+        build_url=message.body["build_url"],
+        main_topic=message.topic.partition(".ci.pipeline.")[0],
+        created_at=message.created_at,
+        nvr=message.body.get("nvr", "").strip("'"),
         task_id=_task_of(run),
         tested=any(
             stage.test == FUNCTIONAL and stage.suffix in run.facts.statuses for stage in STAGES[run.pipeline].values()
@@ -126,8 +123,8 @@ def notice_of(
     )
 
 
-def colour_of(status: str, blame: str) -> Colour:
-    """What an end says of the package: an aborted run, and one that broke on our side, say nothing."""
+def package_verdict(status: str, blame: str) -> Literal["green", "red"] | None:
+    """The verdict on the package, None for no verdict: of an aborted run, and of one that broke on our side."""
     if status == "SUCCESS":
         return "green"
     if status == "ABORTED" or (status == "FAILURE" and blame in OURS):
@@ -142,21 +139,21 @@ def _task_of(run: Run) -> int | None:
 
 @dataclass(frozen=True)
 class VerdictChange:
-    """A changed verdict: one line, and a text with where to look."""
+    """A changed verdict: one headline, and a text with where to look."""
 
     subject: str
     text: str
 
 
-def news_of(notice: RunEvent) -> VerdictChange | None:
-    """The news in a notice; None when the verdict on this package, branch and pipeline is what it was."""
-    colour = colour_of(notice.status, notice.blame) if notice.last else None
-    if colour is None or colour == (notice.before or "green"):
+def verdict_change(notice: RunEvent) -> VerdictChange | None:
+    """The changed verdict of a notice; None when the verdict on this package, branch and pipeline is what it was."""
+    verdict = package_verdict(notice.status, notice.blame) if notice.last else None
+    if verdict is None or verdict == (notice.before or "green"):
         return None
-    what = "works again" if colour == "green" else "fails"
+    what = "works again" if verdict == "green" else "fails"
     subject = f"{notice.repo} {notice.branch} {what} ({notice.pipeline}, {notice.rev[:7]} by {notice.username})"
     lines = [
-        printable(notice.words, newlines=False),
+        printable(notice.headline, newlines=False),
         "",
         f"Commit: {notice.namespace}/{notice.repo} {notice.branch} {notice.rev}",
         *([f"Build: {notice.nvr}"] if notice.nvr else []),

@@ -1,6 +1,6 @@
-"""What a channel still has to be told, and what it was told: kept in the ledger, beside the letters themselves.
+"""What still has to be reported to a channel, and what was: in the ledger, beside the messages themselves.
 
-Every letter counts as soon as it is written, whether the broker has it or not: a broker that is away for hours is no
+Every message counts as soon as it is written, whether the broker has it or not: a broker that cannot be reached is no
 reason to leave a flag on a commit pending. A channel begins with what is written after it was first switched on.
 """
 
@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
@@ -22,39 +22,39 @@ from distgate.files import RUN_RECORD
 from distgate.ledger.ledger import Ledger
 from distgate.ledger.runs import OutboxMessage, Run, RunFacts
 from distgate.ledger.tables import CHANGES, CHANNELS, OUTBOX, REPORTS, RUNS
-from distgate.reports.notice import Colour, RunEvent, colour_of, notice_of
+from distgate.reports.notice import RunEvent, notice_of, package_verdict
 from distgate.runs.record import load
 from distgate.text import printable
 
 #: Pauses after the tries of one report, in seconds; the last one goes on.
 PAUSES = (2, 5, 15, 60)
-#: Letters that are looked at together.
+#: Messages that are read together.
 AT_ONCE = 200
-#: Seconds after which no letter turns up any more before one that was seen: PostgreSQL numbers letters when they
+#: Seconds after which no message turns up any more before one that was seen: PostgreSQL numbers messages when they
 #: are written, and shows them when they are committed.
 LATE_SECONDS = 600.0
-#: Earlier verdicts that are looked at for the last one that says something of the package.
+#: Earlier verdicts that are searched for the last one on the package.
 LOOK_BACK = 50
-_WORDS = 500
+_ERROR_LENGTH = 500
 
 
 @dataclass(frozen=True)
 class Due:
-    """A report to be tried now: the letter with its run, and how often it was tried before."""
+    """A report to be tried now: the message with its run, and how often it was tried before."""
 
-    letter: OutboxMessage
+    message: OutboxMessage
     run_id: str
     tries: int
 
     @property
     def seq(self) -> int:
-        """The letter's place in the ledger."""
-        return self.letter.seq
+        """The message's place in the ledger."""
+        return self.message.seq
 
 
 @dataclass(frozen=True)
 class RefusedReport:
-    """What a channel would not have: the letter, and the other side's words."""
+    """A report that a channel refused: the message, and the other side's reason."""
 
     seq: int
     topic: str
@@ -65,7 +65,7 @@ class RefusedReport:
 
 @dataclass(frozen=True)
 class ChannelState:
-    """A channel as the ledger knows it; ``oldest`` is when the oldest waiting letter was written, ``error`` what
+    """A channel as the ledger knows it; ``oldest`` is when the oldest waiting message was written, ``error`` what
     went wrong last and has not gone well since."""
 
     name: str
@@ -77,9 +77,9 @@ class ChannelState:
 
 
 class ReportOutbox:
-    """One channel's view of the ledger's letters; every method is one transaction and safe to repeat.
+    """One channel's view of the ledger's messages; every method is one transaction and safe to repeat.
 
-    ``artifacts`` is where runs keep their capsules, which say who is to blame when the ledger does not.
+    ``artifacts`` is where runs keep their records, which have the blame when the ledger does not.
     """
 
     def __init__(self, ledger: Ledger, channel: str, artifacts: Path | None = None) -> None:
@@ -98,7 +98,7 @@ class ReportOutbox:
             rows = list(connection.execute(_unsettled(self._channel).limit(AT_ONCE)))
         heads = {row.run_id: row for row in reversed(rows)}
         ready = [row for row in sorted(heads.values(), key=lambda row: row.seq) if (row.due_at or 0) <= now]
-        return [Due(_letter(row), row.run_id, row.report_tries or 0) for row in ready]
+        return [Due(_message(row), row.run_id, row.report_tries or 0) for row in ready]
 
     def trying(self, due: Due) -> None:
         """Note that the report is on its way: if we die now, the next try knows that it may have arrived."""
@@ -106,14 +106,14 @@ class ReportOutbox:
         self._note(due.seq, state="waiting", tries=due.tries + 1, due_at=time.time() + pause)
 
     def done(self, due: Due, *, delivered: bool) -> None:
-        """Note that it was delivered, or that this channel does not tell such a message (``delivered`` False)."""
+        """Note that it was delivered, or that the channel does not report it (``delivered`` False)."""
         with self._ledger.transaction() as connection:
             self._write(connection, due.seq, {"state": "done", "settled_at": time.time(), "error": None})
             if delivered:
                 self._amend(connection, delivered=CHANNELS.c.delivered + 1, error=None)
 
     def refused(self, due: Due, reason: str) -> None:
-        """Note that the other side will never have it; ``reason`` is kept."""
+        """Note that the other side will never accept it, and its reason."""
         values = {"state": "refused", "settled_at": time.time(), "error": _readable(reason)}
         self._note(due.seq, **values)
 
@@ -122,11 +122,6 @@ class ReportOutbox:
         with self._ledger.transaction() as connection:
             this_report = sa.and_(REPORTS.c.channel == self._channel, REPORTS.c.seq == due.seq)
             connection.execute(REPORTS.update().where(this_report).values(error=_readable(reason)))
-            self._amend(connection, error=_readable(reason))
-
-    def trouble(self, reason: str) -> None:
-        """Note why nothing can be delivered."""
-        with self._ledger.transaction() as connection:
             self._amend(connection, error=_readable(reason))
 
     def tidy(self) -> None:
@@ -154,25 +149,25 @@ class ReportOutbox:
             return connection.execute(REPORTS.update().where(refused).values(**waiting)).rowcount
 
     def notice(self, due: Due) -> RunEvent | None:
-        """All that a channel needs to know of a letter; None when it is not of a run."""
-        message = Said(due.letter.topic, "")
-        run = None if message.state in NO_RUN else self._ledger.run(due.run_id)
+        """All that a channel needs to know of a message; None when it is not of a run."""
+        sent = Said(due.message.topic, "")
+        run = None if sent.state in NO_RUN else self._ledger.run(due.run_id)
         if run is None:
             return None
         with self._ledger.transaction() as connection:
-            before = _colour_before(connection, run, due.letter) if message.last else None
+            before = _verdict_before(connection, run, due.message) if sent.last else None
             this_change = sa.and_(CHANGES.c.key == run.change.key, CHANGES.c.pipeline == run.pipeline)
             holder = connection.execute(sa.select(CHANGES.c.run_id).where(this_change)).scalar_one_or_none()
         return notice_of(
-            due.letter,
+            due.message,
             run,
-            verdict=self._verdict(run) if message.last else ("", ""),
+            verdict=self._verdict(run) if sent.last else ("", ""),
             before=before,
             current=holder == run.run_id,
             repeated=due.tries > 0,
         )
 
-    # -- how it is written down ------------------------------------------------------------------------------------
+    # -- writing --------------------------------------------------------------------------------------------------
 
     def _note(self, seq: int, **values: Any) -> None:
         with self._ledger.transaction() as connection:
@@ -184,7 +179,7 @@ class ReportOutbox:
             connection.execute(REPORTS.insert().values(channel=self._channel, seq=seq, **values))
 
     def _step_back(self, connection: Connection, through: int) -> None:
-        """Begin after ``through`` again, and remember of what lies between that it was settled."""
+        """Begin after ``through`` again, and note of what lies between that it was settled."""
         report = sa.select(REPORTS.c.seq).where(REPORTS.c.channel == self._channel, REPORTS.c.seq == OUTBOX.c.seq)
         now = sa.select(CHANNELS.c.through).where(CHANNELS.c.channel == self._channel).scalar_subquery()
         between = sa.and_(OUTBOX.c.seq > through, OUTBOX.c.seq <= now, ~report.exists())
@@ -236,7 +231,7 @@ def _refusals(connection: Connection, channel: str, limit: int) -> Iterator[Refu
 
 
 def _unsettled(channel: str) -> sa.Select[Any]:
-    """The letters that wait in a channel, oldest first."""
+    """The messages that wait in a channel, oldest first."""
     through = sa.select(CHANNELS.c.through).where(CHANNELS.c.channel == channel).scalar_subquery()
     joined = sa.and_(REPORTS.c.seq == OUTBOX.c.seq, REPORTS.c.channel == channel)
     waiting = sa.or_(REPORTS.c.state.is_(None), REPORTS.c.state == "waiting")
@@ -244,28 +239,28 @@ def _unsettled(channel: str) -> sa.Select[Any]:
     return query.outerjoin(REPORTS, joined).where(OUTBOX.c.seq > through, waiting).order_by(OUTBOX.c.seq)
 
 
-def _colour_before(connection: Connection, run: Run, letter: OutboxMessage) -> Colour:
-    """What the last verdict before ``letter`` said of the same package, branch and pipeline."""
+def _verdict_before(connection: Connection, run: Run, message: OutboxMessage) -> Literal["green", "red"] | None:
+    """The last verdict before ``message`` on the same package, branch and pipeline."""
     prefix = run.change.key.rpartition("#")[0] + "#"
     same = sa.and_(RUNS.c.pipeline == run.pipeline, sa.func.substr(RUNS.c.key, 1, len(prefix)) == prefix)
-    # The runs first: there are fewer of them, and their letters are found by an index.
+    # The runs first: there are fewer of them, and their messages are found by an index.
     runs = connection.execute(
         sa.select(RUNS.c.run_id, RUNS.c.facts).where(same).order_by(RUNS.c.claimed_at.desc()).limit(LOOK_BACK)
     )
     blames = {row.run_id: RunFacts.from_column(row.facts).blame for row in runs}
     query = sa.select(OUTBOX.c.run_id, OUTBOX.c.body).where(
-        OUTBOX.c.run_id.in_(blames), OUTBOX.c.topic == letter.topic, OUTBOX.c.seq < letter.seq
+        OUTBOX.c.run_id.in_(blames), OUTBOX.c.topic == message.topic, OUTBOX.c.seq < message.seq
     )
     for row in connection.execute(query.order_by(OUTBOX.c.seq.desc())):
-        colour = colour_of(_body(row.body)["status"], blames[row.run_id])
-        if colour is not None:
-            return colour
+        verdict = package_verdict(_body(row.body)["status"], blames[row.run_id])
+        if verdict is not None:
+            return verdict
     return None
 
 
 def _readable(text: str) -> str:
-    """Another side's words as the ledger keeps them: not every database takes any text."""
-    return printable(text)[:_WORDS]
+    """Another side's text as the ledger keeps it: not every database takes any text."""
+    return printable(text)[:_ERROR_LENGTH]
 
 
 def _body(text: str) -> dict[str, str]:
@@ -273,7 +268,7 @@ def _body(text: str) -> dict[str, str]:
     return body
 
 
-def _letter(row: Row[Any]) -> OutboxMessage:
+def _message(row: Row[Any]) -> OutboxMessage:
     return OutboxMessage(
         row.seq, row.message_id, row.topic, _body(row.body), row.created_at, row.sent_at, row.tries, row.error
     )

@@ -1,4 +1,4 @@
-"""Who tells others of runs: the name of the tests, whom to ask about them, and where the logs are."""
+"""In whose name runs are reported: the name of the tests, whom to ask about them, and where the logs are."""
 
 from __future__ import annotations
 
@@ -19,10 +19,14 @@ class ReporterIdentity:
     artifacts_url: str = ""
 
     @classmethod
-    def of(cls, config: Settings) -> ReporterIdentity:
-        """As the settings say."""
+    def of(cls, settings: Settings) -> ReporterIdentity:
+        """The identity that the settings describe."""
         return cls(
-            config.report_namespace, config.report_team, config.report_email, config.report_docs, config.artifacts_url
+            settings.report_namespace,
+            settings.report_team,
+            settings.report_email,
+            settings.report_docs,
+            settings.artifacts_url,
         )
 
     def log_of(self, notice: RunEvent) -> str:

@@ -58,7 +58,7 @@ def test_a_run_whose_worker_died_with_it_is_ended_by_the_reconciler(lab: World) 
     kill(engines(lab))
     commit.until("complete")
     assert commit.said == status_of([*PACKAGE, "complete"], package__complete="ABORTED", complete="ABORTED")
-    assert "no sign of life" in (lab.state / "logs/reconciler.log").read_text()
+    assert "no heartbeat" in (lab.state / "logs/reconciler.log").read_text()
     assert commit.ended().state_name == "Crashed"
     commit.retry()
     commit.until("complete")

@@ -114,7 +114,7 @@ def test_whoever_waits_says_once_for_whom_and_begins_when_it_is_free(
     assert wait_for_leadership(second, threading.Event())
     waited, began = (record.getMessage() for record in caplog.records if record.name == "services.leadership")
     assert "another relay works for this ledger (relay on " in waited
-    assert began == "it is our turn: this relay works from now on"
+    assert began == "this relay is the leader from now on"
 
 
 def test_whoever_is_asked_to_end_waits_no_longer(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def write(ledger: Ledger, run: str, status: str = "SUCCESS", *, change: Change =
 
 
 def names(work: list[Due]) -> list[str]:
-    return [f"{due.run_id} {due.letter.topic.rpartition('allpackages.')[2]}" for due in work]
+    return [f"{due.run_id} {due.message.topic.rpartition('allpackages.')[2]}" for due in work]
 
 
 def settle(outbox: ReportOutbox) -> list[str]:
@@ -192,7 +192,7 @@ def test_the_capsule_says_who_is_to_blame_when_the_ledger_does_not(ledger: Ledge
     assert (notice.blame, notice.sentence) == ("infrastructure", "the hub is away")
     elsewhere = ReportOutbox(ledger, "matrix", tmp_path / "another-host").notice(Due(last, "a", 0))
     assert elsewhere is not None
-    assert elsewhere.words == "bash f41 abababa: FAILURE"
+    assert elsewhere.headline == "bash f41 abababa: FAILURE"
 
 
 def test_a_run_that_lost_its_change_to_a_rerun_is_no_more_the_current_one(ledger: Ledger) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from fedora_messaging import message as bus
@@ -12,7 +12,7 @@ from distgate.pipelines import PIPELINES, STAGES, Pipeline
 from distgate.reports.channels.ci_messages import ci_message, topic_of
 from distgate.reports.channels.dist_git_flag import LONGEST, flag_of
 from distgate.reports.channels.resultsdb import result_of
-from distgate.reports.notice import Colour, RunEvent, colour_of, news_of
+from distgate.reports.notice import RunEvent, package_verdict, verdict_change
 from distgate.reports.reporter import ReporterIdentity
 from distgate_messages import ci_test
 
@@ -226,7 +226,7 @@ def test_every_stage_has_a_flag_while_it_runs(pipeline: Pipeline) -> None:
 
 
 # the colour before, the end, and whether that is news
-NEWS: list[tuple[Colour, RunEvent, str]] = [
+NEWS: list[tuple[Literal["green", "red"] | None, RunEvent, str]] = [
     (None, end("SUCCESS"), ""),
     (None, end("FAILURE", "package"), "fails"),
     ("green", end("UNSTABLE", "package"), "fails"),
@@ -241,14 +241,16 @@ NEWS: list[tuple[Colour, RunEvent, str]] = [
 
 
 @pytest.mark.parametrize(("before", "told", "said"), NEWS, ids=named)
-def test_only_a_changed_verdict_is_news(before: Colour, told: RunEvent, said: str) -> None:
-    news = news_of(RunEvent(**{**vars(told), "before": before}))
+def test_only_a_changed_verdict_is_news(before: Literal["green", "red"] | None, told: RunEvent, said: str) -> None:
+    news = verdict_change(RunEvent(**{**vars(told), "before": before}))
     assert (f"bash f41 {said} (allpackages, abababa by jane)" if said else None) == (news and news.subject)
     assert news is None or told.build_url in news.text
 
 
 def test_news_carry_no_controls_of_terminals_or_headers() -> None:
-    news = news_of(end("FAILURE", "package", username="x\r\nBcc: all@example.org", sentence="\x1b[31mred\nBcc: y"))
+    news = verdict_change(
+        end("FAILURE", "package", username="x\r\nBcc: all@example.org", sentence="\x1b[31mred\nBcc: y")
+    )
     assert news is not None
     assert not any(one in news.subject for one in "\r\n\x1b")
     assert news.text.splitlines()[0] == "red Bcc: y"
@@ -256,6 +258,7 @@ def test_news_carry_no_controls_of_terminals_or_headers() -> None:
 
 def test_an_end_on_our_side_says_nothing_of_the_package() -> None:
     said = [
-        colour_of("FAILURE", blame) for blame in ("infrastructure", "configuration", "bug", "package", "tests", "")
+        package_verdict("FAILURE", blame)
+        for blame in ("infrastructure", "configuration", "bug", "package", "tests", "")
     ]
     assert said == [None, None, None, "red", "red", "red"]

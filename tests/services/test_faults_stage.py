@@ -43,7 +43,7 @@ def test_a_stage_ends_though_the_ledger_is_full_and_its_end_is_said_when_there_i
     with PrefectApi(site.gate.prefect.api_url) as prefect:
         reconciler = Reconciler(site.ledger, prefect, Settings(run_lease=0.01))
         for _ in range(2):  # the second look finds nothing to mend
-            reconciler.look()
+            reconciler.reconcile_once()
     said = [f"{one.topic.split('allpackages.')[1]} {one.body['status']}" for one in site.ledger.unsent()]
     assert said == [
         "package.queued SUCCESS",

@@ -36,7 +36,7 @@ from distgate.settings import Settings
 from distgate.waiting import wait_for
 from lab.servers.prefect_server import PrefectServer
 from lab.sites.entrance import start_service
-from services.metrics import Figures, listen
+from services.metrics import LedgerCollector, listen
 
 ROOT = Path(__file__).parents[2]
 DASHBOARD = ROOT / "deploy/grafana/distgate.json"
@@ -85,7 +85,7 @@ def site(tmp_path: Path, ledger_url: str, **other: Any) -> Settings:
     return Settings(**own | other)
 
 
-def scrape(figures: Figures) -> dict[str, Any]:
+def scrape(figures: LedgerCollector) -> dict[str, Any]:
     """Families by name."""
     registry = CollectorRegistry()
     registry.register(figures)
@@ -116,7 +116,7 @@ def endpoint(tmp_path: Path, ledger_url: str, **other: str) -> Iterator[str]:
 
 
 def test_runs_are_counted_by_pipeline_verdict_and_blame(ledger: Ledger, ledger_url: str, tmp_path: Path) -> None:
-    found = scrape(Figures(site(tmp_path, ledger_url)))
+    found = scrape(LedgerCollector(site(tmp_path, ledger_url)))
     assert values(found["distgate_runs_ended"]) == {
         ("allpackages", "SUCCESS", ""): 1,
         ("allpackages", "UNSTABLE", "package"): 1,
@@ -134,7 +134,7 @@ def test_runs_are_counted_by_pipeline_verdict_and_blame(ledger: Ledger, ledger_u
 def test_the_same_error_of_several_runs_is_one_however_its_numbers_differ(
     ledger: Ledger, ledger_url: str, tmp_path: Path
 ) -> None:
-    ((key, count),) = values(scrape(Figures(site(tmp_path, ledger_url)))["distgate_same_error_runs"]).items()
+    ((key, count),) = values(scrape(LedgerCollector(site(tmp_path, ledger_url)))["distgate_same_error_runs"]).items()
     assert (key, count) == (("infrastructure", "task N of the hub was lost (blame: infrastructure)"), 3)
     assert same_error("no title at all 0123456789abcdef") == "no title at all N"
 
@@ -142,7 +142,7 @@ def test_the_same_error_of_several_runs_is_one_however_its_numbers_differ(
 def test_a_stage_is_measured_once_however_often_it_is_scraped(
     ledger: Ledger, ledger_url: str, tmp_path: Path
 ) -> None:
-    figures = Figures(site(tmp_path, ledger_url))
+    figures = LedgerCollector(site(tmp_path, ledger_url))
     for _ in range(2):
         found = scrape(figures)["distgate_stage_duration_seconds"]
     image = {
@@ -164,7 +164,7 @@ def test_stages_without_an_end_are_forgotten_with_their_run(ledger: Ledger) -> N
 
 
 def test_a_ledger_that_is_away_is_a_figure_and_no_crash(tmp_path: Path) -> None:
-    found = scrape(Figures(site(tmp_path, "sqlite:////proc/nowhere/ledger.db")))
+    found = scrape(LedgerCollector(site(tmp_path, "sqlite:////proc/nowhere/ledger.db")))
     assert values(found["distgate_up"]) == {(): 0}
     assert "distgate_runs_ended" not in found
     assert values(found["distgate_guests"]) == {("running",): 0, ("held",): 0}
@@ -172,14 +172,14 @@ def test_a_ledger_that_is_away_is_a_figure_and_no_crash(tmp_path: Path) -> None:
 
 def test_a_ledger_that_comes_back_is_read_again(tmp_path: Path) -> None:
     (tmp_path / "gone").write_text("no directory")
-    figures = Figures(site(tmp_path, f"sqlite:///{tmp_path}/gone/ledger.db"))
+    figures = LedgerCollector(site(tmp_path, f"sqlite:///{tmp_path}/gone/ledger.db"))
     assert values(scrape(figures)["distgate_up"]) == {(): 0}
     (tmp_path / "gone").unlink()
     assert values(scrape(figures)["distgate_up"]) == {(): 1}
 
 
 def test_an_empty_ledger_has_every_figure_that_needs_no_run(ledger_url: str, tmp_path: Path) -> None:
-    found = scrape(Figures(site(tmp_path, ledger_url)))
+    found = scrape(LedgerCollector(site(tmp_path, ledger_url)))
     assert values(found["distgate_up"]) == {(): 1}
     assert values(found["distgate_last_trigger_timestamp_seconds"]) == {(): 0}
     assert values(found["distgate_runs_running"]) == {("allpackages",): 0, ("atomic",): 0}
@@ -192,7 +192,7 @@ def test_the_limits_that_runs_wait_for_are_shown_with_who_holds_them(
     for made in (name, f"mine-{name}"):
         httpx.post(f"{api}/v2/concurrency_limits/", json={"name": made, "limit": 3}).raise_for_status()
     httpx.post(f"{api}/v2/concurrency_limits/increment", json={"names": [name], "slots": 2}).raise_for_status()
-    found = scrape(Figures(site(tmp_path, f"sqlite:///{tmp_path}/ledger.db", prefect_api_url=api)))
+    found = scrape(LedgerCollector(site(tmp_path, f"sqlite:///{tmp_path}/ledger.db", prefect_api_url=api)))
     assert values(found["distgate_slots"])[(name,)] == 3
     assert values(found["distgate_slots_taken"])[(name,)] == 2
     assert (f"mine-{name}",) not in values(found["distgate_slots"])
@@ -226,7 +226,7 @@ def test_dashboard_and_alerts_name_only_what_the_endpoint_has_and_it_has_nothing
 ) -> None:
     bench = Bench(tmp_path / "images", tmp_path / "repository")
     bench.store.base(bench.definition())
-    families = scrape(Figures(site(tmp_path, ledger_url, prefect_api_url=prefect_server.api_url)))
+    families = scrape(LedgerCollector(site(tmp_path, ledger_url, prefect_api_url=prefect_server.api_url)))
     assert {key: 0 <= age < 300 for key, age in values(families["distgate_base_age_seconds"]).items()} == {
         ("f41", bench.definition().name): True
     }

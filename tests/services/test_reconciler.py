@@ -105,7 +105,7 @@ class Bench:
 
     def balanced(self) -> bool:
         """Looks once more: nothing is left to do, and the books balance."""
-        assert self.reconciler.look() == []
+        assert self.reconciler.reconcile_once() == []
         found = audit(ledger_snapshot(self.ledger), 0.0)
         assert found.problems == ()
         return found.balanced
@@ -162,20 +162,20 @@ def test_a_run_without_an_end_is_ended_once_and_nothing_it_said_is_contradicted(
 ) -> None:
     _change, run_id = bench.work(said)
     bench.force(run_id, state, name)
-    (did,) = bench.reconciler.look()
+    (did,) = bench.reconciler.reconcile_once()
     assert run_id in did
     assert last[-1].split()[1] in did
     assert bench.said(run_id) == [*said, *last]
     known = bench.prefect.flow_run(run_id)
     assert known is None or known.finished
-    assert bench.reconciler.look() == []
+    assert bench.reconciler.reconcile_once() == []
     assert bench.said(run_id) == [*said, *last]
 
 
 def test_a_run_that_beats_is_left_alone(bench: Bench) -> None:
     _, run_id = bench.work([QUEUED])
     patient = bench.own.model_copy(update={"run_lease": 3600, "sweep_after": 3600})
-    assert Reconciler(bench.ledger, bench.prefect, patient).look() == []
+    assert Reconciler(bench.ledger, bench.prefect, patient).reconcile_once() == []
     assert bench.said(run_id) == [QUEUED]
 
 
@@ -183,7 +183,7 @@ def test_a_run_that_beats_is_left_alone(bench: Bench) -> None:
 def test_a_silent_run_that_prefect_will_start_again_is_left_alone(bench: Bench, state: str) -> None:
     _, run_id = bench.work([QUEUED])
     bench.force(run_id, state, "AwaitingRetry" if state == "SCHEDULED" else "")
-    assert bench.reconciler.look() == []
+    assert bench.reconciler.reconcile_once() == []
     assert bench.said(run_id) == [QUEUED]
 
 
@@ -194,44 +194,46 @@ def test_a_silent_run_that_has_only_just_begun_again_is_left_alone(bench: Bench)
     for state in ("PENDING", "RUNNING"):
         bench.force(run_id, "SCHEDULED")
         bench.force(run_id, state)
-        assert not Reconciler(bench.ledger, bench.prefect, patient.model_copy(update={"run_lease": 60})).look()
+        assert not Reconciler(
+            bench.ledger, bench.prefect, patient.model_copy(update={"run_lease": 60})
+        ).reconcile_once()
     assert bench.said(run_id) == [QUEUED]
 
 
 def test_a_retry_after_the_reconcilers_last_word_is_a_run_of_its_own(bench: Bench) -> None:
     change, run_id = bench.work([QUEUED, RUNNING])
-    bench.reconciler.look()
+    bench.reconciler.reconcile_once()
     bench.force(run_id, "RUNNING")
     again = bench.ledger.claim(change, run_id, "http://ui")
     assert again is not None
     assert again.build_id == f"{run_id}.2"
     bench.announcer.stage(run_id, "package", "queued")
     bench.force(run_id, "CRASHED")
-    bench.reconciler.look()
+    bench.reconciler.reconcile_once()
     assert bench.said(run_id) == [QUEUED, RUNNING, *ABORTED, QUEUED, *ABORTED]
     assert bench.balanced()
 
 
 def test_an_accepted_change_whose_event_was_lost_gets_one_run(bench: Bench) -> None:
     change = bench.accept()
-    (did,) = bench.reconciler.look()
+    (did,) = bench.reconciler.reconcile_once()
     (run,) = bench.runs_of(change)
     assert run.id in did
-    assert bench.reconciler.look() == []
+    assert bench.reconciler.reconcile_once() == []
     assert len(bench.runs_of(change)) == 1
 
 
 def test_a_change_whose_run_waits_in_a_long_queue_gets_no_second_one(bench: Bench) -> None:
     change = bench.accept()
     bench.flow_run(change)
-    assert bench.reconciler.look() == []
+    assert bench.reconciler.reconcile_once() == []
     assert len(bench.runs_of(change)) == 1
 
 
 def test_a_run_that_is_pending_for_ever_is_ended_and_another_one_started(bench: Bench) -> None:
     change = bench.accept()
     lost = bench.flow_run(change, "PENDING")
-    (did,) = bench.reconciler.look()
+    (did,) = bench.reconciler.reconcile_once()
     known = bench.prefect.flow_run(lost)
     assert known is not None
     assert known.state_type == "CRASHED"  # its slot is free again
@@ -244,7 +246,7 @@ def test_a_run_that_is_pending_for_ever_is_ended_and_another_one_started(bench: 
 def test_a_run_that_was_cancelled_before_it_began_is_answered_and_not_started_again(bench: Bench) -> None:
     change = bench.accept()
     run_id = bench.flow_run(change, "CANCELLED")
-    (did,) = bench.reconciler.look()
+    (did,) = bench.reconciler.reconcile_once()
     assert "cancelled" in did
     assert bench.said(run_id) == ["complete ABORTED"]
     assert len(bench.runs_of(change)) == 1
@@ -255,10 +257,10 @@ def test_a_change_that_cannot_be_scheduled_is_answered_with_failure(bench: Bench
     change = bench.accept()
     said: list[str] = []
     for _ in range(TRIES):
-        said += bench.reconciler.look()
+        said += bench.reconciler.reconcile_once()
         for run in bench.runs_of(change):
             bench.force(run.id, "CRASHED")
-    said += bench.reconciler.look()
+    said += bench.reconciler.reconcile_once()
     assert len(said) == TRIES + 1
     assert "FAILURE" in said[-1]
     (run,) = bench.ledger.runs_of(change.key)
@@ -272,7 +274,7 @@ def test_a_deployment_that_is_missing_keeps_no_run_from_its_end(bench: Bench) ->
     change = bench.accept()
     lost = bench.own.model_copy(update={"deployment": "quiet/nowhere"})
     with pytest.raises(ConfigurationError, match="404"):
-        Reconciler(bench.ledger, bench.prefect, lost).look()
+        Reconciler(bench.ledger, bench.prefect, lost).reconcile_once()
     assert bench.said(run_id) == [QUEUED, *ABORTED]
     assert bench.runs_of(change) == []
 
@@ -281,16 +283,16 @@ def test_a_dead_letter_that_the_intake_never_saw_is_written_down_once(bench: Ben
     queue = f"q{uuid.uuid4().hex[:8]}"
     own: Any = bench.own.model_copy(update={"amqp_url": broker.url, "queue": queue})
     watch = DeadLetterWatch(bench.ledger, own)
-    assert watch.look() == []  # there is no queue yet
+    assert watch.check() == []  # there is no queue yet
     declare_queue(broker.url, EXCHANGE, queue, [f"{queue}.git.receive"])
     with blocking_channel(broker.url) as channel:
         for message_id, body in (("a", b"{truncated"), ("a", b"{truncated"), ("b", b"[]"), ("c", b"\xff\xfe\x00")):
             own_id = pika.BasicProperties(message_id=message_id)
             channel.basic_publish(f"{queue}.dead", f"{queue}.git.receive", body, own_id)
     wait_for("the dead letters", lambda: messages_in(broker.url, f"{queue}.dead") == 4, 10)
-    assert len(watch.look()) == 3
-    assert watch.look() == []
-    assert DeadLetterWatch(bench.ledger, own).look() == []
+    assert len(watch.check()) == 3
+    assert watch.check() == []
+    assert DeadLetterWatch(bench.ledger, own).check() == []
     found = {one.message_id: one for one in rejections(bench.ledger)}
     assert {name: one.seen for name, one in found.items()} == {"a": 2, "b": 1, "c": 1}
     assert all("JSON" in found[name].reason for name in "ac")
@@ -310,12 +312,12 @@ def atomic_runs(bench: Bench) -> list[FlowRun]:
 
 def test_a_change_that_nobody_claimed_gets_a_run_of_each_pipeline_that_accepted_it(bench: Bench) -> None:
     change = accepted_by(bench, "atomic")
-    assert len(bench.reconciler.look()) == 2
+    assert len(bench.reconciler.reconcile_once()) == 2
     assert [len(bench.runs_of(change)), len(atomic_runs(bench))] == [1, 1]
-    assert bench.reconciler.look() == []
+    assert bench.reconciler.reconcile_once() == []
     (run,) = atomic_runs(bench)
     bench.force(run.id, "CANCELLED")
-    (did,) = bench.reconciler.look()
+    (did,) = bench.reconciler.reconcile_once()
     assert run.id in did
     (claimed,) = bench.ledger.runs_of(change.key, "atomic")
     (letter,) = bench.ledger.messages_of(claimed.run_id)
@@ -339,7 +341,7 @@ def test_a_run_of_atomic_host_without_an_end_is_ended_in_its_own_words(bench: Be
         ("compose", "running"),
     ):
         bench.announcer.stage(run.id, suffix, state)
-    bench.reconciler.look()
+    bench.reconciler.reconcile_once()
     said = [letter.topic.partition(".ci.pipeline.")[2] for letter in bench.ledger.messages_of(run.id)]
     assert said[-2:] == ["compose.complete", "complete"]
     assert bench.balanced()
@@ -350,5 +352,5 @@ def test_a_pipeline_without_a_deployment_keeps_no_change_of_the_other_from_its_r
     for field in ("deployment", "atomic_deployment"):
         lost = bench.own.model_copy(update={field: "quiet/nowhere"})
         with pytest.raises(ConfigurationError, match="404"):
-            Reconciler(bench.ledger, bench.prefect, lost).look()
+            Reconciler(bench.ledger, bench.prefect, lost).reconcile_once()
     assert [len(bench.runs_of(change)), len(atomic_runs(bench))] == [1, 1]

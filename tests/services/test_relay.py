@@ -139,7 +139,7 @@ def test_a_second_relay_waits_and_goes_on_in_the_place_of_the_first_when_that_is
         wait_for("some messages to be sent", lambda: ledger.counts()["sent"] > 10, 60, interval=0.01)
         relays.kill(first)
         wait_for("the rest to be sent", lambda: not ledger.unsent(), 60, evidence=lambda: relays.said(1))
-        assert "it is our turn" in relays.said(1)
+        assert "this relay is the leader" in relays.said(1)
         check_all_said(ledger, bus)
 
 

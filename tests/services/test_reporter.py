@@ -185,7 +185,7 @@ def test_a_second_reporter_waits_and_goes_on_in_the_place_of_the_first_when_that
         first.send_signal(signal.SIGKILL)
         first.wait(SECONDS)
         desk.wait("the rest to be told", desk.idle)
-        assert "it is our turn" in desk.log()
+        assert "this reporter is the leader" in desk.log()
         assert "was told of" in desk.log()
     check_all_told_once(desk, runs)
 

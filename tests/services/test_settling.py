@@ -61,10 +61,10 @@ class Door:
         self.intake.handle(Message(topic="org.fedoraproject.prod.pagure.git.receive", body=body | {"agent": "jane"}))
 
     def settle(self) -> None:
-        """Let the time pass that commits wait for, by the ledger's clock, and the intake conclude."""
+        """Let the time pass that commits wait for, by the ledger's clock, and the intake.act_on_settled."""
         with self.ledger.transaction() as connection:
             connection.execute(CHANGES.update().values(accepted_at=CHANGES.c.accepted_at - 2 * SETTLES))
-        self.intake.conclude()
+        self.intake.act_on_settled()
         assert "settling" not in self.rules().values()
 
     def rules(self) -> dict[str, str]:
@@ -259,7 +259,7 @@ def test_a_commit_that_was_started_by_hand_while_it_waited_is_left_to_its_run(do
     door.commits(rev)
     change = Change(namespace="rpms", repo=door.repo, rev=rev, branch="f41", username="jane")
     assert door.ledger.claim(change, "run-1", "http://ui/run") is not None
-    assert door.intake.conclude() == 0
+    assert door.intake.act_on_settled() == 0
     door.head(rev)
-    assert door.intake.conclude() == 0
+    assert door.intake.act_on_settled() == 0
     assert door.events() == []

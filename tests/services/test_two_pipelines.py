@@ -206,7 +206,7 @@ def test_a_push_settles_for_each_pipeline(tmp_path: Path, lists: Path, prefect_s
         intake.handle(message(body))
     wait_for(
         "both to be decided about",
-        lambda: intake.conclude() == 0 and "settling" not in str([decisions(ledger, body) for body in bodies]),
+        lambda: intake.act_on_settled() == 0 and "settling" not in str([decisions(ledger, body) for body in bodies]),
         30,
         interval=0.05,
     )

@@ -1,9 +1,7 @@
 """Runs in the dialect of Fedora's CI systems: ``ci.koji-build.test.*``, one message per state of the whole pipeline.
 
-The dialect speaks of tests of a build, so there is nothing to say before the build exists: a run whose package does
-not build is not told here.
-
-Runs in the dialect ``ci.koji-build.test.*`` on the message bus.
+The dialect speaks of tests of a build, so nothing is sent before the build exists: a run whose package does not build
+is not reported here.
 """
 
 from __future__ import annotations
@@ -27,26 +25,26 @@ from distgate_messages.ci_test import CLASSES
 VERSION = "1.1.0"
 
 
-def ci_message(notice: RunEvent, speaker: ReporterIdentity) -> tuple[str, dict[str, Any]] | None:
-    """The state and the body to send for a notice; None when this dialect has no words for it."""
+def ci_message(notice: RunEvent, reporter: ReporterIdentity) -> tuple[str, dict[str, Any]] | None:
+    """The state and the body to send for a notice; None when this dialect has no message for it."""
     state = _state_of(notice)
     if state is None or not notice.nvr or notice.task_id is None:
         return None
     body: dict[str, Any] = {
-        "contact": {"name": "distgate", "team": speaker.team, "email": speaker.email, "docs": speaker.docs},
-        "run": {"url": notice.build_url, "log": speaker.log_of(notice)},
+        "contact": {"name": "distgate", "team": reporter.team, "email": reporter.email, "docs": reporter.docs},
+        "run": {"url": notice.build_url, "log": reporter.log_of(notice)},
         "artifact": _artifact(notice, notice.task_id),
         "pipeline": {"id": notice.build_id, "name": f"distgate {notice.pipeline}"},
-        "test": {"category": "functional", "namespace": speaker.namespace, "type": f"koji-build.{notice.pipeline}"},
+        "test": {"category": "functional", "namespace": reporter.namespace, "type": f"koji-build.{notice.pipeline}"},
         "generated_at": _moment(notice.created_at),
         "version": VERSION,
     }
     if state == "complete":
         body["test"]["result"] = _result(notice)
         body["system"] = [{"os": f"fedora-{notice.branch}", "provider": "distgate", "architecture": "x86_64"}]
-        body["note"] = notice.words
+        body["note"] = notice.headline
     elif state == "error":
-        body["error"] = {"reason": notice.words}
+        body["error"] = {"reason": notice.headline}
     return state, body
 
 
@@ -57,8 +55,8 @@ def topic_of(main_topic: str, state: str) -> str:
 
 def _state_of(notice: RunEvent) -> str | None:
     if notice.last:
-        is_their_fault = notice.status == "FAILURE" and notice.blame in ("package", "tests")
-        return "complete" if is_their_fault or notice.status in ("SUCCESS", "UNSTABLE") else "error"
+        judged = notice.status == "FAILURE" and notice.blame in ("package", "tests")
+        return "complete" if judged or notice.status in ("SUCCESS", "UNSTABLE") else "error"
     if notice.status not in ("SUCCESS", "UNSTABLE"):
         return None
     build, following, *_ = STAGES[notice.pipeline]
@@ -87,7 +85,7 @@ def _moment(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
-#: Names the IDs of these messages apart from everybody else's; never to be changed.
+#: Names the IDs of these messages apart from those of others; never to be changed.
 _MESSAGES = uuid.UUID("9d0c8f5e-0e0b-4b1a-9f7c-3f3a4b0c7a52")
 
 
@@ -96,17 +94,17 @@ class BuildTestBus:
 
     name = "ci-messages"
 
-    def __init__(self, publisher: Publisher, speaker: ReporterIdentity) -> None:
-        required(speaker.email, "report_email")
-        required(speaker.docs, "report_docs")
-        self._publisher, self._speaker = publisher, speaker
+    def __init__(self, publisher: Publisher, reporter: ReporterIdentity) -> None:
+        required(reporter.email, "report_email")
+        required(reporter.docs, "report_docs")
+        self._publisher, self._reporter = publisher, reporter
 
     def deliver(self, notice: RunEvent) -> bool:
         """Publish the message, if the dialect has one for this notice; its ID is the same whenever it is sent."""
-        ci = ci_message(notice, self._speaker)
-        if ci is None:
+        state_and_body = ci_message(notice, self._reporter)
+        if state_and_body is None:
             return False
-        state, body = ci
+        state, body = state_and_body
         message = CLASSES[state](
             topic=topic_of(notice.main_topic, state), body=body, severity=INFO if _is_good(body) else WARNING
         )

@@ -1,7 +1,4 @@
-"""Runs as flags on the commit in dist-git: pending while stages work, then how it ended.
-
-Flags on commits in dist-git, over the HTTP API of the forge (pagure).
-"""
+"""Runs as flags on the commit in dist-git, over the HTTP API of the forge (pagure): pending, then how it ended."""
 
 from __future__ import annotations
 
@@ -13,10 +10,10 @@ from urllib.parse import quote
 from distgate.bus.announce import trigger_key
 from distgate.pipelines import STAGES
 from distgate.reports.http import ReportClient, required, secret
-from distgate.reports.notice import RunEvent, colour_of
+from distgate.reports.notice import RunEvent, package_verdict
 from distgate.settings import Settings
 
-#: Names the IDs of our flags apart from everybody else's; never to be changed.
+#: Names the IDs of our flags apart from those of others; never to be changed.
 _FLAGS = uuid.UUID("3d0b1a52-8a60-4d59-a6a8-51f0a6c0d1f7")
 #: What dist-git shows of a comment without breaking its page.
 LONGEST = 200
@@ -39,7 +36,7 @@ def flag_of(notice: RunEvent) -> Flag | None:
     """The flag to set for a notice; None when the notice changes nothing, or its run holds the commit no more."""
     if not notice.current or not (notice.last or notice.state == "running"):
         return None
-    comment = notice.words.removeprefix(f"{notice.title}: ")
+    comment = notice.headline.removeprefix(f"{notice.title}: ")
     return Flag(
         path=f"{notice.namespace}/{notice.repo}/c/{notice.rev}/flag",
         username=f"distgate {notice.pipeline}",
@@ -56,7 +53,7 @@ def _status(notice: RunEvent) -> str:
         return "success"
     if notice.status == "ABORTED":
         return "canceled"
-    return "failure" if colour_of(notice.status, notice.blame) == "red" else "error"
+    return "failure" if package_verdict(notice.status, notice.blame) == "red" else "error"
 
 
 def _percent(notice: RunEvent) -> int:

@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from distgate.errors import ConfigurationError, InfrastructureError
 from distgate.reports.http import HINT, required, secret
-from distgate.reports.notice import Refused, RunEvent, VerdictChange, news_of
+from distgate.reports.notice import Refused, RunEvent, VerdictChange, verdict_change
 from distgate.settings import Settings
 
 ANSWER_SECONDS = 30.0
@@ -23,7 +23,7 @@ ANSWER_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class MailServer:
-    """Where mail is handed in: ``address`` is host:port; with ``tls`` nothing is said in the clear."""
+    """Where mail is handed in: ``address`` is host:port; with ``tls`` nothing is sent in the clear."""
 
     address: str
     tls: bool = False
@@ -53,7 +53,7 @@ class Mail:
 
     def deliver(self, notice: RunEvent) -> bool:
         """Send what has changed, if anything has. The same mail has the same Message-ID whenever it is sent."""
-        change = news_of(notice)
+        change = verdict_change(notice)
         if change is None:
             return False
         mail = self._mail(notice, change)
@@ -66,11 +66,11 @@ class Mail:
     def _mail(self, notice: RunEvent, change: VerdictChange) -> EmailMessage:
         mail = EmailMessage()
         mail["From"] = self._sender
-        mail["To"] = [_filled(recipient, notice) for recipient in self._recipients]
+        mail["To"] = [_filled(address, notice) for address in self._recipients]
         mail["Subject"] = change.subject
         mail["Date"] = _date(notice.created_at)
         mail["Message-ID"] = f"<{notice.message_id}@distgate>"
-        # Answers of holiday robots help nobody.
+        # Automatic answers are of no use.
         mail["Auto-Submitted"] = "auto-generated"
         mail.set_content(change.text)
         return mail
@@ -84,17 +84,17 @@ class Mail:
                 smtp.login(self._server.user, self._password)
             smtp.send_message(mail)
         finally:
-            # The mail is handed in by now, or it is not: a quarrel at the farewell says nothing.
+            # The mail is handed in by now, or it is not: an error of QUIT changes nothing.
             with suppress(OSError, smtplib.SMTPException):
                 smtp.quit()
 
-    def _explain(self, trouble: OSError | smtplib.SMTPException) -> NoReturn:
-        sentence = f"the mail server {self._server.address} said: {_words(trouble)}"
-        if isinstance(trouble, smtplib.SMTPAuthenticationError | smtplib.SMTPNotSupportedError | ssl.SSLError):
-            raise ConfigurationError(sentence, hint=HINT) from trouble
-        if _is_final(trouble):
-            raise Refused(sentence) from trouble
-        raise InfrastructureError(sentence) from trouble
+    def _explain(self, error: OSError | smtplib.SMTPException) -> NoReturn:
+        sentence = f"the mail server {self._server.address} said: {_answer_of(error)}"
+        if isinstance(error, smtplib.SMTPAuthenticationError | smtplib.SMTPNotSupportedError | ssl.SSLError):
+            raise ConfigurationError(sentence, hint=HINT) from error
+        if _is_final(error):
+            raise Refused(sentence) from error
+        raise InfrastructureError(sentence) from error
 
 
 def _date(seconds: float) -> str:
@@ -106,25 +106,25 @@ def _filled(address: str, notice: RunEvent) -> str:
     return address.replace("{repo}", notice.repo).replace("{branch}", notice.branch)
 
 
-def _words(trouble: OSError | smtplib.SMTPException) -> str:
-    if isinstance(trouble, smtplib.SMTPRecipientsRefused):
-        return "; ".join(f"{who}: {code} {_text(answer)}" for who, (code, answer) in trouble.recipients.items())
-    if isinstance(trouble, smtplib.SMTPResponseException):
-        return f"{trouble.smtp_code} {_text(trouble.smtp_error)}"
-    return repr(trouble)
+def _answer_of(error: OSError | smtplib.SMTPException) -> str:
+    if isinstance(error, smtplib.SMTPRecipientsRefused):
+        return "; ".join(f"{address}: {code} {_text(answer)}" for address, (code, answer) in error.recipients.items())
+    if isinstance(error, smtplib.SMTPResponseException):
+        return f"{error.smtp_code} {_text(error.smtp_error)}"
+    return repr(error)
 
 
 def _text(answer: bytes | str) -> str:
     return answer.decode("utf-8", "replace") if isinstance(answer, bytes) else answer
 
 
-def _is_final(trouble: OSError | smtplib.SMTPException) -> bool:
+def _is_final(error: OSError | smtplib.SMTPException) -> bool:
     """A 5xx stays; a 4xx, as of greylisting, is for later."""
-    if isinstance(trouble, smtplib.SMTPRecipientsRefused):
-        return all(code >= 500 for code, _ in trouble.recipients.values())
-    if isinstance(trouble, smtplib.SMTPConnectError):
+    if isinstance(error, smtplib.SMTPRecipientsRefused):
+        return all(code >= 500 for code, _ in error.recipients.values())
+    if isinstance(error, smtplib.SMTPConnectError):
         return False
-    return isinstance(trouble, smtplib.SMTPResponseException) and trouble.smtp_code >= 500
+    return isinstance(error, smtplib.SMTPResponseException) and error.smtp_code >= 500
 
 
 def open_channel(settings: Settings) -> Mail:

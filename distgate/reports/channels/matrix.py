@@ -6,7 +6,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from distgate.reports.http import ReportClient, required, secret
-from distgate.reports.notice import RunEvent, news_of
+from distgate.reports.notice import RunEvent, verdict_change
 from distgate.settings import Settings
 
 
@@ -16,15 +16,15 @@ class Matrix:
     name = "matrix"
 
     def __init__(self, url: str, room_id: str, token: Path | None) -> None:
-        server, where = required(url, "matrix_url").rstrip("/"), required(room_id, "matrix_room")
-        self._url = f"{server}/_matrix/client/v3/rooms/{quote(where, safe='')}/send/m.room.message"
+        server, room_path = required(url, "matrix_url").rstrip("/"), quote(required(room_id, "matrix_room"), safe="")
+        self._url = f"{server}/_matrix/client/v3/rooms/{room_path}/send/m.room.message"
         self._client = ReportClient(
             "the Matrix homeserver", {"Authorization": f"Bearer {secret(token, 'matrix_token')}"}
         )
 
     def deliver(self, notice: RunEvent) -> bool:
-        """Say what has changed, if anything has; the homeserver takes the same transaction for one message."""
-        change = news_of(notice)
+        """Send what has changed, if anything has; the homeserver takes the same transaction for one message."""
+        change = verdict_change(notice)
         if change is None:
             return False
         # m.notice, by which bots know each other: no bot answers it.
