@@ -57,8 +57,8 @@ class HostTests(SiteBlock):
     def conformance_on(self, machine: GuestMachine, directory: Path, progress: Progress) -> Conformance:
         """What tests the conformance of an image by the profile; its guests are started on ``machine``.
 
-        A profile in a repository is checked out into ``directory``. Raises ConfigurationError for what is wrong in the
-        profile, the variables or the inventory.
+        A profile in a repository is checked out into ``directory``. Raises ConfigurationError for what is wrong in
+        the profile, the variables or the inventory.
         """
         from distgate.conformance.run import ConformanceSetup
 

@@ -22,7 +22,7 @@ def wait_for_leadership(lock: LeaderLock, stopping: threading.Event) -> bool:
     logged = ""
     while not stopping.is_set():
         try:
-            if lock.take():
+            if lock.acquire():
                 if logged:
                     log.info("this %s is the leader from now on", lock.role)
                 return True

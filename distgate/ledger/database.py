@@ -23,7 +23,7 @@ _MAKING = 0x64697374
 def open_engine(url: str) -> Engine:
     """A connection pool on the ledger at ``url``, whose tables exist; they are made in an empty database.
 
-    Raises ConfigurationError for a ledger of another schema and for what is no URL of a ledger.
+    Raises ConfigurationError for a ledger of another schema and for a URL that names no ledger.
     """
     try:
         file = file_of(url)
@@ -51,8 +51,14 @@ def insert_new(connection: Connection, table: sa.Table, row: dict[str, Any]) -> 
     return connection.execute(insert).first() is not None
 
 
+def starts_with(column: sa.Column[str], prefix: str) -> sa.ColumnElement[bool]:
+    """The condition that a text begins with ``prefix``, in the very same letters."""
+    # Not LIKE: SQLite's does not tell R from r, and names of packages do.
+    return sa.func.substr(column, 1, len(prefix)) == prefix
+
+
 def file_of(url: str) -> Path | None:
-    """The file of an SQLite ledger; None for any other. Raises ConfigurationError when ``url`` is none."""
+    """The file of an SQLite ledger; None for any other. Raises ConfigurationError when ``url`` is no URL."""
     try:
         path = sa.make_url(url).database if url.startswith("sqlite") else None
     except sa.exc.ArgumentError as error:
@@ -88,8 +94,9 @@ def _refuse_other_schema(connection: Connection, url: str) -> None:
     version = connection.execute(sa.select(SCHEMAS.c.version)).scalar_one_or_none()
     if version != SCHEMA:
         safe_url = sa.make_url(url).render_as_string(hide_password=True)
+        schema = version or "from before schemas were numbered"
         raise ConfigurationError(
-            f"the ledger {safe_url} has schema {version or 'of a time before numbers'}, this distgate needs {SCHEMA}",
+            f"the ledger {safe_url} has schema {schema}, this distgate needs {SCHEMA}",
             hint="let its runs end with the distgate that wrote it, then begin a new ledger",
         )
 

@@ -6,6 +6,7 @@ import sqlalchemy as sa
 
 from distgate.branches import RAWHIDE
 from distgate.changes.retest import LastRun
+from distgate.ledger.database import starts_with
 from distgate.ledger.ledger import Ledger
 from distgate.ledger.tables import CHANGES, RUNS
 from distgate.pipelines import Pipeline
@@ -13,17 +14,16 @@ from distgate.pipelines import Pipeline
 
 def known_packages(ledger: Ledger, namespace: str) -> set[str]:
     """Every package of a namespace that a push or a run was ever about."""
+    query = sa.select(CHANGES.c.key).distinct().where(starts_with(CHANGES.c.key, f"{namespace}/"))
     with ledger.transaction() as connection:
-        keys = connection.execute(sa.select(CHANGES.c.key).distinct().where(_begins(f"{namespace}/"))).scalars()
+        keys = connection.execute(query).scalars()
         return {key.removeprefix(f"{namespace}/").partition("@")[0] for key in keys}
 
 
 def last_runs(ledger: Ledger, namespace: str, branch: str, pipeline: Pipeline = "allpackages") -> dict[str, LastRun]:
     """The latest run of each package's branch, under the package's name. Rawhide has three names, and is one."""
     names = RAWHIDE if branch in RAWHIDE else {branch}
-    in_namespace = sa.and_(
-        RUNS.c.pipeline == pipeline, sa.func.substr(RUNS.c.key, 1, len(namespace) + 1) == f"{namespace}/"
-    )
+    in_namespace = sa.and_(RUNS.c.pipeline == pipeline, starts_with(RUNS.c.key, f"{namespace}/"))
     query = sa.select(RUNS.c.key, RUNS.c.status, RUNS.c.ended_at).where(in_namespace).order_by(RUNS.c.claimed_at)
     last_runs: dict[str, LastRun] = {}
     with ledger.transaction() as connection:
@@ -33,7 +33,3 @@ def last_runs(ledger: Ledger, namespace: str, branch: str, pipeline: Pipeline = 
             if on in names:
                 last_runs[repo] = LastRun(rev, status, ended)
     return last_runs
-
-
-def _begins(prefix: str) -> sa.ColumnElement[bool]:
-    return sa.func.substr(CHANGES.c.key, 1, len(prefix)) == prefix

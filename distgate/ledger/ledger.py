@@ -33,8 +33,8 @@ _RUNS = sa.select(RUNS, CHANGES.c.change).select_from(RUNS.join(CHANGES))
 class Ledger:
     """One connection pool on the ledger's database; every method is one transaction and safe to repeat.
 
-    The tables are made when there are none. Raises ConfigurationError for a ledger of another schema or a URL that is
-    none, InfrastructureError when the database cannot be used.
+    The tables are made when there are none. Raises ConfigurationError for a ledger of another schema or a URL that
+    names none, InfrastructureError when the database cannot be used.
     """
 
     def __init__(self, url: str) -> None:
@@ -47,10 +47,10 @@ class Ledger:
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """The way to the tables (distgate.ledger.tables): one transaction, which an exception undoes.
+        """Open one transaction on the tables (distgate.ledger.tables); an exception rolls it back.
 
-        Raises InfrastructureError when it cannot be had. On SQLite it waits for other writers from its beginning; on
-        PostgreSQL the rows that are about to be changed are locked by ``with_for_update``, which SQLite ignores.
+        Raises InfrastructureError when it cannot be opened. On SQLite it waits for other writers from its beginning;
+        on PostgreSQL the rows that are about to be changed are locked by ``with_for_update``, which SQLite ignores.
         """
         with _reported(), self._engine.begin() as connection:
             yield connection
@@ -58,8 +58,8 @@ class Ledger:
     # -- changes -------------------------------------------------------------------------------------------------
 
     def record(self, change: Change, decision: Decision, *, counted: bool = False) -> Acceptance:
-        """Write a decided change down for the pipeline of the decision; a repeat is counted (unless it was
-        ``counted``), no more."""
+        """Record a decided change for the pipeline of the decision; a repeat is only counted, once unless ``counted``
+        says that it was."""
         this_change = _of(change.key, decision.pipeline)
         with self.transaction() as connection:
             while True:
@@ -131,18 +131,18 @@ class Ledger:
             return _run_of(connection, run_id)
 
     def run(self, run_id: str) -> Run | None:
-        """The run as the ledger knows it, or None."""
+        """The run, None when the ledger has no such run."""
         with self.transaction() as connection:
             return _run_of(connection, run_id)
 
     def heartbeat(self, run_id: str, attempt: int) -> bool:
-        """Say that the run is alive; False when it was given up, or another attempt of it has begun."""
+        """Record that the run is alive; False when it was given up, or another attempt of it has begun."""
         this_attempt = sa.and_(RUNS.c.run_id == run_id, RUNS.c.attempt == attempt, RUNS.c.ended_at.is_(None))
         with self.transaction() as connection:
             return connection.execute(RUNS.update().where(this_attempt).values(beat_at=time.time())).rowcount == 1
 
     def without_heartbeat(self, seconds: float) -> list[Run]:
-        """Runs without a last message that have not said for ``seconds`` that they are alive."""
+        """Runs without a last message whose last heartbeat is more than ``seconds`` old."""
         quiet = sa.and_(RUNS.c.ended_at.is_(None), RUNS.c.beat_at < time.time() - seconds)
         with self.transaction() as connection:
             return [_run(row) for row in connection.execute(_RUNS.where(quiet))]
@@ -181,7 +181,7 @@ class Ledger:
     ) -> bool:
         """Put a message in the outbox and its status into the run, in one transaction.
 
-        False when this run said it before in this attempt, or has said its last message: nothing is changed then.
+        False when this attempt of the run has sent it before, or has sent its last message: nothing is changed then.
         """
         now = time.time()
         row = {"message_id": message_id, "run_id": run_id, "topic": body["topic"], "attempt": attempt}
@@ -189,7 +189,7 @@ class Ledger:
         state = {"status": body["status"], "open_stage": open_stage, **({"ended_at": now} if last else {})}
         this_run = RUNS.c.run_id == run_id
         with self.transaction() as connection:
-            # Locked: the reconciler may be saying the last message just now.
+            # Locked: the reconciler may be sending the last message just now.
             run = connection.execute(sa.select(RUNS.c.ended_at).where(this_run).with_for_update()).one_or_none()
             if run is not None and run.ended_at is not None:
                 return False
@@ -207,12 +207,12 @@ class Ledger:
         return self._messages(sa.select(OUTBOX).where(OUTBOX.c.run_id == run_id))
 
     def sent(self, seq: int) -> None:
-        """The broker confirmed this message."""
+        """Record that the broker confirmed this message."""
         with self.transaction() as connection:
             connection.execute(OUTBOX.update().where(OUTBOX.c.seq == seq).values(sent_at=time.time(), error=None))
 
     def unsendable(self, seq: int, error: str) -> None:
-        """Sending failed for now; the message keeps its place."""
+        """Record that sending failed for now; the message keeps its place."""
         with self.transaction() as connection:
             connection.execute(
                 OUTBOX.update()
@@ -221,7 +221,7 @@ class Ledger:
             )
 
     def counts(self) -> dict[str, int]:
-        """How many changes stand under each decision, how many runs there are, and messages sent and unsent."""
+        """How many changes have each decision, how many runs there are, and messages sent and unsent."""
         with self.transaction() as connection:
             decided = connection.execute(sa.select(CHANGES.c.decision, sa.func.count()).group_by(CHANGES.c.decision))
             counted = {str(decision): int(count) for decision, count in decided}
@@ -243,7 +243,7 @@ def message_of(row: Row[Any]) -> OutboxMessage:
 
 
 def _hold(connection: Connection, change: Change, run_id: str, pipeline: Pipeline, again: bool) -> bool:
-    """Write down that the run holds the change; False when another one does."""
+    """Record that the run holds the change; False when another one does."""
     this_change = _of(change.key, pipeline)
     free = (
         this_change if again else sa.and_(this_change, sa.or_(CHANGES.c.run_id.is_(None), CHANGES.c.run_id == run_id))
@@ -262,7 +262,7 @@ def _hold(connection: Connection, change: Change, run_id: str, pipeline: Pipelin
 def _reopen(connection: Connection, run_id: str) -> None:
     update = RUNS.update().where(RUNS.c.run_id == run_id)
     connection.execute(update.values(beat_at=time.time()))
-    # A run that said its last message begins a new set of messages; its facts stay true.
+    # A run that sent its last message begins a new set of messages; its facts stay true.
     fresh = {"attempt": RUNS.c.attempt + 1, "status": "SUCCESS", "ended_at": None, "open_stage": None}
     connection.execute(update.where(RUNS.c.ended_at.is_not(None)).values(**fresh))
 

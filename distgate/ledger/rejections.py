@@ -1,7 +1,7 @@
-"""Rejections: messages that could not be read as a push, written down with their reason and how often they came.
+"""Rejections: messages that could not be read as a push, with their reason and how often they came.
 
-The intake notes what it refuses. What never reaches it (no JSON at all) is noted by the reconciler, which looks
-through the dead letters.
+The intake records what it refuses. What never reaches it (no JSON at all) is recorded by the reconciler, which reads
+the dead letters.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from distgate.text import printable
 
 #: Strangers choose all of these texts; the ledger keeps what people can read.
 LONGEST_ID, LONGEST_TOPIC, LONGEST_REASON = 128, 255, 500
-#: A letter that is just being put back may still be seen among the dead.
+#: A message that is just being put back may still be seen among the dead.
 MOVING_SECONDS = 60.0
 
 
@@ -39,7 +39,7 @@ class Rejection:
 
 
 def reject(ledger: Ledger, message_id: str, topic: str, reason: str) -> None:
-    """Note that the message was refused just now; a repeat is counted, its reason replaces the last one."""
+    """Record that the message was refused just now; a repeat is counted, its reason replaces the last one."""
     now = time.time()
     with ledger.transaction() as connection:
         row = {"topic": _short(topic, LONGEST_TOPIC), "reason": _short(reason, LONGEST_REASON), "last_at": now}
@@ -52,9 +52,10 @@ def reject(ledger: Ledger, message_id: str, topic: str, reason: str) -> None:
 
 
 def note_dead(ledger: Ledger, message_id: str, topic: str, reason: str, times: int = 1) -> bool:
-    """Note a dead letter that nobody wrote down; False when the ledger knows it, which then says nothing new.
+    """Record a dead letter that the intake did not; False when the ledger had it, whose reason then stays.
 
-    ``times`` is how many of its ID lie there. What was put back long ago and lies there again was refused again.
+    ``times`` is how many of its ID are in the queue. One that was put back long ago and is there again
+    was refused again.
     """
     key = _short(message_id, LONGEST_ID)
     now = time.time()
@@ -73,7 +74,7 @@ def note_dead(ledger: Ledger, message_id: str, topic: str, reason: str, times: i
 
 
 def requeued(ledger: Ledger, message_ids: Iterable[str]) -> None:
-    """Note that these messages were put back into the queue just now: they will be decided about once more."""
+    """Record that these messages were put back into the queue just now: they will be decided about once more."""
     keys = [_short(message_id, LONGEST_ID) for message_id in message_ids]
     with ledger.transaction() as connection:
         for key in keys:
@@ -89,7 +90,7 @@ def rejections(ledger: Ledger, since: float = 0.0) -> list[Rejection]:
 
 
 def reason_of(topic: str, raw: bytes, settings: Settings) -> str:
-    """Why a dead letter that nobody wrote down was refused, as far as its text says."""
+    """Why a dead letter was refused that the ledger does not have, as far as its text says."""
     decision = decide(topic, parse(raw), settings)
     if decision.decision == "rejected":
         return decision.reason

@@ -1,7 +1,7 @@
 """A new run that begins in the middle: which results of an earlier run it takes, and what it knows by them.
 
 The results themselves lie in Prefect's result storage, under the run that made them and the task's name. The new run
-notes in the ledger, stage by stage, whose they are; a stage whose result is not there any more is simply done again.
+records in the ledger, stage by stage, whose they are; a stage whose result is gone is done again.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def earlier_run(runs: Sequence[Run], run_id: str) -> Run:
 
 
 def taken_over(earlier: Run, start_from: str) -> RunFacts:
-    """The facts that a run knows from the beginning: whose results it takes, and what was learnt by them."""
+    """The facts that a run knows from the beginning: whose results it takes, and the facts of those stages."""
     before = stages_before(earlier.pipeline, start_from)
     facts = earlier.facts.flat()
     names = [name for suffix in before for name in STAGES[earlier.pipeline][suffix].facts]

@@ -1,4 +1,4 @@
-"""Since when nobody needs what a run left behind: its end, or that of the last run that took its results over."""
+"""Since when the files of a run are needed no more: its end, or that of the last run that took its results over."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _HOLDER = re.compile(r"run ([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\b")
 
 
 def holder_has_ended(ledger: Ledger, holder: str) -> bool:
-    """Whether the run of a lock or lease has ended, or is forgotten; False when it is no run's but somebody's by
-    hand."""
-    named = _HOLDER.match(holder)
-    if named is None:
+    """Whether the run of a lock or lease has ended, or is forgotten; False when no run holds it but a
+    person, by hand."""
+    match = _HOLDER.match(holder)
+    if match is None:
         return False
-    run = ledger.run(named[1])
+    run = ledger.run(match[1])
     return run is None or run.ended
 
 
@@ -45,7 +45,7 @@ def ends_of_runs(ledger: Ledger, run_ids: Sequence[str]) -> dict[str, float | No
 
 
 def _taken_over(connection: Connection) -> Iterator[tuple[str, float | None]]:
-    """Runs whose results another run has taken, with the end of that one."""
+    """Runs whose results another run took over, with the end of that one."""
     query = sa.select(RUNS.c.facts, RUNS.c.ended_at).where(RUNS.c.facts.contains('"result of '))
     for row in connection.execute(query):
         for result in RunFacts.from_column(row.facts).results.values():

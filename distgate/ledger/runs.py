@@ -1,4 +1,4 @@
-"""What the ledger hands out: a change's acceptance, a run, a message of the outbox."""
+"""The records of the ledger: a change's acceptance, a run, a message of the outbox."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from distgate.pipelines import Pipeline
 
 @dataclass(frozen=True)
 class Acceptance:
-    """What the ledger says of a decided change: ``new`` is False when it stood there before, ``offered`` is
-    True once Prefect was told of it or a run has claimed it. ``decision`` and ``rule`` are those that stand there."""
+    """A decided change in the ledger: ``new`` is False when it was there before, ``offered`` is True once it was
+    offered to Prefect or a run has claimed it. ``decision`` and ``rule`` are the recorded ones."""
 
     key: str
     new: bool
@@ -27,7 +27,7 @@ class Acceptance:
 class RunFacts(BaseModel):
     """What is known of a run, empty where it is not; some of it is in every later message.
 
-    ``statuses`` is what stages that test came to, and ``results`` the earlier runs whose results stages took over,
+    ``statuses`` are those of stages that test, and ``results`` the earlier runs whose results stages took over,
     both by a stage's suffix.
     """
 

@@ -11,7 +11,7 @@ from distgate.pipelines import split_topic
 
 @dataclass(frozen=True)
 class StageTime:
-    """A stage of one run: when it began to work and ended (epoch seconds), and its own status (its messages say the
+    """A stage of one run: when it began to work and ended (epoch seconds), and its own status (its messages carry the
     run's, which never gets better again)."""
 
     suffix: str
@@ -25,7 +25,7 @@ class StageTime:
         return None if self.ended is None else self.ended - self.began
 
     def closed(self, at: float, status: str) -> StageTime:
-        """The stage as its last message will have it; one that has said it is what it is."""
+        """The stage as its last message will have it; one that is complete stays as it is."""
         return self if self.ended is not None else replace(self, state="complete", status=status, ended=at)
 
     def row(self) -> dict[str, str]:
@@ -39,19 +39,19 @@ class StageTime:
 
 
 def stage_times(letters: Iterable[OutboxMessage], build_id: str, statuses: Mapping[str, str]) -> list[StageTime]:
-    """The stages that the messages of one build ID speak of, in their order, without the pipeline's own.
+    """The stages in the messages of one build ID, in their order, without the pipeline's own.
 
-    ``statuses`` is what stages that test came to, by suffix (RunFacts.statuses).
+    ``statuses`` are the statuses of stages that test, by suffix (RunFacts.statuses).
     """
     before, times = "SUCCESS", []
-    for stage in _said_times(letters, build_id):
+    for stage in _message_times(letters, build_id):
         status = statuses.get(stage.suffix, "SUCCESS")
         times.append(replace(stage, status=status) if stage.status == before else stage)
         before = stage.status
     return times
 
 
-def _said_times(letters: Iterable[OutboxMessage], build_id: str) -> list[StageTime]:
+def _message_times(letters: Iterable[OutboxMessage], build_id: str) -> list[StageTime]:
     times: dict[str, StageTime] = {}
     for letter in letters:
         suffix, _, state = split_topic(letter.topic)[1].rpartition(".")

@@ -23,7 +23,7 @@ CHANGES = sa.Table(
     sa.Column("accepted_at", sa.Float, nullable=False, index=True),
     sa.Column("offered_at", sa.Float),
     sa.Column("run_id", sa.Text),
-    # What waits, and what Prefect was not told of, is looked for twice a second.
+    # What waits, and what was not offered to Prefect, is queried twice a second.
     sa.Index("ix_changes_rule_offered", "rule", "pipeline", "offered_at"),
 )
 RUNS = sa.Table(
@@ -58,7 +58,7 @@ OUTBOX = sa.Table(
     sa.Column("error", sa.Text),
     sa.UniqueConstraint("run_id", "topic", "attempt"),
 )
-#: The relay looks for these several times a second, among millions that were sent. In SQL, for every database's own
+#: The relay queries these several times a second, among millions that were sent. In SQL, for every database's own
 #: kind of index would have each run import all of them.
 OUTBOX_UNSENT = "CREATE INDEX IF NOT EXISTS ix_outbox_unsent ON outbox (seq) WHERE sent_at IS NULL"
 
@@ -75,7 +75,7 @@ REJECTIONS = sa.Table(
     sa.Column("requeued_at", sa.Float),
 )
 
-#: A channel that was once switched on: every letter up to ``through`` is settled; the counts go on for ever.
+#: A channel that was once switched on: every message up to ``through`` is settled; the counts go on for ever.
 CHANNELS = sa.Table(
     "report_channels",
     META,
@@ -85,7 +85,7 @@ CHANNELS = sa.Table(
     sa.Column("delivered", sa.Integer, nullable=False, default=0),
     sa.Column("error", sa.Text),
 )
-#: What became of a letter in a channel: waiting, done, or refused. Rows of what is done go when ``through`` passes.
+#: A message in a channel: waiting, done, or refused. Rows of what is done go when ``through`` passes.
 REPORTS = sa.Table(
     "reports",
     META,
