@@ -47,15 +47,15 @@ def why(
     as_json: AsJson = False,
 ) -> None:
     """Say what became of a commit: the decision, its runs, and their messages. Exit 1 when it is not known."""
-    from distgate.operations.ledger_queries import histories, is_revision
-    from distgate.operations.ledger_text import format_history, story_as_json
+    from distgate.operations.ledger_queries import change_reports, is_revision
+    from distgate.operations.ledger_text import format_history, history_as_json
 
     if not is_revision(rev):
         raise ConfigurationError(f"{rev!r} is no commit", hint="4 to 40 hexadecimal digits, as git prints them")
     with open_ledger() as (ledger, _own):
-        changes = histories(ledger, repo, rev)
+        changes = change_reports(ledger, repo, rev)
     if as_json:
-        print_json({"known": bool(changes), "changes": [story_as_json(change) for change in changes]})
+        print_json({"known": bool(changes), "changes": [history_as_json(change) for change in changes]})
     elif changes:
         print("\n\n".join(format_history(change) for change in changes))
     if not changes:

@@ -23,7 +23,7 @@ DECISIONS = ("queued", "ignored", "shed")
 
 @dataclass(frozen=True)
 class Trigger:
-    """A change that one pipeline decided about; ``seen`` counts the messages that spoke of it, times are seconds
+    """A change that one pipeline decided about; ``seen`` counts the messages about it, times are seconds
     since the epoch."""
 
     key: str
@@ -86,7 +86,7 @@ class LedgerSnapshot:
 
     triggers: Sequence[Trigger] = ()
     runs: Sequence[RunEntry] = ()
-    letters: Sequence[OutboxEntry] = ()
+    messages: Sequence[OutboxEntry] = ()
     rejected: int = 0
     whole: bool = True
 
@@ -124,34 +124,34 @@ class Audit:
             "messages": dict(self.messages),
             "queued": [
                 {
-                    "message_id": one.message_id,
-                    "topic": one.topic,
-                    "build_id": one.build_id,
-                    "age_seconds": round(self.now - one.created_at, 1),
-                    "tries": one.tries,
-                    "error": one.error,
+                    "message_id": message.message_id,
+                    "topic": message.topic,
+                    "build_id": message.build_id,
+                    "age_seconds": round(self.now - message.created_at, 1),
+                    "tries": message.tries,
+                    "error": message.error,
                 }
-                for one in self.queued
+                for message in self.queued
             ],
             "problems": [asdict(problem) for problem in self.problems],
         }
 
 
 def audit(snapshot: LedgerSnapshot, now: float, patience: float = 600.0) -> Audit:
-    """Hold the books against the rules at the time ``now``.
+    """Check the snapshot by the rules at the time ``now``.
 
     ``patience`` is for how many seconds something may be on its way (an event, a heartbeat, an announcement) before
     it counts as lost.
     """
-    letters: dict[str, list[OutboxEntry]] = defaultdict(list)
-    for letter in sorted(snapshot.letters, key=lambda one: one.seq):
-        letters[letter.run_id].append(letter)
-    queued = tuple(one for one in snapshot.letters if one.sent_at is None)
+    messages: dict[str, list[OutboxEntry]] = defaultdict(list)
+    for message in sorted(snapshot.messages, key=lambda message: message.seq):
+        messages[message.run_id].append(message)
+    queued = tuple(message for message in snapshot.messages if message.sent_at is None)
     problems = [
-        *_triggers(snapshot, letters, now - patience),
-        *_runs(snapshot, letters, now - patience),
+        *_triggers(snapshot, messages, now - patience),
+        *_runs(snapshot, messages, now - patience),
     ]
-    problems += _strangers(snapshot) if snapshot.whole else []
+    problems += _without_sender(snapshot) if snapshot.whole else []
     return Audit(_trigger_counts(snapshot), _run_counts(snapshot), _message_counts(snapshot, queued, now), queued,
                  tuple(problems), now)  # fmt: skip
 
@@ -160,11 +160,11 @@ def audit(snapshot: LedgerSnapshot, now: float, patience: float = 600.0) -> Audi
 
 
 def _triggers(
-    snapshot: LedgerSnapshot, letters: Mapping[str, Sequence[OutboxEntry]], long_ago: float
+    snapshot: LedgerSnapshot, messages: Mapping[str, Sequence[OutboxEntry]], long_ago: float
 ) -> Iterator[Problem]:
     claimed = {run.claim for run in snapshot.runs}
     for trigger in snapshot.triggers:
-        announced = letters.get(trigger.announced_as, ())
+        announced = messages.get(trigger.announced_as, ())
         fault = _trigger_fault(trigger, trigger.claim in claimed, announced, long_ago)
         if fault:
             yield Problem(trigger.key, fault, trigger.pipeline)
@@ -175,17 +175,17 @@ def _trigger_fault(trigger: Trigger, claimed: bool, announced: Sequence[OutboxEn
         return f"the decision {trigger.decision!r} is none that triage makes"
     if len(announced) > 1:
         return f"it was announced {len(announced)} times that no run answers it"
-    if any(Said(one.topic, one.status).pipeline != trigger.pipeline for one in announced):
+    if any(Said(message.topic, message.status).pipeline != trigger.pipeline for message in announced):
         return "its message speaks for the other pipeline"
     if claimed:
         return None
     if trigger.run_id is not None:
         return f"run {trigger.run_id} holds it, and the ledger has no such run"
     if trigger.decision == "queued" and trigger.offered_at is None and trigger.accepted_at < long_ago:
-        return "it was accepted, and nobody was told: is the reconciler running?"
-    # The reconciler notes each look at a change that waits for its run, however long the queue is.
+        return "it was accepted, and Prefect was not told: is the reconciler running?"
+    # The reconciler notes each pass over a change that waits for its run, however long the queue is.
     if trigger.decision == "queued" and trigger.offered_at is not None and trigger.offered_at < long_ago:
-        return "no run has claimed it, and nobody looks for one: is the reconciler running?"
+        return "no run has claimed it, and none is looked for: is the reconciler running?"
     if trigger.decision != "queued" and not announced and trigger.accepted_at < long_ago:
         return f"it was {trigger.decision}, and no message says so"
     return None
@@ -210,33 +210,33 @@ def _end_of(trigger: Trigger, claimed: bool) -> str:
 
 
 def _runs(
-    snapshot: LedgerSnapshot, letters: Mapping[str, Sequence[OutboxEntry]], long_ago: float
+    snapshot: LedgerSnapshot, messages: Mapping[str, Sequence[OutboxEntry]], long_ago: float
 ) -> Iterator[Problem]:
     for run in snapshot.runs:
-        own = letters.get(run.run_id, ())
+        of_run = messages.get(run.run_id, ())
         for attempt in range(1, run.attempt + 1):
-            said = [letter for letter in own if letter.attempt == attempt]
-            for fault in _run_faults(run, attempt, said, long_ago):
+            of_attempt = [message for message in of_run if message.attempt == attempt]
+            for fault in _run_faults(run, attempt, of_attempt, long_ago):
                 yield Problem(_build_id(run, attempt), fault, run.pipeline)
-        if any(letter.attempt > run.attempt for letter in own):
+        if any(message.attempt > run.attempt for message in of_run):
             yield Problem(run.run_id, "it has messages of an attempt that never began", run.pipeline)
-        yield from (Problem(run.run_id, fault, run.pipeline) for fault in _confirmation_faults(own))
+        yield from (Problem(run.run_id, fault, run.pipeline) for fault in _confirmation_faults(of_run))
 
 
-def _run_faults(run: RunEntry, attempt: int, said: Sequence[OutboxEntry], long_ago: float) -> Iterator[str]:
+def _run_faults(run: RunEntry, attempt: int, messages: Sequence[OutboxEntry], long_ago: float) -> Iterator[str]:
     latest = attempt == run.attempt
     ended = not latest or run.ended_at is not None
-    yield from faults_of([Said(letter.topic, letter.status) for letter in said], ended, run.pipeline)
-    if latest and said and said[-1].status != run.status:
-        yield f"its last message says {said[-1].status}, and the ledger {run.status}"
-    if any(letter.build_id != _build_id(run, attempt) for letter in said):
+    yield from faults_of([Said(message.topic, message.status) for message in messages], ended, run.pipeline)
+    if latest and messages and messages[-1].status != run.status:
+        yield f"its last message says {messages[-1].status}, and the ledger {run.status}"
+    if any(message.build_id != _build_id(run, attempt) for message in messages):
         yield "a message carries the build_id of another run"
     if not ended and run.beat_at < long_ago:
-        yield "it has no verdict and gives no sign of life: is the reconciler running?"
+        yield "it has no verdict and no heartbeat: is the reconciler running?"
 
 
-def _confirmation_faults(said: Sequence[OutboxEntry]) -> Iterator[str]:
-    for before, after in itertools.pairwise(said):
+def _confirmation_faults(messages: Sequence[OutboxEntry]) -> Iterator[str]:
+    for before, after in itertools.pairwise(messages):
         if after.sent_at is not None and (before.sent_at is None or before.sent_at > after.sent_at):
             yield f"{after.topic} was sent before {before.topic}"
 
@@ -247,9 +247,9 @@ def _build_id(run: RunEntry, attempt: int) -> str:
 
 def _run_counts(snapshot: LedgerSnapshot) -> dict[str, int]:
     """Attempts are counted: after its last message a retry is a run of its own on the wire."""
-    known = {run.run_id for run in snapshot.runs}
+    run_ids = {run.run_id for run in snapshot.runs}
     verdicts = Counter(
-        letter.status for letter in snapshot.letters if letter.run_id in known and Said(letter.topic, "").last
+        message.status for message in snapshot.messages if message.run_id in run_ids and Said(message.topic, "").last
     )
     named = {status: verdicts[status] for status in ("SUCCESS", "UNSTABLE", "FAILURE", "ABORTED")}
     running = sum(run.ended_at is None for run in snapshot.runs)
@@ -259,19 +259,19 @@ def _run_counts(snapshot: LedgerSnapshot) -> dict[str, int]:
 # -- messages ----------------------------------------------------------------------------------------------------
 
 
-def _strangers(snapshot: LedgerSnapshot) -> Iterator[Problem]:
-    known = {run.run_id for run in snapshot.runs} | {trigger.announced_as for trigger in snapshot.triggers}
-    for letter in snapshot.letters:
-        if letter.run_id not in known:
-            lost = f"{letter.topic} belongs to no run and to no change"
-            yield Problem(letter.message_id, lost, Said(letter.topic, letter.status).pipeline)
+def _without_sender(snapshot: LedgerSnapshot) -> Iterator[Problem]:
+    senders = {run.run_id for run in snapshot.runs} | {trigger.announced_as for trigger in snapshot.triggers}
+    for message in snapshot.messages:
+        if message.run_id not in senders:
+            problem = f"{message.topic} belongs to no run and to no change"
+            yield Problem(message.message_id, problem, Said(message.topic, message.status).pipeline)
 
 
 def _message_counts(snapshot: LedgerSnapshot, queued: Sequence[OutboxEntry], now: float) -> dict[str, float]:
-    oldest = max((now - letter.created_at for letter in queued), default=0.0)
+    oldest = max((now - message.created_at for message in queued), default=0.0)
     return {
-        "total": len(snapshot.letters),
-        "confirmed": len(snapshot.letters) - len(queued),
+        "total": len(snapshot.messages),
+        "confirmed": len(snapshot.messages) - len(queued),
         "queued": len(queued),
         "oldest_queued_seconds": round(oldest, 1),
     }

@@ -1,4 +1,4 @@
-"""Figures of the ledger for whoever watches distgate: counts and ages, a few bounded queries in one transaction."""
+"""Figures of the ledger for monitoring: counts and ages, a few bounded queries in one transaction."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from distgate.pipelines import split_topic
 #: Seconds that runs with the same error are counted together, and how many different errors are told apart.
 RECENT_SECONDS = 6 * 3600.0
 MOST_ERRORS = 5
-#: Letters that are read at once for the durations of stages.
+#: Messages that are read at once for the durations of stages.
 BATCH = 5000
-#: Seconds after which no letter turns up any more before one that was seen (PostgreSQL commits out of order).
+#: Seconds after which no message turns up any more before one that was seen (PostgreSQL commits out of order).
 LATE_SECONDS = 5.0
 #: What makes two sentences of the same error differ: hashes and numbers.
 _VARYING = re.compile(r"\b[0-9a-f]{7,}\b|\d+")
@@ -72,10 +72,10 @@ def figures(ledger: Ledger) -> LedgerFigures:
 def _ended(connection: Connection) -> dict[tuple[str, str, str], int]:
     keys = (RUNS.c.pipeline, RUNS.c.status, _fact(connection, "blame"))
     query = sa.select(*keys, sa.func.count()).where(RUNS.c.ended_at.is_not(None)).group_by(*keys)
-    found: Counter[tuple[str, str, str]] = Counter()
+    ended: Counter[tuple[str, str, str]] = Counter()
     for pipeline, status, blame, count in connection.execute(query):
-        found[pipeline, status, "" if status == "SUCCESS" else blame or "unknown"] += count
-    return dict(found)
+        ended[pipeline, status, "" if status == "SUCCESS" else blame or "unknown"] += count
+    return dict(ended)
 
 
 def _running(connection: Connection) -> dict[str, int]:
@@ -91,8 +91,8 @@ def _decided(connection: Connection) -> dict[tuple[str, str], int]:
 
 def _waiting(connection: Connection) -> dict[str, tuple[int, float]]:
     """Accepted changes that no run has claimed so far."""
-    waits = sa.and_(CHANGES.c.decision == "queued", CHANGES.c.rule != SETTLING, CHANGES.c.run_id.is_(None))
-    query = sa.select(CHANGES.c.pipeline, sa.func.count(), sa.func.min(CHANGES.c.accepted_at)).where(waits)
+    unclaimed = sa.and_(CHANGES.c.decision == "queued", CHANGES.c.rule != SETTLING, CHANGES.c.run_id.is_(None))
+    query = sa.select(CHANGES.c.pipeline, sa.func.count(), sa.func.min(CHANGES.c.accepted_at)).where(unclaimed)
     rows = connection.execute(query.group_by(CHANGES.c.pipeline))
     return {str(pipeline): (int(count), float(since)) for pipeline, count, since in rows}
 
@@ -100,25 +100,25 @@ def _waiting(connection: Connection) -> dict[str, tuple[int, float]]:
 def _same_errors(connection: Connection) -> dict[tuple[str, str], int]:
     recent = sa.and_(RUNS.c.ended_at > time.time() - RECENT_SECONDS, RUNS.c.status == "FAILURE")
     query = sa.select(RUNS.c.facts).where(recent).order_by(RUNS.c.ended_at.desc()).limit(1000)
-    found: Counter[tuple[str, str]] = Counter()
+    errors: Counter[tuple[str, str]] = Counter()
     for text in connection.execute(query).scalars():
         facts = RunFacts.from_column(text)
         if facts.blame in ("infrastructure", "configuration", "bug"):
-            found[facts.blame, same_error(facts.sentence)] += 1
-    return dict(found.most_common(MOST_ERRORS))
+            errors[facts.blame, same_error(facts.sentence)] += 1
+    return dict(errors.most_common(MOST_ERRORS))
 
 
 def same_error(sentence: str) -> str:
     """What two runs that met the same error have in common in their verdicts' sentences."""
-    said = sentence.partition(": ")[2] or sentence
-    return _VARYING.sub("N", said)[:_ERROR_LENGTH]
+    cause = sentence.partition(": ")[2] or sentence
+    return _VARYING.sub("N", cause)[:_ERROR_LENGTH]
 
 
 def _fact(connection: Connection, name: str) -> sa.ColumnElement[Any]:
     """One fact of a run, read by the database."""
     if connection.dialect.name == "postgresql":
-        said: sa.ColumnElement[Any] = sa.cast(RUNS.c.facts, sa.JSON)[name].as_string()
-        return said
+        fact: sa.ColumnElement[Any] = sa.cast(RUNS.c.facts, sa.JSON)[name].as_string()
+        return fact
     return sa.func.json_extract(RUNS.c.facts, f"$.{name}")
 
 
@@ -133,7 +133,7 @@ class StageEnd:
 
 class StageEnds:
     """The durations of stages, read on from where the last reading stopped; the first reading begins with the
-    ledger's first letter."""
+    ledger's first message."""
 
     def __init__(self) -> None:
         self._through = 0
@@ -154,8 +154,8 @@ class StageEnds:
             return connection.execute(sa.select(*columns).where(settled).order_by(OUTBOX.c.seq).limit(BATCH)).all()
 
     def _end(self, run: str, attempt: int, topic: str, at: float) -> StageEnd | None:
-        pipeline, said = split_topic(topic)
-        stage, _, state = said.rpartition(".")
+        pipeline, name = split_topic(topic)
+        stage, _, state = name.rpartition(".")
         if not stage:
             self._began = {key: began for key, began in self._began.items() if key[0] != run}
         elif state == "running":

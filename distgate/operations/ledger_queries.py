@@ -31,20 +31,20 @@ def ledger_snapshot(ledger: Ledger, since: float = 0.0) -> LedgerSnapshot:
             connection.execute(sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
         triggers = connection.execute(sa.select(CHANGES).where(CHANGES.c.accepted_at >= since)).all()
         runs = connection.execute(sa.select(RUNS).where(RUNS.c.claimed_at >= since)).all()
-        letters = connection.execute(sa.select(OUTBOX).order_by(OUTBOX.c.seq)).all()
+        messages = connection.execute(sa.select(OUTBOX).order_by(OUTBOX.c.seq)).all()
         rejected = _rejected(connection, since)
-    found = [
+    entries = [
         Trigger(row.key, row.decision, row.seen, row.accepted_at, row.offered_at, row.run_id, row.pipeline)
         for row in triggers
     ]
-    own = {row.run_id for row in runs} | {one.announced_as for one in found}
+    senders = {row.run_id for row in runs} | {entry.announced_as for entry in entries}
     return LedgerSnapshot(
-        triggers=found,
+        triggers=entries,
         runs=[
             RunEntry(row.run_id, row.key, row.attempt, row.status, row.beat_at, row.ended_at, row.pipeline)
             for row in runs
         ],
-        letters=[_letter(row) for row in letters if not since or row.run_id in own or row.sent_at is None],
+        messages=[_message(row) for row in messages if not since or row.run_id in senders or row.sent_at is None],
         rejected=rejected,
         whole=not since,
     )
@@ -56,7 +56,7 @@ def _rejected(connection: Connection, since: float) -> int:
     return int(connection.execute(total).scalar_one())
 
 
-def _letter(row: Row[Any]) -> OutboxEntry:
+def _message(row: Row[Any]) -> OutboxEntry:
     body = json.loads(row.body)
     return OutboxEntry(
         seq=row.seq,
@@ -74,7 +74,7 @@ def _letter(row: Row[Any]) -> OutboxEntry:
 
 
 @dataclass(frozen=True)
-class History:
+class ChangeReport:
     """All that the ledger knows of one change in one pipeline; ``announced`` are the messages that say that no run
     answers it."""
 
@@ -90,7 +90,7 @@ class History:
     runs: tuple[tuple[Run, tuple[OutboxMessage, ...]], ...]
 
 
-def histories(ledger: Ledger, repo: str, rev: str) -> list[History]:
+def change_reports(ledger: Ledger, repo: str, rev: str) -> list[ChangeReport]:
     """What became of a commit, once per branch and pipeline, oldest first; empty when the ledger does not know it.
 
     ``repo`` may carry its namespace (rpms/bash), ``rev`` may be the beginning of a commit's hash.
@@ -102,7 +102,7 @@ def histories(ledger: Ledger, repo: str, rev: str) -> list[History]:
         query = query.where(key.contains(f"#{rev}", autoescape=True)).order_by(CHANGES.c.accepted_at)
         rows = [(row, Change.model_validate_json(row.change)) for row in connection.execute(query)]
     return [
-        _history(ledger, row, change)
+        _change_report(ledger, row, change)
         for row, change in rows
         if change.repo == name and change.rev.startswith(rev) and namespace in ("", change.namespace)
     ]
@@ -115,12 +115,12 @@ def run_of(ledger: Ledger, beginning: str) -> Run:
     """
     with ledger.transaction() as connection:
         query = sa.select(RUNS.c.run_id).where(RUNS.c.run_id.startswith(beginning, autoescape=True))
-        found = list(connection.scalars(query.order_by(RUNS.c.claimed_at.desc()).limit(20)))
-    if len(found) > 1:
+        run_ids = list(connection.scalars(query.order_by(RUNS.c.claimed_at.desc()).limit(20)))
+    if len(run_ids) > 1:
         raise ConfigurationError(
-            f"several runs begin with {beginning}", hint="say more of the ID", evidence="\n".join(found)
+            f"several runs begin with {beginning}", hint="give more of the ID", evidence="\n".join(run_ids)
         )
-    run = ledger.run(found[0]) if found else None
+    run = ledger.run(run_ids[0]) if run_ids else None
     if run is None:
         raise ConfigurationError(
             f"the ledger knows no run {beginning}", hint="`distgate why REPO REV` lists the runs of a commit"
@@ -133,8 +133,8 @@ def is_revision(text: str) -> bool:
     return re.fullmatch("[0-9a-f]{4,40}", text) is not None
 
 
-def _history(ledger: Ledger, row: Row[Any], change: Change) -> History:
-    return History(
+def _change_report(ledger: Ledger, row: Row[Any], change: Change) -> ChangeReport:
+    return ChangeReport(
         change=change,
         pipeline=row.pipeline,
         decision=row.decision,

@@ -1,4 +1,4 @@
-"""What the ledger knows, told to people and to programs: ``distgate why`` and ``distgate audit``."""
+"""Changes and the audit in lines for people and as JSON: ``distgate why`` and ``distgate audit``."""
 
 from __future__ import annotations
 
@@ -9,53 +9,53 @@ from typing import Any
 from distgate.bus.order import Said
 from distgate.ledger.runs import OutboxMessage, Run
 from distgate.operations.audit import Audit
-from distgate.operations.ledger_queries import History
+from distgate.operations.ledger_queries import ChangeReport
 
 
-def story_as_json(history: History) -> dict[str, Any]:
+def history_as_json(report: ChangeReport) -> dict[str, Any]:
     """One change in one pipeline as ``distgate why --json`` prints it; times are ISO 8601 in UTC."""
     return {
-        "change": history.change.model_dump(include={"namespace", "repo", "rev", "branch", "username"}),
-        "pipeline": history.pipeline,
-        "decision": history.decision,
-        "rule": history.rule,
-        "reason": history.reason,
-        "seen": history.seen,
-        "first_seen": moment(history.accepted_at),
-        "offered": moment(history.offered_at),
-        "messages": [_letter_as_json(letter) for letter in history.announced],
+        "change": report.change.model_dump(include={"namespace", "repo", "rev", "branch", "username"}),
+        "pipeline": report.pipeline,
+        "decision": report.decision,
+        "rule": report.rule,
+        "reason": report.reason,
+        "seen": report.seen,
+        "first_seen": moment(report.accepted_at),
+        "offered": moment(report.offered_at),
+        "messages": [_message_as_json(message) for message in report.announced],
         "runs": [
             {
                 "run_id": run.run_id,
                 "url": run.build_url,
-                "attempts": [_attempt_as_json(run, number, letters) for number in range(1, run.attempt + 1)],
+                "attempts": [_attempt_as_json(run, number, messages) for number in range(1, run.attempt + 1)],
             }
-            for run, letters in history.runs
+            for run, messages in report.runs
         ],
     }
 
 
-def format_history(history: History) -> str:
+def format_history(report: ChangeReport) -> str:
     """One change in lines for people."""
-    return "\n".join(_lines(history))
+    return "\n".join(_lines(report))
 
 
-def format_audit(audit: Audit, shown: int) -> Iterator[str]:
-    """The audit in lines for people, at most ``shown`` of each list."""
+def format_audit(audit: Audit, limit: int) -> Iterator[str]:
+    """The audit in lines for people, at most ``limit`` of each list."""
     yield "the books balance" if audit.balanced else f"the books do not balance: {len(audit.problems)} problems"
     for name, counts in (("triggers", audit.triggers), ("runs", audit.runs), ("messages", audit.messages)):
         yield f"{name + ':':<10}" + ", ".join(f"{key.replace('_', ' ')} {value:g}" for key, value in counts.items())
-    for letter in audit.queued[:shown]:
-        age = f"{audit.now - letter.created_at:.0f} s"
-        yield f"queued for {age}: {letter.topic} of {letter.build_id}" + (
-            f" ({letter.error})" if letter.error else ""
+    for message in audit.queued[:limit]:
+        age = f"{audit.now - message.created_at:.0f} s"
+        yield f"queued for {age}: {message.topic} of {message.build_id}" + (
+            f" ({message.error})" if message.error else ""
         )
-    for problem in audit.problems[:shown]:
+    for problem in audit.problems[:limit]:
         whose = "" if problem.pipeline == "allpackages" else f" ({problem.pipeline})"
         yield f"problem: {problem.about}{whose}: {problem.problem}"
-    for word, count in (("queued messages", len(audit.queued)), ("problems", len(audit.problems))):
-        if count > shown:
-            yield f"... and {count - shown} more {word}; --json has them all"
+    for name, count in (("queued messages", len(audit.queued)), ("problems", len(audit.problems))):
+        if count > limit:
+            yield f"... and {count - limit} more {name}; --json has them all"
 
 
 def moment(seconds: float | None) -> str | None:
@@ -63,55 +63,57 @@ def moment(seconds: float | None) -> str | None:
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
-def _attempt_as_json(run: Run, number: int, letters: tuple[OutboxMessage, ...]) -> dict[str, Any]:
-    own = _of_attempt(run, number, letters)
+def _attempt_as_json(run: Run, number: int, messages: tuple[OutboxMessage, ...]) -> dict[str, Any]:
+    of_attempt = _of_attempt(run, number, messages)
     return {
         "build_id": run.run_id if number == 1 else f"{run.run_id}.{number}",
-        "verdict": _verdict(own),
-        "messages": [_letter_as_json(letter) for letter in own],
+        "verdict": _verdict(of_attempt),
+        "messages": [_message_as_json(message) for message in of_attempt],
     }
 
 
-def _letter_as_json(letter: OutboxMessage) -> dict[str, Any]:
+def _message_as_json(message: OutboxMessage) -> dict[str, Any]:
     return {
-        "topic": letter.topic,
-        "status": letter.body["status"],
-        "message_id": letter.message_id,
-        "written": moment(letter.created_at),
-        "sent": moment(letter.sent_at),
-        "error": letter.error,
+        "topic": message.topic,
+        "status": message.body["status"],
+        "message_id": message.message_id,
+        "written": moment(message.created_at),
+        "sent": moment(message.sent_at),
+        "error": message.error,
     }
 
 
-def _lines(history: History) -> Iterator[str]:
-    change = history.change
-    yield f"{change.namespace}/{change.repo} {change.branch} {change.rev} by {change.username}, {history.pipeline}"
-    yield f"  {history.decision}: {history.reason} (rule {history.rule})"
-    yield f"  seen {_times(history.seen)}, first at {moment(history.accepted_at)}"
-    yield from (f"  {_letter_line(letter)}" for letter in history.announced)
-    if not history.runs and history.decision == "queued":
-        told = f"offered to Prefect at {moment(history.offered_at)}" if history.offered_at else "not offered yet"
-        yield f"  no run has claimed it so far; {told}"
-    for run, letters in history.runs:
+def _lines(report: ChangeReport) -> Iterator[str]:
+    change = report.change
+    yield f"{change.namespace}/{change.repo} {change.branch} {change.rev} by {change.username}, {report.pipeline}"
+    yield f"  {report.decision}: {report.reason} (rule {report.rule})"
+    yield f"  seen {_times(report.seen)}, first at {moment(report.accepted_at)}"
+    yield from (f"  {_message_line(message)}" for message in report.announced)
+    if not report.runs and report.decision == "queued":
+        offer = f"offered to Prefect at {moment(report.offered_at)}" if report.offered_at else "not offered yet"
+        yield f"  no run has claimed it so far; {offer}"
+    for run, messages in report.runs:
         for number in range(1, run.attempt + 1):
-            own = _of_attempt(run, number, letters)
+            of_attempt = _of_attempt(run, number, messages)
             yield f"  run {run.run_id}" + (f" attempt {number}" if run.attempt > 1 else "") + f": {run.build_url}"
-            yield f"    verdict: {_verdict(own) or 'none yet'}"
-            yield from (f"    {_letter_line(letter)}" for letter in own)
+            yield f"    verdict: {_verdict(of_attempt) or 'none yet'}"
+            yield from (f"    {_message_line(message)}" for message in of_attempt)
 
 
-def _letter_line(letter: OutboxMessage) -> str:
-    sent = f"sent {moment(letter.sent_at)}" if letter.sent_at else f"not sent yet ({letter.error or 'in the outbox'})"
-    return f"{Said(letter.topic, '').name:<34} {letter.body['status']:<9} {sent}"
+def _message_line(message: OutboxMessage) -> str:
+    sent = (
+        f"sent {moment(message.sent_at)}" if message.sent_at else f"not sent yet ({message.error or 'in the outbox'})"
+    )
+    return f"{Said(message.topic, '').name:<34} {message.body['status']:<9} {sent}"
 
 
-def _of_attempt(run: Run, number: int, letters: tuple[OutboxMessage, ...]) -> list[OutboxMessage]:
+def _of_attempt(run: Run, number: int, messages: tuple[OutboxMessage, ...]) -> list[OutboxMessage]:
     build_id = run.run_id if number == 1 else f"{run.run_id}.{number}"
-    return [letter for letter in letters if letter.body["build_id"] == build_id]
+    return [message for message in messages if message.body["build_id"] == build_id]
 
 
-def _verdict(letters: list[OutboxMessage]) -> str | None:
-    last = [letter.body["status"] for letter in letters if Said(letter.topic, "").last]
+def _verdict(messages: list[OutboxMessage]) -> str | None:
+    last = [message.body["status"] for message in messages if Said(message.topic, "").last]
     return last[-1] if last else None
 
 

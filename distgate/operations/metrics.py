@@ -58,14 +58,14 @@ class StageHistogram:
 
     def family(self) -> Metric:
         """The histogram as it is exposed."""
-        made = HistogramMetricFamily(
+        family = HistogramMetricFamily(
             "distgate_stage_duration_seconds",
             "Seconds from a stage's running to its complete message",
             labels=("pipeline", "stage"),
         )
         for key, counts in sorted(self._counts.items()):
-            made.add_metric(key, list(_cumulated(counts)), self._sums[key])
-        return made
+            family.add_metric(key, list(_cumulated(counts)), self._sums[key])
+        return family
 
 
 def _empty() -> list[int]:
@@ -80,10 +80,12 @@ def _cumulated(counts: Sequence[int]) -> Iterator[tuple[str, float]]:
 
 
 def about_build() -> Metric:
-    """Which distgate speaks."""
-    made = GaugeMetricFamily("distgate_build_info", "Version of distgate and of Python", labels=("version", "python"))
-    made.add_metric((metadata.version("distgate"), platform.python_version()), 1)
-    return made
+    """The versions of distgate and of Python."""
+    family = GaugeMetricFamily(
+        "distgate_build_info", "Version of distgate and of Python", labels=("version", "python")
+    )
+    family.add_metric((metadata.version("distgate"), platform.python_version()), 1)
+    return family
 
 
 def about_up(up: bool) -> Metric:
@@ -102,7 +104,7 @@ def about_ledger(seen: LedgerFigures, now: float) -> Iterator[Metric]:
     running = {(pipeline,): seen.running.get(pipeline, 0) for pipeline in PIPELINES}
     yield _gauge("distgate_runs_running", "Runs without a last message", ("pipeline",), running)
     yield _gauge("distgate_changes", "Changes that were decided about", ("pipeline", "decision"), seen.decided)
-    waiting = {(one,): seen.waiting.get(one, (0, now)) for one in PIPELINES}
+    waiting = {(pipeline,): seen.waiting.get(pipeline, (0, now)) for pipeline in PIPELINES}
     lengths = {key: count for key, (count, _) in waiting.items()}
     ages = {key: now - since for key, (_, since) in waiting.items()}
     yield _gauge("distgate_queue_length", "Accepted changes that no run has claimed", ("pipeline",), lengths)
@@ -113,33 +115,35 @@ def about_ledger(seen: LedgerFigures, now: float) -> Iterator[Metric]:
     oldest = now - seen.oldest_unsent if seen.oldest_unsent else 0.0
     yield _plain("distgate_outbox_oldest_age_seconds", "Age of the oldest of these", oldest)
     yield _plain("distgate_dead_letters", "Messages that were refused and not put back", seen.dead_letters)
-    said = "Runs of the last six hours that ended with the same error on our side"
-    yield _gauge("distgate_same_error_runs", said, ("blame", "error"), seen.same_errors)
+    text = "Runs of the last six hours that ended with the same error on our side"
+    yield _gauge("distgate_same_error_runs", text, ("blame", "error"), seen.same_errors)
 
 
 def about_reports(channels: Sequence[ChannelFigures], now: float) -> Iterator[Metric]:
-    """Those who are told of runs beside the bus."""
+    """The channels that runs are reported to."""
     by = ("channel",)
-    delivered = {(one.name,): one.delivered for one in channels}
+    delivered = {(channel.name,): channel.delivered for channel in channels}
     yield _counter("distgate_reports_delivered", "Reports that a channel took", by, delivered)
-    yield _gauge("distgate_reports_pending", "Reports that wait", by, {(one.name,): one.pending for one in channels})
-    yield _gauge("distgate_reports_refused", "Reports refused for good", by, {(c.name,): c.refused for c in channels})
-    ages = {(one.name,): now - one.oldest if one.oldest else 0.0 for one in channels}
+    pending = {(channel.name,): channel.pending for channel in channels}
+    yield _gauge("distgate_reports_pending", "Reports that wait", by, pending)
+    refused = {(channel.name,): channel.refused for channel in channels}
+    yield _gauge("distgate_reports_refused", "Reports refused for good", by, refused)
+    ages = {(channel.name,): now - channel.oldest if channel.oldest else 0.0 for channel in channels}
     yield _gauge("distgate_reports_oldest_age_seconds", "Age of the oldest report that waits", by, ages)
 
 
 def about_bases(bases: Sequence[BaseFigures], now: float) -> Iterator[Metric]:
     """The base images that runs are composed on, here."""
     by = ("branch", "image")
-    made = {(one.branch, one.image): now - one.created for one in bases}
-    yield _gauge("distgate_base_age_seconds", "Age of the base image that serves a branch", by, made)
-    looked = {(one.branch, one.image): now - one.confirmed for one in bases}
-    yield _gauge("distgate_base_confirmed_age_seconds", "Since it was last found to be up to date", by, looked)
+    ages = {(base.branch, base.image): now - base.created for base in bases}
+    yield _gauge("distgate_base_age_seconds", "Age of the base image that serves a branch", by, ages)
+    confirmed = {(base.branch, base.image): now - base.confirmed for base in bases}
+    yield _gauge("distgate_base_confirmed_age_seconds", "Since it was last found to be up to date", by, confirmed)
 
 
-def about_guests(running: int, held: int) -> Iterator[Metric]:
+def about_guests(running: int, reserved: int) -> Iterator[Metric]:
     """The guests of this host."""
-    counts = {("running",): running, ("held",): held}
+    counts = {("running",): running, ("held",): reserved}
     yield _gauge("distgate_guests", "Guests that run here: for a run, or held for people", ("state",), counts)
 
 
@@ -147,23 +151,23 @@ def about_slots(slots: Mapping[str, tuple[int, int]]) -> Iterator[Metric]:
     """The limits that runs wait for: how many slots each has, and how many are held."""
     by = ("limit",)
     yield _gauge("distgate_slots", "Slots of a limit", by, {(name,): all_ for name, (all_, _) in slots.items()})
-    taken = {(name,): held for name, (_, held) in slots.items()}
-    yield _gauge("distgate_slots_taken", "Slots of a limit that runs hold", by, taken)
+    in_use = {(name,): count for name, (_, count) in slots.items()}
+    yield _gauge("distgate_slots_taken", "Slots of a limit that runs hold", by, in_use)
 
 
-def _plain(name: str, said: str, value: float) -> Metric:
-    return GaugeMetricFamily(name, said, value=value)
+def _plain(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, text, value=value)
 
 
-def _gauge(name: str, said: str, labels: Sequence[str], values: Values) -> Metric:
-    made = GaugeMetricFamily(name, said, labels=labels)
+def _gauge(name: str, text: str, labels: Sequence[str], values: Values) -> Metric:
+    family = GaugeMetricFamily(name, text, labels=labels)
     for key, value in sorted(values.items()):
-        made.add_metric(key, value)
-    return made
+        family.add_metric(key, value)
+    return family
 
 
-def _counter(name: str, said: str, labels: Sequence[str], values: Values) -> Metric:
-    made = CounterMetricFamily(name, said, labels=labels)
+def _counter(name: str, text: str, labels: Sequence[str], values: Values) -> Metric:
+    family = CounterMetricFamily(name, text, labels=labels)
     for key, value in sorted(values.items()):
-        made.add_metric(key, value)
-    return made
+        family.add_metric(key, value)
+    return family

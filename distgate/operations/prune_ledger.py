@@ -1,4 +1,4 @@
-"""Forgetting what ended long ago: the ledger stays small, and an archive has the lines.
+"""Pruning what ended long ago: the ledger stays small, and an archive has the lines.
 
 A change goes with its runs and messages or not at all, and only when nothing about it can happen any more: it was
 answered, its runs have ended, and the broker has every message.
@@ -23,7 +23,7 @@ from distgate.changes.rules import SETTLING
 from distgate.ledger.ledger import Ledger
 from distgate.ledger.tables import CHANGES, OUTBOX, RUNS
 
-#: Changes that go in one transaction: whoever writes meanwhile waits for it.
+#: Changes that go in one transaction: other writers wait for it meanwhile.
 AT_ONCE = 200
 
 
@@ -65,25 +65,25 @@ def forget(
 
 @dataclass(frozen=True)
 class _Story:
-    """A change with all that hangs on it."""
+    """A change with its runs and messages."""
 
     change: Row[Any]
     runs: Sequence[Row[Any]]
-    letters: Sequence[Row[Any]]
+    messages: Sequence[Row[Any]]
 
     @property
     def counted(self) -> Forgotten:
-        return Forgotten(1, len(self.runs), len(self.letters))
+        return Forgotten(1, len(self.runs), len(self.messages))
 
     def as_json(self) -> str:
-        parts = {"runs": self.runs, "messages": self.letters}
-        known = {name: [dict(row._mapping) for row in rows] for name, rows in parts.items()}
-        return json.dumps({"change": dict(self.change._mapping), **known}, sort_keys=True)
+        parts = {"runs": self.runs, "messages": self.messages}
+        rows_by_part = {name: [dict(row._mapping) for row in rows] for name, rows in parts.items()}
+        return json.dumps({"change": dict(self.change._mapping), **rows_by_part}, sort_keys=True)
 
 
 def _expired(connection: Connection, before: float, after: tuple[str, str], most: int) -> list[tuple[str, str]]:
-    mine = sa.and_(RUNS.c.key == CHANGES.c.key, RUNS.c.pipeline == CHANGES.c.pipeline)
-    lives = sa.exists().where(mine, sa.or_(RUNS.c.ended_at.is_(None), RUNS.c.ended_at >= before))
+    of_change = sa.and_(RUNS.c.key == CHANGES.c.key, RUNS.c.pipeline == CHANGES.c.pipeline)
+    lives = sa.exists().where(of_change, sa.or_(RUNS.c.ended_at.is_(None), RUNS.c.ended_at >= before))
     answered = sa.or_(CHANGES.c.run_id.is_not(None), CHANGES.c.decision != "queued")
     query = (
         sa.select(CHANGES.c.key, CHANGES.c.pipeline)
@@ -97,26 +97,26 @@ def _expired(connection: Connection, before: float, after: tuple[str, str], most
 
 def _story(connection: Connection, of: tuple[str, str], before: float) -> _Story | None:
     """The change with its runs and messages; None when the broker does not have all of them yet."""
-    own = sa.and_(CHANGES.c.key == of[0], CHANGES.c.pipeline == of[1])
+    this_change = sa.and_(CHANGES.c.key == of[0], CHANGES.c.pipeline == of[1])
     # FOR UPDATE, which SQLite has no need of: a retry may be taking the change just now, and is seen below then.
-    change = connection.execute(sa.select(CHANGES).where(own).with_for_update()).one_or_none()
-    mine = sa.and_(RUNS.c.key == of[0], RUNS.c.pipeline == of[1])
-    runs = connection.execute(sa.select(RUNS).where(mine).with_for_update()).all()
+    change = connection.execute(sa.select(CHANGES).where(this_change).with_for_update()).one_or_none()
+    its_runs = sa.and_(RUNS.c.key == of[0], RUNS.c.pipeline == of[1])
+    runs = connection.execute(sa.select(RUNS).where(its_runs).with_for_update()).all()
     if change is None or any(run.ended_at is None or run.ended_at >= before for run in runs):
         return None
     senders = [trigger_id(change.key, change.pipeline), *(run.run_id for run in runs)]
-    letters = connection.execute(sa.select(OUTBOX).where(OUTBOX.c.run_id.in_(senders))).all()
-    return None if any(letter.sent_at is None for letter in letters) else _Story(change, runs, letters)
+    messages = connection.execute(sa.select(OUTBOX).where(OUTBOX.c.run_id.in_(senders))).all()
+    return None if any(message.sent_at is None for message in messages) else _Story(change, runs, messages)
 
 
 def _delete(connection: Connection, stories: Iterable[_Story]) -> None:
     for story in stories:
-        for letter in story.letters:
-            connection.execute(OUTBOX.delete().where(OUTBOX.c.seq == letter.seq))
+        for message in story.messages:
+            connection.execute(OUTBOX.delete().where(OUTBOX.c.seq == message.seq))
         for run in story.runs:
             connection.execute(RUNS.delete().where(RUNS.c.run_id == run.run_id))
-        own = sa.and_(CHANGES.c.key == story.change.key, CHANGES.c.pipeline == story.change.pipeline)
-        connection.execute(CHANGES.delete().where(own))
+        this_change = sa.and_(CHANGES.c.key == story.change.key, CHANGES.c.pipeline == story.change.pipeline)
+        connection.execute(CHANGES.delete().where(this_change))
 
 
 def _write(archive: Path, lines: Iterable[str]) -> None:

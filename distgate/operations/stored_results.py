@@ -1,6 +1,6 @@
-"""Which results of stages have had their time. Prefect stores them and forgets them; a run is resumed from them.
+"""Which results of stages have expired. Prefect stores them and never removes them; a run is resumed from them.
 
-The storage of Prefect's results, looked at as files: a directory, or any place that fsspec can reach.
+The storage of Prefect's results, read as files: a directory, or any place that fsspec can reach.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from distgate.runs.remote_files import RemoteFiles
 
 #: A stage's result is called by its run and its task, other results by 32 digits of Prefect's (tasks.run.stage).
 _OF_RUN = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})-.+")
-_OF_NOBODY = re.compile(r"[0-9a-f]{32}")
+_OF_NO_RUN = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True)
 class StoredResult:
-    """A result in the storage: its name, its bytes, and when it was written (epoch seconds; None: nobody knows)."""
+    """A result in the storage: its name, its bytes, and when it was written (epoch seconds; None: unknown)."""
 
     name: str
     size: int
@@ -34,7 +34,7 @@ class StoredResult:
 
 @dataclass(frozen=True)
 class ExpiredResults:
-    """Results that go together, and what is said of it."""
+    """Results that go together, and their line in the table."""
 
     names: tuple[str, ...]
     freed: Freed
@@ -47,29 +47,29 @@ def expired_results(ledger: Ledger, stored: Iterable[StoredResult], now: float, 
     that the ledger does not know goes by the age of each result.
     """
     by_run: dict[str, list[StoredResult]] = defaultdict(list)
-    for one in stored:
-        if found := _OF_RUN.fullmatch(one.name):
-            by_run[found[1]].append(one)
-        elif _OF_NOBODY.fullmatch(one.name):
-            by_run[""].append(one)
+    for result in stored:
+        if match := _OF_RUN.fullmatch(result.name):
+            by_run[match[1]].append(result)
+        elif _OF_NO_RUN.fullmatch(result.name):
+            by_run[""].append(result)
     ends = ends_of_runs(ledger, sorted(by_run))
-    gone: list[ExpiredResults] = []
+    expired: list[ExpiredResults] = []
     for run_id, results in sorted(by_run.items()):
         if run_id in ends:
             ended = ends[run_id]
             old = results if ended is not None and now - ended >= keep else []
             why = f"its run ended {(now - (ended or now)) / DAY:.0f} days ago"
         else:
-            old = [one for one in results if one.written is not None and now - one.written >= keep]
+            old = [result for result in results if result.written is not None and now - result.written >= keep]
             why = f"of no run in the ledger, and written {keep / DAY:g} days ago or before"
         if old:
-            gone.append(_together(run_id or "without a run", old, why))
-    return gone
+            expired.append(_together(run_id or "without a run", old, why))
+    return expired
 
 
 def _together(what: str, results: Sequence[StoredResult], why: str) -> ExpiredResults:
-    size = sum(one.size for one in results)
-    return ExpiredResults(tuple(one.name for one in results), Freed("lots of results", what, why, size))
+    size = sum(result.size for result in results)
+    return ExpiredResults(tuple(result.name for result in results), Freed("lots of results", what, why, size))
 
 
 #: How the file systems call the time of a file's last change.
@@ -89,18 +89,18 @@ class ResultStorage:
 
     def results(self) -> list[StoredResult]:
         """Every result that is there; none where nothing was ever stored."""
-        found = (one for one in self._files.listed() if one["type"] == "file")
-        return [StoredResult(PurePosixPath(one["name"]).name, int(one["size"] or 0), _time(one)) for one in found]
+        files = (file for file in self._files.listed() if file["type"] == "file")
+        return [StoredResult(PurePosixPath(file["name"]).name, int(file["size"] or 0), _time(file)) for file in files]
 
     def remove(self, names: Iterable[str]) -> None:
-        """Remove results; those that somebody else has removed are no error."""
+        """Remove results; those that are gone already are no error."""
         for name in names:
             self._files.remove(name)
 
 
-def _time(known: Mapping[str, Any]) -> float | None:
+def _time(file: Mapping[str, Any]) -> float | None:
     for name in _TIMES:
-        when = known.get(name)
+        when = file.get(name)
         if isinstance(when, datetime):
             return when.timestamp()
         if isinstance(when, int | float):

@@ -13,7 +13,7 @@ from blocks import GuestMachine, ImageStore, OSTreeRepo
 from distgate.errors import ConfigurationError
 from distgate.guests.libvirt_connection import reap
 from distgate.ledger.run_ends import holder_has_ended
-from distgate.operations.clean_up import DAY, Freed, expired_copies, expired_rooms, remove_rooms
+from distgate.operations.clean_up import DAY, Freed, expired_copies, expired_runs, remove_runs
 from distgate.operations.prune_ledger import forget
 from distgate.operations.stored_results import ResultStorage, expired_results
 from distgate.settings import settings
@@ -28,9 +28,9 @@ ARCHIVE = "ledger-archive"
 def remove_artifacts(dry_run: bool) -> list[Freed]:
     """Remove the artifacts of runs that ended DISTGATE_KEEP_DAYS ago."""
     directory = artifacts_dir()
-    expired = expired_rooms(open_ledger(), directory, time.time(), settings().keep_days * DAY)
+    expired = expired_runs(open_ledger(), directory, time.time(), settings().keep_days * DAY)
     if not dry_run:
-        remove_rooms(directory, expired)
+        remove_runs(directory, expired)
     return expired
 
 

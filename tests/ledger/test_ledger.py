@@ -13,7 +13,7 @@ from distgate.changes.triage import Decision
 from distgate.ledger.history import LedgerHistory
 from distgate.ledger.ledger import Ledger
 from distgate.ledger.runs import RunFacts
-from distgate.operations.ledger_queries import histories
+from distgate.operations.ledger_queries import change_reports
 from distgate.pipelines import PIPELINES, STAGES, Pipeline
 from distgate.settings import Settings
 
@@ -177,7 +177,7 @@ def test_one_commit_may_have_a_run_of_each_pipeline_and_neither_holds_it_for_the
         assert ledger.claim(CHANGE, "late", URL, pipeline=pipeline) is None
         assert [run.run_id for run in ledger.runs_of(CHANGE.key, pipeline)] == [f"run-{pipeline}"]
         assert ledger.run(f"run-{pipeline}") == runs[pipeline]
-    assert [one.pipeline for one in histories(ledger, "dos2unix", "abab")] == list(PIPELINES)
+    assert [one.pipeline for one in change_reports(ledger, "dos2unix", "abab")] == list(PIPELINES)
     assert sorted(run.pipeline for run in ledger.without_heartbeat(-1)) == sorted(PIPELINES)
 
 

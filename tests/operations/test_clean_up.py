@@ -18,7 +18,7 @@ from distgate.changes.triage import Decision
 from distgate.ledger.ledger import Ledger
 from distgate.ledger.tables import CHANGES, OUTBOX, RUNS
 from distgate.operations.audit import audit
-from distgate.operations.clean_up import DAY, Freed, expired_copies, expired_rooms, freed_sentence, remove_rooms
+from distgate.operations.clean_up import DAY, Freed, expired_copies, expired_runs, freed_sentence, remove_runs
 from distgate.operations.ledger_queries import ledger_snapshot
 from distgate.operations.prune_ledger import Forgotten, forget
 from distgate.settings import Settings
@@ -132,18 +132,18 @@ def test_directories_of_runs_go_by_the_end_of_their_run_and_others_stay(kept: Le
         os.utime(artifacts / name, (NOW - 90 * DAY, NOW - 90 * DAY))
     (artifacts / str(uuid.uuid4())).symlink_to("/")
 
-    found = expired_rooms(kept.ledger, artifacts, NOW, 30 * DAY)
+    found = expired_runs(kept.ledger, artifacts, NOW, 30 * DAY)
     assert {one.what for one in found} == {old, stray}
     assert all(one.size >= 50_000 for one in found)
     assert {one.why for one in found} == {
         "its run ended 40 days ago",
         "no run in the ledger, last changed 90 days ago",
     }
-    remove_rooms(artifacts, found)
+    remove_runs(artifacts, found)
     assert not (artifacts / old).exists()
     assert (artifacts / running / "build" / "big").exists()
-    assert expired_rooms(kept.ledger, artifacts, NOW, 30 * DAY) == []
-    assert expired_rooms(kept.ledger, tmp_path / "nowhere", NOW, 0) == []
+    assert expired_runs(kept.ledger, artifacts, NOW, 30 * DAY) == []
+    assert expired_runs(kept.ledger, tmp_path / "nowhere", NOW, 0) == []
 
 
 def test_copies_of_runs_that_the_ledger_does_not_know_are_somebody_elses(kept: LedgerSnapshot) -> None:

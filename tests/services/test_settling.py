@@ -15,7 +15,7 @@ from distgate.changes.change import Change
 from distgate.errors import InfrastructureError
 from distgate.ledger.ledger import Ledger
 from distgate.ledger.tables import CHANGES
-from distgate.operations.ledger_queries import histories
+from distgate.operations.ledger_queries import change_reports
 from distgate.prefect_api import PrefectApi
 from distgate.settings import Settings
 from distgate.waiting import wait_for
@@ -250,7 +250,7 @@ def test_a_message_that_is_tried_again_until_prefect_answers_is_one_message(door
     for _ in range(3):
         with pytest.raises(InfrastructureError):
             door.intake.handle(message)
-    (known,) = histories(door.ledger, door.repo, rev)
+    (known,) = change_reports(door.ledger, door.repo, rev)
     assert known.seen == 1
 
 

@@ -17,7 +17,7 @@ from distgate.changes.change import MalformedMessage
 from distgate.errors import InfrastructureError
 from distgate.ledger.ledger import Ledger
 from distgate.ledger.rejections import rejections
-from distgate.operations.ledger_queries import histories
+from distgate.operations.ledger_queries import change_reports
 from distgate.prefect_api import PrefectApi
 from distgate.settings import Settings
 from distgate.waiting import wait_for
@@ -65,7 +65,7 @@ def labels_of(site: FaultSite, rev: str, expected: int) -> list[str]:
 
 def decisions(ledger: Ledger, body: dict[str, Any]) -> dict[str, tuple[str, str, int]]:
     """Decision, rule and count of messages of each pipeline."""
-    found = histories(ledger, body["commit"]["repo"], rev_of(body))
+    found = change_reports(ledger, body["commit"]["repo"], rev_of(body))
     return {one.pipeline: (one.decision, one.rule, one.seen) for one in found}
 
 
