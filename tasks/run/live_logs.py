@@ -1,4 +1,4 @@
-"""What guests and suites say while a stage works, on the run's page: one artifact, brought up to date every few
+"""The progress of a stage and the end of its log, on the run's page: one artifact, brought up to date every few
 seconds by a thread beside the work."""
 
 from __future__ import annotations
@@ -6,7 +6,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterable
-from contextvars import copy_context
 from pathlib import Path
 from threading import Event, Thread
 
@@ -19,10 +18,9 @@ from tasks.run.live_text import LiveText
 
 
 class LiveLogs:
-    """Shows, for as long as its ``with`` block lasts, the last lines that the work said about itself, and the end of
-    the log below ``directory`` that grows. Called with a line it logs that, too. Nothing is shown of work that ends
-    before the first look, and no request is made for it. When the block ends the lines stay, or the log if there are
-    none."""
+    """Shows, for as long as its ``with`` block lasts, the last lines of progress, and the end of the log below
+    ``directory`` that grows. Called with a line it logs that, too. Nothing is shown of work that is done before the
+    first update, and no request is made for it. When the block ends the lines stay, or the log if there are none."""
 
     SHOWN = 40
     EVERY = 3.0
@@ -33,13 +31,12 @@ class LiveLogs:
         self._title = job.change.title
         self._log = get_run_logger()  # here: work that goes on in threads of its own has no context to ask for it
         self._text = LiveText(key, description)
-        self._room = directory
+        self._directory = directory
         self._lines: deque[str] = deque(maxlen=self.SHOWN)
         self._shown = ""
         self._began = time.monotonic()
         self._over = Event()
-        # It knows the task by what it copies of its context.
-        self._thread = Thread(target=copy_context().run, args=(self._watch,), name=f"live {key}", daemon=True)
+        self._thread = Thread(target=self._watch, name=f"live {key}", daemon=True)
 
     def __call__(self, line: str) -> None:
         """Take one more line, for the log and the page."""
@@ -64,17 +61,16 @@ class LiveLogs:
     def _watch(self) -> None:
         if self._over.wait(self.EVERY):
             return
-        # A client of our own: the one of the task counts who uses it, without a lock, and closes when it miscounts.
-        SyncClientContext.__var__.set(None)  # type: ignore[arg-type]  # there is no other way to leave one
+        # A client of this thread: the one of the task counts its users without a lock, and closes when it miscounts.
         with SyncClientContext():
-            self._look()
+            self._update()
             while not self._over.wait(self.EVERY):
-                self._look()
+                self._update()
 
-    def _look(self) -> None:
-        log, lasts = newest_log(self._room), f"... at work for {time.monotonic() - self._began:.0f} s"
-        text = tail_text(log, self._room) if log else ""
-        self._show("\n\n".join(part for part in ("\n".join([*self._lines, lasts]), text) if part))
+    def _update(self) -> None:
+        log, lasts = newest_log(self._directory), f"... at work for {time.monotonic() - self._began:.0f} s"
+        tail = tail_text(log, self._directory) if log else ""
+        self._show("\n\n".join(part for part in ("\n".join([*self._lines, lasts]), tail) if part))
 
     def _show(self, text: str) -> None:
         if text and text != self._shown:

@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from uuid import UUID
 
 import httpx
-from prefect import get_client, get_run_logger
-from prefect.artifacts import create_markdown_artifact
-from prefect.client.schemas.actions import ArtifactUpdate
+from prefect import get_client, get_run_logger, runtime
+from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 from prefect.exceptions import PrefectException
 
 from distgate.steps import Step, share_lines
@@ -18,32 +17,37 @@ from distgate.text import fenced
 
 
 class LiveText:
-    """A markdown artifact of the current task run, made when something is first shown."""
+    """A markdown artifact of the current task run, made when something is first shown. Any thread may show."""
 
     def __init__(self, key: str, description: str) -> None:
-        self._key = key
-        self._description = description
+        # Read here: a thread beside the task has no context to read them from.
+        self._log = get_run_logger()
+        self._artifact = ArtifactCreate(
+            type="markdown",
+            key=key,
+            description=description,
+            flow_run_id=UUID(runtime.flow_run.id),
+            task_run_id=UUID(runtime.task_run.id),
+        )
         self._id: UUID | None = None
 
     def show(self, text: str) -> None:
-        """Replace what the page shows; a server that is away costs the view, never the work."""
+        """Replace what the page shows; a server that cannot be reached costs the view, never the work."""
         try:
             self._show(fenced(text))
         except (httpx.HTTPError, PrefectException) as error:
-            get_run_logger().warning("the page's %s could not be updated: %s", self._key, error)
+            self._log.warning("the page's %s could not be updated: %s", self._artifact.key, error)
 
     def _show(self, markdown: str) -> None:
-        if self._id is None:
-            artifact_id = create_markdown_artifact(markdown, key=self._key, description=self._description)
-            assert isinstance(artifact_id, UUID)  # noqa: S101 - never a coroutine: tasks are synchronous
-            self._id = artifact_id
-            return
         with get_client(sync_client=True) as client:
-            client.update_artifact(self._id, ArtifactUpdate(data=markdown))
+            if self._id is None:
+                self._id = client.create_artifact(self._artifact.model_copy(update={"data": markdown})).id
+            else:
+                client.update_artifact(self._id, ArtifactUpdate(data=markdown))
 
 
 class LiveLines:
-    """The last lines that a piece of work says about itself; called with each. A stage is not slowed down by it:
+    """The last lines of progress of a piece of work; called with each. A stage is not slowed down by it:
     the page is brought up to date once a second at most. At the end of a ``with`` block that failed it shows the
     last of them."""
 
