@@ -1,4 +1,4 @@
-"""The exception tree: the class of an error says who is to blame, its hint says what to do next.
+"""The exception tree: the class of an error is who is to blame, its hint is what to do next.
 
 Only infrastructure is ever retried. A test bed that broke is not a failed test, and a package that
 does not build is not our breakage: the class decides which message the packager reads.
@@ -18,7 +18,7 @@ BLAMED: Mapping[Blame, str] = {
     "tests": "the package's own tests, which cannot be read or run as they are written; its maintainer looks",
     "infrastructure": "our machines or a service, not the package; the operators of this CI look",
     "configuration": "a setting of this CI or a parameter of the run, not the package; its operators look",
-    "cancelled": "nobody: the run was ended from outside before it could tell",
+    "cancelled": "nobody's fault: the run was ended from outside before it had a result",
     "bug": "this CI, not the package: it met a bug of its own, whose traceback is in the run's log",
 }
 

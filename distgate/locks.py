@@ -17,9 +17,9 @@ from typing import IO
 from distgate.errors import InfrastructureError
 from distgate.waiting import Deadline, wait_for
 
-#: What a lease is a shared lock on, and where its holders' lines are, in the directory of what is leased.
+#: What a lease is a shared lock on, and where its owners' lines are, in the directory of what is leased.
 GUARD = "lease"
-HOLDERS = "leases"
+OWNERS = "leases"
 
 
 class Gone(InfrastructureError):
@@ -83,21 +83,21 @@ def exclusive(
 ) -> Iterator[bool]:
     """Hold ``lock`` for the block, which gets whether another owner had to be waited for.
 
-    ``waiting_for`` gets each owner that stands in the way. Raises TimedOut, whose text names ``condition``,
+    ``waiting_for`` gets each owner that is waited for. Raises TimedOut, whose text names ``condition``,
     after ``patience`` seconds.
     """
-    in_the_way: list[LockOwner | None] = []
+    waited_for: list[LockOwner | None] = []
 
     def attempt() -> IO[str] | None:
         stream = try_lock(lock, name)
-        if stream is None and (owner := owner_of(lock)) not in in_the_way:
-            in_the_way.append(owner)
+        if stream is None and (owner := owner_of(lock)) not in waited_for:
+            waited_for.append(owner)
             waiting_for(owner)
         return stream
 
     stream = wait_for(condition, attempt, Deadline(patience), evidence=lambda: f"held by {owner_of(lock)}")
     try:
-        yield bool(in_the_way)
+        yield bool(waited_for)
     finally:
         _release(stream)
 
@@ -108,19 +108,19 @@ def lease(directory: Path, name: str) -> Iterator[None]:
 
     Raises Gone when it was removed before.
     """
-    with in_use(directory / GUARD, directory), _line(directory / HOLDERS, LockOwner.of_this_process(name)):
+    with in_use(directory / GUARD, directory), _line(directory / OWNERS, LockOwner.of_this_process(name)):
         yield
 
 
 def leases(directory: Path) -> tuple[LockOwner, ...]:
     """Who leases ``directory``, the longest one first; lines of the dead are left out."""
-    owners = (_living(line) for line in (directory / HOLDERS).glob("*.json"))
+    owners = (_living(line) for line in (directory / OWNERS).glob("*.json"))
     return tuple(sorted((owner for owner in owners if owner), key=lambda owner: owner.since))
 
 
 @contextmanager
 def unleased(directory: Path) -> Iterator[bool]:
-    """Tells the block whether ``directory`` has no lease; no other process gets one until the block ends."""
+    """Yields whether ``directory`` has no lease; no other process gets one until the block ends."""
     with unused(directory / GUARD) as free:
         yield free
 
@@ -145,7 +145,7 @@ def in_use(file: Path, leased: Path | None = None) -> Iterator[None]:
 
 @contextmanager
 def unused(file: Path) -> Iterator[bool]:
-    """Tells the block whether ``file`` is not in use; it cannot come into use until the block ends."""
+    """Yields whether ``file`` is not in use; it cannot come into use until the block ends."""
     try:
         stream = file.open("rb")
     except OSError:  # it never was there: nothing could use it
@@ -158,10 +158,10 @@ def unused(file: Path) -> Iterator[bool]:
 
 
 @contextmanager
-def _line(holders: Path, owner: LockOwner) -> Iterator[None]:
-    holders.mkdir(exist_ok=True)
-    _sweep(holders)
-    line = holders / f"{owner.pid}-{uuid.uuid4().hex[:12]}.json"
+def _line(owners: Path, owner: LockOwner) -> Iterator[None]:
+    owners.mkdir(exist_ok=True)
+    _sweep(owners)
+    line = owners / f"{owner.pid}-{uuid.uuid4().hex[:12]}.json"
     writing = line.with_suffix(".new")
     with writing.open("w") as stream:
         # Locked before it has its name: a line that can be locked is always one of the dead.
@@ -174,8 +174,8 @@ def _line(holders: Path, owner: LockOwner) -> Iterator[None]:
             line.unlink(missing_ok=True)
 
 
-def _sweep(holders: Path) -> None:
-    for line in holders.glob("*.json"):
+def _sweep(owners: Path) -> None:
+    for line in owners.glob("*.json"):
         if not _is_held(line):
             line.unlink(missing_ok=True)
 

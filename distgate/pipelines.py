@@ -1,4 +1,4 @@
-"""The stage table: all that is told of a stage, one row each, in the order in which a pipeline has them.
+"""The stage table: all that is known of a stage, one row each, in the order in which a pipeline has them.
 
 Topics, fields and early values are those of messages/CONTRACT.md of the project's documents; ``render`` in
 distgate.bus.render turns a row and the facts of a run into a body. Nothing else knows a topic. To add a stage: a row
@@ -90,7 +90,7 @@ class Stage:
     """Whether a run that passed must have gone through it; others are left out with a reason of their own."""
 
     def fields_of(self, state: str) -> tuple[str, ...]:
-        """The fields beyond the base of a message that says ``state``."""
+        """The fields beyond the base of a message whose status is ``state``."""
         return () if state in self.bare else self.fields
 
     @property

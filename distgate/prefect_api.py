@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 #: One request; a busy server on SQLite may well take seconds.
 ANSWER_SECONDS = 30.0
-#: Prefect accepts more than 1.5 MB with "204 No Content" and then drops it without a word.
+#: Prefect accepts more than 1.5 MB with "204 No Content" and then drops it silently.
 LARGEST_EVENT = 1_000_000
 #: Prefect evaluates a mapping with this key wherever it meets one: templates, secrets of the workspace, anything.
 EVALUATED = "__prefect_kind"
@@ -54,27 +54,27 @@ class FlowRun:
 
     @property
     def finished(self) -> bool:
-        """Whether the state is final: the run will do nothing more unless somebody retries it."""
+        """Whether the state is final: the run will do nothing more unless it is retried."""
         return self.state_type in ("COMPLETED", "FAILED", "CANCELLED", "CRASHED")
 
 
 @dataclass(frozen=True)
 class Limit:
-    """A global concurrency limit: how many slots it has, and how many are held."""
+    """A global concurrency limit: how many slots it has, and how many are used."""
 
     name: str
     slots: int
-    taken: int
+    used: int
 
 
 class PrefectApi:
     """A client of the server at ``url`` (ending in /api); a context manager, safe to use from several threads.
 
     ``authorization`` is the HTTP header that lets us in: by default, as for Prefect's own client, what
-    PREFECT_API_AUTH_STRING or PREFECT_API_KEY says.
+    PREFECT_API_AUTH_STRING or PREFECT_API_KEY holds.
 
-    A server that is away, restarts or is busy (5xx, 429) is asked again for ``patience`` seconds; after that every
-    call raises InfrastructureError. What the server refuses raises ConfigurationError with its words.
+    A server that cannot be reached, restarts or is busy (5xx, 429) is asked again for ``patience`` seconds; after
+    that every call raises InfrastructureError. What the server refuses raises ConfigurationError with its answer.
     """
 
     def __init__(self, url: str, *, patience: float = 60.0, authorization: str | None = None) -> None:
@@ -166,7 +166,7 @@ class PrefectApi:
         return [str(queue["name"]) for queue in _content(answer)]
 
     def describe_queue(self, pool: str, queue: str, description: str) -> None:
-        """Give a queue of a work pool these words, which people see beside it; it is made unless it is there."""
+        """Set the description of a work pool's queue, which the UI shows; the queue is made unless it is there."""
         if queue not in self.queues(pool):
             wish = {"name": queue, "description": description}
             self._call("POST", f"/work_pools/{quote(pool)}/queues", json=wish)
@@ -240,11 +240,11 @@ class PrefectApi:
         return self._pages(wish, limit)
 
     def crash(self, run_id: str, message: str) -> None:
-        """Say that a run has died unseen: it ends as Crashed, frees its slot, and can be retried."""
+        """End a run whose process has died as Crashed: it frees its slot, and can be retried."""
         self._force(run_id, {"type": "CRASHED", "name": "Crashed", "message": message})
 
     def cancelled(self, run_id: str, message: str) -> None:
-        """Say that a cancellation that nobody carries out any more is done: the run frees its slot."""
+        """End a run as Cancelled whose cancellation no worker carries out any more: it frees its slot."""
         self._force(run_id, {"type": "CANCELLED", "name": "Cancelled", "message": message})
 
     def _force(self, run_id: str, state: Mapping[str, str]) -> None:
@@ -280,7 +280,7 @@ class PrefectApi:
         except httpx.HTTPError as error:
             raise InfrastructureError(
                 f"the Prefect server at {self.url} does not answer: {error!r}",
-                hint="PREFECT_API_URL says where it is",
+                hint="PREFECT_API_URL has to be its address",
             ) from error
         if answer.is_success:
             return answer
@@ -288,7 +288,7 @@ class PrefectApi:
         if answer.status_code >= 500 or answer.status_code in (408, 429):
             raise InfrastructureError(sentence, evidence=answer.text[:2000])
         if answer.status_code in (401, 403):
-            hint = "PREFECT_API_AUTH_STRING or PREFECT_API_KEY is what the server wants to see"
+            hint = "PREFECT_API_AUTH_STRING or PREFECT_API_KEY is what the server asks for"
         kind = NotFound if answer.status_code == 404 else ConfigurationError
         raise kind(f"{sentence}: {answer.text[:200]}", hint=hint, evidence=answer.text[:2000])
 

@@ -75,7 +75,7 @@ def run(
 
     ``env`` is added to the few names of PASSED_ON; ``log_to`` appends the output to a file instead of keeping
     it in memory (``output`` is then that file's tail); ``error`` is the class to raise for a status outside
-    ``allowed`` (ProcessFailed unless given); the child inherits ``pass_fds``. Of what a stranger says, the first
+    ``allowed`` (ProcessFailed unless given); the child inherits ``pass_fds``. Of a stranger's program, the first
     ``most`` bytes of either output are kept. Raises ProcessTimedOut after ``timeout`` seconds, and
     ConfigurationError when the program does not exist.
     """

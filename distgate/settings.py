@@ -18,7 +18,7 @@ from distgate.text import written_size
 
 
 class Settings(BaseSettings):
-    """What a process of distgate may be told from outside; secrets of remote services live in Prefect blocks."""
+    """What can be configured of a process of distgate; secrets of remote services live in Prefect blocks."""
 
     model_config = SettingsConfigDict(env_prefix="DISTGATE_", extra="ignore", frozen=True)
 
@@ -26,7 +26,7 @@ class Settings(BaseSettings):
     stand_ins: tuple[str, ...] = Field(
         (),
         description="Modules whose classes may stand in for blocks (the field stand_in); by default a block that "
-        "names one is refused, for whoever may write blocks would choose what is run here",
+        "names one is refused, since users who may write blocks would choose what is run here",
     )
     ledger_url: str = Field(
         "sqlite:///distgate-ledger.db", description="SQLAlchemy URL of the ledger; PostgreSQL beyond one host"

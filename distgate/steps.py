@@ -20,7 +20,7 @@ class Step:
 
 
 class Steps:
-    """Times steps one after another and tells ``progress`` of each as it begins and ends."""
+    """Times steps one after another and calls ``progress`` for each as it begins and ends."""
 
     def __init__(self, progress: Progress = lambda _line: None) -> None:
         self._progress = progress

@@ -15,11 +15,11 @@ _MERGED_KEYS = 100_000  # of one document, in all
 _TOTAL = 4 << 20
 _LONGEST_NUMBER = 100  # characters
 #: What PyYAML lets through: nested too deeply, dates such as 2024-99-99, `!!bool perhaps`, `!!int ""`.
-_ODD = (RecursionError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
+_REFUSALS = (RecursionError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
 
 
 class Unreadable(Exception):
-    """A file that is no YAML; the text says where and why."""
+    """A file that is no YAML; the text names line, column and problem."""
 
 
 class _Tolerant(yaml.SafeLoader):
@@ -72,26 +72,26 @@ _Tolerant.add_constructor("tag:yaml.org,2002:float", _Tolerant.construct_yaml_fl
 
 @dataclass
 class Documents:
-    """The documents of one checkout, read up to ``left`` bytes in all: a thousand files must not take a day."""
+    """The documents of one checkout, read up to ``bytes_left`` bytes in all: a thousand files must not take a day."""
 
-    left: int = _TOTAL
-    _known: dict[Path, Any] = field(default_factory=dict[Path, Any])
+    bytes_left: int = _TOTAL
+    _documents: dict[Path, Any] = field(default_factory=dict[Path, Any])
 
     def read(self, path: Path) -> Any:
         """As read_yaml, once for each path; what goes beyond the size in all is Unreadable, too."""
-        if path not in self._known:
-            self._known[path] = self._read(path)
-        return self._known[path]
+        if path not in self._documents:
+            self._documents[path] = self._read(path)
+        return self._documents[path]
 
     def _read(self, path: Path) -> Any:
         try:
             size = path.stat().st_size
         except OSError as error:
             raise Unreadable(f"cannot be read: {error.strerror}") from error
-        if min(size, _LIMIT) > self.left:
+        if min(size, _LIMIT) > self.bytes_left:
             raise Unreadable(f"is not read: with the files before it, it has more than {_TOTAL} bytes")
         if size <= _LIMIT:
-            self.left -= size
+            self.bytes_left -= size
         return read_yaml(path)
 
 
@@ -113,14 +113,14 @@ def read_yaml(path: Path, *, limit: int = _LIMIT) -> Any:
         return loader.get_single_data()
     except yaml.YAMLError as error:
         raise Unreadable(_explain(error)) from error
-    except _ODD as error:
+    except _REFUSALS as error:
         raise Unreadable(f"is no YAML: {error}") from error
     finally:
         if loader is not None:
             loader.dispose()
 
 
-def _explain(broken: yaml.YAMLError) -> str:
-    mark = getattr(broken, "problem_mark", None)
+def _explain(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
     where = f"line {mark.line + 1} column {mark.column + 1}: " if mark else ""
-    return f"{where}{getattr(broken, 'problem', None) or getattr(broken, 'reason', None) or 'is no YAML'}"
+    return f"{where}{getattr(error, 'problem', None) or getattr(error, 'reason', None) or 'is no YAML'}"

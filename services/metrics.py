@@ -96,7 +96,7 @@ class LedgerCollector(Collector):
     def _of_slots(self) -> list[Metric]:
         with PrefectApi(self._settings.prefect_api_url, patience=0) as prefect:
             slots = {
-                limit.name: (limit.slots, limit.taken) for limit in prefect.limits() if limit.name.startswith(LIMITS)
+                limit.name: (limit.slots, limit.used) for limit in prefect.limits() if limit.name.startswith(LIMITS)
             }
         return list(about_slots(slots))
 

@@ -35,7 +35,7 @@ from distgate.waiting import wait_for
 
 log = logging.getLogger(__name__)
 
-#: Seconds between a monitor's looks at its deadline, its guest and its orders.
+#: Seconds between a monitor's looks at its deadline, its guest, its owner and its control directory.
 LOOK = 0.5
 #: Seconds that a monitor may take to end its guest before it is killed, and its watchdog ends the guest.
 END_SECONDS = 30.0
@@ -220,7 +220,7 @@ def _end(monitor: subprocess.Popen[bytes]) -> None:
 
 
 def monitor_guest(control: Path) -> None:
-    """The life of a monitor; ``control`` holds its orders and its answer, and is removed at the end."""
+    """Run a monitor's whole life; ``control`` holds its specification and its answer, and is removed at the end."""
     spec = read_record(control / _SPEC, MonitorSpec)
     signal.signal(signal.SIGTERM, _leave)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

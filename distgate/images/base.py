@@ -59,7 +59,7 @@ class ComposedImage:
     """A bootable qcow2 with the packages under test; ``installed`` was read back from the image's RPM database.
 
     ``base`` is the identity of the base image, whose file ``backing`` the overlay needs (None: standalone).
-    ``size`` is the qcow2's own size in bytes. ``way`` is how it was made ``reason`` why in that way; ``driver`` is
+    ``size`` is the qcow2's own size in bytes. ``way`` is how it was made, ``reason`` why so; ``driver`` is
     what did it (loop, rootless, guestfs, imagefactory). ``kickstart_hash`` is the SHA-256 of the flattened kickstart.
     """
 
@@ -92,6 +92,6 @@ class ImageComposer(Protocol):
     ) -> ComposedImage:
         """Install exactly ``packages`` from ``repository`` (a directory with repodata) offline.
 
-        ``into`` is the qcow2 to write. Raises PackageError with the solver's or the scriptlet's words when the
+        ``into`` is the qcow2 to write. Raises PackageError with the solver's or the scriptlet's output when the
         packages cannot be installed, InfrastructureError for everything else; leaves no mount either way.
         """

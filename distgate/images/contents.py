@@ -9,7 +9,7 @@ from pathlib import Path
 from distgate.errors import ConfigurationError, InfrastructureError
 from distgate.files import unfinished
 from distgate.images.base import Forced
-from distgate.mounts.choice import Wanted, choose_driver
+from distgate.mounts.choice import DriverChoice, choose_driver
 from distgate.process import run
 from distgate.rpm.nevra import Nevra, RpmFile
 from distgate.rpm.transaction import Transaction, perform
@@ -18,7 +18,7 @@ from distgate.rpm.transaction import Transaction, perform
 def installed_in(
     image: Path,
     root_offset: int,
-    driver: Wanted = "auto",
+    driver: DriverChoice = "auto",
     scratch: Path | None = None,
     timeout: float = 300.0,
     appliance_kernel: Path | None = None,
@@ -69,7 +69,7 @@ def forced(requested: Iterable[Nevra], before: Sequence[Nevra]) -> tuple[Forced,
 
 
 def obsolete_one_another(rpms: Sequence[RpmFile]) -> bool:
-    """Whether a package names another of ``rpms`` as obsolete: dnf would then drop that one without a word."""
+    """Whether a package names another of ``rpms`` as obsolete: dnf would then drop that one silently."""
     if len(rpms) < 2:
         return False
     query = run(

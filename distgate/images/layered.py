@@ -10,13 +10,13 @@ from distgate.errors import InfrastructureError, PackageError
 from distgate.files import UnfinishedImage, unfinished
 from distgate.images.base import BaseImage, ComposedImage, Omission
 from distgate.images.contents import forced, lay_over, obsolete_one_another
-from distgate.mounts.choice import Wanted, choose_driver
+from distgate.mounts.choice import DriverChoice, choose_driver
 from distgate.rpm.nevra import Nevra, read_rpms
 from distgate.rpm.transaction import Outcome, RepositorySource, Transaction, perform
 from distgate.settings import settings
 from distgate.steps import Progress, Steps
 
-#: The name of the repository under test in dnf's words; it wins over the base's own repositories.
+#: The name of the repository under test in dnf's output; it wins over the base's own repositories.
 UNDER_TEST = "under-test"
 
 
@@ -31,7 +31,7 @@ class OfflineInstaller:
 
     timeout: float = 600.0
     release: str = "12"
-    driver: Wanted = "auto"
+    driver: DriverChoice = "auto"
     appliance_kernel: Path | None = None
     appliance_cache: Path | None = None
 
@@ -111,7 +111,7 @@ class OfflineInstaller:
 
 
 def exactly(package: Nevra) -> str:
-    """The words that make dnf choose this package and no other version: the epoch is always there."""
+    """The argument that makes dnf choose this package and no other version: the epoch is always there."""
     return f"{package.name}-{package.epoch}:{package.version}-{package.release}.{package.arch}"
 
 

@@ -1,7 +1,7 @@
-"""Which way an image is made: ``layered`` puts the packages on a base, ``full`` runs the installer.
+"""How an image is made: ``layered`` puts the packages on a base, ``full`` runs the installer.
 
 A package that shapes the install itself (the kernel, what boots it, what every other package is unpacked onto) is
-only tested by an installation. The table says which packages do, and how.
+only tested by an installation. The table lists which packages do, and how.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Choice = Literal["auto", "layered", "full"]
 
 @dataclass(frozen=True)
 class ComposeMethod:
-    """The way an image is made, and why, as a sentence for the record."""
+    """How an image is made, and why, as a sentence for the record."""
 
     name: MethodName
     reason: str
@@ -33,7 +33,7 @@ class Shaper:
     role: str
 
 
-#: The first match decides what the record says. Left out with intent, because a base shows as much:
+#: The first match decides the recorded reason. Left out with intent, because a base shows as much:
 #: - e2fsprogs, xfsprogs, btrfs-progs, parted, util-linux, lvm2: the installer formats the disk with the copy in its
 #:   own boot image, which is the release's and never the build under test;
 #: - glibc, rpm, dnf, selinux-policy: used while installing, and replaced in a base like any other package.
@@ -62,11 +62,11 @@ def compose_method_for(source_name: str, binary_names: Iterable[str], chosen: Ch
     """How to make the image for a build of ``source_name`` that puts ``binary_names`` into it.
 
     A source in the table counts whatever it is called in the image, and so does each of its packages there.
-    ``chosen`` other than "auto" is obeyed; the reason then says what the table would have said. Raises
+    ``chosen`` other than "auto" is obeyed; the reason then says what the table would have chosen. Raises
     ConfigurationError for a choice that does not exist.
     """
     if chosen not in ("auto", "layered", "full"):
-        raise ConfigurationError(f"there is no way {chosen!r} to make an image", hint="auto, layered or full")
+        raise ConfigurationError(f"there is no compose method {chosen!r}", hint="auto, layered or full")
     shaped = _first_shaper([source_name, *binary_names])
     if chosen == "auto":
         if shaped:

@@ -1,6 +1,6 @@
 """The smoke test: every package that the compose chose is installed, at exactly its NEVRA, in an image that boots.
 
-``judge`` is the rule; SmokeBoot boots the image and says who is to blame when it does not boot.
+``judge`` is the rule; SmokeBoot boots the image and decides who is to blame when it does not boot.
 Runs and ``distgate reproduce`` do the same with it; nothing here knows of Prefect.
 """
 
@@ -45,7 +45,7 @@ class WrongVersion:
 class SmokeReport:
     """What was expected and what was seen; ``kernel`` is a complaint about the running kernel, or empty.
 
-    ``units`` says which units failed while booting (None: nobody asked), ``boot`` how the boot went.
+    ``units`` are the units that failed while booting (None: not checked), ``boot`` how the boot went.
     """
 
     right: tuple[Nevra, ...]
@@ -106,7 +106,7 @@ def _parse(line: str) -> Nevra:
 
 
 def _same(package: Nevra, other: Nevra) -> bool:
-    # The source RPM is left out: it is told for builds, and is empty in some databases.
+    # The source RPM is left out: it is set for builds, and is empty in some databases.
     return (package.epoch, package.version, package.release, package.arch) == (
         other.epoch,
         other.version,
@@ -118,7 +118,7 @@ def _same(package: Nevra, other: Nevra) -> bool:
 def _kernel_fault(expected: Sequence[Nevra], running: str) -> str:
     cores = [package for package in expected if _CORE.match(package.name) and _source_name(package) in _KERNELS]
     releases = [f"{core.version}-{core.release[:_UNAME_LIMIT]}.{core.arch}" for core in cores]
-    # kernel-rt and debug kernels add +rt or +debug to what uname says.
+    # kernel-rt and debug kernels add +rt or +debug to what uname prints.
     if not releases or running.split("+", 1)[0] in releases:
         return ""
     return f"the guest runs kernel {running}, not {' or '.join(releases)}"

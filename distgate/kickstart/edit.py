@@ -102,7 +102,7 @@ def with_ostree(text: str, url: str, remote: str, osname: str, ref: str) -> str:
 
 
 def with_root_key(text: str, key: str) -> str:
-    """The flattened kickstart whose machine also lets the holder of the public ssh ``key`` in as root.
+    """The flattened kickstart whose machine also lets the owner of the public ssh ``key`` in as root.
 
     Raises ConfigurationError for a definition or a key that cannot be used.
     """
@@ -230,7 +230,7 @@ def _terminated(text: str, ending: str) -> str:
 
 def _proven(after: str, expected: Meaning) -> str:
     """``after``, when it means what is expected and nothing else: the guard behind the grammars."""
-    odd = difference(expected, meaning_of(after))
-    if odd:
-        raise ConfigurationError(f"the edit would change the kickstart's {odd} in a way that nobody asked for")
+    changed = difference(expected, meaning_of(after))
+    if changed:
+        raise ConfigurationError(f"the edit would change the kickstart's {changed} beyond what was asked for")
     return after

@@ -34,7 +34,7 @@ _MONITOR = "distgate.kickstart.imagefactory_monitor"
 class ImageFactory:
     """Builds images by calling ``command``, which has imagefactory's command line.
 
-    ``no_progress_timeout`` ends a build whose log says nothing new and whose files do not grow for that many
+    ``no_progress_timeout`` ends a build whose log has nothing new and whose files do not grow for that many
     seconds; ``grace`` are the seconds from the request to end to the kill. ``workdir`` takes the private directory of
     each build (default: beside the image) and needs room for the whole disk. ``install_url`` is where the installer
     is, with ``{release}`` and ``{arch}`` filled in (default: Fedora's own tree). ``parameters`` are passed on as
@@ -76,7 +76,7 @@ class ImageFactory:
         timeout: float,
         progress: Progress = lambda _line: None,
     ) -> BuiltImage:
-        """Build as distgate.kickstart.base.ImageBuilder says.
+        """Build as distgate.kickstart.base.ImageBuilder documents.
 
         The log is ``INTO.imagefactory.log``, whose lines go to ``progress`` once each; a picture of the installer's
         screen, where one was taken, is ``INTO.imagefactory.screen.png`` (or .ppm). No process and no private file is
@@ -166,14 +166,14 @@ class ImageFactory:
 
 
 _FAILED = re.compile(r"Image build FAILED with error: (.*)")
-#: The installer's own way to say what dnf calls a problem.
+#: The installer's form of what dnf calls a problem.
 _MARKED = re.compile(r"software marked for installation has errors")
 _UNINSTALLABLE = re.compile(rf"{_MARKED.pattern}|nothing provides|conflicting requests")
 #: Oz has its own deadlines for the installer.
 _HUNG = re.compile(r"Timed out waiting for install to finish|No disk activity in \d+ seconds")
 _SCREENSHOT = re.compile(r"Check screenshot at (\S+) for more detail")
 _EXCEPTION = re.compile(r"(?:[A-Za-z_]\w*\.)*[A-Za-z_]\w*(?:Error|Exception): ")
-#: imagefactory logs its parameters, with the whole kickstart, as Python literals: those are our words, not its.
+#: imagefactory logs its parameters, with the whole kickstart, as Python literals: those are ours, not its output.
 _ECHO = re.compile(r"^[\s{]*['\"]|Saved metadata for image|Message: \{")
 
 
@@ -214,7 +214,7 @@ def _how_it_ended(status: int) -> str:
 
 @contextmanager
 def _keeping_the_screen(workspace: Workspace, log: Path) -> Iterator[None]:
-    """An error's hint tells where the log is, and the picture of the installer's screen if one was taken."""
+    """An error's hint names the log, and the picture of the installer's screen if one was taken."""
     try:
         yield
     except DistgateError as error:
@@ -240,7 +240,7 @@ def _message(line: str) -> str:
 
 @contextmanager
 def _private_directory(parent: Path) -> Iterator[Path]:
-    """A new directory, removed afterwards; those of killed builds, whose locks nobody holds, are removed now."""
+    """A new directory, removed afterwards; those of killed builds, whose locks are free, are removed now."""
     parent.mkdir(parents=True, exist_ok=True)
     for lock_file in parent.glob("imagefactory-*/lock"):
         with suppress(OSError):

@@ -38,7 +38,7 @@ class Monitor:
         self.asked = self.asked or time.monotonic()
 
     def run(self, argv: list[str], log: Path) -> int:
-        """Run ``argv`` to its end, or until some seconds after somebody asked; return its status."""
+        """Run ``argv`` to its end, or until some seconds after a signal asked for it; return its status."""
         child = spawn(["setpriv", "--pdeathsig", "KILL", "--", *argv], log_to=log, env=dict(os.environ))
         terminated = False
         try:

@@ -17,7 +17,7 @@ from pathlib import Path
 from distgate.errors import InfrastructureError
 from distgate.files import walk
 
-#: Oz tells where it left a picture of the installer's screen, should it not know our directory.
+#: Oz logs where it left a picture of the installer's screen, should it not know our directory.
 PICTURES = (".png", ".ppm")
 
 
@@ -64,7 +64,7 @@ class Workspace:
     def argv(
         self, command: Sequence[str], timeout: float, resources: Resources, parameters: Mapping[str, str]
     ) -> list[str]:
-        """The words to call: ``parameters`` are further ``--parameter NAME VALUE`` pairs."""
+        """The command line: ``parameters`` are further ``--parameter NAME VALUE`` pairs."""
         # The body is converted as raw. Probing its format would let the guest, whose disk it is, name a backing file.
         machine = {"image_type": "raw", "memory": str(resources.memory), "cpus": str(resources.cpus)}
         oz = {"libvirt": machine | ({"uri": resources.libvirt} if resources.libvirt else {})}
@@ -128,7 +128,7 @@ def _is_complete(meta: Path) -> bool:
 
 @dataclass
 class Watched:
-    """Whether anything moves: a line of the log that says something new, or a file that grows.
+    """Whether anything moves: a new line of the log, or a file that grows.
 
     Oz counts down aloud while it waits for an installer that may well hang, so a line that differs from an earlier
     one in its numbers alone is no news.

@@ -19,7 +19,7 @@ _SCRIPTS = {
     constants.KS_SCRIPT_PREINSTALL: "%pre-install",
     constants.KS_SCRIPT_ONERROR: "%onerror",
 }
-#: Told apart from the other commands, because an edit may change them.
+#: Separate from the other commands, because an edit may change them.
 _OWN_FIELDS = ("repo", "ostreesetup", "sshkey")
 
 Options = tuple[tuple[str, str], ...]
@@ -39,7 +39,7 @@ class Script:
 
 @dataclass(frozen=True)
 class Packages:
-    """What ``%packages`` asks for; ``options`` are those of its header, its groups and what else it says."""
+    """What ``%packages`` asks for; ``options`` are those of its header, its groups and what else it holds."""
 
     names: frozenset[str] = frozenset()
     excluded: frozenset[str] = frozenset()

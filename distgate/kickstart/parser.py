@@ -1,4 +1,4 @@
-"""pykickstart's reader, asked about a text that is whole: what it refuses is told with file and line."""
+"""pykickstart's reader, asked about a text that is whole: its refusals name file and line."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def parse(
     """pykickstart's handler for a flattened kickstart.
 
     ``syntax`` is a release such as "F44" (default: the newest that pykickstart knows), ``strict`` refuses what is
-    deprecated, as ksvalidator does, and ``origin`` says where each line of the text was written. Raises
+    deprecated, as ksvalidator does, and ``origin`` is where each line of the text was written. Raises
     ConfigurationError for what pykickstart refuses, and for a text that would fetch more of itself.
     """
     handler, parser = _reader(name, syntax)
     try:
         with warnings.catch_warnings():
-            # Deprecated commands are the author's business, unless somebody asks for the whole truth.
+            # Deprecated commands are the author's business, unless strict.
             warnings.simplefilter("ignore")
             if strict:
                 warnings.simplefilter("error", KickstartParseWarning)
@@ -57,11 +57,11 @@ def _line_of(text: str, command: str) -> int:
 
 
 def broken_at(number: int | None, name: str, text: str, origin: Sequence[Line] = ()) -> ConfigurationError:
-    """The error for line ``number`` of a flattened kickstart, told by where ``origin`` says that it was written."""
+    """The error for line ``number`` of a flattened kickstart, at the file and line where ``origin`` has it."""
     if number and number <= len(origin):
         line = origin[number - 1]
         name, number = line.file.name, line.number
     elif origin:
         number = None
-    hint = "" if name == UNNAMED else f"ksvalidator {name} tells the same"
+    hint = "" if name == UNNAMED else f"check it with ksvalidator {name}"
     return broken(name, number, text, hint=hint)

@@ -8,7 +8,7 @@ from xml.sax.saxutils import escape
 from distgate.branches import RAWHIDE
 from distgate.errors import ConfigurationError
 
-#: What oz's schema (tdl.rng, oz 0.17 and 0.18) lets <arch> say.
+#: What oz's schema (tdl.rng, oz 0.17 and 0.18) allows in <arch>.
 ARCHITECTURES = ("i386", "x86_64", "ppc64", "ppc64le", "aarch64", "armv7l", "s390x")
 #: XML 1.0 has no way to write these, escaped or not.
 _UNWRITABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

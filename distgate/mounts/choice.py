@@ -1,4 +1,4 @@
-"""The ways to mount an image for an offline transaction, and which of them this worker can go."""
+"""The ways to mount an image for an offline transaction, and which of them this worker can use."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from distgate.process import on_path
 DriverName = Literal["loop", "rootless", "guestfs"]
 #: The fastest first: this is the order of ``auto``.
 DRIVERS: tuple[DriverName, ...] = get_args(DriverName)
-Wanted = Literal["auto", "loop", "rootless", "guestfs"]
+DriverChoice = Literal["auto", "loop", "rootless", "guestfs"]
 
 #: Of every driver: namespaces, dnf, rpm, and what confines them.
 _SHARED = ("setpriv", "unshare", "mount", "bwrap", "dnf", "rpm", "qemu-img", "sync")
@@ -24,7 +24,7 @@ def supported_drivers(appliance_kernel: Path | None = None) -> list[tuple[Driver
     return [(name, not refusal, refusal) for name, refusal in refusals]
 
 
-def choose_driver(driver: Wanted = "auto", appliance_kernel: Path | None = None) -> DriverName:
+def choose_driver(driver: DriverChoice = "auto", appliance_kernel: Path | None = None) -> DriverName:
     """``driver``, or for auto the fastest that can be used. Raises ConfigurationError that says why none can."""
     refusals = {}
     for name in DRIVERS if driver == "auto" else (driver,):

@@ -123,6 +123,6 @@ def _check(fish: subprocess.Popen[bytes], log: Path) -> None:
     if fish.poll() is not None:
         raise InfrastructureError(
             "the libguestfs appliance cannot mount the root file system",
-            hint="libguestfs-test-tool tells more about the appliance",
+            hint="libguestfs-test-tool checks the appliance",
             evidence=tail_of(log),
         )

@@ -39,7 +39,7 @@ class Refused(PackageError):
 
 
 class Dnf:
-    """Installs into ``installroot`` what ``transaction`` says; its files and its transcript are in ``workspace``."""
+    """Installs into ``installroot`` what ``transaction`` lists; its files and transcript are in ``workspace``."""
 
     def __init__(self, transaction: Transaction, installroot: InstallRoot, workspace: Path, steps: Steps) -> None:
         self.transaction = transaction
@@ -56,7 +56,7 @@ class Dnf:
         database = next((path for path in _DATABASES if (root / path.lstrip("/")).is_dir()), _DATABASES[-1])
         (self.home / ".rpmmacros").write_text(f"%_dbpath {database}\n")
         local = [source.directory for source in transaction.repositories if source.is_local]
-        self.bwrap_for_scriptlets = bwrap_for_scriptlets(writable=root, readable=[workspace, *local])
+        self.bwrap = bwrap_for_scriptlets(writable=root, readable=[workspace, *local])
         self.configuration.write_text(self._main(workspace) + "".join(sections(transaction.repositories)))
 
     def query(self) -> list[str]:
@@ -115,7 +115,7 @@ class Dnf:
         solved = self._solving()
         timer = Steps()
         with timer.step("dnf"):
-            done, output = self._dnf(self.bwrap_for_scriptlets, *options, verb, *requests)
+            done, output = self._dnf(self.bwrap, *options, verb, *requests)
         solving = self._solving() - solved
         if timed:
             steps.add("solve", solving)

@@ -1,4 +1,4 @@
-"""What dnf and rpm say when they cannot, and whose fault it is: they end with status 1 for everything."""
+"""What dnf and rpm print when they fail, and whose fault it is: they end with status 1 for everything."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 Blame = Literal["package", "infrastructure", "image-full"]
 
 # The first pattern that is found decides.
-_WORDS: tuple[tuple[Blame, str], ...] = (
+_PATTERNS: tuple[tuple[Blame, str], ...] = (
     # rpm's own sum, done before anything is written: what does not fit is the package, unless it is our cache.
     ("infrastructure", r"more space needed on the /run/distgate"),
     ("image-full", r"more space needed on|Disk Requirements:|needs \d+\S* ?more space on|needs \d+\S+ on the "),
@@ -33,9 +33,9 @@ _NEEDED = re.compile(
 
 
 def at_fault(output: str) -> Blame:
-    """Who is to blame for a transaction in which dnf said this: the packages, the space in the image, or the machine
-    and its repositories."""
-    for blame, pattern in _WORDS:
+    """Who is to blame for a transaction in which dnf printed this: the packages, the space in the image, or the
+    machine and its repositories."""
+    for blame, pattern in _PATTERNS:
         if re.search(pattern, output, re.MULTILINE):
             return blame
     return "infrastructure"
@@ -66,7 +66,7 @@ def space_needed(output: str) -> str:
 
 
 def sentence(output: str) -> str:
-    """What went wrong, in one sentence that quotes the line which says most."""
+    """What went wrong, in one sentence that quotes the most specific line."""
     failed = failed_scriptlets(output)
     if failed:
         return f"a scriptlet failed: {failed[0]}"
@@ -74,10 +74,10 @@ def sentence(output: str) -> str:
 
 
 def complaint(output: str) -> str:
-    """The line of dnf's output that says most about a refusal."""
+    """The most specific line of dnf's output about a refusal."""
     lines = [line.strip(" -") for line in output.splitlines()]
-    telling = r"nothing provides|conflicts with|conflicts between|obsoletes .* provided by|Problem"
-    problems = [line for line in lines if re.search(telling, line)]
+    pattern = r"nothing provides|conflicts with|conflicts between|obsoletes .* provided by|Problem"
+    problems = [line for line in lines if re.search(pattern, line)]
     errors = [line for line in lines if line.startswith(("Error:", "error:"))]
     best = [line for line in problems if "Problem" not in line] or problems
     return (best or errors or ["see its output"])[-1]

@@ -56,13 +56,13 @@ def clock_of(root: Path) -> int:
         stamp.unlink()
 
 
-def labels(root: Path, policy: Path, since: int, bwrap_for_scriptlets: Sequence[str]) -> list[Attribute]:
+def labels(root: Path, policy: Path, since: int, bwrap: Sequence[str]) -> list[Attribute]:
     """The labels, by ``policy``, of everything that changed since ``since`` (as ``clock_of`` returned it)."""
     changed = {str(path) for path in _changed(root, since)}
     if not changed:
         return []
     setfiles = run(
-        [*bwrap_for_scriptlets, "setfiles", "-n", "-v", "-F", "-m", "-r", root, "-f", "-", policy],
+        [*bwrap, "setfiles", "-n", "-v", "-F", "-m", "-r", root, "-f", "-", policy],
         timeout=600,
         stdin="".join(f"{path}\n" for path in sorted(changed)),
         error=InfrastructureError,

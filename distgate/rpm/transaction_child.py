@@ -43,7 +43,7 @@ def _perform(transaction: Transaction, workspace: Path, steps: Steps) -> Databas
             with system_directories(installroot, dnf.shared):
                 choice = _install(dnf, before)
                 for script in transaction.scripts:
-                    _run_script(dnf.bwrap_for_scriptlets, installroot.root, script)
+                    _run_script(dnf.bwrap, installroot.root, script)
             _finish_attributes(dnf, before, since, workspace)
             with steps.step("read back"):
                 installed = tuple(dnf.query())
@@ -113,7 +113,7 @@ def _finish_attributes(dnf: Dnf, before: Sequence[str], since: int, workspace: P
     policy = policy_of(installroot.root)
     if policy:
         with dnf.steps.step("label"):
-            attributes += labels(installroot.root, policy, since, dnf.bwrap_for_scriptlets)
+            attributes += labels(installroot.root, policy, since, dnf.bwrap)
     apply(installroot, attributes)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from distgate.text import printable
 
-#: The file that tells, a line each, what was left behind and why; there only when something was.
+#: The file that lists, a line each, what was dropped and why; there only when something was.
 LISTING = "dropped.txt"
 _LISTED = 200
 _DEPTH = 16
@@ -25,7 +25,6 @@ class Export:
 
     bytes_left: int
     files_left: int
-    kept: int = 0
     dropped: list[str] = field(default_factory=list)
     unlisted: int = 0
 
@@ -122,7 +121,6 @@ def _file(source: int, target: int, raw: str, safe_name: str, name: str, done: E
         else:
             done.bytes_left -= size
             done.files_left -= 1
-            done.kept += 1
     finally:
         os.close(inner)
 

@@ -15,7 +15,7 @@ _CONFIGURATION = (
 )
 _MERGED = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 _NAME = "suite"
-#: Words that stand for descriptors until these are known: bubblewrap's status, the program's report.
+#: Arguments that stand for descriptors until these are known: bubblewrap's status, the program's report.
 STATUS, REPORT = "\0status", "\0report"
 _NAMESPACES = (
     *("--unshare-user", "--disable-userns", "--unshare-pid", "--unshare-ipc", "--unshare-uts"),
@@ -35,11 +35,11 @@ def bubblewrap(spec: MonitorSpec, file_system: SandboxFileSystem, user: int) -> 
     if artifacts:
         binds += ["--bind", str(artifacts), spec.artifacts]
     environment = [argument for name, value in spec.env.items() for argument in ("--setenv", name, value)]
-    who = ["--uid", str(user), "--gid", str(group), "--json-status-fd", STATUS]
+    user_ids = ["--uid", str(user), "--gid", str(group), "--json-status-fd", STATUS]
     variables = ["--clearenv", *environment, "--setenv", "REPORT_FD", REPORT]
     # The root is remounted last: what is bound below it stays writable.
     ending = ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", spec.cwd, "--"]
-    return ["bwrap", *_NAMESPACES, *who, *variables, *binds, *ending, *_limited(spec), *spec.argv], artifacts
+    return ["bwrap", *_NAMESPACES, *user_ids, *variables, *binds, *ending, *_limited(spec), *spec.argv], artifacts
 
 
 def _system(spec: MonitorSpec, file_system: SandboxFileSystem, user: int, group: int) -> list[str]:

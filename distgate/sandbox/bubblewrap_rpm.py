@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 #: Without dac_read_search, whose file handles reach every file of a file system of which one directory is visible.
-_KEPT = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETFCAP", "SYS_CHROOT")
+_CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETFCAP", "SYS_CHROOT")
 #: The programs and libraries of dnf and rpm, and what they read of /etc: no key, no password, no one's files.
 _TOOLS = ("/usr", "/bin", "/sbin", "/lib", "/lib64")
 _CONFIGURATION = (
@@ -22,7 +22,7 @@ _CONFIGURATION = (
 def bwrap_for_scriptlets(writable: Path, readable: Sequence[Path]) -> list[str]:
     """The arguments before a command that may change ``writable`` (with the mounts and devices in it) and read
     ``readable``, and has no network. For root in a mount namespace of its own, also in a user namespace."""
-    capabilities = [argument for name in _KEPT for argument in ("--cap-add", f"CAP_{name}")]
+    capabilities = [argument for name in _CAPABILITIES for argument in ("--cap-add", f"CAP_{name}")]
     system = [*_TOOLS, *(f"/etc/{name}" for name in _CONFIGURATION)]
     binds = [argument for path in system for argument in ("--ro-bind-try", path, path)]
     binds += ["--ro-bind", "/proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]  # noqa: S108 - its own, empty

@@ -27,7 +27,7 @@ TASK, ANSWER, REPORT = "task.json", "answer.json", "report.json"
 
 
 class NoReport(InfrastructureError):
-    """A child ended before it could say how its work went."""
+    """A child ended before it wrote its report."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def run_in_namespaces(
 
 
 def carry_out(kind: type[T], work: Callable[[T, Path, Steps], Any]) -> int:
-    """The life of a child: ``work`` gets the task, the directory that it lies in, and the steps to tell of, and
+    """Run ``work`` as a child's whole life: it gets the task, the directory of the task, and the steps to time, and
     returns the answer. Returns the exit status."""
     workspace, pipe_fd = Path(sys.argv[1]), int(sys.argv[2])
     steps = Steps(lambda line: send_progress(pipe_fd, line))

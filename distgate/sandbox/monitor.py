@@ -39,7 +39,7 @@ class Monitor:
 
     def __init__(self, spec: MonitorSpec) -> None:
         self._spec = spec
-        self._user = _own_user()
+        self._user = _sandbox_user()
         self._over = threading.Event()
 
     def run(self) -> SandboxRun:
@@ -55,9 +55,9 @@ class Monitor:
             log, report = CappedLog(sink, spec.limits.log), bytearray()
             code, timed_out = self._supervise(argv, log, report)
             log.close()
-        brought = self._bring_out(artifacts, target)
+        exported = self._export(artifacts, target)
         text = report.decode("utf-8", "replace")
-        return SandboxRun(code, timed_out, text, log.dropped, tuple(brought.lines) if brought else ())
+        return SandboxRun(code, timed_out, text, log.dropped, tuple(exported.lines) if exported else ())
 
     def _supervise(self, argv: list[str], log: CappedLog, report: bytearray) -> tuple[int, bool]:
         out, out_inside = os.pipe()
@@ -74,7 +74,7 @@ class Monitor:
             _reader(lambda: os.read(out, 1 << 16), log.write),
             _reader(lambda: reports.recv(1 << 16), _bounded(report, self._spec.limits.report)),
         ]
-        # bubblewrap says this, in pieces, before it starts the program.
+        # bubblewrap writes this, in pieces, before it starts the program.
         events = bytearray()
         first = _read_until(status, _CHILD, events)
         inside = os.pidfd_open(int(first.group(1))) if first else -1
@@ -92,7 +92,7 @@ class Monitor:
             return 128 + signal.SIGKILL, True
         last = _read_until(status, _EXIT_CODE, events)
         if last is None:
-            raise RuntimeError(f"bubblewrap did not start the program; {self._spec.log} tells why")
+            raise RuntimeError(f"bubblewrap did not start the program; {self._spec.log} has its error")
         return int(last.group(1)), False
 
     def _start(self, argv: list[str], output: int, fds: tuple[int, ...]) -> Started:
@@ -127,7 +127,7 @@ class Monitor:
             GuestRelay(listener, forward.port, forward.host).start()
         return outcomes[0]
 
-    def _bring_out(self, artifacts: Path | None, target: int) -> Export | None:
+    def _export(self, artifacts: Path | None, target: int) -> Export | None:
         if artifacts is None:
             return None
         source = os.open(artifacts, os.O_RDONLY | os.O_DIRECTORY)
@@ -135,7 +135,7 @@ class Monitor:
 
 
 def _private_file_system(user: int) -> SandboxFileSystem:
-    """Leave this host's mounts: what is mounted from here on is ours alone, and ends with us."""
+    """Leave this host's mounts: what is mounted from here on is this process's alone, and ends with it."""
     uid, gid = os.geteuid(), os.getegid()
     if uid == 0:
         kernel.unshare(kernel.CLONE_NEWNS)
@@ -148,8 +148,8 @@ def _private_file_system(user: int) -> SandboxFileSystem:
     return SandboxFileSystem(user)
 
 
-def _own_user() -> int:
-    """The user to be inside: a different one for each sandbox of root, and ourselves for anybody else."""
+def _sandbox_user() -> int:
+    """The user inside: a different one for each sandbox of root, and this process's own for an ordinary user."""
     if os.geteuid() != 0:
         return os.geteuid()
     taken_ids = {entry.pw_uid for entry in pwd.getpwall()}
@@ -187,16 +187,16 @@ def _ended(pidfd: int, timeout: float | None) -> bool:
     return bool(watch.poll(None if timeout is None else int(timeout * 1000)))
 
 
-def main(orders: Path) -> int:
-    """Keep the sandbox that ``orders`` describes; the answer, a SandboxRun as JSON, goes to standard output."""
-    spec = MonitorSpec.from_json(orders.read_text())
+def main(spec_file: Path) -> int:
+    """Run the sandbox that ``spec_file`` describes; the answer, a SandboxRun as JSON, goes to standard output."""
+    spec = MonitorSpec.from_json(spec_file.read_text())
     Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE))
     try:
-        ended = Monitor(spec).run()
+        sandbox_run = Monitor(spec).run()
     except (OSError, RuntimeError) as error:
         print(error, file=sys.stderr)
         return CANNOT
-    print(json.dumps(dataclasses.asdict(ended)))
+    print(json.dumps(dataclasses.asdict(sandbox_run)))
     return 0
 
 

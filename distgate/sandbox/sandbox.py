@@ -104,7 +104,7 @@ class MonitorSpec:
 
 
 class Sandbox:
-    """Runs programs with ``limits``; ``scratch`` is where a monitor's orders lie (the temporary directory)."""
+    """Runs programs with ``limits``; ``scratch`` is for their monitors (default: the temporary directory)."""
 
     def __init__(self, limits: Limits | None = None, *, scratch: Path | None = None) -> None:
         self._limits = limits or Limits()
@@ -124,7 +124,7 @@ class Sandbox:
         forwards: Sequence[PortForward] = (),
         cwd: Path | None = None,
     ) -> SandboxRun:
-        """Run ``argv`` with exactly the environment ``env`` and say how it ended; nothing of it lives on.
+        """Run ``argv`` with exactly the environment ``env`` and return how it ended; none of its processes lives on.
 
         Every path is the same inside as outside. It sees /usr, ``readable`` and this Python's own directories
         (read-only), and throw-away copies of the directories ``copies``. What it leaves in the directory
@@ -150,9 +150,9 @@ class Sandbox:
         )
         _check(spec)
         with tempfile.TemporaryDirectory(prefix="distgate-sandbox-", dir=self._scratch) as private:
-            orders = Path(private) / "orders.json"
-            orders.write_text(json.dumps(dataclasses.asdict(spec)))
-            return _run_monitor(orders, timeout)
+            spec_file = Path(private) / "spec.json"
+            spec_file.write_text(json.dumps(dataclasses.asdict(spec)))
+            return _run_monitor(spec_file, timeout)
 
 
 def python_paths(python: Path) -> list[Path]:
@@ -187,10 +187,10 @@ def _check(spec: MonitorSpec) -> None:
             raise ConfigurationError(f"{path} was to be shown to a sandbox and is not there")
 
 
-def _run_monitor(orders: Path, timeout: float) -> SandboxRun:
+def _run_monitor(spec_file: Path, timeout: float) -> SandboxRun:
     try:
         ended = run(
-            [sys.executable, "-m", "distgate.sandbox.monitor", orders],
+            [sys.executable, "-m", "distgate.sandbox.monitor", spec_file],
             timeout=timeout + _GRACE,
             allowed=range(-64, 256),
             split_errors=True,

@@ -67,5 +67,5 @@ def test_the_reason_is_a_sentence_for_the_record() -> None:
 
 def test_a_choice_that_does_not_exist_is_refused() -> None:
     unknown: Any = "quick"
-    with pytest.raises(ConfigurationError, match="there is no way 'quick' to make an image"):
+    with pytest.raises(ConfigurationError, match="there is no compose method 'quick'"):
         compose_method_for("bash", ["bash"], unknown)
