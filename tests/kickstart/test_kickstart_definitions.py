@@ -17,13 +17,12 @@ from distgate.kickstart.definition import (
     Kind,
     definition_for,
     flatten,
-    kickstart_hash,
     read_kickstart,
     read_text,
 )
 from distgate.kickstart.edit import with_ostree, with_packages_under_test, with_root_key
 from distgate.kickstart.parser import parse
-from distgate.kickstart.text import SECTIONS, outline
+from distgate.kickstart.text import SECTIONS, kickstart_hash, outline
 from distgate.process import run
 from distgate.rpm.nevra import Nevra
 
