@@ -187,7 +187,11 @@ COOKED: list[tuple[str, float, str]] = [
     ("UPDATE changes SET decision = 'lost' WHERE key LIKE '%patient%'", 0, "decision 'lost' is none"),
     ("UPDATE changes SET run_id = 'ghost' WHERE key LIKE '%patient%'", 0, "run ghost holds it"),
     ("UPDATE changes SET offered_at = NULL WHERE key LIKE '%patient%'", LATE, "Prefect was not told"),
-    ("UPDATE changes SET offered_at = 1 WHERE key LIKE '%patient%'", 0, "no run has claimed it, and none is looked for"),
+    (
+        "UPDATE changes SET offered_at = 1 WHERE key LIKE '%patient%'",
+        0,
+        "no run has claimed it, and none is looked for",
+    ),
     ("DELETE FROM outbox WHERE topic LIKE '%ignored'", LATE, "it was ignored, and no message says so"),
     ("DELETE FROM outbox WHERE run_id = 'run-good' AND topic LIKE '%allpackages.complete'", 0, "has no verdict"),
     ("UPDATE runs SET ended_at = NULL WHERE run_id = 'run-good'", 0, "has its verdict and is not ended"),
