@@ -1,6 +1,6 @@
-"""The health of a worker's host as it stands in a file: whether it may take runs, in which words, and since when.
+"""The health of a worker's host as it stands in a file: whether it may take runs, why, and since when.
 
-Whoever looks writes it (the worker itself, a health run); the worker reads it each time it asks for runs.
+The worker itself or a health run writes it; the worker reads it each time it asks for runs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ASKING_QUEUE = "health"
 
 @dataclass(frozen=True)
 class Health:
-    """``fit`` says whether runs may be taken; ``at`` is when it was looked at, in seconds of the epoch."""
+    """``fit`` says whether runs may be taken; ``at`` is when it was checked, in seconds of the epoch."""
 
     fit: bool
     sentence: str
@@ -50,7 +50,7 @@ def needed_of(report: Report, needed: Collection[str]) -> Report:
 
 
 def health_of(report: Report, at: float) -> Health:
-    """The health that a doctor's report amounts to; what failed is named with its words."""
+    """The health by a doctor's report; each failed check is named with its detail."""
     if report.ok:
         return Health(True, report.sentence(), at)
     failures = "; ".join(f"{finding.name}: {finding.detail}" for finding in report.failed)
@@ -58,7 +58,7 @@ def health_of(report: Report, at: float) -> Health:
 
 
 def read_health(path: Path) -> Health | None:
-    """What stands in the file; None when nobody has looked yet, or nobody can read it."""
+    """The health in the file; None when there is none yet, or it cannot be read."""
     try:
         return read_record(path, Health)
     except (OSError, ConfigurationError):

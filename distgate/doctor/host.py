@@ -1,6 +1,6 @@
-"""What a doctor looks at on this host: guests, images, disk, the sandbox, and the tools that run tests.
+"""The checks of this host: guests, images, disk, the sandbox, and the tools that run tests.
 
-Each function returns what it saw, or raises the error that says why nothing could be seen.
+Each function returns its result, or raises the error that says why there is none.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from pathlib import Path
 
 from distgate.base_images.entries import list_store
 from distgate.doctor.report import (
+    CheckResult,
     Confinement,
-    Seen,
     Space,
     judge_accelerator,
     judge_bases,
@@ -34,7 +34,7 @@ from distgate.sandbox.sandbox import Sandbox
 
 #: What choose() may take of its limit: once for KVM, ten times for emulation.
 _BOTH = 12
-#: Tells what it is and what it reaches. It fails where a directory of processes is missing, and so does the check.
+#: Reports its user, its capabilities and what it reaches. It fails without a mounted /proc, and so does the check.
 _PROGRAM = """
 import json, os, socket, sys
 try:
@@ -49,21 +49,21 @@ os.write(int(os.environ["REPORT_FD"]), json.dumps(found).encode())
 """
 
 
-def look_at_accelerator(seconds: float) -> Seen:
+def check_accelerator(seconds: float) -> CheckResult:
     """Boot a boot sector, at most for about ``seconds``: what was remembered from an earlier one is no proof."""
     chosen = choose(min(LIMIT, seconds / _BOTH))
     return judge_accelerator(chosen.name, chosen.reason, chosen.scale)
 
 
-def look_at_qemu(seconds: float) -> Seen:
+def check_qemu(seconds: float) -> CheckResult:
     """The emulator and qemu-img, with the emulator's version."""
     lines = run([find_qemu(), "--version"], timeout=seconds).output.strip().splitlines()
     if not on_path("qemu-img"):
-        return Seen(False, "no qemu-img on this host", "install qemu-utils (Debian) or qemu-img (Fedora)")
-    return Seen(True, lines[0] if lines else "qemu says no version")
+        return CheckResult(False, "no qemu-img on this host", "install qemu-utils (Debian) or qemu-img (Fedora)")
+    return CheckResult(True, lines[0] if lines else "qemu prints no version")
 
 
-def look_at_libvirt(guests: Path) -> Seen:
+def check_libvirt(guests: Path) -> CheckResult:
     """Open the embedded driver with the state directory that runs use."""
     try:
         from distgate.guests.libvirt_connection import embedded_libvirt
@@ -72,24 +72,24 @@ def look_at_libvirt(guests: Path) -> Seen:
             f"libvirt's Python binding does not load: {error}", hint="./run installs what distgate needs"
         ) from error
     if not space_in(guests, "guests").writable:  # before the driver leaves half of itself in the temporary directory
-        return Seen(
+        return CheckResult(
             False,
             f"the state of guests cannot be written to {guests}",
             "the block guest-machine or DISTGATE_GUESTS_DIR names another",
         )
     version = int(embedded_libvirt(guests).connection.getLibVersion())
     numbers = (version // 1_000_000, version // 1000 % 1000, version % 1000)
-    return Seen(True, f"the embedded driver of libvirt {'.'.join(map(str, numbers))} opens, state in {guests}")
+    return CheckResult(True, f"the embedded driver of libvirt {'.'.join(map(str, numbers))} opens, state in {guests}")
 
 
-def look_at_sandbox(seconds: float) -> Seen:
-    """Run a program of ours where those of strangers run, and let it try to get out."""
-    with tempfile.TemporaryDirectory(prefix="distgate-doctor-") as scratch, socket.socket() as door:
-        door.bind(("127.0.0.1", 0))
-        door.listen()
+def check_sandbox(seconds: float) -> CheckResult:
+    """Run a program of ours in the sandbox for those of strangers, and let it try to get out."""
+    with tempfile.TemporaryDirectory(prefix="distgate-doctor-") as scratch, socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
         log = Path(scratch) / "log"
         ended = Sandbox().run(
-            [sys.executable, "-I", "-S", "-c", _PROGRAM, str(door.getsockname()[1])],
+            [sys.executable, "-I", "-S", "-c", _PROGRAM, str(listener.getsockname()[1])],
             env={"PATH": "/usr/bin:/bin"},
             timeout=seconds / 2,
             log_to=log,
@@ -105,21 +105,21 @@ def look_at_sandbox(seconds: float) -> Seen:
         ) from error
 
 
-def look_at_compose(chosen: str, appliance_kernel: Path | None) -> Seen:
-    """Which of the ways to mount an image can be gone here; nothing is mounted."""
+def check_compose(chosen: str, appliance_kernel: Path | None) -> CheckResult:
+    """Which drivers can mount an image here; nothing is mounted."""
     return judge_compose(supported_drivers(appliance_kernel), chosen)
 
 
-def look_at_disk(artifacts: Path, images: Path, limit: int) -> Seen:
-    """Room for the artifacts of runs, for base images, and for what is temporary; ``limit`` is in bytes."""
+def check_disk(artifacts: Path, images: Path, limit: int) -> CheckResult:
+    """Free space for the artifacts of runs, for base images, and for temporary files; ``limit`` is in bytes."""
     directories = {"artifacts": artifacts, "images": images, "temporary files": Path(tempfile.gettempdir())}
     return judge_disk([space_in(path, purpose) for purpose, path in directories.items()], limit)
 
 
 def space_in(path: Path, purpose: str) -> Space:
-    """The room in the directory ``path`` or, while it is not there yet, in the one that it will be made in."""
+    """The free space of the directory ``path`` or, while it is not there yet, in the one that it will be made in."""
     path = existing = path.absolute()
-    while not os.path.exists(existing) and existing != existing.parent:  # Path.exists raises where we may not look
+    while not os.path.exists(existing) and existing != existing.parent:  # Path.exists raises without permission
         existing = existing.parent
     try:
         free = shutil.disk_usage(existing).free
@@ -128,40 +128,44 @@ def space_in(path: Path, purpose: str) -> Space:
     return Space(purpose, path, free, existing.is_dir() and os.access(existing, os.W_OK | os.X_OK))
 
 
-def look_at_images(store: Path, watched: Sequence[str]) -> Seen:
+def check_images(store: Path, watched: Sequence[str]) -> CheckResult:
     """The store of base images and what it has for the branches that are ``watched`` (shell patterns)."""
     if not store.is_dir():
-        return Seen(
+        return CheckResult(
             False,
             f"there is no image store {store}",
             "the block image-store or DISTGATE_IMAGE_STORE names it; `distgate images refresh --branch BRANCH` "
             "begins one",
         )
     if not os.access(store, os.R_OK | os.W_OK | os.X_OK):
-        return Seen(False, f"{store} cannot be read and written", "runs lock and lease what they use of the store")
+        return CheckResult(
+            False, f"{store} cannot be read and written", "runs lock and lease what they use of the store"
+        )
     listing = list_store(store.absolute() / "bases")
     return judge_bases([branch for branch, _ in listing.current], watched, len(listing.odd))
 
 
-def look_at_ansible(per_branch: Mapping[str, Path], roles: Sequence[Path]) -> Seen:
+def check_ansible(per_branch: Mapping[str, Path], roles: Sequence[Path]) -> CheckResult:
     """Our ansible, those of single branches, and the site's roles; none of them is run."""
     version = _version_of("ansible-core", "ansible-runner")
-    beside = Path(sys.executable).parent / "ansible-playbook"
-    if not (beside.exists() or on_path("ansible-playbook")):
-        return Seen(False, f"there is no {beside}", "./run installs what distgate needs")
+    playbook_command = Path(sys.executable).parent / "ansible-playbook"
+    if not (playbook_command.exists() or on_path("ansible-playbook")):
+        return CheckResult(False, f"there is no {playbook_command}", "./run installs what distgate needs")
     for branch, directory in per_branch.items():
         if not (directory / "ansible-playbook").exists():
-            return Seen(False, f"no ansible-playbook in {directory} (branch {branch})", "DISTGATE_ANSIBLE names it")
+            return CheckResult(
+                False, f"no ansible-playbook in {directory} (branch {branch})", "DISTGATE_ANSIBLE names it"
+            )
     for directory in roles:
         if not directory.is_dir():
-            return Seen(False, f"there is no directory of roles {directory}", "DISTGATE_ROLES_PATH names it")
+            return CheckResult(False, f"there is no directory of roles {directory}", "DISTGATE_ROLES_PATH names it")
     others = f"; others for {', '.join(per_branch)}" if per_branch else ""
-    return Seen(True, version + others)
+    return CheckResult(True, version + others)
 
 
-def look_at_tmt() -> Seen:
+def check_tmt() -> CheckResult:
     """The tmt of this Python; it is not run."""
-    return Seen(True, _version_of("tmt"))
+    return CheckResult(True, _version_of("tmt"))
 
 
 def _version_of(*names: str) -> str:

@@ -1,6 +1,6 @@
-"""What a doctor looks at beyond this host: Koji, the broker, Prefect, the ledger, and their clocks.
+"""The checks of what is beyond this host: Koji, the broker, Prefect, the ledger, and their clocks.
 
-Each function returns what it saw, or raises the error that says why nothing could be seen. Nothing is changed there.
+Each function returns its result, or raises the error that says why there is none. Nothing is changed there.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import httpx
 
 from distgate.builds.koji import KojiClient, KojiProfile
 from distgate.bus.queues import check_exchange
-from distgate.doctor.report import Reading, Seen, judge_clock, judge_prefect
+from distgate.doctor.report import CheckResult, Reading, judge_clock, judge_prefect
 from distgate.errors import ConfigurationError, DistgateError, InfrastructureError
 from distgate.ledger.database import file_of
 from distgate.ledger.ledger import Ledger
@@ -26,7 +26,7 @@ from distgate.ledger.tables import SCHEMA
 from distgate.prefect_api import NoBlock, PrefectApi
 from distgate.runs.artifact_store import ArtifactStore
 
-#: Seconds for one answer. Nobody is asked twice: what a doctor finds is true of this moment.
+#: Seconds for one answer. No server is asked twice: what a doctor finds is true of this moment.
 ANSWER_SECONDS = 10.0
 #: The type of block that says where Koji is and who we are there (blocks.koji_instance.KojiInstance).
 KOJI_BLOCK = "koji-instance"
@@ -34,70 +34,70 @@ KOJI_BLOCK = "koji-instance"
 STORE_BLOCK = "artifact-store"
 
 
-class KojiDoor(KojiClient):
+class KojiAccount(KojiClient):
     """A Koji client that only asks who it is."""
 
     def account(self) -> str:
-        """The account that the hub has for us, empty for nobody. Raises as KojiClient does."""
+        """The account that the hub has for us, empty when it has none. Raises as KojiClient does."""
         with self._session() as session:
             user = session.getLoggedInUser()
             return str(user["name"]) if user else ""
 
 
-def look_at_koji(api: str, site: str) -> Seen:
+def check_koji(api: str, site: str) -> CheckResult:
     """Log in to the hub of the site's block, as runs do."""
     profile = koji_profile(api, site)
-    # koji's patience with a hub is for builds; here somebody waits, and the check has a deadline.
+    # koji's patience with a hub is for builds; here a person waits, and the check has a deadline.
     brief = dataclasses.replace(profile, timeout=ANSWER_SECONDS, retries=1, retry_interval=0.5)
-    account = KojiDoor(brief).account()
+    account = KojiAccount(brief).account()
     if account:
-        return Seen(True, f"logged in to {profile.server} as {account}")
-    return Seen(
+        return CheckResult(True, f"logged in to {profile.server} as {account}")
+    return CheckResult(
         False,
-        f"{profile.server} answers, but knows us as nobody: the block {KOJI_BLOCK}/{site} logs in by {profile.auth}",
+        f"{profile.server} answers, but we have no account: the block {KOJI_BLOCK}/{site} logs in by {profile.auth}",
         "scratch builds need an account: gssapi, ssl or password",
     )
 
 
-def look_at_artifacts(api: str, site: str) -> Seen:
-    """Leave something in the site's artifact store, and take it back."""
+def check_artifacts(api: str, site: str) -> CheckResult:
+    """Put a file into the site's artifact store, and remove it."""
     try:
         values = block_values(api, STORE_BLOCK, site)
     except NoBlock:
-        return Seen(True, f"they stay on this host: there is no block {STORE_BLOCK}/{site}")
+        return CheckResult(True, f"they stay on this host: there is no block {STORE_BLOCK}/{site}")
     ArtifactStore(values["url"], values["options"]).probe()
-    return Seen(True, f"{values['url']} can be written to")
+    return CheckResult(True, f"{values['url']} can be written to")
 
 
-def look_at_broker(url: str, exchange: str) -> Seen:
+def check_broker(url: str, exchange: str) -> CheckResult:
     """Log in to the broker and look for the exchange that messages are published to."""
     check_exchange(url, exchange)
     where = urlsplit(url)
-    return Seen(
+    return CheckResult(
         True, f"logged in to {where.hostname} as {where.username or 'guest'}; the exchange {exchange} is there"
     )
 
 
-def look_at_prefect(api: str) -> Seen:
+def check_prefect(api: str) -> CheckResult:
     """Ask the server for its version, and compare it with that of our own Prefect."""
     with PrefectApi(api, patience=0) as prefect:
         return judge_prefect(prefect.version(), metadata.version("prefect"))
 
 
-def look_at_ledger(url: str) -> Seen:
+def check_ledger(url: str) -> CheckResult:
     """Open the ledger for writing; one that is not there is not made."""
     file = file_of(url)
     if file is not None and not file.exists():
-        return Seen(False, f"there is no ledger {file}", "DISTGATE_LEDGER_URL names it; the intake begins one")
+        return CheckResult(False, f"there is no ledger {file}", "DISTGATE_LEDGER_URL names it; the intake begins one")
     ledger = Ledger(url)
     try:
         with ledger.transaction():
-            return Seen(True, f"opens for writing, schema {SCHEMA}")
+            return CheckResult(True, f"opens for writing, schema {SCHEMA}")
     finally:
         ledger.close()
 
 
-def look_at_clock(api: str, site: str) -> Seen:
+def check_clock(api: str, site: str) -> CheckResult:
     """Compare our clock with the servers that we share times with: Prefect's, and the hub's where it is known."""
     readers = {"Prefect": partial(read_clock, "Prefect", f"{api}/health"), "Koji": partial(_hub, api, site)}
     readings, silent = [], {}

@@ -1,4 +1,4 @@
-"""A look at the health of this host, in a process of its own: no check can hang or break the worker that asks."""
+"""The health of this host, checked in a process of its own: no check can hang or break the worker that asks."""
 
 from __future__ import annotations
 

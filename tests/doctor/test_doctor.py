@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from distgate.doctor.report import (
+    CheckResult,
     Confinement,
     Finding,
     Reading,
     Report,
-    Seen,
     Space,
     judge_accelerator,
     judge_bases,
@@ -29,7 +29,7 @@ GIB = 1024**3
 GUESTFS = ("guestfs", False, "not installed: supermin")
 
 #: What was seen and judged, whether it is fit, a part of what is said.
-CASES: list[tuple[Seen, bool, str]] = [
+CASES: list[tuple[CheckResult, bool, str]] = [
     (judge_accelerator("kvm", "KVM ran a boot sector in 0.1 s", 1), True, "KVM ran"),
     (judge_accelerator("tcg", "/dev/kvm cannot be opened", 5), True, "emulation only, guests are given 5 times"),
     (judge_disk([Space("images", Path("/i"), 6 * GIB, True)], 5 * GIB), True, "6.0 GiB free for images in /i"),
@@ -65,7 +65,7 @@ CASES: list[tuple[Seen, bool, str]] = [
 
 
 @pytest.mark.parametrize(("seen", "fit", "said"), CASES, ids=[case[2] for case in CASES])
-def test_what_was_seen_is_fit_or_not_in_words(seen: Seen, fit: bool, said: str) -> None:
+def test_what_was_seen_is_fit_or_not_in_words(seen: CheckResult, fit: bool, said: str) -> None:
     assert seen.ok is fit
     assert said in seen.detail
     assert seen.ok or seen.hint
@@ -88,7 +88,7 @@ def test_a_report_is_ok_when_every_finding_is() -> None:
 
 
 def test_what_servers_say_is_one_harmless_line() -> None:
-    found = Finding.of("koji", Seen(False, "\x1b[31mred\nlines", "look\nthere"))
+    found = Finding.of("koji", CheckResult(False, "\x1b[31mred\nlines", "look\nthere"))
     assert (found.detail, found.hint) == ("red lines", "look there")
 
 

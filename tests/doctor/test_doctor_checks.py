@@ -20,7 +20,7 @@ from koji_world import KojiWorld, koji_world
 
 from distgate.doctor import host, services
 from distgate.doctor.checks import Check, examine
-from distgate.doctor.report import Report, Seen
+from distgate.doctor.report import CheckResult, Report
 from distgate.errors import ConfigurationError, DistgateError, InfrastructureError
 from distgate.ledger.ledger import Ledger
 from distgate.process import run
@@ -40,26 +40,26 @@ for name, values in json.loads(sys.argv[1]).items():
 # -- one check does not hide another -----------------------------------------------------------------------------
 
 
-def refuse() -> Seen:
+def refuse() -> CheckResult:
     raise ConfigurationError("the hub refused us", hint="look at the keytab", evidence="a log\nits last line\n")
 
 
-def trip() -> Seen:
-    return Seen(True, str(Path("/nonexistent/file").read_text()))
+def trip() -> CheckResult:
+    return CheckResult(True, str(Path("/nonexistent/file").read_text()))
 
 
 def test_a_check_that_fails_breaks_or_hangs_is_a_finding_of_its_own() -> None:
     released = threading.Event()
 
-    def hang() -> Seen:
+    def hang() -> CheckResult:
         released.wait(60)
-        return Seen(True, "too late")
+        return CheckResult(True, "too late")
 
-    def bug() -> Seen:
-        return Seen(True, {}["nothing"])  # type: ignore[typeddict-item, index]
+    def bug() -> CheckResult:
+        return CheckResult(True, {}["nothing"])  # type: ignore[typeddict-item, index]
 
-    def fine() -> Seen:
-        return Seen(True, "fine")
+    def fine() -> CheckResult:
+        return CheckResult(True, "fine")
 
     checks = [
         *(Check("hangs", hang), Check("hangs, too", hang, heavy=True), Check("refuses", refuse, heavy=True)),
@@ -83,8 +83,8 @@ def test_a_check_that_fails_breaks_or_hangs_is_a_finding_of_its_own() -> None:
 def test_checks_that_are_not_heavy_run_side_by_side() -> None:
     both = threading.Barrier(2)
 
-    def meet() -> Seen:
-        return Seen(both.wait(30) >= 0, "met")
+    def meet() -> CheckResult:
+        return CheckResult(both.wait(30) >= 0, "met")
 
     assert examine([Check("one", meet), Check("other", meet)], seconds=30).ok
 
@@ -94,19 +94,19 @@ def test_checks_that_are_not_heavy_run_side_by_side() -> None:
 
 def test_a_worker_that_can_boot_confine_and_mount_is_told_so(tmp_path: Path) -> None:
     for seen in (
-        host.look_at_accelerator(60),
-        host.look_at_qemu(30),
-        host.look_at_libvirt(tmp_path / "guests"),
-        host.look_at_sandbox(60),
-        host.look_at_compose("auto", None),
-        host.look_at_tmt(),
+        host.check_accelerator(60),
+        host.check_qemu(30),
+        host.check_libvirt(tmp_path / "guests"),
+        host.check_sandbox(60),
+        host.check_compose("auto", None),
+        host.check_tmt(),
     ):
         assert seen.ok, seen
 
 
 def test_without_an_emulator_the_package_to_install_is_the_hint(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
-    found = [Check("kvm", lambda: host.look_at_accelerator(12)), Check("qemu", lambda: host.look_at_qemu(12))]
+    found = [Check("kvm", lambda: host.check_accelerator(12)), Check("qemu", lambda: host.check_qemu(12))]
     report = examine(found, 30)
     assert {one.hint for one in report.findings} == {"install qemu-system-x86 (Debian) or qemu-kvm (Fedora)"}
     assert not report.ok
@@ -133,7 +133,7 @@ def test_a_directory_that_is_not_made_yet_has_the_room_of_its_parent(disk: Path)
 
 def test_a_full_disk_is_told_with_what_is_free(disk: Path, tmp_path: Path) -> None:
     (disk / "log").write_bytes(bytes(900 * 1024))
-    seen = host.look_at_disk(tmp_path, disk / "images", 1024**2)
+    seen = host.check_disk(tmp_path, disk / "images", 1024**2)
     assert not seen.ok
     assert seen.detail == f"images in {disk}/images: 124 KiB free of 1.0 MiB needed"
 
@@ -141,9 +141,9 @@ def test_a_full_disk_is_told_with_what_is_free(disk: Path, tmp_path: Path) -> No
 def test_a_read_only_disk_is_told_for_all_that_is_to_be_written_there(disk: Path, tmp_path: Path) -> None:
     (disk / "images").mkdir()
     run(["mount", "-o", "remount,ro", disk], timeout=10)
-    seen = host.look_at_disk(disk / "artifacts", tmp_path, 0)
+    seen = host.check_disk(disk / "artifacts", tmp_path, 0)
     assert (seen.ok, seen.detail) == (False, f"artifacts in {disk}/artifacts: not writable")
-    for other in (host.look_at_libvirt(disk / "guests"), host.look_at_images(disk / "images", ["rawhide"])):
+    for other in (host.check_libvirt(disk / "guests"), host.check_images(disk / "images", ["rawhide"])):
         assert not other.ok
         assert other.hint
 
@@ -154,17 +154,17 @@ def test_a_file_where_a_directory_should_be_is_not_writable(tmp_path: Path) -> N
 
 
 def test_a_store_without_bases_is_fit_and_one_that_is_not_there_is_not(tmp_path: Path) -> None:
-    seen = host.look_at_images(tmp_path, ["rawhide"])
+    seen = host.check_images(tmp_path, ["rawhide"])
     assert (seen.ok, seen.detail) == (True, "a qualified base image for no branch; none for rawhide")
-    assert not host.look_at_images(tmp_path / "none", ["rawhide"]).ok
+    assert not host.check_images(tmp_path / "none", ["rawhide"]).ok
 
 
 def test_a_site_s_own_ansible_and_roles_must_be_there(tmp_path: Path) -> None:
-    assert host.look_at_ansible({}, []).ok
-    assert f"no ansible-playbook in {tmp_path}" in host.look_at_ansible({"f4[12]": tmp_path}, []).detail
-    assert f"no directory of roles {tmp_path}/roles" in host.look_at_ansible({}, [tmp_path / "roles"]).detail
+    assert host.check_ansible({}, []).ok
+    assert f"no ansible-playbook in {tmp_path}" in host.check_ansible({"f4[12]": tmp_path}, []).detail
+    assert f"no directory of roles {tmp_path}/roles" in host.check_ansible({}, [tmp_path / "roles"]).detail
     (tmp_path / "ansible-playbook").touch()
-    assert host.look_at_ansible({"f4[12]": tmp_path}, [tmp_path]).detail.endswith("others for f4[12]")
+    assert host.check_ansible({"f4[12]": tmp_path}, [tmp_path]).detail.endswith("others for f4[12]")
 
 
 # -- servers -----------------------------------------------------------------------------------------------------
@@ -204,7 +204,7 @@ CLOCKS = [
 @pytest.mark.parametrize(("ahead", "fit", "said"), CLOCKS)
 def test_a_clock_is_compared_by_the_date_of_an_answer(ahead: float, fit: bool, said: str) -> None:
     with answering({"Date": formatdate(time.time() + ahead, usegmt=True)}) as api:
-        seen = services.look_at_clock(api, "nosuch")
+        seen = services.check_clock(api, "nosuch")
     assert seen.ok is fit
     assert said in seen.detail
 
@@ -212,7 +212,7 @@ def test_a_clock_is_compared_by_the_date_of_an_answer(ahead: float, fit: bool, s
 @pytest.mark.parametrize("headers", [{}, {"Date": "yesterday"}], ids=["no date", "no time"])
 def test_an_answer_without_a_date_is_no_clock(headers: dict[str, str]) -> None:
     with answering(headers) as api:
-        seen = services.look_at_clock(api, "nosuch")
+        seen = services.check_clock(api, "nosuch")
     assert not seen.ok
     assert "answers without a date" in seen.detail
 
@@ -222,23 +222,23 @@ def nobody() -> str:
 
 
 #: What is looked at, and the class of its error, while nobody listens there.
-AWAY: list[tuple[Callable[[], Seen], type[DistgateError], str]] = [
-    (lambda: services.look_at_prefect(nobody()), InfrastructureError, "does not answer"),
-    (lambda: services.look_at_koji(nobody(), "fedora"), InfrastructureError, "koji-instance/fedora cannot be read"),
+AWAY: list[tuple[Callable[[], CheckResult], type[DistgateError], str]] = [
+    (lambda: services.check_prefect(nobody()), InfrastructureError, "does not answer"),
+    (lambda: services.check_koji(nobody(), "fedora"), InfrastructureError, "koji-instance/fedora cannot be read"),
     (
-        lambda: services.look_at_broker(nobody().replace("http", "amqp"), EXCHANGE),
+        lambda: services.check_broker(nobody().replace("http", "amqp"), EXCHANGE),
         InfrastructureError,
         "cannot be reached",
     ),
-    (lambda: services.look_at_prefect("localhost:4200/api"), ConfigurationError, "is no URL"),
-    (lambda: services.look_at_koji("localhost:4200/api", "fedora"), ConfigurationError, "is no URL"),
-    (lambda: services.look_at_ledger("sqlite:ledger.db"), ConfigurationError, "cannot be opened"),
+    (lambda: services.check_prefect("localhost:4200/api"), ConfigurationError, "is no URL"),
+    (lambda: services.check_koji("localhost:4200/api", "fedora"), ConfigurationError, "is no URL"),
+    (lambda: services.check_ledger("sqlite:ledger.db"), ConfigurationError, "cannot be opened"),
 ]
 
 
 @pytest.mark.parametrize(("look", "error", "said"), AWAY)
 def test_a_server_that_is_away_or_misnamed_is_an_error_with_a_hint(
-    look: Callable[[], Seen], error: type[DistgateError], said: str
+    look: Callable[[], CheckResult], error: type[DistgateError], said: str
 ) -> None:
     with pytest.raises(error, match=said) as caught:
         look()
@@ -249,37 +249,37 @@ def test_a_server_that_is_away_or_misnamed_is_an_error_with_a_hint(
 def test_a_page_for_people_is_no_block_and_no_version(page: bytes) -> None:
     with answering({}, page) as api:
         with pytest.raises(InfrastructureError, match="no block document"):
-            services.look_at_koji(api, "fedora")
-        checked = examine([Check("prefect", lambda: services.look_at_prefect(api))])
+            services.check_koji(api, "fedora")
+        checked = examine([Check("prefect", lambda: services.check_prefect(api))])
     assert not checked.ok
     assert "bug" not in checked.findings[0].hint
 
 
 def test_the_broker_s_exchange_and_our_account_there_are_proved(broker: Broker) -> None:
-    seen = services.look_at_broker(broker.url, EXCHANGE)
+    seen = services.check_broker(broker.url, EXCHANGE)
     assert seen.ok
     assert f"the exchange {EXCHANGE} is there" in seen.detail
     with pytest.raises(ConfigurationError, match="nosuch"):
-        services.look_at_broker(broker.url, "nosuch")
+        services.check_broker(broker.url, "nosuch")
     address = broker.url.rpartition("@")[2]
     wrong = f"amqp://jane:s3cret@{address}"
     with pytest.raises(ConfigurationError, match="refuses us") as caught:
-        services.look_at_broker(wrong, EXCHANGE)
+        services.check_broker(wrong, EXCHANGE)
     assert "s3cret" not in str(caught.value)
 
 
 def test_a_ledger_opens_with_our_schema_and_is_never_made(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/ledger.db"
-    assert not services.look_at_ledger(url).ok
+    assert not services.check_ledger(url).ok
     assert list(tmp_path.iterdir()) == []
     Ledger(url).close()
-    assert services.look_at_ledger(url).ok
+    assert services.check_ledger(url).ok
     engine = sa.create_engine(url)
     with engine.begin() as connection:
         connection.execute(sa.text("UPDATE schema SET version = 1"))
     engine.dispose()
     with pytest.raises(ConfigurationError, match="has schema 1"):
-        services.look_at_ledger(url)
+        services.check_ledger(url)
 
 
 @pytest.fixture(scope="module")
@@ -301,8 +301,8 @@ def sites(hub: KojiWorld, prefect_server: PrefectServer) -> str:
     return prefect_server.api_url
 
 
-def look_at_site(api: str, site: str) -> Report:
-    return examine([Check("koji", lambda: services.look_at_koji(api, site))])
+def check_site(api: str, site: str) -> Report:
+    return examine([Check("koji", lambda: services.check_koji(api, site))])
 
 
 #: The site, whether its hub lets us in, a part of what is said.
@@ -316,15 +316,15 @@ SITES = [
 
 @pytest.mark.parametrize(("site", "fit", "said"), SITES, ids=[case[0] for case in SITES])
 def test_koji_is_asked_with_the_credentials_of_the_site_s_block(sites: str, site: str, fit: bool, said: str) -> None:
-    (found,) = look_at_site(sites, site).findings
+    (found,) = check_site(sites, site).findings
     assert found.ok is fit, found
     assert said in found.detail
     assert found.ok or found.hint
 
 
 def test_a_real_server_is_compatible_and_its_clock_and_the_hub_s_are_ours(sites: str) -> None:
-    assert services.look_at_prefect(sites).ok
-    seen = services.look_at_clock(sites, "healthy")
+    assert services.check_prefect(sites).ok
+    seen = services.check_clock(sites, "healthy")
     assert (seen.ok, seen.detail) == (True, "within 5 s of Prefect, Koji")
 
 
@@ -340,9 +340,9 @@ def test_a_store_that_takes_a_file_is_fit_and_so_is_a_site_without_one(
     (tmp_path / "a file").touch()
     for site, url in {"kept": f"{tmp_path}/store", "broken": f"{tmp_path}/a file/store"}.items():
         run([sys.executable, "-c", SAVE_STORE, url, site], timeout=120, env=prefect_server.environment)
-    seen = services.look_at_artifacts(prefect_server.api_url, "kept")
+    seen = services.check_artifacts(prefect_server.api_url, "kept")
     assert (seen.ok, seen.detail) == (True, f"{tmp_path}/store can be written to")
     assert list((tmp_path / "store").iterdir()) == []
-    assert "they stay on this host" in services.look_at_artifacts(prefect_server.api_url, "elsewhere").detail
+    assert "they stay on this host" in services.check_artifacts(prefect_server.api_url, "elsewhere").detail
     with pytest.raises(InfrastructureError, match="a file/store does not do its work"):
-        services.look_at_artifacts(prefect_server.api_url, "broken")
+        services.check_artifacts(prefect_server.api_url, "broken")
