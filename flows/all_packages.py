@@ -15,7 +15,7 @@ from distgate.pipelines import DUPLICATE, HELD
 from tasks.build import build_package
 from tasks.claim import claim_change
 from tasks.compose import compose_image
-from tasks.find_change import change_asked
+from tasks.find_change import resolve_request
 from tasks.functional import find_tests, run_tests
 from tasks.hooks import RUN_HOOKS
 from tasks.page.all_packages import ImageReport
@@ -45,7 +45,7 @@ def all_packages(
             DISTGATE_RERUN_FAILED by default.
         start_from: The stage to begin at, such as image.test.smoke, with the results of the change's last run.
     """
-    resolved = change_asked(change, site)
+    resolved = resolve_request(change, site)
     job = claim_change(
         resolved.change, site, again, reserve, rerun_failed, start_from=start_from, koji_task=resolved.koji_task
     )

@@ -16,7 +16,7 @@ from distgate.testing.discovery import CLASSIC
 from tasks.build import build_package
 from tasks.claim import claim_change
 from tasks.conformance import conformance_tests, why_no_e2e
-from tasks.find_change import change_asked
+from tasks.find_change import resolve_request
 from tasks.functional import find_tests, test_package
 from tasks.hooks import RUN_HOOKS
 from tasks.host_image import make_image, smoke_test_image, why_no_image
@@ -53,7 +53,7 @@ def atomic_host(
         image: Whether an image is made of the tree; by default when the last one is older than DISTGATE_IMAGE_EVERY.
         start_from: The stage to begin at, such as compose, with the results of the change's last run.
     """
-    resolved = change_asked(change, site)
+    resolved = resolve_request(change, site)
     job = claim_change(
         resolved.change,
         site,

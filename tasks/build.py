@@ -1,7 +1,7 @@
-"""The package stage: a Koji scratch build of exactly this commit, and a repository of what it made.
+"""The package stage: a Koji scratch build of exactly this commit, and a repository of its packages.
 
-Koji builds it from dist-git for All Packages. For Atomic Host it builds a source package that we made of it, whose
-release names the commit.
+Koji builds it from dist-git for All Packages. For Atomic Host it builds a source package that distgate makes of the
+commit, whose release names it.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class BuiltPackage:
     """A finished scratch build: its NVR, the packages under test, and the repository that holds them.
 
     ``original_nvr`` is the NVR that the spec file has in dist-git, which is another one where the release was made to
-    name the commit. ``unit_tests`` is what %check was seen to do.
+    name the commit. ``unit_tests`` is the outcome of %check.
     """
 
     task_id: int
@@ -75,11 +75,11 @@ def build_package(job: Job) -> BuiltPackage:
     task_id = _task_of(job, hub, koji.server)
     submitted = _record_of(job, koji, task_id)
     job.record.update(build=submitted)
-    _await(job, hub, task_id, stage_dir)
+    _wait_for_build(job, hub, task_id, stage_dir)
     rpms = read_rpms([path for path in hub.download(task_id, stage_dir, ARCH) if path.suffix == ".rpm"])
     make_repository(stage_dir)
     built = _built(job, task_id, rpms, stage_dir)
-    job.record.update(build=submitted.model_copy(update=_found(built, rpms)))
+    job.record.update(build=submitted.model_copy(update=_build_fields(built, rpms)))
     return built
 
 
@@ -110,8 +110,8 @@ def _record_of(job: Job, koji: KojiInstance, task_id: int) -> BuildRecord:
     )
 
 
-def _found(built: BuiltPackage, rpms: list[RpmFile]) -> dict[str, Any]:
-    """What the run record is told of a finished build."""
+def _build_fields(built: BuiltPackage, rpms: list[RpmFile]) -> dict[str, Any]:
+    """The fields of the run record that a finished build fills."""
     tests = built.unit_tests
     return {
         "nvr": built.nvr,
@@ -122,28 +122,28 @@ def _found(built: BuiltPackage, rpms: list[RpmFile]) -> dict[str, Any]:
     }
 
 
-def _await(job: Job, hub: BuildHub, task_id: int, stage_dir: Path) -> None:
+def _wait_for_build(job: Job, hub: BuildHub, task_id: int, stage_dir: Path) -> None:
     try:
         hub.wait(task_id, settings().build_timeout, _progress(job))
     except PackageError as error:
-        _forget(job, hub, task_id, stage_dir)
+        _drop_task(job, hub, task_id, stage_dir)
         raise _in_tests(error, stage_dir) from error
     except (Cancelled, ConfigurationError, TaskLost):
-        _forget(job, hub, task_id, stage_dir)
+        _drop_task(job, hub, task_id, stage_dir)
         raise
     except TimedOut as error:
-        _forget(job, hub, task_id, stage_dir)
+        _drop_task(job, hub, task_id, stage_dir)
         raise GaveUp(error.message, hint="DISTGATE_BUILD_TIMEOUT is the limit", evidence=error.evidence) from error
 
 
 def _in_tests(failed: PackageError, stage_dir: Path) -> PackageError:
-    """The same failure, in the tests' own words if it was them."""
+    """The same failure; the one of the unit tests when they caused it."""
     tests = _unit_tests(stage_dir, built=False)
     if tests.status != "failed":
         return failed
     return PackageError(
         f"the unit tests failed: {tests.evidence}; {failed.message}",
-        hint="they are %check of the spec file; build.log has all that they said",
+        hint="they are %check of the spec file; build.log has their whole output",
         evidence=tests.tail,
     )
 
@@ -153,12 +153,12 @@ def _unit_tests(stage_dir: Path, *, built: bool) -> UnitTests:
     if not logs:
         return UNKNOWN
     with logs[0].open(encoding="utf-8", errors="replace") as stream:
-        # A line without an end comes in pieces: a test may print what it likes.
+        # A very long line is read in pieces: a test may print anything.
         return unit_tests(iter(lambda: stream.readline(1 << 16), ""), built=built)
 
 
-def _forget(job: Job, hub: BuildHub, task_id: int, stage_dir: Path) -> None:
-    """A task that has ended badly is met by no retry; its logs are kept."""
+def _drop_task(job: Job, hub: BuildHub, task_id: int, stage_dir: Path) -> None:
+    """Download the logs of a failed task, and forget the task, so that a retry submits a new one."""
     ledger().record_facts(job.run_id, RunFacts(koji_task=""))
     _fetch_logs(hub, task_id, stage_dir)
 
@@ -166,11 +166,11 @@ def _forget(job: Job, hub: BuildHub, task_id: int, stage_dir: Path) -> None:
 def _task_of(job: Job, hub: BuildHub, server: str) -> int:
     """The Koji task that this run submitted to this hub before it was interrupted, or a new one."""
     run = ledger().run(job.run_id)
-    where, _, recorded = (run.facts.koji_task if run else "").rpartition(" ")
-    if recorded and where == server:
+    recorded_server, _, recorded = (run.facts.koji_task if run else "").rpartition(" ")
+    if recorded and recorded_server == server:
         get_run_logger().info("%s: going on with Koji task %s", job.change.title, recorded)
         return int(recorded)
-    if job.koji_task is not None:  # somebody else's: it is not noted as ours, nor cancelled with this run
+    if job.koji_task is not None:  # not this run's: it is neither recorded as such nor cancelled with the run
         get_run_logger().info("%s: taking the packages of Koji task %d", job.change.title, job.koji_task)
         return job.koji_task
     task_id, source = _submit(job, hub, koji_target(job.change.branch))
@@ -180,7 +180,7 @@ def _task_of(job: Job, hub: BuildHub, server: str) -> int:
 
 
 def _submit(job: Job, hub: BuildHub, target: str) -> tuple[int, str]:
-    """A new task, and what it builds."""
+    """Submit a build; returns the task's ID and what it builds."""
     dist_git = DistGit.of(job.site)
     if job.pipeline == "allpackages":
         source = dist_git.source(job.change)
@@ -219,18 +219,18 @@ def _built(job: Job, task_id: int, rpms: list[RpmFile], stage_dir: Path) -> Buil
             f"Koji task {task_id} made no package to install", hint="the spec has no %files, or makes only debuginfo"
         )
     tests = _unit_tests(stage_dir, built=True)
-    before = _tell(job, source.nvr, stage_dir)
+    before = _record_nvr(job, source.nvr, stage_dir)
     get_run_logger().info("%s: built %s: %s", job.change.title, source.nvr, ", ".join(map(str, packages)))
     get_run_logger().info("%s: unit tests: %s (%s)", job.change.title, tests.status, tests.evidence)
     return BuiltPackage(task_id, source.nvr, packages, stage_dir, before, tests)
 
 
-def _tell(job: Job, nvr: str, stage_dir: Path) -> str:
-    """Keep for the messages what was built; the NVR without the commit."""
+def _record_nvr(job: Job, nvr: str, stage_dir: Path) -> str:
+    """Record the NVR for the messages; returns the NVR without the commit."""
     if job.pipeline == "allpackages":
         ledger().record_facts(job.run_id, RunFacts(nvr=nvr, original_spec_nvr=nvr))
         return nvr
-    # A build that somebody else asked for has the release of the spec file, which does not name the commit.
+    # A build that was submitted elsewhere has the release of the spec file, which does not name the commit.
     is_packagers = job.koji_task is not None and job.change.rev[:SHORT] not in nvr
     before = nvr if is_packagers else original(nvr, job.change.rev)
     package_url = job.run_dir.url(stage_dir)

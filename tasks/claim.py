@@ -1,4 +1,4 @@
-"""The first act of a run: take the change, or learn that another run has it."""
+"""The first act of a run: claim the change, unless another run holds it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def claim_change(
     run_id = str(flow_run.id)
     own_site = site or settings().site
     earlier = find_earlier(ledger(), change, pipeline, start_from, run_id, own_site) if start_from else None
-    _end_what_failed(run_id)
+    _close_failed_attempt(run_id)
     forced = again or earlier is not None
     run = ledger().claim(change, run_id, build_url(run_id), again=forced, pipeline=pipeline)
     if run is None:
@@ -53,8 +53,8 @@ def claim_change(
     return job
 
 
-def _end_what_failed(run_id: str) -> None:
-    # A retry of a run that said FAILURE and died before its last message: that is said now, and a new set begins.
+def _close_failed_attempt(run_id: str) -> None:
+    # A retry of a run that announced FAILURE and died before its last message: it goes out now, and a new set begins.
     run = ledger().run(run_id)
     if run is not None and not run.ended and run.status != "SUCCESS":
         announcer().close(run_id)
@@ -66,5 +66,5 @@ def build_url(run_id: str) -> str:
 
 
 def tags_of(change: Change, pipeline: Pipeline = "allpackages") -> list[str]:
-    """What a run is found by in the UI."""
+    """The tags by which the UI finds a run."""
     return [pipeline, change.namespace, change.repo, change.branch, change.rev]

@@ -1,4 +1,4 @@
-"""Runs that people start: the change that they mean is found, whichever way they name it."""
+"""Runs that people start: finds the change that they name by a branch, a commit or a build."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ def _once_per_run(context: Any, _parameters: dict[str, Any]) -> str:
 
 
 @task(name="Find change", persist_result=True, cache_key_fn=_once_per_run)
-def find_change(named: RunRequest, site: str | None) -> ResolvedRequest:
-    """The change that ``named`` means on a site's dist-git and Koji. Raises what retrigger.change_of raises."""
+def find_change(request: RunRequest, site: str | None) -> ResolvedRequest:
+    """The change that ``request`` means on a site's dist-git and Koji. Raises what retrigger.change_of raises."""
     from distgate.builds.lookup import SiteLookup
 
-    where = site or settings().site
-    url, koji = DistGit.of(where).url, KojiInstance.of(where)
+    site = site or settings().site
+    url, koji = DistGit.of(site).url, KojiInstance.of(site)
     lookup = SiteLookup(lambda namespace, repo: url.format(namespace=namespace, repo=repo), koji.profile())
-    resolved = change_of(named, lookup, settings())
+    resolved = change_of(request, lookup, settings())
     build = f", with the packages of Koji task {resolved.koji_task}" if resolved.koji_task else ""
     get_run_logger().info("what is tested: %s%s", resolved.change.key, build)
     return resolved
 
 
-def change_asked(requested: Change | RunRequest, site: str | None) -> ResolvedRequest:
-    """What a run is about: a change that is given in full needs no task, and no look at anything."""
+def resolve_request(requested: Change | RunRequest, site: str | None) -> ResolvedRequest:
+    """The change that a run tests; one that is given in full needs no task and no lookup."""
     return ResolvedRequest(requested) if isinstance(requested, Change) else find_change(requested, site)

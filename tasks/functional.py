@@ -42,7 +42,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class TestReport(JudgedSuites):
-    """What the suites said: ``status`` is SUCCESS or UNSTABLE; ``before`` names what had worked before."""
+    """The verdicts of the suites: ``status`` is SUCCESS or UNSTABLE; ``before`` names what had worked before."""
 
     __test__ = False  # not a pytest class
 

@@ -1,4 +1,4 @@
-"""The flow hooks of every pipeline: a run says its last word however it ends, and leaves no build behind."""
+"""The flow hooks of every pipeline: a run sends its last message however it ends, and leaves no build behind."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Hooks = list[FlowStateHook[..., Any]]
 
 
 class RunHooks(TypedDict):
-    """What a flow is told to call, by how its run ended."""
+    """The hooks of a flow, by how its run ended."""
 
     on_completion: Hooks
     on_failure: Hooks

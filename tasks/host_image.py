@@ -53,7 +53,7 @@ def _last_is_old(job: Job) -> bool:
 
 @stage(IMAGE)
 def make_image(job: Job, tree: ComposedTree) -> TreeImage:
-    """A bootable image of ``tree`` in the branch's directory of images; nobody is pointed to it yet."""
+    """A bootable image of ``tree`` in the branch's directory of images; it is not the branch's latest yet."""
     repo, stage_dir, branch = OSTreeRepo.of(job.site), job.run_dir.stage(IMAGE.directory), job.change.branch
     with LiveLines(IMAGE.live, "How the image is made") as live:
         built = repo.maker(branch).make(

@@ -31,7 +31,7 @@ STAGE = STAGES["atomic"]["compose.test.integration"]
 
 @dataclass(frozen=True)
 class IntegrationReport(JudgedSuites):
-    """What the upgrade and the suite said: ``status`` is SUCCESS or UNSTABLE."""
+    """The outcomes of the upgrade and the suite: ``status`` is SUCCESS or UNSTABLE."""
 
     status: str
     upgrade: UpgradeReport

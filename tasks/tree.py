@@ -1,4 +1,4 @@
-"""The compose stage of Atomic Host: an OSTree commit with the package, and its trial: does it stay?"""
+"""The compose stage of Atomic Host: an OSTree commit with the package, and the decision whether it stays."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ STAGE = STAGES["atomic"]["compose"]
 
 @dataclass
 class Candidate:
-    """A composed tree while it is tested: it stays only if somebody says ``passed``."""
+    """A composed tree while it is tested: it stays only if ``passed`` is set."""
 
     tree: ComposedTree
     passed: bool = False
@@ -39,12 +39,12 @@ class Candidate:
 
 @contextmanager
 def branch_held(job: Job) -> Iterator[None]:
-    """One run at a time composes a tree of the branch and tests it; the others wait here, and say for what.
+    """One run at a time composes a tree of the branch and tests it; the others wait here; their state says for what.
 
     The slot is Prefect's, which a dead holder loses; the branch's repository has a lock of its own beside it.
     """
     with branch_slot(job):
-        # Before the stage begins: its first message tells already where clients will find the tree.
+        # Before the stage begins: its first message already has the URL of the tree.
         ledger().record_facts(
             job.run_id, RunFacts(compose_url=OSTreeRepo.of(job.site).compose_url(job.change.branch))
         )
@@ -62,7 +62,7 @@ def compose_tree(job: Job, built: BuiltPackage) -> ComposedTree:
     with LiveLines(STAGE.live, "How the tree is composed") as live:
         tree = trees_of(job).compose(built.repository, built.packages, live)
         live.end(tree.steps)
-    _keep_record(job, tree)
+    _write_record(job, tree)
     ledger().record_facts(job.run_id, RunFacts(compose_rev=tree.rev))
     get_run_logger().info(
         "%s: %s is %s %s, %d packages, %d of them changed",
@@ -79,7 +79,7 @@ def compose_tree(job: Job, built: BuiltPackage) -> ComposedTree:
 @contextmanager
 def candidate(job: Job, built: BuiltPackage, tree: ComposedTree) -> Iterator[Candidate]:
     """The tree stays, and its package is in all later ones, when the block says that it passed; otherwise the branch
-    goes back to the commit before, however the block ends. Nobody prunes either of them meanwhile."""
+    goes back to the commit before, however the block ends. Neither of them is pruned meanwhile."""
     trial, trees = Candidate(tree), trees_of(job)
     trees.republish(tree)  # a retried run comes back to a tree that was withdrawn when it failed
     with ExitStack() as leases:
@@ -101,7 +101,7 @@ def _settle(job: Job, built: BuiltPackage, trial: Candidate) -> None:
         get_run_logger().warning("%s: %s is withdrawn from %s", job.change.title, tree.rev[:12], tree.ref)
 
 
-def _keep_record(job: Job, tree: ComposedTree) -> None:
+def _write_record(job: Job, tree: ComposedTree) -> None:
     stage_dir, text = job.run_dir.stage(STAGE.directory), diff_text(tree.changes)
     (stage_dir / "package-diff.txt").write_text(text)
     record = asdict(tree) | {"installed": [str(nevra) for nevra in tree.installed]}

@@ -1,4 +1,4 @@
-"""What keeps a host in order: base images are renewed, and what had its time goes. Every task says what it did."""
+"""Upkeep of a host: base images are renewed, and what has expired is removed. Every task returns what it did."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def prune_images(site: str, dry_run: bool) -> list[Freed]:
 def end_guests(site: str, dry_run: bool) -> list[Freed]:
     """End the guests on this host whose processes are gone; held ones stay."""
     killed = reap(GuestMachine.of(site).directory, dry_run=dry_run)
-    return [Freed("guests", f"process {pid}", "whoever started it is gone") for pid in killed]
+    return [Freed("guests", f"process {pid}", "the process that started it is gone") for pid in killed]
 
 
 @task(name="Prune trees")
@@ -116,16 +116,16 @@ def _branches(repository: OSTreeRepo) -> list[str]:
 def _pruned(repository: OSTreeRepo, branch: str, dry_run: bool) -> Iterator[Freed]:
     trees = repository.trees(branch, "clean-up")
     for rev in trees.prune(dry_run=dry_run):
-        yield Freed("tree commits", f"{branch} {rev[:10]}", "superseded, and nobody works with it")
+        yield Freed("tree commits", f"{branch} {rev[:10]}", "superseded, and not in use")
     for rev in repository.disks(branch).prune(trees.published, dry_run=dry_run):
-        yield Freed("tree disks", f"{branch} {rev[:10]}", "its commit is not the branch's head, and nobody uses it")
+        yield Freed("tree disks", f"{branch} {rev[:10]}", "its commit is not the branch's head, and it is not in use")
     for name in repository.images(branch).prune(dry_run=dry_run):
-        yield Freed("tree images", f"{branch} {name}", "newer ones are kept, and nobody uses it")
+        yield Freed("tree images", f"{branch} {name}", "newer ones are kept, and it is not in use")
 
 
 @task(name="Withdraw abandoned trees")
 def withdraw_abandoned_trees(site: str) -> list[str]:
-    """Let every branch go back from a tree whose run has ended without a word about it; a sentence for each.
+    """Let every branch go back from a tree whose run has ended without accepting it; a sentence for each.
 
     A run that is killed cannot do it itself, and its tree would be the head until the next compose.
     """

@@ -1,4 +1,4 @@
-"""Testing packages again that nobody pushed: what is known of them is gathered, and the runs are planned."""
+"""Tests packages again without a push: gathers what is known of them and plans the runs."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from distgate.prefect_api import PrefectApi
 from distgate.settings import settings
 from tasks.operations.ledger import open_ledger
 
-#: What was found out about commits stands here, below the directory of artifacts.
-BOOK = "commits.json"
+#: The cache of facts about commits, below the directory of artifacts.
+COMMIT_CACHE = "commits.json"
 #: Rawhide is called rawhide today, and was called after git's own usage before.
 _RAWHIDE_NAMES = ("rawhide", "main", "master")
 
@@ -54,26 +54,26 @@ class RetestScope:
 
 
 @task(name="Choose packages", retries=2, retry_delay_seconds=10)
-def choose_packages(scope: RetestScope, wish: RetestFilter, start: datetime) -> list[Choice]:
-    """What becomes of each package that the wish is about, when the window opens at ``start``."""
+def choose_packages(scope: RetestScope, retest_filter: RetestFilter, start: datetime) -> list[Choice]:
+    """What becomes of each package that the filter selects, when the window opens at ``start``."""
     packages = known_packages(open_ledger(), scope.namespace)
     packages |= _names_in(scope.names) if scope.names else set()
-    repos = packages_of(wish, packages)
+    repos = packages_of(retest_filter, packages)
     get_run_logger().info("%d of %d known packages are looked at", len(repos), len(packages))
-    choices = choose(wish, candidates(scope, wish, repos), start)
+    choices = choose(retest_filter, candidates(scope, retest_filter, repos), start)
     get_run_logger().info("%s", sentence_of(choices))
     create_table_artifact(rows_of(choices), key="retest", description=sentence_of(choices))
     return choices
 
 
-def candidates(scope: RetestScope, wish: RetestFilter, repos: Sequence[str]) -> list[Candidate]:
-    """The packages with their latest commits and last runs; their commits are fetched only if the wish needs it."""
+def candidates(scope: RetestScope, retest_filter: RetestFilter, repos: Sequence[str]) -> list[Candidate]:
+    """The packages with their latest commits and last runs; their commits are fetched only when needed."""
     site = DistGit.of(scope.site)
     addresses = {repo: site.address(_change(scope, repo, "0" * 40, scope.branch)) for repo in repos}
     branch_heads = heads(addresses, scope.branches)
     commits = {repo: (addresses[repo], head.rev) for repo, head in branch_heads.items() if head.rev}
-    book = CommitFactsCache(settings().artifacts_dir / BOOK)
-    facts = book.facts(commits) if wish.needs_commits else {}
+    cache = CommitFactsCache(settings().artifacts_dir / COMMIT_CACHE)
+    facts = cache.facts(commits) if retest_filter.needs_commits else {}
     last = last_runs(open_ledger(), scope.namespace, scope.branch, scope.pipeline)
     return [
         Candidate(repo, head.rev, head.branch, head.problem, facts.get(repo), last.get(repo))
@@ -82,7 +82,7 @@ def candidates(scope: RetestScope, wish: RetestFilter, repos: Sequence[str]) -> 
 
 
 @task(name="Start runs", retries=2, retry_delay_seconds=10)
-def start_runs(scope: RetestScope, wish: RetestFilter, choices: Sequence[Choice], start: datetime) -> int:
+def start_runs(scope: RetestScope, retest_filter: RetestFilter, choices: Sequence[Choice], start: datetime) -> int:
     """Start a re-run of each chosen package at its time, and count them; none of this window is repeated."""
     chosen = [choice for choice in choices if choice.at]
     deployment = settings().manual_deployment_of(scope.pipeline)
@@ -92,7 +92,7 @@ def start_runs(scope: RetestScope, wish: RetestFilter, choices: Sequence[Choice]
             prefect.create_flow_run(
                 deployment,
                 {"change": change.model_dump(), "site": scope.site, "again": True},
-                idempotency_key=window_key(choice, start, wish.window_minutes),
+                idempotency_key=window_key(choice, start, retest_filter.window_minutes),
                 tags=["retest"],
                 at=choice.at,
             )

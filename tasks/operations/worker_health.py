@@ -1,4 +1,4 @@
-"""The health of workers' hosts: asked for on every host, and looked at on one."""
+"""The health of workers' hosts: requested for every host, examined on one."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from distgate.settings import settings
 
 #: The deployment whose runs look at one host each.
 DEPLOYMENT = "worker-health/hosts"
-#: The states of a run that nobody has taken yet.
+#: The states of a run that no worker has taken yet.
 _WAITING = ("SCHEDULED", "PENDING")
 
 
 @dataclass(frozen=True)
-class Asked:
+class HealthRequests:
     """The hosts that were asked for their health, and those that have not answered an earlier question yet."""
 
     hosts: tuple[str, ...]
     silent: tuple[str, ...]
 
     def sentence(self) -> str:
-        """Who was asked, for people."""
-        sentence = f"asked: {', '.join(self.hosts) or 'nobody'}"
+        """The hosts that were asked, in one sentence."""
+        sentence = f"asked: {', '.join(self.hosts) or 'no host'}"
         return (
             f"{sentence}; not again, for the last question still waits: {', '.join(self.silent)}"
             if self.silent
@@ -37,9 +37,9 @@ class Asked:
 
 
 @task(name="Ask every host", retries=2, retry_delay_seconds=5)
-def ask_every_host() -> Asked:
+def ask_every_host() -> HealthRequests:
     """Start a run for each host that ever had a worker in the pool, in that host's own queue; but not where the last
-    one still waits, for a worker that has its hands full, or is gone."""
+    one still waits for a worker that is busy or gone."""
     with PrefectApi(settings().prefect_api_url) as prefect:
         queues = prefect.queues(prefect.pool_of(DEPLOYMENT))
         hosts = {host for queue in queues if (host := host_of(queue))}
@@ -49,7 +49,7 @@ def ask_every_host() -> Asked:
             for run in prefect.flow_runs(deployment=DEPLOYMENT, state_types=_WAITING)
             if not (run.idempotency_key or "").endswith(name)  # of this very run, before it was tried again
         }
-        requests = Asked(tuple(sorted(hosts - waiting)), tuple(sorted(hosts & waiting)))
+        requests = HealthRequests(tuple(sorted(hosts - waiting)), tuple(sorted(hosts & waiting)))
         for host in requests.hosts:
             key = f"health of {host} {name}"
             prefect.create_flow_run(

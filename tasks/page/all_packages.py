@@ -1,4 +1,4 @@
-"""What a run of All Packages has to say: the image that was made, and how it booted."""
+"""The report of a run of All Packages: the image that was made, and how it booted."""
 
 from __future__ import annotations
 

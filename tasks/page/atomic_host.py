@@ -1,4 +1,4 @@
-"""What a run of Atomic Host has to say: the tree, what a host made of it, the image, the cluster."""
+"""The report of a run of Atomic Host: the tree, the host that upgraded to it, the image, the cluster."""
 
 from __future__ import annotations
 

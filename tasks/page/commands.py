@@ -1,4 +1,4 @@
-"""What the summary of a run offers to do: look into the guest that is held, do the run again by hand, test again."""
+"""The commands that the summary of a run offers: enter the guest that is held, reproduce the run, test again."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from distgate.settings import settings
 from distgate.text import fenced, inline
 
 
-def by_hand(record: RunRecord, run_dir: RunDirectory) -> str:
-    """How to see it with one's own eyes: the guest that is held, and the command that does the run again."""
-    parts = [*_held(record.held)] if record.held else []
+def reproduce_section(record: RunRecord, run_dir: RunDirectory) -> str:
+    """How to reproduce the run: the guest that is held, and the command that does the run again."""
+    parts = [*_held_guest(record.held)] if record.held else []
     if record.build:
         parts += [
             "On the host of this run, without Prefect or the bus:",
@@ -25,7 +25,7 @@ def by_hand(record: RunRecord, run_dir: RunDirectory) -> str:
     return "\n\n".join(["## Reproduce it", *parts]) if parts else ""
 
 
-def _held(guest: HeldGuest) -> list[str]:
+def _held_guest(guest: HeldGuest) -> list[str]:
     until = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(guest.until))
     return [
         f"A guest is held until **{until}** on `{inline(guest.host)}` ({inline(guest.why)}):",
@@ -33,7 +33,7 @@ def _held(guest: HeldGuest) -> list[str]:
     ]
 
 
-def run_again(status: str, record: RunRecord, stage: str) -> str:
+def run_again_section(status: str, record: RunRecord, stage: str) -> str:
     """How to have the change tested again: from the stage on that did not pass, or all of it; each by a command."""
     parts = ["## Test it again"]
     if status in ("FAILURE", "ABORTED"):

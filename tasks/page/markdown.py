@@ -1,4 +1,4 @@
-"""The forms of which the summary is made. What is put into them must be safe already (distgate.text)."""
+"""The forms that the summary is made of. What is put into them must be safe already (distgate.text)."""
 
 from __future__ import annotations
 
@@ -15,5 +15,5 @@ def table(head: tuple[str, ...], rows: Sequence[tuple[object, ...]]) -> str:
 
 
 def facts(pairs: Iterable[tuple[str, str]]) -> str:
-    """A list of what is known, by name; long ones are wrapped, empty ones left out."""
+    """A list of names and texts; long texts are wrapped, empty ones left out."""
     return "\n".join(f"- {name}: {text}" for name, text in pairs if text)

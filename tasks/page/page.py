@@ -1,4 +1,4 @@
-"""The summary of a run as markdown: what a packager opens. Whatever strangers wrote is shown, never obeyed."""
+"""The summary of a run as markdown: what a packager opens. Text from outside is quoted, never interpreted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from distgate.runs.directory import RunDirectory
 from distgate.runs.record import RunRecord
 from distgate.testing.log_excerpts import key_line
 from distgate.text import fenced, inline
-from tasks.page.commands import by_hand, run_again
+from tasks.page.commands import reproduce_section, run_again_section
 from tasks.page.markdown import facts, table
 from tasks.page.tests import failing_tests, suites_section
 
@@ -31,9 +31,9 @@ _KEY_LOGS = re.compile(r"(build\..*|test|transaction|console)\.log$|(ansible|tmt
 
 
 def summary_page(
-    report: Report, record: RunRecord, run: Run | None, times: Sequence[StageTime], letters: Sequence[OutboxMessage]
+    report: Report, record: RunRecord, run: Run | None, times: Sequence[StageTime], messages: Sequence[OutboxMessage]
 ) -> str:
-    """The markdown of a run's summary; ``record`` holds what the run wrote down, whatever ended it, ``letters`` are
+    """The markdown of a run's summary; ``record`` holds what the run wrote down, whatever ended it, ``messages`` are
     the messages about it so far."""
     run_dir = report.job.run_dir
     failed = [time.suffix for time in times if time.status != "SUCCESS"]
@@ -46,20 +46,20 @@ def summary_page(
         "## Stages\n\n" + table(("stage", "status", "seconds"), [tuple(time.row().values()) for time in times]),
         suites_section(record, run_dir) if report.plan else "",
         *report.sections(),
-        by_hand(record, run_dir),
-        run_again(report.status, record, bad.suffix if bad else ""),
+        reproduce_section(record, run_dir),
+        run_again_section(report.status, record, bad.suffix if bad else ""),
         _facts(report),
-        messages_section(report, run, letters),
+        messages_section(report, run, messages),
         logs_section(run_dir),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _verdict(report: Report, record: RunRecord) -> str:
-    """The verdict in one sentence, who is to blame, and the evidence: in lines first, then as it was said."""
+    """The verdict in one sentence, who is to blame, and the evidence: its key line first, then its end as it is."""
     error, blame = report.error, report.blame
-    evidence = report.reason.removesuffix(f" (blame: {blame})")
-    parts = [f"**{inline(evidence[:1].upper() + evidence[1:])}**"]
+    reason = report.reason.removesuffix(f" (blame: {blame})")
+    parts = [f"**{inline(reason[:1].upper() + reason[1:])}**"]
     if blame:
         parts += [f"**Blame: {blame}.** That is {BLAMED[blame]}."]
     if isinstance(error, DistgateError):
@@ -74,8 +74,7 @@ def _verdict(report: Report, record: RunRecord) -> str:
 
 
 def _logs_of(stage: Stage, run_dir: RunDirectory) -> str:
-    """Links to what the stage that did not pass left, the most telling and the latest first; empty where nothing
-    failed."""
+    """Links to the logs of the stage that did not pass, key logs and the latest first; empty when it left none."""
     directories = [run_dir.root / name for name in stage.directories]
     logs = [path for path in run_dir.logs() if any(path.is_relative_to(directory) for directory in directories)]
     latest = sorted(logs, key=lambda path: (not _KEY_LOGS.match(path.name), -path.stat().st_mtime_ns))[:MOST_LOGS]
@@ -97,11 +96,11 @@ def _facts(report: Report) -> str:
     return "## What was tested\n\n" + facts([*pairs, *report.rows(), *results])
 
 
-def messages_section(report: Report, run: Run | None, letters: Sequence[OutboxMessage]) -> str:
+def messages_section(report: Report, run: Run | None, messages: Sequence[OutboxMessage]) -> str:
     """The messages of the run's current set, and the one that will end it."""
     if run is None:
         return ""
-    sent = [message for message in letters if message.body["build_id"] == run.build_id]
+    sent = [message for message in messages if message.body["build_id"] == run.build_id]
     rows = [
         (
             time.strftime("%H:%M:%S", time.gmtime(message.created_at)),

@@ -28,7 +28,7 @@ class Report(ABC):
     plan: Plan | None = None
     verdict: TestReport | None = None
     results: dict[str, StageResult] = field(default_factory=dict)
-    """What further stages came to, by the name that the page gives them."""
+    """Results of further stages, by the name that the page gives them."""
     error: BaseException | None = None
 
     def judged(self) -> list[StageResult]:

@@ -38,10 +38,10 @@ def publishes_summary(report: R) -> Iterator[R]:
         report.error = error
         raise
     finally:
-        _publish_or_say(report)
+        _publish_or_log(report)
 
 
-def _publish_or_say(report: Report) -> None:
+def _publish_or_log(report: Report) -> None:
     try:
         _publish(report)
     except Exception:  # noqa: BLE001 - a rung of the ladder
@@ -52,9 +52,9 @@ def _publish_or_say(report: Report) -> None:
 
 def _publish(report: Report) -> None:
     run = ledger().run(report.job.run_id)
-    letters = ledger().messages_of(report.job.run_id)
-    started = stage_times(letters, run.build_id, run.facts.statuses) if run else []
-    # A stage that is broken off says so after us.
+    messages = ledger().messages_of(report.job.run_id)
+    started = stage_times(messages, run.build_id, run.facts.statuses) if run else []
+    # A stage that is broken off announces its end after this.
     times = [stage.closed(time.time(), report.status) for stage in started]
     get_run_logger().info("%s %s", report.status, report.sentence())
     verdict = report.record()
@@ -64,7 +64,7 @@ def _publish(report: Report) -> None:
         # Its time is counted from the end of the run, which is now but for seconds.
         guest = replace(record.held, until=time.time() + 60.0 * report.job.reserve)
         record = report.job.record.update(held=guest)
-    page = summary_page(report, record, run, times, letters)
+    page = summary_page(report, record, run, times, messages)
     create_markdown_artifact(page, key="summary", description=inline(report.title))
     create_table_artifact([time.row() for time in times], key="stages", description="Stages, durations, statuses")
     run_dir = report.job.run_dir

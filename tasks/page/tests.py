@@ -1,4 +1,4 @@
-"""What the summary of a run says of suites: why each ended as it did, and every test with links to its logs."""
+"""The suites in the summary of a run: the verdict of each with its reason, and every test with links to its logs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _FINE = ("pass", "info", "skip")
 
 
 def suites_section(record: RunRecord, run_dir: RunDirectory) -> str:
-    """The suites with their verdicts, and a row for each test; empty when it is not known which there are."""
+    """The suites with their verdicts, and a row for each test; empty before the tests were found."""
     tests = record.tests
     if tests is None or not tests.suites:
         return f"## Tests\n\nSkipped: {inline(tests.reason)}" if tests and tests.reason else ""
@@ -79,7 +79,7 @@ def _links(suite: SuiteRecord, test: TestRecord, run_dir: RunDirectory) -> str:
 
 
 def _logs(suite: SuiteRecord, test: TestRecord, run_dir: RunDirectory) -> Iterator[Path]:
-    """A test's logs. The names are the suite's words: only what lies in its artifacts is shown."""
+    """A test's logs. The suite chose the names: only files in its artifacts are shown."""
     artifacts = _artifacts(suite, run_dir)
     for name in test.logs[:MOST_LINKS]:
         path = Path(os.path.normpath(artifacts / name))

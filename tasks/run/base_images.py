@@ -13,44 +13,44 @@ from tasks.run.job import Job
 
 
 @dataclass(frozen=True)
-class _Held:
-    """What one run holds: the leases, and the bases that they are for, by identity."""
+class _RunBases:
+    """The base images of one run by identity, and the leases that keep them in the store."""
 
     leases: ExitStack
     bases: dict[str, BaseImage] = field(default_factory=dict)
 
 
-_held: dict[str, _Held] = {}
+_run_bases: dict[str, _RunBases] = {}
 
 
 @contextmanager
 def hold_base_images(job: Job) -> Iterator[None]:
     """The bases that the run's stages ask for stay in the store until the block ends."""
     with ExitStack() as leases:
-        _held[job.run_id] = _Held(leases)
+        _run_bases[job.run_id] = _RunBases(leases)
         try:
             yield
         finally:
-            del _held[job.run_id]
+            del _run_bases[job.run_id]
 
 
 def base_of(job: Job, progress: Progress = lambda _line: None) -> BaseImage:
     """The base image of the run's branch, held; built and qualified first when the store has none."""
-    leases = _held[job.run_id]
+    run_bases = _run_bases[job.run_id]
     leased = ImageStore.of(job.site).leased_base(job.change.branch, job.holder, progress)
-    base = leases.leases.enter_context(leased)
-    return leases.bases.setdefault(base.identity, base)
+    base = run_bases.leases.enter_context(leased)
+    return run_bases.bases.setdefault(base.identity, base)
 
 
 def image_store_id(job: Job) -> str:
-    """Which store the run's bases are in: its images, and what was found out with them, stand for no other."""
+    """The identity of the store that the run's bases are in: results are valid for that store alone."""
     return ImageStore.of(job.site).identity()
 
 
 def base_of_image(job: Job, image: ComposedImage) -> BaseImage:
     """The base image that ``image`` was composed with, held. Raises Gone when it was removed since."""
-    leases = _held[job.run_id]
-    if image.base not in leases.bases:  # a run that is resumed after its image was made
+    run_bases = _run_bases[job.run_id]
+    if image.base not in run_bases.bases:  # a run that is resumed after its image was made
         lease = ImageStore.of(job.site).lease(job.change.branch, image.base, job.holder)
-        leases.bases[image.base] = leases.leases.enter_context(lease)
-    return leases.bases[image.base]
+        run_bases.bases[image.base] = run_bases.leases.enter_context(lease)
+    return run_bases.bases[image.base]

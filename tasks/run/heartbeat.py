@@ -1,4 +1,4 @@
-"""A run says that it is alive, so that one whose host died is told apart from one that takes its time."""
+"""The heartbeat of a run: it tells a run whose host died from one that takes long."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def _beat(job: Job, done: threading.Event) -> None:
         try:
             is_current = ledger().heartbeat(job.run_id, job.attempt)
         except Exception:
-            # Whatever it was: a thread that ends here would have a healthy run declared dead.
+            # Any error: a thread that ends here would have a healthy run declared dead.
             log.exception("%s: the heartbeat could not be written", job.change.title)
             continue
         if not is_current:
-            # Its last message has gone out: whatever we found out now would contradict it.
+            # Its last message has gone out: any further result would contradict it.
             log.error("%s: this run was given up because it was silent; it ends here", job.change.title)
             os.kill(os.getpid(), signal.SIGTERM)
             return

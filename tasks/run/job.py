@@ -1,4 +1,4 @@
-"""What every stage of one run is given."""
+"""The job: the argument that every stage of a run takes."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def find_earlier(ledger: Ledger, change: Change, pipeline: Pipeline, start_from:
     earlier = earlier_run(ledger.runs_of(change.key, pipeline), run_id)
     for run in origins(earlier, start_from):
         download(site, run)
-    if not _capsule_of(earlier).path.is_file():
+    if not _record_of(earlier).path.is_file():
         raise ConfigurationError(
             f"the artifacts of run {earlier.run_id} are not here (any more)",
             hint="workers that resume each other's runs need an artifact store, or share DISTGATE_ARTIFACTS_DIR",
@@ -31,18 +31,18 @@ def find_earlier(ledger: Ledger, change: Change, pipeline: Pipeline, start_from:
 
 
 def take_over(ledger: Ledger, run_id: str, record: RunRecordFile, earlier: Run, start_from: str) -> None:
-    """Let the run know what the earlier one found out; a retry of it keeps what it took the first time."""
+    """Record the facts and results of the earlier run as this one's; a retry keeps those of the first attempt."""
     this_run = ledger.run(run_id)
     if this_run is not None and this_run.facts.results:
         return
     facts = taken_over(earlier, start_from)
     before = stages_before(earlier.pipeline, start_from)
-    earlier_record = _capsule_of(earlier).read()
+    earlier_record = _record_of(earlier).read()
     names = [name for suffix in before for name in STAGES[earlier.pipeline][suffix].records]
     record.update(**{name: getattr(earlier_record, name) for name in names})
     ledger.record_facts(run_id, facts)
     get_run_logger().info("starting from %s with the results of run %s: %s", start_from, earlier.run_id, before)
 
 
-def _capsule_of(run: Run) -> RunRecordFile:
+def _record_of(run: Run) -> RunRecordFile:
     return RunRecordFile(artifacts_dir() / run.run_id / RUN_RECORD)

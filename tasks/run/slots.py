@@ -28,7 +28,8 @@ WAITING = "Waiting"
 
 @contextmanager
 def slot(job: Job, name: str, limit: int, purpose: str) -> Iterator[None]:
-    """A slot of the global limit ``name`` for the block; who has to wait says for what, on its page and in its log.
+    """A slot of the global limit ``name`` for the block; a run that has to wait says for what on its page
+    and in its log.
 
     A limit that is not there yet is made with ``limit`` slots. One that is there keeps the number that operators gave
     it. ``limit`` 0 asks for nothing.
@@ -40,7 +41,7 @@ def slot(job: Job, name: str, limit: int, purpose: str) -> Iterator[None]:
         existing = _limit(client, name, limit)
         busy = existing.active_slots >= existing.limit
         if busy:
-            _say(client, job, f"waits for its turn {purpose}: limit {name}, {_taken(existing)}")
+            _show_waiting(client, job, f"waits for its turn {purpose}: limit {name}, {_taken(existing)}")
     holder, began = ConcurrencyLeaseHolder(type="flow_run", id=UUID(job.run_id)), time.monotonic()
     with concurrency(name, occupy=1, lease_duration=SLOT_SECONDS, holder=holder):
         if busy:
@@ -82,6 +83,6 @@ def _taken(existing: GlobalConcurrencyLimitResponse) -> str:
     return "its slot is taken" if existing.limit == 1 else f"its {existing.limit} slots are taken"
 
 
-def _say(client: SyncPrefectClient, job: Job, message: str) -> None:
+def _show_waiting(client: SyncPrefectClient, job: Job, message: str) -> None:
     get_run_logger().info("%s: %s", job.change.title, message)
     client.set_flow_run_state(UUID(job.run_id), Running(name=WAITING, message=message), force=True)

@@ -24,7 +24,7 @@ from tasks.run.artifacts import uploads_artifacts
 log = logging.getLogger(__name__)
 P = ParamSpec("P")
 R = TypeVar("R")
-Place = Callable[[Any], str]
+Location = Callable[[Any], str]
 Slot = Callable[[Any], AbstractContextManager[Any]]
 
 
@@ -36,13 +36,13 @@ def ledger() -> Ledger:
 
 @lru_cache(maxsize=1)
 def announcer() -> Announcer:
-    """What writes this process's messages."""
+    """The writer of this process's messages."""
     return Announcer(ledger(), settings())
 
 
 @runtime_checkable
 class StageResult(Protocol):
-    """What a stage says of the change when it worked: its status, and why in one sentence."""
+    """The result of a stage that judges the change: its status, and the reason in one sentence."""
 
     @property
     def status(self) -> str:
@@ -54,7 +54,7 @@ class StageResult(Protocol):
 
     @property
     def blame(self) -> Blame | None:
-        """Who is to blame; None where nobody is."""
+        """Who is to blame; None for SUCCESS."""
 
 
 class StageTask(Generic[P, R]):
@@ -72,15 +72,15 @@ class StageTask(Generic[P, R]):
 
 
 def stage(
-    row: Stage, location: Place = lambda _job: "", slot: Slot = nullcontext
+    row: Stage, location: Location = lambda _job: "", slot: Slot = nullcontext
 ) -> Callable[[Callable[P, R]], StageTask[P, R]]:
     """Make a function the stage of a ``row`` of the stage table. Its first argument is the job. What it returns may
     have a status of its own (StageResult), for the stage's last message to say.
 
     Infrastructure errors are retried; what the package did is not. Results are kept under the flow run's ID, so
-    that a retried run resumes at the stage that failed, and a later run may take them over (tasks.run.resume). What
-    can be used in one place only is done again in another: ``location`` is asked with the job. So
-    is ``slot``, for what only so many runs may do at a time.
+    that a retried run resumes at the stage that failed, and a later run may take them over (tasks.run.resume). A
+    result that is valid in one place only is made again elsewhere: ``location`` names the place for a job. ``slot``
+    limits how many runs may be in the stage at a time.
     """
 
     delays = settings().retry_delays
@@ -158,9 +158,9 @@ def is_infrastructure(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -
     return isinstance(state.result(raise_on_failure=False), InfrastructureError)
 
 
-def result_key(suffix: str, location: Place = lambda _job: "") -> Callable[[Any, dict[str, Any]], str]:
+def result_key(suffix: str, location: Location = lambda _job: "") -> Callable[[Any, dict[str, Any]], str]:
     """A stage's result is found under the run that made it (this one, or the one that it was taken over from), and
-    under the place where it can be used."""
+    under the place where it is valid."""
 
     def key(context: Any, parameters: dict[str, Any]) -> str:
         run_id = str(context.task_run.flow_run_id)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class JudgedSuites:
-    """What suites came to that were ``judged``: for records of stages that run some."""
+    """The verdicts of ``judged`` suites: the base of the results of stages that run suites."""
 
     judged: tuple[JudgedSuite, ...]
 

@@ -16,7 +16,7 @@ from distgate.runs.directory import RunDirectory
 from distgate.runs.record import BuildRecord, RerunRecord, RunRecord, SuiteRecord, TestRecord, TestsRecord
 from tasks.functional import TestReport
 from tasks.page.all_packages import ImageReport
-from tasks.page.commands import by_hand, run_again
+from tasks.page.commands import reproduce_section, run_again_section
 from tasks.page.page import logs_section, summary_page
 from tasks.page.tests import failing_tests, suites_section
 from tasks.run.job import Job
@@ -45,14 +45,14 @@ def with_suite(*tests: TestRecord, **other: object) -> RunRecord:
 
 
 def test_every_run_that_was_built_shows_the_command_that_does_it_again(room: RunDirectory) -> None:
-    page = by_hand(CAPSULE, room)
+    page = reproduce_section(CAPSULE, room)
     assert "\ndistgate reproduce run-1\n" in page
     assert str(room.root) in page
-    assert by_hand(CAPSULE.model_copy(update={"build": None}), room) == ""
+    assert reproduce_section(CAPSULE.model_copy(update={"build": None}), room) == ""
 
 
 def test_a_held_guest_is_shown_with_its_way_in_its_host_and_its_deadline(room: RunDirectory) -> None:
-    page = by_hand(CAPSULE.model_copy(update={"held": HELD}), room)
+    page = reproduce_section(CAPSULE.model_copy(update={"held": HELD}), room)
     assert "1970-01-01 00:00:00 UTC" in page
     assert "`worker`" in page
     assert "\nssh -p 2222 root@127.0.0.1\ndistgate guests down guest-1\n" in page
@@ -77,7 +77,7 @@ def as_pasted(block: str) -> list[str]:
 def test_the_commands_that_test_again_name_the_run_or_the_whole_change(
     status: str, stage: str, wanted: list[tuple[str, ...]]
 ) -> None:
-    page = run_again(status, CAPSULE, stage)
+    page = run_again_section(status, CAPSULE, stage)
     found = [as_pasted(block) for block in page.split("```")[1::2]]
     told = ("--param", "change=", "site=")
     assert [tuple(word for word in words if not word.startswith(told)) for words in found] == wanted
