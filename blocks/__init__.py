@@ -1,4 +1,4 @@
-"""Places and credentials as Prefect blocks. Whoever looks at all that is in this package registers every block type.
+"""Places and credentials as Prefect blocks. To import all of this package registers every block type.
 
 Each is imported when it is asked for: a run needs some of them only, and each costs it milliseconds.
 """
@@ -45,5 +45,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    # `prefect block register --module blocks` looks at what is listed here.
+    # `prefect block register --module blocks` reads this list.
     return sorted({*globals(), *__all__})

@@ -74,7 +74,7 @@ class ImageStore(ImageStoreFields, SiteBlock):
 
     @contextmanager
     def leased_base(self, branch: str, holder: str, progress: Progress = lambda _line: None) -> Iterator[BaseImage]:
-        """``base``, which nobody prunes during the block; ``holder`` says for whom, such as a run's ID."""
+        """``base``, protected from pruning during the block; ``holder`` names who uses it, such as a run's ID."""
         record = self._record(branch)
         if record:
             yield _external(record)
@@ -84,8 +84,8 @@ class ImageStore(ImageStoreFields, SiteBlock):
 
     @contextmanager
     def lease(self, branch: str, identity: str, holder: str) -> Iterator[BaseImage]:
-        """The base ``identity`` of a branch, which nobody prunes during the block. Raises Gone when it is not there
-        any more, ConfigurationError when the branch's record is that of another one."""
+        """The base ``identity`` of a branch, protected from pruning during the block. Raises Gone when it is not
+        there any more, ConfigurationError when the branch's record is that of another one."""
         record = self._record(branch)
         if record is None:
             with self.store().lease(identity, holder) as base:

@@ -49,7 +49,9 @@ class OSTreeRepo(SiteBlock):
     driver: Literal["auto", "rpm-ostree", "dnf"] = Field(
         "auto", description="What composes trees: rpm-ostree where it is installed, dnf and ostree elsewhere"
     )
-    rpm_ostree: list[str] = Field(default_factory=_rpm_ostree, description="The command rpm-ostree, word by word")
+    rpm_ostree: list[str] = Field(
+        default_factory=_rpm_ostree, description="The command rpm-ostree, as a list of arguments"
+    )
     treefiles: dict[str, str] = Field(
         default_factory=dict,
         description="Path of a treefile for each branch, * for all others; empty: those that distgate brings",
@@ -81,8 +83,8 @@ class OSTreeRepo(SiteBlock):
     images_kept: int = Field(3, ge=1, description="How many images of a branch are kept, beside the latest good one")
 
     def trees(self, branch: str, holder: str = "") -> BranchTrees:
-        """The trees of a branch; ``holder`` says for whom, such as a run's ID. ConfigurationError when no treefile
-        is known for it, or a repository of it."""
+        """The trees of a branch; ``holder`` names who uses them, such as a run's ID. ConfigurationError when no
+        treefile is known for it, or a repository of it."""
         from distgate.ostree.branch import BranchTrees
         from distgate.ostree.treefile import BASEARCH
 

@@ -18,7 +18,7 @@ HEAD = """\
 Places and credentials are Prefect blocks: `prefect block register -m blocks` makes the types known; documents are
 saved in the UI (Blocks, +) or from Python. Their name is the site's (`DISTGATE_SITE`): the Koji of site `fedora` is
 `koji-instance/fedora`. A run reads them when it needs them, so a change is in force for the next run. Fields that are
-*secret* are hidden in the UI; whoever may ask the API can read them. Paths are paths on the worker.
+*secret* are hidden in the UI; those who may use the API can read them. Paths are paths on the worker.
 """
 
 

@@ -27,7 +27,7 @@ class SiteBlock(Block):
     def of(cls, site: str) -> Self:
         """The block document of ``site`` as it was when this process first asked, or what stands in for it there.
 
-        Raises ValueError, in Prefect's words, when none is saved, ConfigurationError for a stand-in that is none, or
+        Raises ValueError, with Prefect's text, when none is saved, ConfigurationError for a stand-in that is none, or
         whose module this worker does not let in (DISTGATE_STAND_INS).
         """
         # Each stage of a run asks, and each answer costs several requests to a busy server.
@@ -38,7 +38,7 @@ class SiteBlock(Block):
         """``of``, and None for a site that has no such document, where it may do without."""
         try:
             return cls.of(site)
-        except ValueError:  # Prefect's word for a block that is not saved
+        except ValueError:  # Prefect's error for a block that is not saved
             return None
 
     @property
@@ -64,19 +64,19 @@ def stand_in_for(kind: type[SiteBlock], document: SiteBlock, allowed: Collection
     """
     module, _, name = document.stand_in.partition(":")
     if module not in allowed:
-        # Whoever may write blocks must not choose the code that runs on workers.
+        # Those who may write blocks must not choose the code that runs on workers.
         raise _no_stand_in(
-            kind, document, f"this worker lets in nothing of the module {module!r} (DISTGATE_STAND_INS)"
+            kind, document, f"this worker allows no stand-in of the module {module!r} (DISTGATE_STAND_INS)"
         )
     try:
-        kind_named = getattr(import_module(module), name)
+        stand_in = getattr(import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise _no_stand_in(kind, document, str(error)) from error
-    if not (isinstance(kind_named, type) and issubclass(kind_named, kind)):
+    if not (isinstance(stand_in, type) and issubclass(stand_in, kind)):
         raise _no_stand_in(kind, document, f"it is no subclass of {kind.__name__}")
-    opened = kind_named.model_validate({field: getattr(document, field) for field in kind.model_fields})
-    opened._block_document_name = document._block_document_name
-    return opened
+    block = stand_in.model_validate({field: getattr(document, field) for field in kind.model_fields})
+    block._block_document_name = document._block_document_name
+    return block
 
 
 def _no_stand_in(kind: type[SiteBlock], document: SiteBlock, why: str) -> ConfigurationError:

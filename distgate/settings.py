@@ -131,13 +131,14 @@ class Settings(BaseSettings):
         43200, description="Seconds that all suites of a run may take together, their guests' boots included"
     )
     roles_path: tuple[Path, ...] = Field(
-        (), description="Directories with Ansible roles for test suites, looked at before our own roles"
+        (), description="Directories with Ansible roles for test suites, searched before our own roles"
     )
     ansible: dict[str, Path] = Field(
         {}, description='Directory of the ansible-playbook for branches, as shell patterns: {"f4[12]": "/opt/a/bin"}'
     )
     rerun_failed: bool = Field(
-        False, description="Run a failing suite again, and on the base without the change, to say where to look first"
+        False,
+        description="Run a failing suite again, and on the base without the change, to show what to suspect first",
     )
     guests_dir: Path | None = Field(
         None,
@@ -162,7 +163,7 @@ class Settings(BaseSettings):
     )
     image_store_limit: Annotated[str, AfterValidator(written_size)] = Field(
         "50G",
-        description="What the base images may take of the disk, unless the block Image store says it: 500M, 50G",
+        description="What the base images may take of the disk, unless the block Image store names it: 500M, 50G",
     )
     image_factory: tuple[str, ...] = Field(
         ("imagefactory",),
@@ -184,7 +185,7 @@ class Settings(BaseSettings):
     worker_checks: tuple[str, ...] = Field(
         (), description="Checks of `distgate doctor` that a worker must pass to take runs; empty: all of them"
     )
-    health_every: float = Field(300, gt=0, description="Seconds between two looks of a worker at its own health")
+    health_every: float = Field(300, gt=0, description="Seconds between two checks of a worker's own health")
     worker_state: Path | None = Field(
         None,
         description="Directory in which the health of this host's workers stands; by default "
@@ -198,7 +199,7 @@ class Settings(BaseSettings):
     )
     reports: tuple[str, ...] = Field(
         (),
-        description="Who else is told of runs, off by default: ci-messages, resultsdb, dist-git-flag, matrix, mail",
+        description="Where to report runs, nowhere by default: ci-messages, resultsdb, dist-git-flag, matrix, mail",
     )
     report_namespace: str = Field("distgate", description="First part of our tests' names in ci-messages, ResultsDB")
     report_team: str = Field("distgate", description="Who answers for these tests: the team's name in ci-messages")
@@ -215,7 +216,7 @@ class Settings(BaseSettings):
     matrix_room: str = Field("", description="ID of the room, which our account has joined: !abc:example")
     matrix_token: Path | None = Field(None, description="File with the access token of our Matrix account")
     mail_server: str = Field("127.0.0.1:25", description="SMTP server and port")
-    mail_tls: bool = Field(False, description="Begin TLS (STARTTLS) before anything is said; a password needs it")
+    mail_tls: bool = Field(False, description="Begin TLS (STARTTLS) before the login; a password needs it")
     mail_user: str = Field("", description="Account at the SMTP server; empty: no login")
     mail_password: Path | None = Field(None, description="File with the password of mail_user")
     mail_from: str = Field("", description="Sender of mails")

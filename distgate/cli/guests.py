@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 Name = Annotated[str, typer.Argument(help="A guest's name, or its beginning or end, as `guests list` shows it")]
 guests = typer.Typer(no_args_is_help=True, help="The guests that run on this host.")
 
-#: Seconds between looks at a console that is followed.
-LOOK = 0.3
+#: Seconds between two reads of a console that is followed.
+POLL_SECONDS = 0.3
 
 
 def register(app: typer.Typer) -> None:
-    """Add these commands to the door."""
+    """Add these commands to the application."""
     app.add_typer(guests, name="guests")
 
 
@@ -71,7 +71,7 @@ def show_console(
             if not text and not (follow and record.alive):
                 return
             if not text:
-                time.sleep(LOOK)
+                time.sleep(POLL_SECONDS)
 
 
 @guests.command("down")

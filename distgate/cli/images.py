@@ -30,7 +30,7 @@ images = typer.Typer(no_args_is_help=True, help="The base images that commits ar
 
 
 def register(app: typer.Typer) -> None:
-    """Add these commands to the door."""
+    """Add these commands to the application."""
     app.add_typer(images, name="images")
 
 
@@ -45,8 +45,8 @@ def list_images(as_json: AsJson = False) -> None:
     now = time.time()
     heads = ("identity", "image", "branch", "age", "size", "qualification", "leased by")
     print_table(heads, [_row(entry, listing, now) for entry in listing.entries])
-    for odd in listing.odd:
-        say(f"not readable: {_plain(odd.problem)}")
+    for entry in listing.odd:
+        say(f"not readable: {_plain(entry.problem)}")
     count = len(listing.entries)
     what = "1 base image takes" if count == 1 else f"{count} base images take"
     say(f"{what} {format_size(listing.size)} of {format_size(store.limit)}")
@@ -69,7 +69,7 @@ def prune_images(
     if as_json:
         print_json({**asdict(pruned), "within_limit": pruned.within_limit, "dry_run": dry_run})
     else:
-        _tell_pruned(pruned, dry_run)
+        _print_pruned(pruned, dry_run)
 
 
 @images.command("qualify")
@@ -133,7 +133,7 @@ def _site() -> Site:
 
 
 def _store() -> BaseStore:
-    """The store for whoever only looks or removes."""
+    """The store for commands that only list or remove."""
     from distgate.base_images.store import BaseStore
 
     fields = _site().images
@@ -216,7 +216,7 @@ def _listing_as_json(store: BaseStore, listing: StoreListing) -> dict[str, Any]:
         "limit": store.limit,
         "size": listing.size,
         "bases": [_as_json(entry, listing) for entry in listing.entries],
-        "unreadable": [_odd_as_json(odd) for odd in listing.odd],
+        "unreadable": [_unreadable_as_json(entry) for entry in listing.odd],
     }
 
 
@@ -245,11 +245,11 @@ def _as_json(entry: BaseEntry, listing: StoreListing) -> dict[str, Any]:
     }
 
 
-def _odd_as_json(odd: UnreadableEntry) -> dict[str, Any]:
-    return {"path": str(odd.directory), "problem": odd.problem, "size": odd.size}
+def _unreadable_as_json(entry: UnreadableEntry) -> dict[str, Any]:
+    return {"path": str(entry.directory), "problem": entry.problem, "size": entry.size}
 
 
-def _tell_pruned(pruned: Pruned, dry_run: bool) -> None:
+def _print_pruned(pruned: Pruned, dry_run: bool) -> None:
     action = "would be removed" if dry_run else "removed"
     rows = [[base.identity, action, format_size(base.size), base.reason] for base in pruned.removed]
     rows += [[identity, "kept", "", reason] for identity, reason in pruned.kept.items()]

@@ -1,4 +1,4 @@
-"""The commands that ask the ledger: why, audit, replay, and the dead letters.
+"""The commands that read the ledger: why, audit, replay, and the dead letters.
 
 Every command opens what it needs itself, so that the others start fast.
 """
@@ -28,14 +28,14 @@ triggers = typer.Typer(no_args_is_help=True, help="What came from the bus.")
 dead = typer.Typer(no_args_is_help=True, help="Messages that the intake refused: the queue's dead letters.")
 triggers.add_typer(dead, name="dead")
 
-#: Seconds for which a server that is away is asked again while somebody waits at a terminal.
+#: Seconds for which a server that cannot be reached is tried again while a person waits at a terminal.
 PATIENCE = 5.0
 #: Lines of a list that people are shown; --json has them all.
 SHOWN = 20
 
 
 def register(app: typer.Typer) -> None:
-    """Add these commands to the door."""
+    """Add these commands to the application."""
     for command in (why, audit, replay):
         app.command()(command)
     app.add_typer(triggers, name="triggers")
@@ -139,27 +139,27 @@ def dead_list(as_json: AsJson = False) -> None:
 
     with open_ledger() as (ledger, config):
         rejected = {rejection.message_id: rejection for rejection in rejections(ledger)}
-    dead = []
-    for letter in dead_letters(config.amqp_url, config.queue):
-        noted = rejected.get(printable(letter.message_id, newlines=False)[:128])
-        dead.append(
+    rows = []
+    for message in dead_letters(config.amqp_url, config.queue):
+        noted = rejected.get(printable(message.message_id, newlines=False)[:128])
+        rows.append(
             {
-                "message_id": letter.message_id,
-                "topic": letter.topic,
-                "reason": noted.reason if noted else reason_of(letter.topic, letter.raw, config),
+                "message_id": message.message_id,
+                "topic": message.topic,
+                "reason": noted.reason if noted else reason_of(message.topic, message.raw, config),
                 "seen": noted.seen if noted else 1,
-                "died_at": letter.died_at.isoformat() if letter.died_at else None,
-                "bytes": len(letter.raw),
+                "died_at": message.died_at.isoformat() if message.died_at else None,
+                "bytes": len(message.raw),
             }
         )
     if as_json:
-        print_json({"queue": f"{config.queue}.dead", "letters": dead})
+        print_json({"queue": f"{config.queue}.dead", "letters": rows})
         return
-    for message in dead:
-        fields = {name: printable(str(value), newlines=False) for name, value in message.items()}
+    for row in rows:
+        fields = {name: printable(str(value), newlines=False) for name, value in row.items()}
         print(f"{fields['message_id']}  {fields['topic']}  {fields['died_at']}  {fields['bytes']} bytes")
         print(f"    {fields['reason']} (seen {fields['seen']} times)")
-    say(f"{len(dead)} dead letters in {config.queue}.dead")
+    say(f"{len(rows)} dead letters in {config.queue}.dead")
 
 
 @dead.command("requeue")
@@ -211,7 +211,7 @@ def parse_since(text: str, now: float) -> float:
 def _all_dead(config: Settings) -> list[str]:
     from distgate.bus.dead_letters import dead_letters
 
-    return [letter.message_id for letter in dead_letters(config.amqp_url, config.queue)]
+    return [message.message_id for message in dead_letters(config.amqp_url, config.queue)]
 
 
 def _settings() -> Settings:

@@ -1,4 +1,4 @@
-"""The command ``distgate``: the door to every room, opened lazily so that each command starts fast.
+"""The command ``distgate``: all its groups of commands, imported lazily so that each command starts fast.
 
 JSON goes to standard output alone, everything else to standard error; a user's mistake never shows a traceback.
 """
@@ -82,9 +82,9 @@ def main(argv: list[str] | None = None) -> NoReturn:
     """Run the command line and leave with its exit status."""
     arguments = sys.argv[1:] if argv is None else argv
     if arguments[:1] == ["lab"]:
-        _open_lab()
+        _add_lab()
     if arguments[:1] == ["bench"]:
-        _open_benchmarks()
+        _add_benchmarks()
     try:
         app(arguments, standalone_mode=True)
     except DistgateError as error:
@@ -102,23 +102,23 @@ def main(argv: list[str] | None = None) -> NoReturn:
     sys.exit(0)
 
 
-def whole() -> typer.Typer:
-    """The door with every room behind it open, for who wants to see all commands."""
-    opened = {group.name for group in app.registered_groups} | {command.name for command in app.registered_commands}
-    if "lab" not in opened:
-        _open_lab()
-    if "bench" not in opened:
-        _open_benchmarks()
+def all_commands() -> typer.Typer:
+    """The application with all its commands, also those that ``main`` adds only when they are called."""
+    names = {group.name for group in app.registered_groups} | {command.name for command in app.registered_commands}
+    if "lab" not in names:
+        _add_lab()
+    if "bench" not in names:
+        _add_benchmarks()
     return app
 
 
-def _open_lab() -> None:
+def _add_lab() -> None:
     from lab.cli import lab
 
     app.add_typer(lab, name="lab")
 
 
-def _open_benchmarks() -> None:
+def _add_benchmarks() -> None:
     from benchmarks.runner import bench
 
     app.command("bench")(bench)
@@ -142,4 +142,4 @@ def _read(file: str) -> str:
         ) from error
 
 
-reference.register(app, whole)
+reference.register(app, all_commands)

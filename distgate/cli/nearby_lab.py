@@ -1,6 +1,6 @@
 """The settings for people at a terminal: their own, or those of the lab that is up beside them.
 
-Whoever just ran the demo asks for its ledger, and has set no variable. The lab writes down where everything of it is.
+After the demo people ask for its ledger, with no variable set. The lab records the addresses of all its parts.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ lists = typer.Typer(no_args_is_help=True, help="Which packages a branch of Atomi
 
 
 def register(app: typer.Typer) -> None:
-    """Add these commands to the door."""
+    """Add these commands to the application."""
     app.add_typer(lists, name="package-lists")
 
 
@@ -28,14 +28,16 @@ def list_lists(as_json: AsJson = False) -> None:
     from distgate.changes.package_lists import lists_in
 
     directory = _directory(_settings())
-    lists = lists_in(directory)
+    package_lists = lists_in(directory)
     if as_json:
-        print_json({"directory": str(directory), "lists": [_as_json(*branch_list) for branch_list in lists.items()]})
+        print_json(
+            {"directory": str(directory), "lists": [_as_json(*branch_list) for branch_list in package_lists.items()]}
+        )
         return
-    for branch, package_list in lists.items():
+    for branch, package_list in package_lists.items():
         facts = _as_json(branch, package_list)
         print(f"{branch:<10} {facts['patterns']:>5}  {facts['refreshed'] or 'written by hand'}")
-    say(f"{len(lists)} lists in {directory}")
+    say(f"{len(package_lists)} lists in {directory}")
 
 
 @lists.command("refresh")

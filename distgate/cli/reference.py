@@ -11,19 +11,19 @@ import typer
 Page = Literal["settings", "blocks", "cli", "messages"]
 
 
-def register(app: typer.Typer, whole: Callable[[], typer.Typer]) -> None:
-    """Add the command; ``whole`` gives the application with all its commands."""
+def register(app: typer.Typer, all_commands: Callable[[], typer.Typer]) -> None:
+    """Add the command; ``all_commands`` gives the application with all its commands."""
 
     @app.command()
     def reference(
         which: Annotated[Page, typer.Argument(metavar="settings|blocks|cli|messages", help="The page")],
     ) -> None:
         """Print a page of the reference: docs/reference-PAGE.md is its output, and a test compares them."""
-        sys.stdout.write(page_of(which, whole))
+        sys.stdout.write(page_of(which, all_commands))
 
 
-def page_of(which: Page, whole: Callable[[], typer.Typer]) -> str:
-    """The text of docs/reference-PAGE.md; ``whole`` as for ``register``."""
+def page_of(which: Page, all_commands: Callable[[], typer.Typer]) -> str:
+    """The text of docs/reference-PAGE.md; ``all_commands`` as for ``register``."""
     if which == "blocks":
         from blocks.reference_page import page as blocks_page
 
@@ -31,7 +31,7 @@ def page_of(which: Page, whole: Callable[[], typer.Typer]) -> str:
     if which == "cli":
         from distgate.cli.pages.cli import page as cli_page
 
-        return cli_page(whole())
+        return cli_page(all_commands())
     if which == "messages":
         from distgate.cli.pages.messages import page as messages_page
 

@@ -1,4 +1,4 @@
-"""The command that shows what others were told of runs, and what they would not have."""
+"""The command that shows the reports of runs: delivered, waiting and refused."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHOWN = 20
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command to the door."""
+    """Add this command to the application."""
     app.command()(reports)
 
 
@@ -48,7 +48,7 @@ def reports(
     if as_json:
         print_json({"channels": [_as_json(state, now) for state in states]})
     else:
-        print("\n".join(line for state in states for line in _lines(state, now)) or "nobody was ever reported to")
+        print("\n".join(line for state in states for line in _lines(state, now)) or "nothing was ever reported")
 
 
 def _as_json(state: ChannelState, now: float) -> dict[str, Any]:

@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 #: Lines of a failed build's log that are shown.
 LOG_LINES = 15
-Tell = Callable[[str], None]
+Progress = Callable[[str], None]
 
 
 def register(app: typer.Typer) -> None:
-    """Add this command to the door."""
+    """Add this command to the application."""
     app.command()(reproduce)
 
 
@@ -66,23 +66,23 @@ def reproduce(
     config = settings()
     recorded = find_run(what, _artifacts(config))
 
-    def tell(line: str) -> None:
+    def progress(line: str) -> None:
         print(printable(line), file=sys.stderr if as_json else sys.stdout, flush=True)
 
-    tell(_title(recorded))
+    progress(_title(recorded))
     if recorded.record.build is None or not recorded.record.build.rpms:
-        _tell_build(recorded, tell, as_json)
+        _print_build(recorded, progress, as_json)
         raise typer.Exit(1)
     guests: list[HeldGuest] = []
     bench = _bench(config, (memory, cpus), base, 60.0 * minutes if keep else 0.0, guests)
     directory = _fresh(into, recorded.record)
-    tell(f"working in {directory}")
-    seen = Reproduction(recorded, directory, bench, tell, suite or ()).run()
+    progress(f"working in {directory}")
+    seen = Reproduction(recorded, directory, bench, progress, suite or ()).run()
     if as_json:
         print_json(_as_json(seen, guests))
     else:
         print("\n".join(map(printable, _comparison(seen))))
-    _tell_held(guests, tell)
+    _print_guests(guests, progress)
     raise typer.Exit(_exit_status(seen))
 
 
@@ -123,7 +123,7 @@ def _bench(
 
 
 def _artifacts(config: Settings) -> list[Path]:
-    """Where runs are: as the setting says, and those of a lab beside us, which may be down."""
+    """Where runs are: in the directory of the setting, and those of a lab beside us, which may be down."""
     lab = config.lab_state / "artifacts"
     directories = [config.artifacts_dir]
     return [
@@ -149,7 +149,7 @@ def _fresh(into: Path | None, record: RunRecord) -> Path:
     return into.resolve()
 
 
-# -- what is told ----------------------------------------------------------------------------------------------------
+# -- what is printed -------------------------------------------------------------------------------------------------
 
 
 def _title(recorded: RecordedRun) -> str:
@@ -160,7 +160,7 @@ def _title(recorded: RecordedRun) -> str:
     return f"run {record.run_id} of {commit}\nrecorded {verdict}"
 
 
-def _tell_build(recorded: RecordedRun, progress: Tell, as_json: bool) -> None:
+def _print_build(recorded: RecordedRun, progress: Progress, as_json: bool) -> None:
     """A run that failed in its build: there is nothing to boot; where to read why, and how to build by hand."""
     from distgate.files import tail_of
 
@@ -194,12 +194,12 @@ def _tell_build(recorded: RecordedRun, progress: Tell, as_json: bool) -> None:
 def _built_from(recorded: RecordedRun) -> str:
     """What Koji was given: the commit, or the source package that was made of it."""
     build = recorded.record.build
-    assert build  # noqa: S101 - the caller looked
+    assert build  # noqa: S101 - the caller checked
     return str(recorded.directory / build.srpm) if build.srpm else build.source
 
 
 def _build_log(directory: Path, arch: str) -> Path | None:
-    """The log that is likely to tell why: of the build itself, else of the source package's, else of its root."""
+    """The log that is likely to show why: of the build itself, else of the source package's, else of its root."""
     names = (f"build.{arch}.log", "build.*.log", f"root.{arch}.log", "*.log")
     return next((log for name in names for log in sorted(directory.glob(name))), None)
 
@@ -234,7 +234,7 @@ def _difference(seen: Comparison) -> str:
     return f"another verdict: the run was {recorded}, here it is {seen.status}{where}"
 
 
-def _tell_held(guests: Sequence[HeldGuest], progress: Tell) -> None:
+def _print_guests(guests: Sequence[HeldGuest], progress: Progress) -> None:
     for guest in guests:
         until = time.strftime("%H:%M:%S", time.localtime(guest.until))
         progress(f"guest {guest.name} is up until {until}, {guest.why}")
@@ -243,7 +243,7 @@ def _tell_held(guests: Sequence[HeldGuest], progress: Tell) -> None:
 
 
 def _as_json(seen: Comparison, guests: Sequence[HeldGuest]) -> dict[str, Any]:
-    def told(suite: SuiteRecord | None) -> dict[str, Any] | None:
+    def suite_as_json(suite: SuiteRecord | None) -> dict[str, Any] | None:
         return suite.model_dump(mode="json", include={"verdict", "blame", "evidence", "tests"}) if suite else None
 
     suites = [(old, new, new or old) for old, new in seen.suites]
@@ -254,7 +254,9 @@ def _as_json(seen: Comparison, guests: Sequence[HeldGuest]) -> dict[str, Any]:
         "here": seen.here.verdict.model_dump(mode="json") if seen.here.verdict else None,
         "same": seen.same,
         "suites": [
-            {"suite": suite.suite, "recorded": told(old), "here": told(new)} for old, new, suite in suites if suite
+            {"suite": suite.suite, "recorded": suite_as_json(old), "here": suite_as_json(new)}
+            for old, new, suite in suites
+            if suite
         ],
         "differences": list(seen.differences),
         "directory": str(seen.directory),

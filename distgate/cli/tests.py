@@ -1,4 +1,4 @@
-"""The commands that look at a package's tests without running them: which there are, and what a run of one means."""
+"""The commands about a package's tests that run none: which there are, and what a run of one means."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Kind = Literal["sti", "tmt"]
 
 
 def register(app: typer.Typer) -> None:
-    """Add these commands to the door."""
+    """Add these commands to the application."""
     app.command("tests")(find_tests)
     app.command("judge")(judge_suite)
 

@@ -9,7 +9,7 @@ import typer
 
 
 def register(app: typer.Typer) -> None:
-    """Add these commands to the door."""
+    """Add these commands to the application."""
     app.command()(worker)
 
 

@@ -52,7 +52,7 @@ def insert_new(connection: Connection, table: sa.Table, row: dict[str, Any]) -> 
 
 
 def starts_with(column: sa.Column[str], prefix: str) -> sa.ColumnElement[bool]:
-    """The condition that a text begins with ``prefix``, in the very same letters."""
+    """The condition that a text begins with ``prefix``, case-sensitively."""
     # Not LIKE: SQLite's does not tell R from r, and names of packages do.
     return sa.func.substr(column, 1, len(prefix)) == prefix
 

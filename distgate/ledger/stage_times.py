@@ -38,27 +38,27 @@ class StageTime:
         }
 
 
-def stage_times(letters: Iterable[OutboxMessage], build_id: str, statuses: Mapping[str, str]) -> list[StageTime]:
+def stage_times(messages: Iterable[OutboxMessage], build_id: str, statuses: Mapping[str, str]) -> list[StageTime]:
     """The stages in the messages of one build ID, in their order, without the pipeline's own.
 
     ``statuses`` are the statuses of stages that test, by suffix (RunFacts.statuses).
     """
     before, times = "SUCCESS", []
-    for stage in _message_times(letters, build_id):
+    for stage in _message_times(messages, build_id):
         status = statuses.get(stage.suffix, "SUCCESS")
         times.append(replace(stage, status=status) if stage.status == before else stage)
         before = stage.status
     return times
 
 
-def _message_times(letters: Iterable[OutboxMessage], build_id: str) -> list[StageTime]:
+def _message_times(messages: Iterable[OutboxMessage], build_id: str) -> list[StageTime]:
     times: dict[str, StageTime] = {}
-    for letter in letters:
-        suffix, _, state = split_topic(letter.topic)[1].rpartition(".")
-        if not suffix or letter.body["build_id"] != build_id:
+    for message in messages:
+        suffix, _, state = split_topic(message.topic)[1].rpartition(".")
+        if not suffix or message.body["build_id"] != build_id:
             continue
         before = times.get(suffix)
-        began = letter.created_at if before is None or state == "running" else before.began
-        ended = letter.created_at if state == "complete" else None
-        times[suffix] = StageTime(suffix, state, letter.body["status"], began, ended)
+        began = message.created_at if before is None or state == "running" else before.began
+        ended = message.created_at if state == "complete" else None
+        times[suffix] = StageTime(suffix, state, message.body["status"], began, ended)
     return list(times.values())

@@ -270,7 +270,7 @@ def test_why_tells_each_pipelines_answer_to_a_commit(ledger_url: str) -> None:
     ledger.close()
     found = json.loads(distgate("why", "dos2unix", "abab", "--json", url=ledger_url).output)["changes"]
     assert [(one["pipeline"], one["decision"]) for one in found] == [("allpackages", "queued"), ("atomic", "ignored")]
-    assert [[letter["topic"] for letter in one["messages"]] for one in found] == [
+    assert [[message["topic"] for message in one["messages"]] for one in found] == [
         [],
         ["org.centos.prod.ci.pipeline.package.ignored"],
     ]

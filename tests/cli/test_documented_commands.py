@@ -18,7 +18,7 @@ import yaml
 from prefect.cli._app import _app as prefect_cli
 from typer.main import get_command
 
-from distgate.cli.main import whole
+from distgate.cli.main import all_commands
 from distgate.cli.pages.cli import commands
 
 ROOT = Path(__file__).parents[2]
@@ -91,7 +91,7 @@ def variants(text: str) -> list[list[str]]:
 
 @cache
 def known() -> dict[tuple[str, ...], object]:
-    return dict(commands(get_command(whole())))
+    return dict(commands(get_command(all_commands())))
 
 
 def as_distgate(words: list[str]) -> list[str]:

@@ -58,9 +58,9 @@ def test_ignored_changes_are_never_offered(ledger: Ledger, announcer: Announcer)
     ledger.record(CHANGE, Decision("ignored", "not watched", "branch", change=CHANGE))
     assert ledger.unclaimed(older_than=-1) == []
     assert [announcer.ignored(CHANGE), announcer.ignored(CHANGE)] == [True, False]
-    (letter,) = ledger.unsent()
-    assert letter.topic == "org.centos.prod.ci.pipeline.allpackages.package.ignored"
-    assert letter.body["status"] == "SUCCESS"
+    (message,) = ledger.unsent()
+    assert message.topic == "org.centos.prod.ci.pipeline.allpackages.package.ignored"
+    assert message.body["status"] == "SUCCESS"
 
 
 def test_messages_carry_the_status_so_far_and_the_nvr_once_it_is_known(ledger: Ledger, announcer: Announcer) -> None:
@@ -90,7 +90,9 @@ def test_what_the_ledger_refused_for_a_moment_is_said_before_the_next_stage(
         announcer.stage("run-1", suffix, "running")
     ledger.record_facts("run-1", RunFacts(statuses={"image.test.smoke": "UNSTABLE"}))
     announcer.stage("run-1", "package.test.functional", "queued")
-    said = [(letter.topic.split("allpackages.")[1], letter.body["status"]) for letter in ledger.messages_of("run-1")]
+    said = [
+        (message.topic.split("allpackages.")[1], message.body["status"]) for message in ledger.messages_of("run-1")
+    ]
     assert said == [
         ("package.queued", "SUCCESS"),
         ("package.running", "SUCCESS"),
@@ -109,7 +111,9 @@ def test_a_last_stage_that_could_not_say_so_is_no_success_when_the_run_ends(
     announcer.stage("run-1", "package.test.functional", "running")
     ledger.record_facts("run-1", RunFacts(statuses={"package.test.functional": "UNSTABLE"}))
     announcer.close("run-1")
-    said = [(letter.topic.split("allpackages.")[1], letter.body["status"]) for letter in ledger.messages_of("run-1")]
+    said = [
+        (message.topic.split("allpackages.")[1], message.body["status"]) for message in ledger.messages_of("run-1")
+    ]
     assert said[1:] == [("package.test.functional.complete", "UNSTABLE"), ("complete", "UNSTABLE")]
 
 
@@ -121,7 +125,7 @@ def test_a_run_that_was_killed_in_a_stage_comes_by_the_earlier_ones_again(
         announcer.stage("run-1", suffix, state)
     ledger.claim(CHANGE, "run-1", URL)
     announcer.stage("run-1", "package", "queued")
-    assert [letter.topic.split("allpackages.")[1] for letter in ledger.messages_of("run-1")][-1] == "image.queued"
+    assert [message.topic.split("allpackages.")[1] for message in ledger.messages_of("run-1")][-1] == "image.queued"
 
 
 def test_nothing_is_said_twice_and_nothing_after_the_last_word(ledger: Ledger, announcer: Announcer) -> None:
@@ -131,7 +135,9 @@ def test_nothing_is_said_twice_and_nothing_after_the_last_word(ledger: Ledger, a
     assert announcer.close("run-1", "ABORTED")
     assert not announcer.close("run-1")
     assert not announcer.stage("run-1", "image", "queued")
-    said = [(letter.topic.split("allpackages.")[1], letter.body["status"]) for letter in ledger.messages_of("run-1")]
+    said = [
+        (message.topic.split("allpackages.")[1], message.body["status"]) for message in ledger.messages_of("run-1")
+    ]
     assert said == [("package.queued", "SUCCESS"), ("package.complete", "ABORTED"), ("complete", "ABORTED")]
 
 
@@ -145,7 +151,7 @@ def test_a_retry_after_the_last_word_is_a_run_of_its_own_on_the_wire(ledger: Led
     announcer.stage("run-1", "package", "running")
     assert ledger.messages_of("run-1")[-1].body["nvr"] == ""
     assert announcer.close("run-1")
-    ids = [letter.message_id for letter in ledger.messages_of("run-1")]
+    ids = [message.message_id for message in ledger.messages_of("run-1")]
     assert len(set(ids)) == 4
 
 
@@ -219,7 +225,7 @@ def test_runs_of_both_pipelines_speak_each_in_its_own_words(ledger: Ledger, anno
     assert said["atomic"] == [*both, *end]
     assert said["allpackages"] == [f"allpackages.{name}" for name in (*both[:3], "image.queued", *both[3:], *end)]
     assert {x.body["username"] for x in ledger.messages_of("atomic")} == {"fedora-atomic"}
-    ignored = [letter for letter in ledger.unsent(100) if letter.topic.endswith(".ignored")]
+    ignored = [message for message in ledger.unsent(100) if message.topic.endswith(".ignored")]
     assert [one.topic.partition(".ci.")[2] for one in ignored] == [
         "pipeline.allpackages.package.ignored",
         "pipeline.package.ignored",
@@ -260,10 +266,10 @@ def test_many_processes_write_at_once_and_each_run_keeps_its_order(ledger_url: s
     runs = "01234567"
     with multiprocessing.get_context("spawn").Pool(4) as pool:
         pool.starmap(_write_many, [(ledger_url, run) for run in runs])
-    letters = ledger.unsent(limit=1000)
-    assert len(letters) == len(runs) * 6
+    messages = ledger.unsent(limit=1000)
+    assert len(messages) == len(runs) * 6
     for run in runs:
-        said = [letter.topic.rsplit("allpackages.")[1] for letter in letters if letter.body["rev"] == run * 40]
+        said = [message.topic.rsplit("allpackages.")[1] for message in messages if message.body["rev"] == run * 40]
         assert said == [
             "package.queued",
             "package.running",
@@ -284,10 +290,10 @@ def test_what_atomic_host_ignores_it_says_as_the_documents_example_does(ledger: 
     example = json.loads((EXAMPLES / "org.centos.prod.ci.pipeline.package.ignore.json").read_text())["msg"]
     change = Change(**{name: example[name] for name in ("namespace", "repo", "rev", "branch")}, username="jane")
     assert Announcer(ledger, Settings(legacy_ignore=state == "ignore")).ignored(change, "atomic")
-    (letter,) = ledger.unsent()
-    expected = {name: letter.body[name] if name in OWN else value for name, value in example.items()}
-    assert letter.body == expected | {"topic": f"org.centos.prod.ci.pipeline.package.{state}"}
-    assert letter.topic == letter.body["topic"]
+    (message,) = ledger.unsent()
+    expected = {name: message.body[name] if name in OWN else value for name, value in example.items()}
+    assert message.body == expected | {"topic": f"org.centos.prod.ci.pipeline.package.{state}"}
+    assert message.topic == message.body["topic"]
 
 
 def test_a_run_of_atomic_host_is_queued_in_the_words_of_the_example(ledger: Ledger, announcer: Announcer) -> None:
@@ -295,5 +301,5 @@ def test_a_run_of_atomic_host_is_queued_in_the_words_of_the_example(ledger: Ledg
     change = Change(**{name: example[name] for name in ("namespace", "repo", "rev", "branch")}, username="jane")
     ledger.claim(change, "run-1", URL, pipeline="atomic")
     announcer.stage("run-1", "package", "queued")
-    (letter,) = ledger.unsent()
-    assert letter.body == {name: letter.body[name] if name in OWN else value for name, value in example.items()}
+    (message,) = ledger.unsent()
+    assert message.body == {name: message.body[name] if name in OWN else value for name, value in example.items()}

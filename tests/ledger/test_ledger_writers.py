@@ -37,8 +37,8 @@ def announcer(ledger: Ledger) -> Announcer:
     made = Announcer(ledger, Settings())
     ledger.claim(CHANGE, "run-1", "http://ui/run")
     made.close("run-1", "FAILURE")
-    for letter in ledger.unsent():
-        ledger.sent(letter.seq)
+    for message in ledger.unsent():
+        ledger.sent(message.seq)
     return made
 
 
@@ -48,8 +48,8 @@ def test_texts_of_strangers_are_kept_as_people_can_read_them(ledger: Ledger) -> 
     ledger.claim(CHANGE, "run-1", "http://ui/run")
     ledger.record_facts("run-1", RunFacts(blame="bug", sentence=f"dos2unix f41: {WILD}"))
     announcer.close("run-1", "FAILURE")
-    (letter,) = ledger.unsent()
-    ledger.unsendable(letter.seq, WILD)
+    (message,) = ledger.unsent()
+    ledger.unsendable(message.seq, WILD)
     assert ledger.unsent()[0].error == "lost at  once"
     (due,) = channel.due()
     channel.trying(due)

@@ -33,7 +33,7 @@ def page(app: typer.Typer) -> str:
 def commands(
     command: object, path: tuple[str, ...] = ("distgate",)
 ) -> Iterator[tuple[tuple[str, ...], TyperCommand]]:
-    """Every command at or below ``command`` that does something, with the words that call it."""
+    """Every command at or below ``command`` that does something, with the path that calls it."""
     if isinstance(command, TyperGroup):
         for name, subcommand in command.commands.items():
             yield from commands(subcommand, (*path, name))
@@ -72,7 +72,7 @@ def _called(argument: TyperArgument) -> str:
 
 
 def _value(option: TyperOption, context: Any) -> str:
-    """The placeholder for an option's value; typer says <list[str]> or <float range>."""
+    """The placeholder for an option's value; typer writes <list[str]> or <float range>."""
     if option.metavar:
         return option.metavar
     bare = option.display_type(context).strip("<>").removeprefix("list[").removesuffix("]").removesuffix(" range")

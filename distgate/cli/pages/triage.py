@@ -107,7 +107,7 @@ def page() -> str:
 
 
 def _defaults() -> Settings:
-    # Not what this process was told: the page is the same everywhere.
+    # Not the settings of this process: the page is the same everywhere.
     return Settings.model_construct()
 
 
