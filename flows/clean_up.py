@@ -1,4 +1,4 @@
-"""What had its time goes: artifacts, results, ledger rows, base images, tree commits, guests that nobody holds."""
+"""Removes what has expired: artifacts, results, ledger rows, base images, tree commits, guests of no run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The package lists of Atomic Host, made anew from the treefiles: on a schedule, or when somebody wants it."""
+"""The package lists of Atomic Host, made anew from the treefiles: on a schedule, or on demand."""
 
 from __future__ import annotations
 

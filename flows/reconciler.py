@@ -1,4 +1,4 @@
-"""One look of the reconciler by the clock, for the time in which its service does not run."""
+"""One pass of the reconciler by the clock, for the time in which its service does not run."""
 
 from __future__ import annotations
 

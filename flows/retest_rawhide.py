@@ -1,4 +1,4 @@
-"""Packages of a branch are tested again though nobody pushed: what they are built and tested with has changed."""
+"""Packages of a branch are tested again without a push: what they are built and tested with has changed."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ from distgate.bus.queues import (
     follow,
     messages_in,
 )
-from distgate.bus.tls import fedora_messaging_words
+from distgate.bus.tls import fedora_messaging_tls
 from distgate.errors import ConfigurationError, DistgateError, InfrastructureError
 from distgate.text import printable
 
@@ -103,8 +103,8 @@ class Publisher:
     def publish(self, message: Message) -> None:
         """Send ``message`` and wait for the broker's confirmation, at most ``timeout`` seconds.
 
-        Raises InfrastructureError when the broker is away or does not confirm (the message may arrive all the
-        same: repeat it with the same id; one that the broker holds back meanwhile is not sent a second time),
+        Raises InfrastructureError when the broker cannot be reached or does not confirm (the message may arrive all
+        the same: repeat it with the same id; one that the broker holds back meanwhile is not sent a second time),
         ConfigurationError when the topic or the exchange is not ours to use, DistgateError when the message does
         not fit its own schema: repeating it will not help.
         """
@@ -211,7 +211,7 @@ def configure(app: str) -> None:
     handlers = {
         "client_properties": properties,
         "qos": {"prefetch_size": 0, "prefetch_count": PREFETCH},
-        "tls": fedora_messaging_words(),
+        "tls": fedora_messaging_tls(),
     }
     options.conf.update({**options.DEFAULTS, **handlers})
     # It writes the whole body of a message that it dislikes, a patch of megabytes included; _read says it shorter.
@@ -266,7 +266,7 @@ def _consuming(
 
 @defer.inlineCallbacks
 def _send(service: FedoraMessagingServiceV2, message: Message, exchange: str) -> Generator[Any, Any, None]:
-    # We cancel what timed out, and nobody is left who could be told.
+    # We cancel what timed out, and no caller waits for it any more.
     try:
         yield service.factory.publish(message, exchange)
     except defer.CancelledError:
@@ -289,7 +289,7 @@ def _stop(service: FedoraMessagingServiceV2) -> None:
 
 
 def _until(stop: threading.Event, result: Any) -> None:
-    """Wait for ``result``, however long, or until somebody asks for the end."""
+    """Wait for ``result``, however long, or until the end is asked for."""
     while not stop.is_set():
         try:
             result.wait(LOOK_SECONDS)

@@ -16,31 +16,32 @@ from distgate.ledger.runs import Run
 from distgate.pipelines import STAGES, STATUS_ORDER, Pipeline, Status, first_stage
 from distgate.settings import Settings
 
-#: Names our message IDs apart from everybody else's; never to be changed.
+#: Names our message IDs apart from those of others; never to be changed.
 _ID_SPACE = uuid.UUID("6b1f4c0e-6c52-4d0f-9d1e-2f2b7f5c8a11")
 
 
 class Announcer:
-    """Writes the messages of runs into one ledger, each in the words of its run's pipeline."""
+    """Writes the messages of runs into one ledger, each with the topics of its run's pipeline."""
 
     def __init__(self, ledger: Ledger, settings: Settings) -> None:
         self._ledger = ledger
         self._settings = settings
 
     def stage(self, run_id: str, suffix: str, state: str, status: Status | None = None) -> bool:
-        """Say that a stage of a run is queued, running or complete; ``status`` None is what the stage itself came to
-        (RunFacts.statuses), or the run's status so far.
+        """Announce that a stage of a run is queued, running or complete.
 
-        What was said is never taken back: a status that is better than the run's own is not sent. False when there
-        is nothing to say: the run holds no change, or said it before, or its pipeline has no such word, as not every
-        stage is queued.
+        ``status`` None is what the stage itself came to (RunFacts.statuses), or the run's status so far.
+
+        What was sent is never taken back: a status that is better than the run's own is not sent. False when there
+        is nothing to send: the run holds no change, or sent it before, or its pipeline has no such message, as not
+        every stage is queued.
         """
         run = self._ledger.run(run_id)
         if run is not None and state == "queued" and _went_on_without(run, suffix):
             # The ledger refused its `complete`, and Prefect goes on whatever became of a hook.
             self.stage(run_id, str(run.open_stage), "complete")
             run = self._ledger.run(run_id)
-        if run is None or (state == "queued" and _begins_unsaid(run.pipeline, suffix)):
+        if run is None or (state == "queued" and _is_never_queued(run.pipeline, suffix)):
             return False
         stage_status = run.facts.statuses.get(suffix) if state == "complete" else None
         body = self._body(run, suffix, state, worst(run.status, status or stage_status or run.status))
@@ -63,8 +64,10 @@ class Announcer:
         return self.stage(run_id, "", "complete", status)
 
     def ignored(self, change: Change, pipeline: Pipeline = "allpackages") -> bool:
-        """Say that the trigger of a pipeline rejected a change: its ID on the wire is made from both, as there is no
-        run."""
+        """Announce that the trigger of a pipeline rejected a change.
+
+        The ID on the wire is made from both, as there is no run.
+        """
         trigger = trigger_id(change.key, pipeline)
         ignore = pipeline == "atomic" and self._settings.legacy_ignore
         facts = self._facts(change, pipeline) | {
@@ -93,12 +96,12 @@ class Announcer:
 
 
 def _went_on_without(run: Run, suffix: str) -> bool:
-    """Whether a run that enters the stage ``suffix`` has not said yet that an earlier one is complete."""
+    """Whether a run that enters the stage ``suffix`` has not announced yet that an earlier one is complete."""
     order = list(STAGES[run.pipeline])
     return run.open_stage in order and suffix in order and order.index(run.open_stage) < order.index(suffix)
 
 
-def _begins_unsaid(pipeline: Pipeline, suffix: str) -> bool:
+def _is_never_queued(pipeline: Pipeline, suffix: str) -> bool:
     stage = STAGES[pipeline].get(suffix)
     return stage is not None and "queued" not in stage.states
 
@@ -122,5 +125,5 @@ def trigger_key(pipeline: Pipeline, key: str) -> str:
 
 
 def message_id(run_id: str, topic: str, attempt: int) -> str:
-    """The same ID whenever the same thing is said."""
+    """The same ID whenever the same message is sent."""
     return str(uuid.uuid5(_ID_SPACE, f"{run_id}\n{topic}\n{attempt}"))

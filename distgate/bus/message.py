@@ -1,4 +1,4 @@
-"""A letter of the outbox as a message of the bus."""
+"""A message of the outbox as a message of the bus."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from distgate_messages import allpackages, atomic
 from distgate_messages.stage import StageMessage
 
 
-def as_message(letter: OutboxMessage) -> Message:
-    """The message with the letter's own ID, so that one that is sent twice is recognised; bad news is a WARNING."""
-    severity = INFO if letter.body["status"] == "SUCCESS" else WARNING
-    message: Message = class_of(letter.topic)(topic=letter.topic, body=letter.body, severity=severity)
-    message.id = letter.message_id
+def as_message(outgoing: OutboxMessage) -> Message:
+    """The message with the ID of the outbox, so that one that is sent twice is recognised; WARNING unless SUCCESS."""
+    severity = INFO if outgoing.body["status"] == "SUCCESS" else WARNING
+    message: Message = class_of(outgoing.topic)(topic=outgoing.topic, body=outgoing.body, severity=severity)
+    message.id = outgoing.message_id
     return message
 
 

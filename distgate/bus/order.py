@@ -15,7 +15,7 @@ GOOD = ("SUCCESS", "UNSTABLE")
 
 
 @dataclass(frozen=True)
-class Said:
+class SentMessage:
     """One message: its full topic, and the pipeline's status at that time."""
 
     topic: str
@@ -45,7 +45,7 @@ class Said:
         return self.name == "complete"
 
 
-def faults_of(messages: Sequence[Said], ended: bool, pipeline: Pipeline = "allpackages") -> list[str]:
+def faults_of(messages: Sequence[SentMessage], ended: bool, pipeline: Pipeline = "allpackages") -> list[str]:
     """What is wrong with the messages of one run of ``pipeline`` in the order of their sending; ``ended`` says that
     it is over."""
     unknown = [f"{message.topic} is no message of a run" for message in messages if not _known(message)]
@@ -57,7 +57,7 @@ def faults_of(messages: Sequence[Said], ended: bool, pipeline: Pipeline = "allpa
     return [*faults, *_verdict(messages, ended), *_gaps(messages)]
 
 
-def _known(message: Said) -> bool:
+def _known(message: SentMessage) -> bool:
     stage = STAGES[message.pipeline].get(message.suffix)
     return (
         stage is not None
@@ -67,22 +67,22 @@ def _known(message: Said) -> bool:
     )
 
 
-def _step(before: Said, after: Said) -> Iterator[str]:
+def _step(before: SentMessage, after: SentMessage) -> Iterator[str]:
     if before.last:
-        yield f"{after.name} was said after the last message"
+        yield f"{after.name} was sent after the last message"
     elif _place(after) == _place(before):
-        yield f"{after.name} was said twice"
+        yield f"{after.name} was sent twice"
     elif _place(after) < _place(before):
-        yield f"{after.name} was said after {before.name}: out of order"
+        yield f"{after.name} was sent after {before.name}: out of order"
     elif after.suffix != before.suffix and before.state != "complete":
-        yield f"{after.name} was said before {before.suffix}.complete"
+        yield f"{after.name} was sent before {before.suffix}.complete"
     if STATUS_ORDER[after.status] < STATUS_ORDER[before.status]:
         yield f"{after.name} says {after.status} after {before.name} said {before.status}"
     elif before.status not in GOOD and (after.status != before.status or not after.last):
         yield f"{after.name} {after.status} followed {before.name} {before.status}"
 
 
-def _verdict(messages: Sequence[Said], ended: bool) -> Iterator[str]:
+def _verdict(messages: Sequence[SentMessage], ended: bool) -> Iterator[str]:
     verdicts = sum(message.last for message in messages)
     if ended and verdicts != 1:
         yield f"it ended and has {verdicts or 'no'} verdict{'s' if verdicts else ''}"
@@ -96,8 +96,8 @@ def _verdict(messages: Sequence[Said], ended: bool) -> Iterator[str]:
             yield f"it ended as {messages[-1].status} without a message of {stage.suffix}"
 
 
-def _gaps(messages: Sequence[Said]) -> Iterator[str]:
-    """A stage that passed said everything; one that was broken off may have said less."""
+def _gaps(messages: Sequence[SentMessage]) -> Iterator[str]:
+    """A stage that passed sent all of its messages; one that was broken off may have sent fewer."""
     names = {message.name for message in messages}
     for done in messages:
         if done.state == "complete" and done.status in GOOD and not done.last:
@@ -106,5 +106,5 @@ def _gaps(messages: Sequence[Said]) -> Iterator[str]:
                     yield f"{done.suffix}.{state} is missing"
 
 
-def _place(message: Said) -> tuple[int, int]:
+def _place(message: SentMessage) -> tuple[int, int]:
     return list(STAGES[message.pipeline]).index(message.suffix), STATES.index(message.state)

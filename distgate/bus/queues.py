@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 logging.getLogger("pika").setLevel(logging.CRITICAL)
 
 ANSWER_SECONDS = 10
-#: A named queue that nobody reads fills up: the broker removes it after this many seconds without a reader.
+#: A named queue that is not read fills up: the broker removes it after this many seconds without a reader.
 ABANDONED_AFTER = 3600
 PAUSE = 0.5
 

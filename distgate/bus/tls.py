@@ -1,6 +1,6 @@
-"""The files with which a broker that speaks TLS is believed, and with which we log in there, as at Fedora's.
+"""The files with which a broker that speaks TLS is trusted, and with which we log in there, as at Fedora's.
 
-Both libraries get the same ones: fedora-messaging, which publishes and consumes, and pika, which looks at queues.
+Both libraries get the same ones: fedora-messaging, which publishes and consumes, and pika, which reads queues.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from distgate.settings import settings
 _HINT = "DISTGATE_AMQP_CA, DISTGATE_AMQP_CERT and DISTGATE_AMQP_KEY are paths of PEM files; the last two go together"
 
 
-def fedora_messaging_words() -> dict[str, str | None]:
+def fedora_messaging_tls() -> dict[str, str | None]:
     """The section tls of fedora-messaging's configuration. Raises ConfigurationError for half a login."""
     config = settings()
     if (config.amqp_cert is None) != (config.amqp_key is None):
@@ -34,7 +34,7 @@ def secure(parameters: pika.URLParameters) -> None:
     """
     if parameters.ssl_options is None:
         return
-    section = fedora_messaging_words()
+    section = fedora_messaging_tls()
     try:
         context = ssl.create_default_context(cafile=section["ca_cert"])
         if section["certfile"]:

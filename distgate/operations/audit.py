@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from distgate.bus.announce import trigger_id
-from distgate.bus.order import Said, faults_of
+from distgate.bus.order import SentMessage, faults_of
 from distgate.pipelines import Pipeline
 
 #: What triage may have decided about a change that stands in the ledger.
@@ -175,7 +175,7 @@ def _trigger_fault(trigger: Trigger, claimed: bool, announced: Sequence[OutboxEn
         return f"the decision {trigger.decision!r} is none that triage makes"
     if len(announced) > 1:
         return f"it was announced {len(announced)} times that no run answers it"
-    if any(Said(message.topic, message.status).pipeline != trigger.pipeline for message in announced):
+    if any(SentMessage(message.topic, message.status).pipeline != trigger.pipeline for message in announced):
         return "its message speaks for the other pipeline"
     if claimed:
         return None
@@ -226,7 +226,7 @@ def _runs(
 def _run_faults(run: RunEntry, attempt: int, messages: Sequence[OutboxEntry], long_ago: float) -> Iterator[str]:
     latest = attempt == run.attempt
     ended = not latest or run.ended_at is not None
-    yield from faults_of([Said(message.topic, message.status) for message in messages], ended, run.pipeline)
+    yield from faults_of([SentMessage(message.topic, message.status) for message in messages], ended, run.pipeline)
     if latest and messages and messages[-1].status != run.status:
         yield f"its last message says {messages[-1].status}, and the ledger {run.status}"
     if any(message.build_id != _build_id(run, attempt) for message in messages):
@@ -249,7 +249,9 @@ def _run_counts(snapshot: LedgerSnapshot) -> dict[str, int]:
     """Attempts are counted: after its last message a retry is a run of its own on the wire."""
     run_ids = {run.run_id for run in snapshot.runs}
     verdicts = Counter(
-        message.status for message in snapshot.messages if message.run_id in run_ids and Said(message.topic, "").last
+        message.status
+        for message in snapshot.messages
+        if message.run_id in run_ids and SentMessage(message.topic, "").last
     )
     named = {status: verdicts[status] for status in ("SUCCESS", "UNSTABLE", "FAILURE", "ABORTED")}
     running = sum(run.ended_at is None for run in snapshot.runs)
@@ -264,7 +266,7 @@ def _without_sender(snapshot: LedgerSnapshot) -> Iterator[Problem]:
     for message in snapshot.messages:
         if message.run_id not in senders:
             problem = f"{message.topic} belongs to no run and to no change"
-            yield Problem(message.message_id, problem, Said(message.topic, message.status).pipeline)
+            yield Problem(message.message_id, problem, SentMessage(message.topic, message.status).pipeline)
 
 
 def _message_counts(snapshot: LedgerSnapshot, queued: Sequence[OutboxEntry], now: float) -> dict[str, float]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from distgate.bus.order import Said
+from distgate.bus.order import SentMessage
 from distgate.ledger.runs import OutboxMessage, Run
 from distgate.operations.audit import Audit
 from distgate.operations.ledger_queries import ChangeReport
@@ -104,7 +104,7 @@ def _message_line(message: OutboxMessage) -> str:
     sent = (
         f"sent {moment(message.sent_at)}" if message.sent_at else f"not sent yet ({message.error or 'in the outbox'})"
     )
-    return f"{Said(message.topic, '').name:<34} {message.body['status']:<9} {sent}"
+    return f"{SentMessage(message.topic, '').name:<34} {message.body['status']:<9} {sent}"
 
 
 def _of_attempt(run: Run, number: int, messages: tuple[OutboxMessage, ...]) -> list[OutboxMessage]:
@@ -113,7 +113,7 @@ def _of_attempt(run: Run, number: int, messages: tuple[OutboxMessage, ...]) -> l
 
 
 def _verdict(messages: list[OutboxMessage]) -> str | None:
-    last = [message.body["status"] for message in messages if Said(message.topic, "").last]
+    last = [message.body["status"] for message in messages if SentMessage(message.topic, "").last]
     return last[-1] if last else None
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from distgate.bus.order import Said
+from distgate.bus.order import SentMessage
 from distgate.errors import DistgateError
 from distgate.ledger.runs import OutboxMessage, Run
 from distgate.pipelines import FUNCTIONAL, STAGES, Pipeline, Stage
@@ -90,7 +90,7 @@ def notice_of(
     repeated: bool = False,
 ) -> RunEvent:
     """The notice for a message of ``run``; ``verdict`` is the blame and the sentence, passed on with the last one."""
-    sent = Said(message.topic, message.body["status"])
+    sent = SentMessage(message.topic, message.body["status"])
     last = sent.last
     blame, sentence = verdict if last else ("", "")
     return RunEvent(

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
-from distgate.bus.order import NO_RUN, Said
+from distgate.bus.order import NO_RUN, SentMessage
 from distgate.errors import ConfigurationError
 from distgate.files import RUN_RECORD
 from distgate.ledger.ledger import Ledger
@@ -150,7 +150,7 @@ class ReportOutbox:
 
     def notice(self, due: Due) -> RunEvent | None:
         """All that a channel needs to know of a message; None when it is not of a run."""
-        sent = Said(due.message.topic, "")
+        sent = SentMessage(due.message.topic, "")
         run = None if sent.state in NO_RUN else self._ledger.run(due.run_id)
         if run is None:
             return None

@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from distgate.bus.announce import Announcer
-from distgate.bus.order import Said, faults_of
+from distgate.bus.order import SentMessage, faults_of
 from distgate.changes.change import Change
 from distgate.changes.triage import Decision
 from distgate.ledger.ledger import Ledger
@@ -210,7 +210,7 @@ COOKED: list[tuple[str, float, str]] = [
     (
         "UPDATE outbox SET seq = 1000 WHERE run_id = 'run-busy' AND topic LIKE '%package.running'",
         0,
-        "package.running was said after image.running: out of order",
+        "package.running was sent after image.running: out of order",
     ),
     (
         "UPDATE outbox SET sent_at = NULL WHERE run_id = 'run-good' AND topic LIKE '%package.running'",
@@ -244,10 +244,10 @@ def test_a_cooked_ledger_does_not_balance_and_the_audit_says_what_is_wrong(
     assert len({one.partition(":")[0] for one in found}) == 1  # nothing else is blamed
 
 
-def said(text: str, prefix: str = PREFIX) -> list[Said]:
+def said(text: str, prefix: str = PREFIX) -> list[SentMessage]:
     """``package.queued image.complete/FAILURE``: topics of one run, and the status where it is not SUCCESS."""
     parts = [word.partition("/") for word in text.split()]
-    return [Said(prefix + name, status or "SUCCESS") for name, _, status in parts]
+    return [SentMessage(prefix + name, status or "SUCCESS") for name, _, status in parts]
 
 
 BUILT = " ".join(PACKAGE)
@@ -264,9 +264,9 @@ ORDERS: list[tuple[str, bool, str]] = [
     ("complete", True, "without a message of package"),
     ("", True, "no verdict"),
     (BUILT, True, "no verdict"),
-    (f"{PASSED} complete complete", True, "said after the last message"),
-    (f"{PASSED} complete image.queued", True, "said after the last message"),
-    ("package.queued package.queued", False, "said twice"),
+    (f"{PASSED} complete complete", True, "sent after the last message"),
+    (f"{PASSED} complete image.queued", True, "sent after the last message"),
+    ("package.queued package.queued", False, "sent twice"),
     ("package.running package.queued", False, "out of order"),
     ("package.queued package.running image.queued", False, "before package.complete"),
     (f"{BUILT} image.test.smoke.queued image.queued", False, "out of order"),
