@@ -139,7 +139,7 @@ def _task_of(run: Run) -> int | None:
 
 @dataclass(frozen=True)
 class VerdictChange:
-    """A changed verdict: one headline, and a text with where to look."""
+    """A changed verdict: a subject line, and a text with where to look."""
 
     subject: str
     text: str
