@@ -11,13 +11,14 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from subprocess import Popen, TimeoutExpired
 
 from distgate.errors import DistgateError, InfrastructureError, PackageError, TimedOut
 from distgate.files import draft_of, remove_tree, tail_of
 from distgate.kickstart.base import BuiltImage, ImageFactoryFields
-from distgate.kickstart.imagefactory_workspace import Resources, Watched, Workspace
+from distgate.kickstart.imagefactory_workspace import BuildProgress, Resources, Workspace
 from distgate.kickstart.tdl import install_tree, template
 from distgate.process import kill_group, run, spawn
 from distgate.rpm.dnf_output import at_fault, failed_scriptlets
@@ -116,24 +117,27 @@ class ImageFactory:
     def _call(self, workspace: Workspace, log: Path, deadline: Deadline, progress: Progress) -> None:
         argv = workspace.argv(self.command, deadline.seconds, self.resources, self.parameters)
         variables = {"LC_ALL": "C.UTF-8"} | dict(self.variables) | {"TMPDIR": str(workspace.temporary)}
-        watched = [str(log), str(workspace.storage), self.resources.libvirt]
-        monitored = [sys.executable, "-m", _MONITOR, str(os.getpid()), str(self.grace), *watched, *argv]
+        monitor_arguments = [str(log), str(workspace.storage), self.resources.libvirt]
+        monitored = [sys.executable, "-m", _MONITOR, str(os.getpid()), str(self.grace), *monitor_arguments, *argv]
         monitor = spawn(["setpriv", "--pdeathsig", "TERM", "--", *monitored], log_to=log, env=variables)
         try:
             status = self._wait(
-                monitor, Watched(log, (workspace.top,), min(10.0, self.no_progress_timeout / 5)), deadline, progress
+                monitor,
+                BuildProgress(log, (workspace.top,), min(10.0, self.no_progress_timeout / 5)),
+                deadline,
+                progress,
             )
         finally:
             self._end(monitor)
         if status != 0:
             raise failure(tail_of(log, JUDGED), status)
 
-    def _wait(self, monitor: Popen[bytes], watched: Watched, deadline: Deadline, progress: Progress) -> int:
+    def _wait(self, monitor: Popen[bytes], build: BuildProgress, deadline: Deadline, progress: Progress) -> int:
         silence = Deadline(self.no_progress_timeout)
 
         def status() -> tuple[int] | None:
             ended = monitor.poll()
-            moved, lines = watched.look()
+            moved, lines = build.poll()
             for line in filter(None, map(_worth_showing, lines)):
                 progress(line)
             if moved:
@@ -141,14 +145,12 @@ class ImageFactory:
             if ended is None and silence.passed:
                 raise TimedOut(
                     f"imagefactory showed no progress for {silence.seconds:g} s: no news in its log, no file grew",
-                    evidence=tail_of(watched.log, EVIDENCE),
+                    evidence=tail_of(build.log, EVIDENCE),
                 )
             return None if ended is None else (ended,)
 
-        def said() -> str:
-            return tail_of(watched.log, EVIDENCE)
-
-        return wait_for("imagefactory to end", status, deadline, evidence=said, interval=0.25)[0]
+        evidence = partial(tail_of, build.log, EVIDENCE)
+        return wait_for("imagefactory to end", status, deadline, evidence=evidence, interval=0.25)[0]
 
     def _end(self, monitor: Popen[bytes]) -> None:
         """Ask first: the monitor has to take down the installer that runs in libvirt's daemon."""

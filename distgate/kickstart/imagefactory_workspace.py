@@ -127,7 +127,7 @@ def _is_complete(meta: Path) -> bool:
 
 
 @dataclass
-class Watched:
+class BuildProgress:
     """Whether anything moves: a new line of the log, or a file that grows.
 
     Oz counts down aloud while it waits for an installer that may well hang, so a line that differs from an earlier
@@ -136,24 +136,24 @@ class Watched:
 
     log: Path
     paths: tuple[Path, ...]
-    #: Seconds between two looks at the files, of which there may be many thousand.
+    #: Seconds between two walks over the files, of which there may be many thousand.
     pause: float
-    _looked: float = field(default_factory=time.monotonic)
+    _polled_at: float = field(default_factory=time.monotonic)
     _read: int = 0
     _rest: bytes = b""
-    _known: set[int] = field(default_factory=set)
+    _seen_marks: set[int] = field(default_factory=set)
     _files: dict[str, tuple[int, int]] = field(default_factory=dict)
 
-    def look(self) -> tuple[bool, list[str]]:
-        """Whether something moved since the last look, and the new lines of the log that are news."""
+    def poll(self) -> tuple[bool, list[str]]:
+        """Whether something moved since the last poll, and the new lines of the log that are news."""
         lines = [line for line in self._new_lines() if self._is_news(line)]
         return bool(lines) or self._grown(), lines
 
     def _grown(self) -> bool:
-        if time.monotonic() < self._looked + self.pause:
+        if time.monotonic() < self._polled_at + self.pause:
             return False
         files = self._sizes()
-        grown, self._files, self._looked = files != self._files, files, time.monotonic()
+        grown, self._files, self._polled_at = files != self._files, files, time.monotonic()
         return grown
 
     def _new_lines(self) -> list[str]:
@@ -166,8 +166,8 @@ class Watched:
 
     def _is_news(self, line: str) -> bool:
         mark = hash("".join(sign for sign in line if not sign.isdigit()).strip())
-        new = bool(line.strip()) and mark not in self._known
-        self._known.add(mark)
+        new = bool(line.strip()) and mark not in self._seen_marks
+        self._seen_marks.add(mark)
         return new
 
     def _sizes(self) -> dict[str, tuple[int, int]]:

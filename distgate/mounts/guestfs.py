@@ -57,8 +57,8 @@ def mounted(
         with steps.step("mount"):
             fish = spawn(["guestfish", "-f", commands], log_to=log, env=_environment(workspace, kernel, cache))
             talk = _open(commands, fish, log)
-            _say(talk, f"add {raw} format:raw", "run", "mount /dev/sda /")
-            _say(talk, f"mount-local {root} options:allow_other,default_permissions", "mount-local-run")
+            _send(talk, f"add {raw} format:raw", "run", "mount /dev/sda /")
+            _send(talk, f"mount-local {root} options:allow_other,default_permissions", "mount-local-run")
             limit = START_SECONDS * accelerator().scale
             wait_for("the appliance to mount the root", lambda: _is_mounted(root, fish, log), limit, interval=0.05)
 
@@ -67,9 +67,9 @@ def mounted(
             with steps.step("unmount"):
                 run(["umount", root], timeout=END_SECONDS, error=InfrastructureError)
                 if late:
-                    _say(talk, f'debug sh "cd /sysroot && setfattr -h --restore={LATE_ATTRIBUTES}"')
-                    _say(talk, f"rm /{LATE_ATTRIBUTES}")
-                _say(talk, "umount-all", "shutdown")
+                    _send(talk, f'debug sh "cd /sysroot && setfattr -h --restore={LATE_ATTRIBUTES}"')
+                    _send(talk, f"rm /{LATE_ATTRIBUTES}")
+                _send(talk, "umount-all", "shutdown")
                 os.close(talk)
                 wait_for_end(fish, "the appliance", log)
 
@@ -107,7 +107,7 @@ def _open(commands: Path, fish: subprocess.Popen[bytes], log: Path) -> int:
     return wait_for("guestfish to start", opened, 30, interval=0.01)
 
 
-def _say(talk: int, *lines: str) -> None:
+def _send(talk: int, *lines: str) -> None:
     try:
         os.write(talk, "".join(f"{line}\n" for line in lines).encode())
     except BrokenPipeError:

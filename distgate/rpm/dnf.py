@@ -163,7 +163,7 @@ class Dnf:
                 evidence=output[-EVIDENCE:],
             )
         if blame == "image-full":
-            space = f"{space_needed(output)}; of {room_in(self.installroot.root)}"
+            space = f"{space_needed(output)}; of {free_space(self.installroot.root)}"
             return PackageError(
                 f"the packages do not fit into the image: {space}",
                 hint="if they are that large for a reason, the base image's root must grow (part / in its kickstart)",
@@ -215,7 +215,7 @@ def as_request(line: str) -> str:
     return f"{name}-{epoch}:{version}-{release}.{arch}"
 
 
-def room_in(root: Path) -> str:
+def free_space(root: Path) -> str:
     """How full the file system of ``root`` is, in words."""
     state = os.statvfs(root)
     free, whole = (blocks * state.f_frsize / 1e6 for blocks in (state.f_bavail, state.f_blocks))
