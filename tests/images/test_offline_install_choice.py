@@ -42,8 +42,8 @@ def test_as_few_as_possible_are_left_out(candidates: str, groups: list[str], lef
     choice = greatest(tuple(candidates), refused_by(groups, wordy, attempts))  # type: ignore[arg-type]
     names = {name for name, _ in choice.omitted}
     assert len(names) == len(set(left_out)) == fewest(candidates, groups)
-    assert set(choice.kept) == set(candidates) - names
-    assert not any(set(group) <= set(choice.kept) for group in groups)
+    assert set(choice.requests) == set(candidates) - names
+    assert not any(set(group) <= set(choice.requests) for group in groups)
     for name, reason in choice.omitted:
         assert "clash" in reason
         assert name not in reason.partition(":")[0].removeprefix("cannot be installed together with ")
@@ -58,7 +58,7 @@ def fewest(candidates: str, groups: list[str]) -> int:
 
 
 def test_of_two_that_exclude_each_other_the_more_important_stays() -> None:
-    assert greatest(("main", "other"), refused_pair).kept == ("main",)
+    assert greatest(("main", "other"), refused_pair).requests == ("main",)
 
 
 def refused_pair(names: Sequence[str]) -> Refusal | None:
@@ -76,7 +76,7 @@ def test_one_that_what_the_root_holds_excludes_is_left_out_even_when_it_comes_fi
         lambda names: Refusal("old hot conflicts with mild", "said", ("mild",)) if "mild" in names else None,
         rival=lambda name, _refusal: "hot" if name == "mild" else None,
     )
-    assert choice.kept == ("hot", "tools")
+    assert choice.requests == ("hot", "tools")
     assert choice.omitted == (
         ("mild", "cannot be installed together with hot, which the base has already: old hot conflicts with mild"),
     )

@@ -24,7 +24,7 @@ SOON = 90.0
 # The command line; a test runner in the background of a script hands down that SIGINT is ignored.
 INTERRUPTIBLE = """
 import signal
-from distgate.cli import main
+from distgate.cli.main import main
 signal.signal(signal.SIGINT, signal.default_int_handler)
 main()
 """
@@ -73,7 +73,7 @@ def test_a_lab_that_is_up_is_described_by_its_state_directory(lab: World) -> Non
 def test_starting_a_lab_that_is_up_changes_nothing_and_says_so(lab: World) -> None:
     before = {one.name: one.pid for one in supervisor.status(lab.state)}
     said: list[str] = []
-    assert world.up(lab.state, lab.distribution.cache, said.append) == lab
+    assert world.up(lab.state, lab.cache, said.append) == lab
     assert said == ["the lab is up already"]
     assert {one.name: one.pid for one in supervisor.status(lab.state)} == before
 

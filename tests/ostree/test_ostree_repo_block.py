@@ -36,7 +36,7 @@ def test_a_branch_has_its_places_and_addresses(tmp_path: Path) -> None:
     assert (trees.holder, trees.keep_days, trees.signing) == ("run 7", 3, None)
     assert site.compose_url("f41") == "http://here:8080/f41/ostree"
     images = site.images("f41")
-    assert (images.directory, images.kept) == (tmp_path / "trees/f41/images", 5)
+    assert (images.directory, images.keep) == (tmp_path / "trees/f41/images", 5)
     assert images.url == "http://here:8080/f41/images"
 
 

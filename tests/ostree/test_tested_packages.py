@@ -37,7 +37,7 @@ def test_the_newest_build_of_each_source_stays(tmp_path: Path) -> None:
         after = tested.add(repository, built)
         assert " ".join(sorted(package.nvr for package in after)) == held
         assert " ".join(sorted(rpm.nevra.nvr for rpm in tested.rpms())) == held
-    assert sorted(path.name for path in tmp_path.glob(".generation-*")) == [os.readlink(tested.place)]
+    assert sorted(path.name for path in tmp_path.glob(".generation-*")) == [os.readlink(tested.link)]
 
 
 def test_what_is_not_there_cannot_be_added(tmp_path: Path) -> None:
