@@ -6,7 +6,7 @@ import re
 
 from distgate.errors import ConfigurationError
 
-#: Names of the development branch over the years (CONTRACT.md, "Branches").
+#: Names of the development branch over the years.
 RAWHIDE = frozenset({"rawhide", "main", "master"})
 
 

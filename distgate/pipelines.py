@@ -1,6 +1,6 @@
 """The stage table: all that is known of a stage, one row each, in the order in which a pipeline has them.
 
-Topics, fields and early values are those of messages/CONTRACT.md of the project's documents; ``render`` in
+Topics, fields and early values are those of docs/reference-messages.md; ``render`` in
 distgate.bus.render turns a row and the facts of a run into a body. Nothing else knows a topic. To add a stage: a row
 here, a module in tasks/ whose task is marked with it, and a line in the pipeline's flow.
 """

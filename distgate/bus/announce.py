@@ -1,6 +1,6 @@
 """Announcements: a run's stage messages, written into the ledger's outbox once each and in order.
 
-Task hooks call these (tasks.hooks). A hook may fire twice, and after a retry for stages that are long done; the
+Task hooks call these (tasks.run.stage). A hook may fire twice, and after a retry for stages that are long done; the
 ledger's unique key (run, topic, attempt) absorbs that. Message IDs are made from the same three, so that a message
 that is sent twice is recognised by its ID.
 """

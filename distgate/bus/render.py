@@ -12,7 +12,7 @@ from distgate.errors import ConfigurationError
 from distgate.pipelines import CONSTANTS, STAGES, Pipeline, Stage, Status, topic_of
 from distgate_messages.fields import BASE_FIELDS
 
-#: Fields that no message may leave empty (CONTRACT.md, "Fields that must never be empty").
+#: Fields that no message may leave empty (docs/reference-messages.md).
 NEVER_EMPTY = ("branch", "build_id", "build_url", "namespace", "ref", "repo", "rev", "status", "topic", "username")
 
 

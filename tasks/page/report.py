@@ -28,7 +28,7 @@ class Report(ABC):
     plan: Plan | None = None
     verdict: TestReport | None = None
     results: dict[str, StageResult] = field(default_factory=dict)
-    """Results of further stages, by the name that the page gives them."""
+    """Results of further stages, by the name that the page gives them: each has a status, a sentence and a blame."""
     error: BaseException | None = None
 
     def judged(self) -> list[StageResult]:

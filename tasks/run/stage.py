@@ -74,7 +74,7 @@ class StageTask(Generic[P, R]):
 def stage(
     row: Stage, location: Location = lambda _job: "", slot: Slot = nullcontext
 ) -> Callable[[Callable[P, R]], StageTask[P, R]]:
-    """Make a function the stage of a ``row`` of the stage table. Its first argument is the job. What it returns may
+    """Make a function the stage of a ``row`` of the stage table. Its argument ``job`` is the job. What it returns may
     have a status of its own (StageResult), for the stage's last message to say.
 
     Infrastructure errors are retried; what the package did is not. Results are kept under the flow run's ID, so
