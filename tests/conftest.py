@@ -31,6 +31,8 @@ START_SECONDS = 180.0
 #: Servers that are dear to start: the tests that share one run in one process of pytest-xdist, one after another.
 #: The first that fits counts. Those that need no more than a broker or a Prefect server share these, beside the lab.
 SHARED = {"world": {"lab"}, "gate": {"gate"}, "server": {"broker", "prefect_server", "lab_state"}}
+#: Has a lab to itself, in another process: its few runs take as long as all others of the lab together.
+ALONE = "tests/e2e/test_atomic_host.py"
 
 
 @pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the marks in a hook of the same name
@@ -44,8 +46,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     size = Counter(groups.values())
     guests = {groups[item.nodeid] for item in items if item.get_closest_marker("guest")}
     order = [
+        ALONE,
         *SHARED,
-        *sorted(set(groups.values()) - set(SHARED), key=lambda name: (name not in guests, -size[name], name)),
+        *sorted(set(groups.values()) - {ALONE, *SHARED}, key=lambda name: (name not in guests, -size[name], name)),
     ]
     rank = {name: number for number, name in enumerate(order)}
     items.sort(key=lambda item: rank[groups[item.nodeid]])
@@ -54,8 +57,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _group_of(item: pytest.Item) -> str:
-    wanted = set(getattr(item, "fixturenames", ()))
-    return next((name for name, servers in SHARED.items() if servers & wanted), item.nodeid.split("::")[0])
+    file, wanted = item.nodeid.split("::")[0], set(getattr(item, "fixturenames", ()))
+    return file if file == ALONE else next((name for name, servers in SHARED.items() if servers & wanted), file)
 
 
 @pytest.fixture(scope="session")

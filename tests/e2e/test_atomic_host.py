@@ -7,7 +7,7 @@ import math
 
 import httpx
 import pytest
-from commits import ATOMIC, Commit, push_to_host, status_of
+from commits import ATOMIC, Commit, check_books, push_to_host, status_of
 
 from distgate.bus.render import NEVER_EMPTY
 from distgate.ledger.ledger import Ledger
@@ -164,3 +164,8 @@ def test_of_two_commits_on_one_branch_one_at_a_time_is_composed_and_tested(secon
         turns.append((times["compose"].began, times[last].ended or math.inf))
     (_, earlier), (later, _) = sorted(turns)
     assert earlier <= later
+
+
+@pytest.mark.usefixtures("first", "second", "refused")
+def test_the_books_of_this_lab_balance_after_all_that(lab: World) -> None:
+    check_books(lab)
