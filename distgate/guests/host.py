@@ -147,7 +147,7 @@ class LibvirtGuests:
         powered_on = time.monotonic()
         try:
             domain = _start(driver, spec)
-            guest = LibvirtGuest(spec.name, _forwarded_port(domain), key, spec.console)
+            guest = LibvirtGuest(spec.name, _forwarded_port(domain, driver, spec), key, spec.console)
             guest = replace(guest, powered_on=powered_on, accelerator=accelerated_by.name, scale=accelerated_by.scale)
             start = _Start(guest, domain, driver, spec, accelerated_by.scale)
             guest = replace(guest, reached=start.await_shell(deadline), boot_seconds=time.monotonic() - powered_on)
@@ -190,6 +190,8 @@ def _start(driver: EmbeddedLibvirt, spec: DomainSpec) -> Any:
     try:
         domain = driver.connection.createXML(domain_xml(spec), 0)
     except libvirt.libvirtError as error:
+        if _size(spec.console):  # it ran, and was gone again before libvirt was done with starting it
+            raise _ended_early(spec, driver) from error
         raise InfrastructureError(
             f"libvirt did not start the guest: {error}", evidence=tail_of(_emulator_log(driver, spec.name))
         ) from error
@@ -197,14 +199,12 @@ def _start(driver: EmbeddedLibvirt, spec: DomainSpec) -> Any:
     return domain
 
 
-def _forwarded_port(domain: Any) -> int:
+def _forwarded_port(domain: Any, driver: EmbeddedLibvirt, spec: DomainSpec) -> int:
     hmp = libvirt_qemu.VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP
     try:
         forwards = libvirt_qemu.qemuMonitorCommand(domain, "info usernet", hmp)
     except libvirt.libvirtError as error:
-        raise GuestStopped(
-            f"guest {domain.name()} ended as soon as it was started: {error}", hint="see console.log and qemu.log"
-        ) from error
+        raise _ended_early(spec, driver) from error
     match = _FORWARDED.search(forwards)
     if not match:
         raise InfrastructureError("qemu forwards no port to the guest's sshd", evidence=forwards)
@@ -243,7 +243,7 @@ class _Start:
             self._reached.append(BootMilestone(condition, seconds, evidence))
 
     def _greets(self) -> str | None:
-        _check_alive(self._guest, self._domain, self._driver)
+        _check_alive(self._guest, self._domain, self._driver, self._spec)
         if _size(self._guest.console):
             self._note(CONSOLE, self._guest.console.name)
         # User-mode networking takes a connection before the guest has a network, and delivers it to sshd later even
@@ -263,7 +263,7 @@ class _Start:
         return False
 
     def _obeys(self, deadline: Deadline) -> bool:
-        _check_alive(self._guest, self._domain, self._driver)
+        _check_alive(self._guest, self._domain, self._driver, self._spec)
         patience = min(_COMMAND_SECONDS * self._scale, deadline.remaining())
         try:
             return self._guest.run("true", timeout=max(1.0, patience)).returncode == 0
@@ -303,14 +303,18 @@ def _check_kernel(guest: LibvirtGuest) -> None:
         )
 
 
-def _check_alive(guest: LibvirtGuest, domain: Any, driver: EmbeddedLibvirt) -> None:
+def _check_alive(guest: LibvirtGuest, domain: Any, driver: EmbeddedLibvirt, spec: DomainSpec) -> None:
     with contextlib.suppress(libvirt.libvirtError):
         if domain.isActive():
             return _check_kernel(guest)
-    raise GuestStopped(
-        f"guest {guest.name} ended before it answered ssh",
+    raise _ended_early(spec, driver)
+
+
+def _ended_early(spec: DomainSpec, driver: EmbeddedLibvirt) -> GuestStopped:
+    return GuestStopped(
+        f"guest {spec.name} ended before it answered ssh",
         hint="it powered off or crashed; see console.log and qemu.log",
-        evidence=guest.console_tail() + tail_of(_emulator_log(driver, guest.name), 1000),
+        evidence=tail_of(spec.console, 2000) + tail_of(_emulator_log(driver, spec.name), 1000),
     )
 
 
