@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import tiny_bases
+from small_disk import small_disk
 from tiny_bases import MIB, SAID, Bench, failing
 
 from distgate.base_images.entries import read_entry
@@ -23,7 +24,6 @@ from distgate.errors import ConfigurationError, InfrastructureError
 from distgate.files import disk_usage
 from distgate.images.base import BaseImage
 from distgate.locks import Gone, LockOwner, leases
-from distgate.process import run
 
 
 @pytest.fixture
@@ -265,18 +265,10 @@ def test_a_holder_s_line_that_is_no_record_is_no_holder() -> None:
     assert LockOwner.parse('{"name": "run-1"') is LockOwner.parse("[]") is LockOwner.parse("{}") is None
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of eight MiB."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can mount a small disk")
-    mounted = tmp_path / "small"
-    mounted.mkdir()
-    run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", mounted], timeout=30)
-    try:
+@pytest.fixture(name="small_disk")
+def disk_of_eight_mib(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path / "small", "size=8m") as mounted:
         yield mounted
-    finally:
-        run(["umount", mounted], timeout=30)
 
 
 def test_a_disk_that_fills_while_building_is_named_with_what_is_missing(small_disk: Path, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import threading
 import time
@@ -17,6 +16,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from koji_world import KojiWorld, koji_world
+from small_disk import small_disk
 
 from distgate.doctor import host, services
 from distgate.doctor.checks import Check, examine
@@ -115,15 +115,8 @@ def test_without_an_emulator_the_package_to_install_is_the_hint(monkeypatch: pyt
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of a megabyte."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can mount a small disk")
-    mounted = tmp_path / "disk"
-    mounted.mkdir()
-    run(["mount", "-t", "tmpfs", "-o", "size=1m", "distgate-test", mounted], timeout=10)
-    try:
+    with small_disk(tmp_path / "disk", "size=1m", lazily=True) as mounted:
         yield mounted
-    finally:
-        run(["umount", "-l", mounted], timeout=10)
 
 
 def test_a_directory_that_is_not_made_yet_has_the_room_of_its_parent(disk: Path) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import tiny_trees
+from small_disk import small_disk
 from tiny_trees import REF, Packages, composed, installed, summary_of
 
 from distgate.errors import InfrastructureError
@@ -215,13 +216,10 @@ def test_an_unaccepted_tree_is_not_pruned(tmp_path: Path, packages: Packages) ->
     assert trees.head() == good.rev
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    place = tmp_path / "disk"
-    place.mkdir()
-    run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", place], timeout=60)
-    yield place
-    run(["umount", place], timeout=60)
+@pytest.fixture(name="small_disk")
+def disk_of_24_mib(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path / "disk", "size=24m") as mounted:
+        yield mounted
 
 
 FULL = ("install packages ...", "commit ...", "publish ...", "ref ...")

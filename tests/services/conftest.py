@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from fault_site import FaultSite, tidy
+from small_disk import small_disk
 
-from distgate.process import run
 from lab.sites.entrance import Entrance, entrance
 
 
@@ -30,14 +29,7 @@ def site(gate: Entrance, tmp_path: Path) -> Iterator[FaultSite]:
 @pytest.fixture
 def full_disk_site(gate: Entrance, tmp_path: Path) -> Iterator[FaultSite]:
     """A site whose ledger is on a disk of a megabyte."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can mount a small disk")
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    run(["mount", "-t", "tmpfs", "-o", "size=1m", "distgate-test", disk], timeout=10)
-    own_site = FaultSite(gate, tmp_path, disk)
-    try:
+    with small_disk(tmp_path / "disk", "size=1m", lazily=True) as disk:
+        own_site = FaultSite(gate, tmp_path, disk)
         yield own_site
         tidy(own_site)
-    finally:
-        run(["umount", "-l", disk], timeout=10)
