@@ -1,4 +1,5 @@
-"""The stage table: all that is known of a stage, one row each, in the order in which a pipeline has them.
+"""What runs go through: the branches that are built, and the stage table, which has all that is known of a stage, one
+row each, in the order in which a pipeline has them.
 
 Topics, fields and early values are those of docs/reference-messages.md; ``render`` in
 distgate.bus.render turns a row and the facts of a run into a body. Nothing else knows a topic. To add a stage: a row
@@ -7,16 +8,21 @@ here, a module in tasks/ whose task is marked with it, and a line in the pipelin
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from distgate.errors import ConfigurationError
 from distgate_messages.fields import NVR_FIELDS
 
 Pipeline = Literal["allpackages", "atomic"]
 #: Both, the first one first.
 PIPELINES: tuple[Pipeline, ...] = get_args(Pipeline)
 Status = Literal["SUCCESS", "FAILURE", "UNSTABLE", "ABORTED"]
+
+#: Names of the development branch over the years.
+RAWHIDE = frozenset({"rawhide", "main", "master"})
 
 #: From good to bad. A pipeline's status never gets better again.
 STATUS_ORDER: Mapping[str, int] = {"SUCCESS": 0, "UNSTABLE": 1, "FAILURE": 2, "ABORTED": 2}
@@ -258,3 +264,12 @@ def split_topic(topic: str) -> tuple[Pipeline, str]:
     rest = topic.split(".ci.pipeline.", 1)[-1]
     infix = _INFIX["allpackages"]
     return ("allpackages" if rest.startswith(infix) else "atomic"), rest.removeprefix(infix)
+
+
+def koji_target(branch: str) -> str:
+    """The Koji build target of a branch: ``rawhide`` or ``fNN``. Raises ConfigurationError for any other."""
+    if branch in RAWHIDE:
+        return "rawhide"
+    if re.fullmatch(r"f[2-9][0-9]", branch):
+        return branch
+    raise ConfigurationError(f"no Koji target is known for branch {branch}", hint="rawhide and fNN are built")

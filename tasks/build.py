@@ -16,14 +16,13 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.flows import Flow
 
 from blocks import DistGit, KojiInstance
-from distgate.branches import koji_target
 from distgate.builds.base import BuildHub, TaskLost
 from distgate.builds.release import SHORT, original
 from distgate.builds.unit_tests import UNKNOWN, UnitTests, unit_tests
 from distgate.errors import Cancelled, ConfigurationError, DistgateError, GaveUp, PackageError, TimedOut
 from distgate.files import sha256_of
 from distgate.ledger.runs import RunFacts
-from distgate.pipelines import STAGES
+from distgate.pipelines import STAGES, koji_target
 from distgate.rpm.nevra import Nevra, RpmFile, read_rpms, under_test
 from distgate.rpm.repository import make_repository
 from distgate.runs.record import BuildRecord, UnitTestsRecord, record_rpms

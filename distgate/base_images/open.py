@@ -10,13 +10,13 @@ from distgate.base_images.build import BuildTools
 from distgate.base_images.definition import BaseDefinition
 from distgate.base_images.site import ImageStoreFields
 from distgate.base_images.store import BaseStore
-from distgate.branches import koji_target
 from distgate.errors import ConfigurationError
 from distgate.guests.base import GuestHost
 from distgate.kickstart.base import ImageBuilder
 from distgate.kickstart.definition import Kind, definition_for, flatten
 from distgate.kickstart.edit import with_root_key
 from distgate.mounts.partitions import root_offset
+from distgate.pipelines import koji_target
 from distgate.process import run
 from distgate.rpm.nevra import Nevra
 

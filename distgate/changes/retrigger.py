@@ -11,11 +11,10 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from distgate.branches import RAWHIDE
 from distgate.changes.change import Change
 from distgate.changes.replay import change_of_file
 from distgate.errors import ConfigurationError
-from distgate.pipelines import Pipeline
+from distgate.pipelines import RAWHIDE, Pipeline
 from distgate.settings import Settings
 
 _SOURCE = re.compile(

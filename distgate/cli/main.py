@@ -13,8 +13,9 @@ from typing import Annotated, Literal, NoReturn
 
 import typer
 
-from distgate.cli import doctor, guests, images, ledger, package_lists, reference, reports, reproduce, tests, worker
+from distgate.cli import doctor, guests, images, ledger, package_lists, reports, reproduce, tests, worker
 from distgate.cli.output import AsJson, print_json
+from distgate.cli.pages import reference
 from distgate.errors import ConfigurationError, DistgateError
 from distgate.text import printable
 

@@ -10,10 +10,10 @@ from typing import Any, Literal
 from pykickstart.constants import KS_SCRIPT_POST
 
 import kickstarts
-from distgate.branches import RAWHIDE
 from distgate.errors import ConfigurationError
 from distgate.kickstart.parser import broken_at, parse
 from distgate.kickstart.text import UNNAMED, Line, read_lines
+from distgate.pipelines import RAWHIDE
 
 #: The tree of our own definitions.
 HOME = Path(kickstarts.__path__[0]).resolve()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from xml.sax.saxutils import escape
 
-from distgate.branches import RAWHIDE
 from distgate.errors import ConfigurationError
+from distgate.pipelines import RAWHIDE
 
 #: What oz's schema (tdl.rng, oz 0.17 and 0.18) allows in <arch>.
 ARCHITECTURES = ("i386", "x86_64", "ppc64", "ppc64le", "aarch64", "armv7l", "s390x")

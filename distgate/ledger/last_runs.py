@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from distgate.branches import RAWHIDE
 from distgate.changes.retest import LastRun
 from distgate.ledger.database import starts_with
 from distgate.ledger.ledger import Ledger
 from distgate.ledger.tables import CHANGES, RUNS
-from distgate.pipelines import Pipeline
+from distgate.pipelines import RAWHIDE, Pipeline
 
 
 def known_packages(ledger: Ledger, namespace: str) -> set[str]:

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import kickstarts
-from distgate.branches import RAWHIDE
 from distgate.errors import ConfigurationError
+from distgate.pipelines import RAWHIDE
 from distgate.untrusted_yaml import Unreadable, read_yaml
 
 HOME = Path(kickstarts.__path__[0]) / "trees"

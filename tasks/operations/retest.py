@@ -11,7 +11,6 @@ from prefect import get_run_logger, task
 from prefect.artifacts import create_table_artifact
 
 from blocks import DistGit
-from distgate.branches import RAWHIDE
 from distgate.builds.heads import CommitFactsCache, heads
 from distgate.changes.change import Change
 from distgate.changes.retest import (
@@ -26,7 +25,7 @@ from distgate.changes.retest import (
 )
 from distgate.errors import ConfigurationError
 from distgate.ledger.last_runs import known_packages, last_runs
-from distgate.pipelines import Pipeline
+from distgate.pipelines import RAWHIDE, Pipeline
 from distgate.prefect_api import PrefectApi
 from distgate.settings import settings
 from tasks.operations.ledger import open_ledger

@@ -9,7 +9,7 @@ import pytest
 
 from distgate.cli.main import all_commands
 from distgate.cli.pages import settings
-from distgate.cli.reference import Page, page_of
+from distgate.cli.pages.reference import Page, page_of
 from distgate.settings import Settings
 from distgate.text import shown_value, table
 
